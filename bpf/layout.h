@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the kernel side and user space share: sizes, numbers and map values.
+ * plugins/module_utils/guard/layout.py is the other half; a test compares both
+ * with the type information in the built object. Any change here that an
+ * older reader would misread raises GUARD_LAYOUT, which names the pin folder.
+ */
+#ifndef GUARD_LAYOUT_H
+#define GUARD_LAYOUT_H
+
+#define GUARD_LAYOUT 1
+
+#define GUARD_RULES 512		/* rules an operator may write */
+#define GUARD_WORDS 9		/* 64-bit words of a rule vector; past 512: our own canary */
+#define GUARD_SETS 64		/* named or inline sets of one kind */
+#define GUARD_SLOTS 3		/* active, fallback, idle */
+#define GUARD_NO_SLOT 0xffffffffU
+#define GUARD_DEPTH 32		/* components of a path inside its superblock */
+#define GUARD_CGROUP_DEPTH 16
+#define GUARD_GROUPS 32		/* supplementary groups looked at */
+#define GUARD_NAMESPACES 8	/* nested user namespaces looked at */
+#define GUARD_ALIASES 4		/* other names of an inode looked at */
+#define GUARD_COMPONENT 36	/* bytes of a literal component in an edge key */
+#define GUARD_NAME 96		/* bytes of a rule's name, NUL included */
+#define GUARD_PATH 512		/* bytes of a path in an event */
+
+/* actions; also the index into guard_policy.of_action */
+enum guard_action {
+	GUARD_READ = 0,
+	GUARD_WRITE = 1,
+	GUARD_EXECUTE = 2,
+	GUARD_CONNECT = 3,
+	GUARD_SEND = 4,
+	GUARD_ACTIONS = 8,	/* room: the rest is zero */
+};
+
+enum guard_verdict { GUARD_ALLOW = 0, GUARD_AUDIT = 1, GUARD_DENY = 2 };
+
+/* why: a rule, or something that could not be decided and so ends closed */
+enum guard_reason {
+	GUARD_BY_RULE = 0,
+	GUARD_NO_CHAIN = 1,	/* the dentry chain does not end at the superblock's root */
+	GUARD_TOO_DEEP = 2,	/* deeper than GUARD_DEPTH */
+	GUARD_UNKNOWN_FS = 3,	/* a superblock nobody has resolved */
+	GUARD_UNSTABLE = 4,	/* renames did not stop during the walk */
+	GUARD_BROKEN_MAP = 5,	/* a table of the generation has no such entry */
+	GUARD_REASONS = 8,
+};
+
+/* kinds of number in the ids table */
+enum guard_id_kind {
+	GUARD_ID_USER = 0,
+	GUARD_ID_LOGIN = 1,
+	GUARD_ID_GROUP = 2,
+	GUARD_ID_PROTOCOL = 3,
+	GUARD_ID_KINDS = 4,
+};
+
+typedef unsigned long long guard_u64;
+typedef unsigned int guard_u32;
+typedef unsigned short guard_u16;
+typedef unsigned char guard_u8;
+
+struct guard_vector { guard_u64 word[GUARD_WORDS]; };
+
+/* map "control", one entry: the record that a single pointer store exchanges */
+struct guard_record {
+	guard_u64 generation;
+	guard_u64 deadline;		/* CLOCK_BOOTTIME ns; 0: confirmed */
+	guard_u64 fallback_generation;
+	guard_u32 slot;			/* GUARD_NO_SLOT: no policy, nothing is denied */
+	guard_u32 fallback_slot;	/* in force once the deadline has passed; may be GUARD_NO_SLOT */
+};
+
+/* map "policy", one entry per generation: what does not depend on an object */
+struct guard_policy {
+	struct guard_vector always;		/* rules without `subjects` */
+	struct guard_vector of_action[GUARD_ACTIONS];
+	struct guard_vector audit;		/* rules that only report */
+	struct guard_vector not_destinations;	/* rules whose destinations are negated */
+	/* sets that have no such key, so that the key holds for everybody */
+	guard_u64 any_user, any_login, any_group, any_service, any_executable;	/* subject sets */
+	guard_u64 any_address, any_port, any_protocol;				/* destination sets */
+	guard_u32 service_root;		/* automaton state of the cgroup root */
+	guard_u32 uses;			/* GUARD_USES_* */
+};
+#define GUARD_USES_GROUPS 1
+#define GUARD_USES_SERVICES 2
+#define GUARD_USES_EXECUTABLES 4
+
+/* map "subjects", index: subject set */
+struct guard_subject {
+	struct guard_vector binds;	/* rules that name the set under `subjects` */
+	struct guard_vector frees;	/* rules that name it under `except` */
+};
+
+/* map "destinations", index: destination set */
+struct guard_destination {
+	struct guard_vector covers;	/* rules that name the set plainly */
+	struct guard_vector spares;	/* rules that name it under `not` */
+};
+
+/* map "ids": {kind, number} -> sets (subject sets; destination sets for protocols) */
+struct guard_id_key { guard_u32 kind, number; };
+
+/* maps "ipv4", "ipv6", "ports": LPM tries -> destination sets, ancestors included */
+struct guard_ipv4_key { guard_u32 prefixlen; guard_u8 address[4]; };
+struct guard_ipv6_key { guard_u32 prefixlen; guard_u8 address[16]; };
+struct guard_port_key { guard_u32 prefixlen; guard_u8 port[2]; };	/* big endian */
+
+/* map "superblocks": device number as in mountinfo -> automaton start state */
+struct guard_superblock_key { guard_u32 device; };	/* kernel's: major << 20 | minor */
+
+/* map "states", index: automaton state. State 0 is the dead state: no pattern can match below it. */
+struct guard_state {
+	guard_u32 otherwise;		/* next state for a component without an edge */
+	guard_u32 bytes;		/* != 0: first byte state; the byte automaton decides every component here */
+	guard_u64 services;		/* subject sets whose `services` accept here */
+	guard_u64 executables;		/* subject sets whose `executables` accept here */
+	struct guard_vector covers;	/* rules that cover an object of this state (negations worked in) */
+	struct guard_vector reaches;	/* rules that cover it or something below it */
+	struct guard_vector pervades;	/* rules that cover it and everything below it */
+};
+
+/* map "edges": {state, component} -> next state; name is NUL-padded, at most GUARD_COMPONENT - 1 bytes */
+struct guard_edge_key { guard_u32 state; char name[GUARD_COMPONENT]; };
+
+/* map "bytes", index: byte state - 1. next[b] = byte state after byte b (0: none left, component goes to `otherwise`
+ * of the path state). At the component's end, `target` is the next path state. */
+struct guard_bytes { guard_u32 target; guard_u32 pad; guard_u16 next[256]; };
+
+/* map "rules", index: rule bit */
+struct guard_rule {
+	guard_u64 id;			/* first 8 bytes, little endian, of SHA-256 of the name; key of "counters" */
+	char name[GUARD_NAME];
+};
+
+/* map "counters": rule id -> counts, kept across generations */
+struct guard_count { guard_u64 denied, audited; };
+
+/* map "totals", one entry */
+struct guard_totals {
+	guard_u64 denied, audited;
+	guard_u64 written, lost;		/* events: written + lost = denied + audited */
+	guard_u64 reasons[GUARD_REASONS];	/* closed or audited for a reason other than a rule */
+	guard_u64 uncached;			/* task storage was not to be had; decided without */
+};
+
+/* ring buffer "events" */
+struct guard_event {
+	guard_u64 sequence;
+	guard_u64 time;			/* CLOCK_BOOTTIME ns */
+	guard_u64 generation;
+	guard_u64 rule_id;
+	guard_u64 start_time;		/* of the process, CLOCK_BOOTTIME ns */
+	guard_u64 cgroup_id;
+	guard_u64 inode;
+	guard_u32 device;		/* kernel's number, of the object */
+	guard_u32 executable_device;
+	guard_u32 action, verdict, reason;
+	guard_u32 pid, tid;
+	guard_u32 uid, euid, gid, login_uid;
+	guard_u32 family;		/* 0 for files, else 2 (IPv4) or 10 (IPv6); mapped addresses are IPv4 */
+	guard_u32 protocol, port;
+	guard_u8 address[16];		/* IPv4 in the first 4 bytes */
+	char comm[16];
+	char rule[GUARD_NAME];
+	/* components from the leaf up, each NUL-terminated; *_size bytes used; cut at the end if truncated */
+	guard_u32 path_size, executable_size, cgroup_size, pad;
+	char path[GUARD_PATH];
+	char executable[GUARD_PATH / 2];
+	char cgroup[GUARD_PATH / 2];
+};
+
+#endif

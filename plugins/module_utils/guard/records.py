@@ -1,0 +1,126 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plain typed records: a policy with every name resolved to a number, and the events it is asked about."""
+
+from __future__ import annotations
+
+from typing import Dict, FrozenSet, NamedTuple, Optional, Tuple
+
+FILE_ACTIONS = ("read", "write", "execute")
+NETWORK_ACTIONS = ("connect", "send")
+ACTIONS = FILE_ACTIONS + NETWORK_ACTIONS  # the index is enum guard_action
+
+Components = Tuple[str, ...]
+
+
+class PathPattern(NamedTuple):
+    """A path inside one superblock. ``*`` stands for any run of bytes within a component; a last component ``**``
+    for any number of components, also none. ``()`` is the superblock's root itself."""
+
+    device: int  # the kernel's number, major << 20 | minor
+    components: Components
+
+
+class SubjectSet(NamedTuple):
+    """AND across keys, OR within a key; None: the key is not there and holds for everybody."""
+
+    users: Optional[FrozenSet[int]] = None
+    login_users: Optional[FrozenSet[int]] = None
+    groups: Optional[FrozenSet[int]] = None
+    services: Optional[FrozenSet[Components]] = None  # cgroup paths from the root; each means the cgroup and all below
+    executables: Optional[FrozenSet[PathPattern]] = None
+
+
+class ResourceSet(NamedTuple):
+    paths: FrozenSet[PathPattern]
+
+
+class DestinationSet(NamedTuple):
+    """AND across keys, OR within a key; None: any."""
+
+    cidrs: Optional[FrozenSet[str]] = None  # canonical text; IPv4-mapped IPv6 has become IPv4
+    ports: Optional[FrozenSet[Tuple[int, int]]] = None  # first and last, both included
+    protocols: Optional[FrozenSet[int]] = None  # IP protocol numbers; MPTCP counts as TCP
+
+
+class Selection(NamedTuple):
+    """Names of sets; negated covers what satisfies none of them."""
+
+    names: FrozenSet[str]
+    negated: bool = False
+
+
+class Rule(NamedTuple):
+    name: str
+    deny: FrozenSet[str]
+    subjects: Optional[FrozenSet[str]] = None  # None binds everyone
+    excepts: FrozenSet[str] = frozenset()
+    resources: Optional[Selection] = None  # for file actions
+    destinations: Optional[Selection] = None  # for network actions
+    audit: bool = False
+    expires: Optional[str] = None  # ISO date (UTC): the first day on which the rule is no longer in force
+
+
+class Resolved(NamedTuple):
+    """A policy document on one host, every name resolved. ``superblocks``: every device number that was looked at;
+    an object on any other is denied to a task that a path rule binds, pseudo filesystems aside."""
+
+    rules: Tuple[Rule, ...]  # sorted by name; names are unique
+    subjects: Dict[str, SubjectSet]
+    resources: Dict[str, ResourceSet]
+    destinations: Dict[str, DestinationSet]
+    superblocks: FrozenSet[int]
+
+
+class Location(NamedTuple):
+    """Where an object is. ``trouble`` names a member of layout.REASONS when the chain could not be followed."""
+
+    device: int
+    components: Components
+    pseudo: bool = False  # tmpfs or a pseudo filesystem: not denied for being unresolved
+    trouble: Optional[str] = None
+
+
+class Task(NamedTuple):
+    """Who acts. The four ids of ``cred`` and ``real_cred`` and the owners of the user namespaces are told apart only
+    as far as the meaning needs it."""
+
+    users: FrozenSet[int]  # real, effective, saved, fs id of both creds, owners of user namespaces above the first
+    groups: FrozenSet[int]  # real, effective, saved, fs and supplementary groups of both creds: what may bind
+    memberships: FrozenSet[int]  # real and supplementary groups that both creds have: what may except
+    login_user: int = 0xFFFFFFFF
+    service: Optional[Components] = ()  # cgroup path; None: could not be read
+    executable: Optional[Location] = None  # None or with trouble: not known; binds, does not except
+    lists_cut: bool = False  # more groups or namespaces than looked at: bound by any `users`/`groups`, not excepted
+
+
+class FileEvent(NamedTuple):
+    task: Task
+    action: str
+    location: Location
+
+
+class AliasEvent(NamedTuple):
+    """A link or a rename: the object at ``source`` gets the name ``target``."""
+
+    task: Task
+    source: Location
+    target: Location
+    directory: bool = False
+
+
+class NetworkEvent(NamedTuple):
+    task: Task
+    action: str
+    address: str  # text form; the meaning treats IPv4-mapped IPv6 as IPv4
+    port: int
+    protocol: int
+
+
+class Verdict(NamedTuple):
+    """``rule``: first by name among the rules that decided; None when nothing matched or ``reason`` is not 'rule'."""
+
+    outcome: str  # 'allow', 'audit' or 'deny'
+    rule: Optional[str] = None
+    reason: str = "rule"
