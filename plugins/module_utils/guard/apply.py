@@ -1,0 +1,401 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A document put in force on this host, confirmed, rolled back or removed. What changes is worked out from what the
+kernel holds now; the result says the same in check mode as in earnest."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import hashlib
+import json
+from typing import Any, Dict, FrozenSet, Iterable, List, NamedTuple, Optional
+
+from . import canary, compile, enforcer, lock, plan, reconcile, resolve
+from .errors import EnforcerError, PolicyErrors, Problem
+from .kernel import Kernel
+from .reconcile import NO_SLOT, SECOND, Live, Record
+from .records import Resolved
+from .store import Store
+
+MARGIN = SECOND  # a confirm this close to the deadline might come after it
+_NOT_INSTALLED = Problem("host", "enforcer not installed", "", "run role exfil.guard.enforcer")
+_KERNEL_REMEDIES = {
+    errno.ENOMEM: "Free some memory and run again",
+    errno.EPERM: "Run as root with CAP_BPF, CAP_SYS_ADMIN and CAP_PERFMON, and without lockdown=confidentiality",
+}
+
+
+class _Wanted(NamedTuple):
+    """What the document means here and now."""
+
+    document: Dict[str, Any]
+    digest: str
+    resolved: Resolved
+    image: Any
+    hooks: FrozenSet[str]
+    rules: List[str]
+    places: canary.Places
+
+
+def apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], *, now: datetime.date,
+          check: bool = False, confirm_seconds: float = 60, canary_folder: str = canary.FOLDER,
+          lock_path: str = lock.PATH) -> Dict[str, Any]:
+    if check:
+        return _told(_apply, kernel, system, store, document, now, True, confirm_seconds, canary_folder)
+    with lock.hold("applying a policy", lock_path):
+        return _told(_apply, kernel, system, store, document, now, False, confirm_seconds, canary_folder)
+
+
+def confirm(kernel: Kernel, store: Store, generation: int, *, check: bool = False,
+            lock_path: str = lock.PATH) -> Dict[str, Any]:
+    """Makes the generation on trial the one that stays. Refused once the deadline has passed: the kernel has gone
+    back to the fallback by itself."""
+    if check:
+        return _told(_confirm, kernel, store, generation, True)
+    with lock.hold("confirming generation {0}".format(generation), lock_path):
+        return _told(_confirm, kernel, store, generation, False)
+
+
+def rollback(kernel: Kernel, store: Store, *, check: bool = False, lock_path: str = lock.PATH) -> Dict[str, Any]:
+    """Puts the fallback in force now."""
+    if check:
+        return _told(_rollback, kernel, store, True)
+    with lock.hold("rolling back", lock_path):
+        return _told(_rollback, kernel, store, False)
+
+
+def remove(kernel: Kernel, store: Store, *, check: bool = False, lock_path: str = lock.PATH) -> Dict[str, Any]:
+    """No policy: nothing is denied, no hook attached, no document left. The enforcer stays loaded."""
+    if check:
+        return _told(_remove, kernel, store, True)
+    with lock.hold("removing the policy", lock_path):
+        return _told(_remove, kernel, store, False)
+
+
+def _told(function: Any, *arguments: Any) -> Dict[str, Any]:
+    """What the kernel refuses on the way is told as an error of ours."""
+    try:
+        return function(*arguments)
+    except OSError as error:
+        what = " ({0})".format(error.filename) if error.filename else ""
+        raise EnforcerError("the kernel refuses: {0}{1}; the old policy is in force".format(
+            error.strerror or error, what), _KERNEL_REMEDIES.get(error.errno or 0, "")) from error
+
+
+# ---- apply --------------------------------------------------------------------------------------------------------
+
+
+def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], now: datetime.date, check: bool,
+           confirm_seconds: float, folder: str) -> Dict[str, Any]:
+    version = enforcer.installed(kernel) if check else _installed(kernel)
+    if not check:
+        canary.prepare(folder)
+    wanted = _want(document, system, now, folder)
+    warnings: List[str] = []
+    if version is None:
+        lacking = enforcer.shortcomings(kernel.environment())
+        warnings.append("the enforcer is not installed yet: run without check mode installs it first")
+        warnings.extend("{0}. {1}".format(*each) for each in lacking)
+        return _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
+    _check_capability(kernel, version, wanted, now)
+    live = reconcile.read(kernel)
+    before = store.load(live.generation) if live.generation else None
+    wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
+    if not wrong:
+        return _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
+    return _switch(kernel, store, version, live, before, wanted, wrong, now, check, confirm_seconds, folder)
+
+
+def _installed(kernel: Kernel) -> str:
+    version = enforcer.installed(kernel)
+    if version is None:
+        raise PolicyErrors([_NOT_INSTALLED])
+    return version
+
+
+def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str) -> _Wanted:
+    resolved = resolve.resolve(document, system)
+    places = canary.find(system, folder)
+    image = compile.compile_policy(resolved, now, canary=places.denied)
+    rules = compile.rule_bits(image)
+    hooks = set(compile.hooks_needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
+    if canary.FILE_RULE in rules:
+        hooks.add(canary.FILE_HOOK)
+    if canary.NETWORK_RULE in rules:
+        hooks.add(canary.NETWORK_HOOK)
+    return _Wanted(document, _digest(document), resolved, image, frozenset(hooks), rules, places)
+
+
+def _digest(document: Dict[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _check_capability(kernel: Kernel, version: str, wanted: _Wanted, now: datetime.date) -> None:
+    """Complete or refused: no rule is left unenforced."""
+    problems = []
+    lsms = kernel.environment().lsms
+    if "bpf" not in lsms:
+        problems.append(Problem("host", "bpf is not among the active Linux Security Modules ({0})".format(
+            ",".join(lsms) or "the list cannot be read"), "", "Run role exfil.guard.enforcer; it adds bpf and reboots"))
+    available = reconcile.available_hooks(kernel, version)
+    for rule in wanted.resolved.rules:
+        alone = wanted.resolved._replace(rules=(rule,))
+        for hook in sorted(set(compile.hooks_needed(alone, now)) - available):
+            problems.append(Problem("rule " + rule.name, "this kernel's hook {0} is not guarded".format(hook), "",
+                                    "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's "
+                                    "action ({0})".format(", ".join(sorted(rule.deny)))))
+    for hook in sorted(wanted.hooks - available) if not problems else ():
+        problems.append(Problem("host", "the program for hook {0} is not loaded".format(hook), "",
+                                "Run role exfil.guard.enforcer"))
+    if problems:
+        raise PolicyErrors(problems)
+
+
+def _stored(wanted: _Wanted, generation: int, confirmed: bool) -> Dict[str, Any]:
+    resolved = json.loads(json.dumps(resolve.to_json(wanted.resolved)))  # as it will be read back
+    return {"generation": generation, "document": wanted.document, "digest": wanted.digest, "confirmed": confirmed,
+            "resolved": resolved, "hooks": sorted(wanted.hooks),
+            "image": wanted.image.digest(),
+            "applied_at": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat()}
+
+
+def _plan(before: Optional[Dict[str, Any]], wanted: _Wanted) -> Any:
+    return plan.plan(before, _stored(wanted, 0, False))
+
+
+def _result(wanted: _Wanted, before: Optional[Dict[str, Any]], generation: int, changed: bool, planned: Any,
+            lines: Iterable[str], seconds: float, warnings: List[str]) -> Dict[str, Any]:
+    text = "".join(line + "\n" for line in list(planned.lines) + list(lines))
+    counts = dict(planned.counts)
+    return {
+        "changed": changed, "generation": generation,
+        "digest_before": before["digest"] if before else None, "digest_after": wanted.digest,
+        "rules": {key: counts.get(key, 0) for key in ("added", "removed", "changed")},
+        "confirm_needed": bool(changed and seconds), "deadline_seconds": seconds if changed else 0,
+        "warnings": warnings, "diff": {"prepared": text}, "hooks": sorted(wanted.hooks),
+    }
+
+
+def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
+            wrong: Dict[str, int], now: datetime.date, check: bool, confirm_seconds: float,
+            folder: str) -> Dict[str, Any]:
+    """A new generation: all of it beside the old one, then one pointer store."""
+    generation = reconcile.next_generation(live, store.numbers())
+    warnings = []
+    lines = []
+    if live.generation and before is None:
+        lines.append("! the document of generation {0} is missing: all of the policy is shown as new".format(
+            live.generation))
+    elif before and before["digest"] == wanted.digest and before.get("image") == wanted.image.digest():
+        lines.extend("! table {0} of generation {1} was changed from outside: {2} entries".format(
+            name, live.generation, count) for name, count in sorted(wrong.items()))
+    elif before and before["digest"] == wanted.digest:
+        lines.append("~ the same document means something else on this host now: {0}".format(
+            ", ".join("{0} ({1} entries)".format(*each) for each in sorted(wrong.items()))))
+    if live.expired:
+        lines.append(_expired(live))
+    lines.extend("+ hook {0}".format(hook)
+                 for hook in sorted(wanted.hooks - reconcile.attached_hooks(kernel, version)))
+    planned = _plan(before, wanted)
+    result = _result(wanted, before, generation, True, planned, lines, confirm_seconds, warnings)
+    if check:
+        return result
+
+    attached = reconcile.attached_hooks(kernel, version)
+    stored = _stored(wanted, generation, False)
+    store.save(stored)
+    try:
+        reconcile.load(kernel, wanted.image, generation, wanted.hooks, version=version,
+                       confirm_seconds=confirm_seconds)
+        warnings.extend(canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder))
+    except Exception:
+        _undo(kernel, version, live, generation, attached)
+        raise
+    if not confirm_seconds:
+        _settle(kernel, store, version, stored)
+    elif live.record:
+        store.prune([generation, live.confirmed[0]])
+    return result
+
+
+def _undo(kernel: Kernel, version: str, live: Live, generation: int, attached: FrozenSet[str]) -> None:
+    """The record as it was; its generations have not been touched."""
+    record = reconcile.read_record(kernel)
+    if record and record.generation == generation:
+        old = live.record or Record(0, 0, 0, NO_SLOT, NO_SLOT)
+        if old.deadline == 0 and old.fallback_slot == NO_SLOT:  # remember the number: caches are tagged with it
+            old = old._replace(fallback_generation=generation)
+        reconcile.publish(kernel, old)
+    reconcile.detach(kernel, version, reconcile.attached_hooks(kernel, version) - attached)
+    # the document stays, never confirmed: its number must not be given again
+
+
+def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
+          now: datetime.date, check: bool, confirm_seconds: float, folder: str) -> Dict[str, Any]:
+    """The kernel decides as the document says already: mended is what is missing around it."""
+    lines: List[str] = []
+    warnings: List[str] = []
+    attached = reconcile.attached_hooks(kernel, version)
+    lost = sorted(wanted.hooks - attached)
+    lines.extend("+ hook {0} (it was not attached)".format(hook) for hook in lost)
+    surplus = [] if live.pending else sorted(attached - wanted.hooks)
+    lines.extend("- hook {0} (no rule needs it)".format(hook) for hook in surplus)
+    uncounted = reconcile.missing_counters(kernel, wanted.image.tables)
+    if uncounted:
+        lines.append("+ counters of {0} rules (they were missing)".format(len(uncounted)))
+    if live.expired:
+        lines.append(_expired(live))
+    if live.pending:
+        lines.append("~ generation {0} is not confirmed: its confirm window starts again".format(live.generation)
+                     if confirm_seconds else "~ generation {0} is confirmed".format(live.generation))
+
+    stored = _stored(wanted, live.generation, not live.pending or not confirm_seconds)
+    same = before is not None and all(before.get(key) == stored[key] for key in stored if key != "applied_at")
+    planned = plan.Plan([], {})
+    if before is None:
+        lines.append("+ document of generation {0} (it was missing)".format(live.generation))
+    elif not same and not live.pending:
+        planned = _plan(before, wanted)
+        if not list(planned.lines):
+            lines.append("~ document of generation {0} (it was not up to date)".format(live.generation))
+    if same and before:
+        stored = before
+    overdue = [] if live.pending else _overdue(store, live.generation)
+    lines.extend("~ document of generation {0}: not confirmed, after all".format(each["generation"])
+                 for each in overdue)
+
+    changed = bool(lines or list(planned.lines))
+    trial = confirm_seconds if live.pending else 0
+    result = _result(wanted, before, live.generation, changed, planned, lines, trial, warnings)
+    if check or not changed:
+        return result
+    if not same:
+        store.save(stored)
+    for each in overdue:
+        store.save(dict(each, confirmed=False))
+    reconcile.attach(kernel, version, lost)
+    reconcile.add_counters(kernel, wanted.image.tables)
+    if live.record and live.pending:
+        deadline = kernel.boottime() + int(confirm_seconds * SECOND) if confirm_seconds else 0
+        reconcile.publish(kernel, live.record._replace(deadline=deadline))
+    elif live.record and live.expired:
+        reconcile.publish(kernel, _back(live.record))
+    if lost:
+        warnings.extend(canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder))
+    reconcile.detach(kernel, version, surplus)
+    if live.pending and not confirm_seconds:
+        _settle(kernel, store, version, stored)
+    return result
+
+
+def _expired(live: Live) -> str:
+    number = live.record.generation if live.record else 0
+    now = "generation {0} is in force again".format(live.generation) if live.generation else "no policy is in force"
+    return "! generation {0} was not confirmed in time: {1}".format(number, now)
+
+
+def _overdue(store: Store, generation: int) -> List[Dict[str, Any]]:
+    """Documents that boot would prefer to the one in force: left by a rollback that was killed."""
+    found = (store.load(number) for number in store.numbers() if number > generation)
+    return [each for each in found if each and each["confirmed"]]
+
+
+def _back(record: Record) -> Record:
+    """The fallback in force for good. The number that is given up is kept: caches are tagged with it."""
+    return Record(record.fallback_generation if record.fallback_slot != NO_SLOT else 0, 0,
+                  max(record.generation, record.fallback_generation), record.fallback_slot, NO_SLOT)
+
+
+def _settle(kernel: Kernel, store: Store, version: str, stored: Dict[str, Any]) -> None:
+    """After a confirm: the document says so, and only the hooks that it needs stay attached."""
+    if not stored["confirmed"]:
+        store.save(dict(stored, confirmed=True))
+    needed = stored.get("hooks")
+    if needed is not None:
+        reconcile.detach(kernel, version, reconcile.attached_hooks(kernel, version) - set(needed))
+    record = reconcile.read_record(kernel)
+    store.prune([record.generation, record.fallback_generation] if record else [])
+
+
+# ---- confirm, rollback, remove ------------------------------------------------------------------------------------
+
+
+def _confirm(kernel: Kernel, store: Store, generation: int, check: bool) -> Dict[str, Any]:
+    version = _installed(kernel)
+    record = reconcile.read_record(kernel)
+    if record is None or record.slot == NO_SLOT or record.generation != generation:
+        raise EnforcerError("generation {0} is not the one on trial{1}".format(
+            generation, ": that is {0}".format(record.generation) if record and record.slot != NO_SLOT else ""),
+            "Apply the policy again and confirm the generation that this gives")
+    stored = store.load(generation)
+    result = {"changed": True, "generation": generation, "warnings": []}
+    if not record.deadline:
+        mend = bool(stored and not stored["confirmed"])
+        if mend and stored and not check:
+            _settle(kernel, store, version, stored)
+        return dict(result, changed=mend)
+    if kernel.boottime() + MARGIN >= record.deadline:
+        back = "generation {0}".format(record.fallback_generation) if record.fallback_slot != NO_SLOT else "no policy"
+        raise EnforcerError("generation {0} was not confirmed in time: {1} is in force".format(generation, back),
+                            "Apply the policy again, with a longer confirm_seconds if the way here takes that long")
+    if check:
+        return result
+    reconcile.publish(kernel, record._replace(deadline=0))
+    if stored is None:
+        result["warnings"].append("the document of generation {0} is missing: apply the policy again".format(generation))
+    else:
+        _settle(kernel, store, version, stored)
+    return result
+
+
+def _rollback(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
+    version = _installed(kernel)
+    live = reconcile.read(kernel)
+    record = live.record
+    if record is None or record.slot == NO_SLOT or (record.fallback_slot == NO_SLOT and record.fallback_generation):
+        raise EnforcerError("there is no generation to go back to", "Apply the policy that is wanted")
+    back = _back(record)
+    result = {"changed": True, "generation": back.generation, "abandoned": record.generation, "warnings": []}
+    if check:
+        return result
+    abandoned, target = store.load(record.generation), store.load(back.generation)
+    if target is not None:
+        needed = frozenset(target.get("hooks", ())) & reconcile.available_hooks(kernel, version)
+        reconcile.attach(kernel, version, needed)
+    if abandoned and abandoned["confirmed"]:
+        store.save(dict(abandoned, confirmed=False))
+    reconcile.publish(kernel, back)
+    if target is not None:
+        _settle(kernel, store, version, target)
+    elif back.slot == NO_SLOT:
+        reconcile.detach(kernel, version, reconcile.attached_hooks(kernel, version))
+    else:
+        result["warnings"].append("the document of generation {0} is missing: apply the policy".format(back.generation))
+    return result
+
+
+def _remove(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
+    version = enforcer.installed(kernel)
+    lines: List[str] = []
+    record = reconcile.read_record(kernel) if version else None
+    in_force = record is not None and (record.slot != NO_SLOT or bool(record.deadline))
+    if record and in_force:
+        lines.append("- policy of generation {0}".format(record.generation))
+    hooks = kernel.names(reconcile.links_path(kernel, version)) if version else []
+    lines.extend("- hook {0}".format(hook) for hook in hooks)
+    lines.extend("- document of generation {0}".format(number) for number in store.numbers())
+    result = {"changed": bool(lines), "diff": {"prepared": "".join(line + "\n" for line in lines)}, "warnings": [],
+              "generation": 0}
+    if check or not lines:
+        return result
+    if version:
+        if record and in_force:
+            newest = max(record.generation, record.fallback_generation)
+            reconcile.publish(kernel, Record(0, 0, newest, NO_SLOT, NO_SLOT))
+        reconcile.detach(kernel, version, hooks)
+        reconcile.clear_slots(kernel)
+    store.clear()
+    return result

@@ -1,0 +1,52 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can go wrong, said so that an operator knows what to do next. No traceback reaches a user."""
+
+from __future__ import annotations
+
+from typing import Iterable, List, NamedTuple
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a policy or a host. ``where``: rule, set, path or part of the host."""
+
+    where: str
+    found: str
+    expected: str
+    remedy: str
+
+    def __str__(self) -> str:
+        text = "{0}: {1}".format(self.where, self.found)
+        if self.expected:
+            text += "; expected {0}".format(self.expected)
+        if self.remedy:
+            text += ". {0}".format(self.remedy)
+        return text
+
+
+class PolicyErrors(Exception):
+    """Every error of a policy on this host, all at once."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: List[Problem] = list(problems)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        lines = ["{0} problems:".format(len(self.problems))]
+        lines.extend("  - {0}".format(problem) for problem in self.problems)
+        return "\n".join(lines)
+
+
+class EnforcerError(Exception):
+    """The host or the kernel refuses: what happened, and the way out."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+        super().__init__(message, remedy)
+
+    def __str__(self) -> str:
+        return "{0}. {1}".format(self.message, self.remedy) if self.remedy else self.message

@@ -1,0 +1,473 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one boundary to the kernel: bpf(2) by its number, bpffs, and libbpf for loading the object. No decision is
+taken here. What the kernel refuses comes out as OSError with the call's name; descriptors are plain numbers."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import platform
+import struct
+import sys
+import time
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from .errors import EnforcerError
+
+BPFFS = "/sys/fs/bpf"
+CGROUPS = "/sys/fs/cgroup"
+ACTIVE_LSMS = "/sys/kernel/security/lsm"
+SYSCALL = {"x86_64": 321, "aarch64": 280}
+
+HASH, ARRAY, LPM_TRIE, ARRAY_OF_MAPS, RINGBUF, INODE_STORAGE, TASK_STORAGE = 1, 2, 11, 12, 27, 28, 29
+NO_PREALLOC, INNER_MAP = 1, 0x1000
+
+_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 3, 4, 6, 7
+_PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 22
+_LOOKUP_BATCH, _UPDATE_BATCH = 24, 26
+_RDONLY = 1 << 3
+_LSM_MAC = 27  # enum bpf_attach_type
+_ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
+
+
+class MapSpec(NamedTuple):
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+
+
+class MapInfo(NamedTuple):
+    id: int
+    name: str
+    spec: MapSpec
+    frozen: bool
+
+
+class ProgramInfo(NamedTuple):
+    id: int
+    name: str
+    tag: str
+    maps: Tuple[int, ...]  # ids
+
+
+class LinkInfo(NamedTuple):
+    id: int
+    program: int  # id
+
+
+class ObjectInfo(NamedTuple):
+    """What an object file holds. ``inner``: the inner maps of its arrays of maps."""
+
+    maps: Dict[str, MapSpec]
+    inner: Dict[str, MapSpec]
+    programs: Tuple[str, ...]
+
+
+class Loaded(NamedTuple):
+    maps: Dict[str, int]  # name -> descriptor
+    programs: Dict[str, int]
+
+
+class Environment(NamedTuple):
+    """What the host offers."""
+
+    root: bool
+    machine: str
+    release: str
+    bpffs: bool
+    cgroup2: bool
+    lsms: Tuple[str, ...]
+    libbpf: str  # its version; empty: there is none
+
+
+def _mounted(where: str, kind: str) -> bool:
+    found = ""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split()
+            if fields[4] == where:
+                found = fields[fields.index("-") + 1]  # the last mount is on top
+    return found == kind
+
+
+class Kernel:
+    def __init__(self, bpffs: str = BPFFS) -> None:
+        self.bpffs = bpffs
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._number = SYSCALL.get(platform.machine()) if sys.maxsize > 1 << 32 else None
+        self._libbpf: Optional[_Libbpf] = None
+
+    # ---- the host ---------------------------------------------------------------------------------------------
+
+    def environment(self) -> Environment:
+        try:
+            version = self._library().version
+        except EnforcerError:
+            version = "0" if _find("libbpf.so.0") else ""
+        try:
+            with open(ACTIVE_LSMS, encoding="ascii") as file:
+                lsms = tuple(file.read().strip().split(","))
+        except OSError:
+            lsms = ()
+        machine = platform.machine() if self._number else "{0}, 32 bits".format(platform.machine())
+        return Environment(os.geteuid() == 0, machine if platform.machine() in SYSCALL else platform.machine(),
+                           platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version)
+
+    def boottime(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def as_user(self, user: int, operation: Callable[[], None]) -> int:
+        """Forks, becomes ``user`` without any group and tries the operation; gives its errno, 0 when it passed."""
+        child = os.fork()
+        if child == 0:
+            status = 255
+            try:
+                os.setgroups([])
+                os.setresgid(user, user, user)
+                os.setresuid(user, user, user)
+                try:
+                    operation()
+                    status = 0
+                except OSError as error:
+                    status = error.errno or 255
+            finally:
+                os._exit(status)
+        _, ended = os.waitpid(child, 0)
+        return os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else 255
+
+    # ---- bpffs ------------------------------------------------------------------------------------------------
+
+    def path(self, *parts: str) -> str:
+        return os.path.join(self.bpffs, *parts)
+
+    def names(self, path: str) -> List[str]:
+        """What a folder holds; nothing when there is no such folder."""
+        try:
+            return sorted(os.listdir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path, 0o700)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(path)
+
+    def pin(self, fd: int, path: str) -> None:
+        text = ctypes.create_string_buffer(os.fsencode(path))
+        self._bpf(_OBJ_PIN, struct.pack("=QII", ctypes.addressof(text), fd, 0), "pin " + path)
+
+    def get(self, path: str, readonly: bool = False) -> int:
+        text = ctypes.create_string_buffer(os.fsencode(path))
+        flags = _RDONLY if readonly else 0
+        return self._bpf(_OBJ_GET, struct.pack("=QII", ctypes.addressof(text), 0, flags), "open " + path)[0]
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    # ---- maps -------------------------------------------------------------------------------------------------
+
+    def create_map(self, name: str, spec: MapSpec, inner: Optional[int] = None) -> int:
+        attr = struct.pack("=7I16s", spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags, inner or 0,
+                           0, name.encode()[:15])
+        return self._bpf(_MAP_CREATE, attr, "create map " + name)[0]
+
+    def map_info(self, fd: int) -> MapInfo:
+        raw = self._info(fd, 80)
+        kind, number, key, value, entries, flags, name = struct.unpack_from("=6I16s", raw)
+        with open("/proc/self/fdinfo/{0}".format(fd), encoding="ascii") as file:
+            frozen = any(line.split() == ["frozen:", "1"] for line in file)
+        return MapInfo(number, name.rstrip(b"\0").decode(), MapSpec(kind, key, value, entries, flags), frozen)
+
+    def map_by_id(self, number: int, readonly: bool = False) -> int:
+        return self._bpf(_MAP_BY_ID, struct.pack("=III", number, 0, _RDONLY if readonly else 0), "open map by id")[0]
+
+    def lookup(self, fd: int, key: bytes) -> Optional[bytes]:
+        """The value; of an array of maps, the id of the inner map."""
+        value = ctypes.create_string_buffer(self.map_info(fd).spec.value_size)
+        if self._element(_LOOKUP, fd, key, value, "look up", (_ENOENT,)) is None:
+            return None
+        return value.raw
+
+    def update(self, fd: int, key: bytes, value: bytes) -> None:
+        """One entry; of an array of maps, the value is the inner map's descriptor. That returns when no program
+        uses the map any more that was there before."""
+        self._element(_UPDATE, fd, key, ctypes.create_string_buffer(value, len(value)), "update")
+
+    def delete(self, fd: int, key: bytes) -> None:
+        self._element(_DELETE, fd, key, None, "delete", (_ENOENT,))
+
+    def update_all(self, fd: int, entries: Mapping[bytes, bytes]) -> None:
+        if not entries:
+            return
+        keys = ctypes.create_string_buffer(b"".join(entries), sum(map(len, entries)))
+        values = ctypes.create_string_buffer(b"".join(entries.values()), sum(map(len, entries.values())))
+        attr = struct.pack("=QQQQIIQQ", 0, 0, ctypes.addressof(keys), ctypes.addressof(values), len(entries), fd, 0, 0)
+        try:
+            self._bpf(_UPDATE_BATCH, attr, "fill map")
+        except OSError as error:
+            if error.errno not in (_ENOTSUPP, _EINVAL):
+                raise
+            for key, value in entries.items():
+                self.update(fd, key, value)
+
+    def read_all(self, fd: int) -> Dict[bytes, bytes]:
+        spec = self.map_info(fd).spec
+        entries: Dict[bytes, bytes] = {}
+        keys = ctypes.create_string_buffer(spec.key_size * spec.max_entries)
+        values = ctypes.create_string_buffer(spec.value_size * spec.max_entries)
+        token = ctypes.create_string_buffer(max(spec.key_size, 4))
+        start = 0
+        while True:
+            attr = struct.pack("=QQQQIIQQ", start, ctypes.addressof(token), ctypes.addressof(keys),
+                               ctypes.addressof(values), spec.max_entries, fd, 0, 0)
+            try:
+                _, out = self._bpf(_LOOKUP_BATCH, attr, "read map", (_ENOENT,))
+            except OSError as error:
+                if error.errno not in (_ENOTSUPP, _EINVAL) or start:
+                    raise
+                return self._read_singly(fd, spec)
+            count = struct.unpack_from("=I", out, 32)[0]
+            ended = self._last_errno == _ENOENT
+            for i in range(count):
+                entries[keys.raw[i * spec.key_size:(i + 1) * spec.key_size]] = \
+                    values.raw[i * spec.value_size:(i + 1) * spec.value_size]
+            if ended or not count:
+                return entries
+            start = ctypes.addressof(token)
+
+    def freeze(self, fd: int) -> None:
+        """No more writes from user space, by anyone, for as long as the map lives."""
+        self._bpf(_FREEZE, struct.pack("=I", fd), "freeze map")
+
+    # ---- programs and links -----------------------------------------------------------------------------------
+
+    def program_info(self, fd: int) -> ProgramInfo:
+        ids = (ctypes.c_uint32 * 64)()
+        #                       type id tag jited xlated insns insns load uid nr_maps map_ids name
+        asked = bytearray(232)
+        struct.pack_into("=IQ", asked, 52, 64, ctypes.addressof(ids))
+        raw = self._info(fd, 232, bytes(asked))
+        number, tag = struct.unpack_from("=4xI8s", raw)
+        count, = struct.unpack_from("=I", raw, 52)
+        name = raw[64:80].rstrip(b"\0").decode()
+        return ProgramInfo(number, name, tag.hex(), tuple(ids[:min(count, 64)]))
+
+    def program_by_id(self, number: int) -> int:
+        return self._bpf(_PROG_BY_ID, struct.pack("=III", number, 0, 0), "open program by id")[0]
+
+    def link_info(self, fd: int) -> LinkInfo:
+        _, number, program = struct.unpack_from("=III", self._info(fd, 64))
+        return LinkInfo(number, program)
+
+    def attach(self, program: int) -> int:
+        """Attaches an LSM program to the hook it was loaded for; it runs as long as the link lives."""
+        return self._bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QII", 0, program, 0), "attach program")[0]
+
+    # ---- the object -------------------------------------------------------------------------------------------
+
+    def describe(self, data: bytes) -> ObjectInfo:
+        return self._library().describe(data)
+
+    def has_hook(self, hook: str) -> bool:
+        return self._library().has_hook(hook)
+
+    def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
+        """Loads the object: programs whose hook this kernel lacks are left out, maps in ``reuse`` are not made anew."""
+        return self._library().load(data, reuse)
+
+    def _library(self) -> "_Libbpf":
+        if self._libbpf is None:
+            self._libbpf = _Libbpf(self._libc)
+        return self._libbpf
+
+    # ---- bpf(2) -----------------------------------------------------------------------------------------------
+
+    _last_errno = 0
+
+    def _bpf(self, command: int, attr: bytes, what: str, tolerated: Tuple[int, ...] = ()) -> Tuple[int, bytes]:
+        if self._number is None:
+            raise OSError(38, "no bpf(2) number for this architecture", what)
+        buffer = ctypes.create_string_buffer(attr, max(len(attr), 128))
+        result = self._libc.syscall(ctypes.c_long(self._number), ctypes.c_int(command), buffer,
+                                    ctypes.c_uint(len(attr)))
+        self._last_errno = ctypes.get_errno() if result < 0 else 0
+        if result < 0 and self._last_errno not in tolerated:
+            reason = "not supported" if self._last_errno == _ENOTSUPP else os.strerror(self._last_errno)
+            raise OSError(self._last_errno, reason, what)
+        return result, buffer.raw
+
+    def _element(self, command: int, fd: int, key: bytes, value: Optional[ctypes.Array], what: str,
+                 tolerated: Tuple[int, ...] = ()) -> Optional[int]:
+        key_buffer = ctypes.create_string_buffer(key, len(key))
+        address = ctypes.addressof(value) if value is not None else 0
+        attr = struct.pack("=I4xQQQ", fd, ctypes.addressof(key_buffer), address, 0)
+        result, _ = self._bpf(command, attr, what + " map entry", tolerated)
+        return None if result < 0 else result
+
+    def _read_singly(self, fd: int, spec: MapSpec) -> Dict[bytes, bytes]:
+        entries: Dict[bytes, bytes] = {}
+        after = ctypes.create_string_buffer(spec.key_size)
+        key: Optional[ctypes.Array] = None
+        while True:
+            attr = struct.pack("=I4xQQQ", fd, ctypes.addressof(key) if key is not None else 0,
+                               ctypes.addressof(after), 0)
+            result, _ = self._bpf(_NEXT_KEY, attr, "iterate map", (_ENOENT,))
+            if result < 0 or after.raw in entries:
+                return entries
+            value = self.lookup(fd, after.raw)
+            if value is not None:
+                entries[after.raw] = value
+            key = ctypes.create_string_buffer(after.raw, spec.key_size)
+
+    def _info(self, fd: int, size: int, asked: bytes = b"") -> bytes:
+        info = ctypes.create_string_buffer(asked, size)
+        self._bpf(_INFO, struct.pack("=IIQ", fd, size, ctypes.addressof(info)), "get info")
+        return info.raw
+
+
+def _find(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+class _Libbpf:
+    """Only what loading an object takes. What it prints is kept for the error message."""
+
+    def __init__(self, libc: ctypes.CDLL) -> None:
+        try:
+            lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        except OSError as error:
+            raise EnforcerError("libbpf.so.1 cannot be loaded", "Install libbpf 1.0 or newer") from error
+        pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32
+        for name, result, arguments in (
+                ("libbpf_version_string", text, ()),
+                ("bpf_object__open_mem", pointer, (text, ctypes.c_size_t, pointer)),
+                ("bpf_object__load", ctypes.c_int, (pointer,)),
+                ("bpf_object__close", None, (pointer,)),
+                ("bpf_object__next_map", pointer, (pointer, pointer)),
+                ("bpf_object__next_program", pointer, (pointer, pointer)),
+                ("bpf_map__name", text, (pointer,)), ("bpf_map__fd", ctypes.c_int, (pointer,)),
+                ("bpf_map__type", number, (pointer,)), ("bpf_map__key_size", number, (pointer,)),
+                ("bpf_map__value_size", number, (pointer,)), ("bpf_map__max_entries", number, (pointer,)),
+                ("bpf_map__map_flags", number, (pointer,)), ("bpf_map__inner_map", pointer, (pointer,)),
+                ("bpf_map__is_internal", ctypes.c_bool, (pointer,)),
+                ("bpf_map__reuse_fd", ctypes.c_int, (pointer, ctypes.c_int)),
+                ("bpf_program__name", text, (pointer,)), ("bpf_program__fd", ctypes.c_int, (pointer,)),
+                ("bpf_program__set_autoload", ctypes.c_int, (pointer, ctypes.c_bool)),
+                ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int))):
+            function = getattr(lib, name)
+            function.restype, function.argtypes = result, arguments
+        self._lib, self._libc = lib, libc
+        self.version = lib.libbpf_version_string().decode().lstrip("v")
+        self._log: List[str] = []
+        # a va_list is passed as a pointer on both architectures
+        self._printer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(self._keep)
+        lib.libbpf_set_print.restype = ctypes.c_void_p
+        lib.libbpf_set_print(self._printer)
+
+    def _keep(self, level: int, form: int, arguments: int) -> int:
+        if level == 0:
+            buffer = ctypes.create_string_buffer(1 << 16)
+            self._libc.vsnprintf(buffer, ctypes.c_size_t(len(buffer)), ctypes.c_void_p(form),
+                                 ctypes.c_void_p(arguments))
+            self._log.extend(buffer.value.decode("utf-8", "replace").splitlines())
+        return 0
+
+    def _open(self, data: bytes) -> int:
+        del self._log[:]
+        # struct bpf_object_open_opts as far as the name; without one, libbpf makes one up from an address
+        name = ctypes.create_string_buffer(b"exfil_guard")
+        options = ctypes.create_string_buffer(struct.pack("=QQ", 16, ctypes.addressof(name)), 16)
+        handle = self._lib.bpf_object__open_mem(data, len(data), options)
+        if not handle:
+            self._refuse("the object file cannot be read", ctypes.get_errno(), "Install the enforcer's package again")
+        return handle
+
+    def _refuse(self, message: str, number: int, remedy: str) -> None:
+        tail = [line[8:] if line.startswith("libbpf: ") else line for line in self._log if line.strip()][-12:]
+        reason = os.strerror(abs(number)) if abs(number) < 4000 else "not a BPF object"  # libbpf's own numbers
+        raise EnforcerError("{0}: {1}{2}".format(message, reason,
+                                                 "; libbpf says: " + " | ".join(tail) if tail else ""), remedy)
+
+    def _each(self, following: Callable[[int, Optional[int]], Optional[int]], handle: int) -> List[int]:
+        found: List[int] = []
+        at = following(handle, None)
+        while at:
+            found.append(at)
+            at = following(handle, at)
+        return found
+
+    def _spec(self, handle: int) -> MapSpec:
+        lib = self._lib
+        return MapSpec(lib.bpf_map__type(handle), lib.bpf_map__key_size(handle), lib.bpf_map__value_size(handle),
+                       lib.bpf_map__max_entries(handle), lib.bpf_map__map_flags(handle))
+
+    def describe(self, data: bytes) -> ObjectInfo:
+        lib = self._lib
+        handle = self._open(data)
+        try:
+            maps, inner = {}, {}
+            for each in self._each(lib.bpf_object__next_map, handle):
+                if lib.bpf_map__is_internal(each):
+                    continue
+                name = lib.bpf_map__name(each).decode()
+                maps[name] = self._spec(each)
+                if maps[name].type == ARRAY_OF_MAPS:
+                    inside = lib.bpf_map__inner_map(each)
+                    if inside:
+                        inner[name] = self._spec(inside)
+            programs = tuple(lib.bpf_program__name(each).decode()
+                             for each in self._each(lib.bpf_object__next_program, handle))
+            return ObjectInfo(maps, inner, programs)
+        finally:
+            lib.bpf_object__close(handle)
+
+    def has_hook(self, hook: str) -> bool:
+        return self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC) > 0
+
+    def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
+        lib = self._lib
+        handle = self._open(data)
+        try:
+            maps = {lib.bpf_map__name(each).decode(): each for each in self._each(lib.bpf_object__next_map, handle)
+                    if not lib.bpf_map__is_internal(each)}
+            for name, fd in reuse.items():
+                result = lib.bpf_map__reuse_fd(maps[name], fd)
+                if result:
+                    self._refuse("the pinned map {0} cannot be used".format(name), result,
+                                 "Remove the enforcer and run again")
+            programs = {}
+            for each in self._each(lib.bpf_object__next_program, handle):
+                name = lib.bpf_program__name(each).decode()
+                if self.has_hook(name):
+                    programs[name] = each
+                else:
+                    lib.bpf_program__set_autoload(each, False)
+            del self._log[:]
+            result = lib.bpf_object__load(handle)
+            if result:
+                self._refuse("the kernel refuses the enforcer's programs", result,
+                             "Run a kernel that allows BPF LSM programs (CONFIG_BPF_LSM, CONFIG_DEBUG_INFO_BTF, "
+                             "`bpf` among the active LSMs)")
+            return Loaded({name: os.dup(lib.bpf_map__fd(each)) for name, each in maps.items()},
+                          {name: os.dup(lib.bpf_program__fd(each)) for name, each in programs.items()})
+        finally:
+            lib.bpf_object__close(handle)

@@ -1,0 +1,117 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documents in force and before, on disk: what boot loads and what a plan compares with. Never what decides
+whether something changed: that is read from the kernel."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import Any, Dict, Iterable, List, Optional
+
+from .errors import EnforcerError
+
+FOLDER = "/var/lib/exfil-guard"
+KEPT = 5  # generations beside those in use
+_KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
+_WRITE_REMEDIES = {
+    errno.ENOSPC: "Free some space there and run again",
+    errno.EDQUOT: "Raise the quota there and run again",
+    errno.EROFS: "Mount it writable and run again",
+}
+
+
+class Store:
+    def __init__(self, folder: str = FOLDER) -> None:
+        self.folder = folder
+        self.generations_folder = os.path.join(folder, "generations")
+
+    def numbers(self) -> List[int]:
+        """Every generation that has a file, readable or not, in order."""
+        try:
+            names = os.listdir(self.generations_folder)
+        except FileNotFoundError:
+            return []
+        stems = [name[:-5] for name in names if name.endswith(".json")]
+        return sorted(int(stem) for stem in stems if stem.isdigit())
+
+    def load(self, generation: int) -> Optional[Dict[str, Any]]:
+        """None when it is not there, or not whole."""
+        try:
+            with open(self._path(generation), encoding="utf-8") as file:
+                stored = json.load(file)
+        except (FileNotFoundError, ValueError):
+            return None
+        except OSError as error:
+            raise EnforcerError("cannot read {0}: {1}".format(self._path(generation), error.strerror)) from error
+        if not isinstance(stored, dict) or any(key not in stored for key in _KEYS):
+            return None
+        return stored if stored["generation"] == generation else None
+
+    def last_confirmed(self) -> Optional[Dict[str, Any]]:
+        for number in reversed(self.numbers()):
+            stored = self.load(number)
+            if stored and stored["confirmed"]:
+                return stored
+        return None
+
+    def save(self, stored: Dict[str, Any]) -> None:
+        path = self._path(stored["generation"])
+        text = json.dumps(stored, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        temporary = path + ".tmp"
+        try:
+            for folder in (self.folder, self.generations_folder):
+                if not os.path.isdir(folder):
+                    os.makedirs(folder, mode=0o700)
+                    self._sync_folder(os.path.dirname(folder))
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w",
+                      encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            self._sync_folder(self.generations_folder)
+        except OSError as error:
+            try:
+                os.unlink(temporary)
+            except OSError:
+                pass
+            raise EnforcerError("cannot write {0}: {1}".format(path, error.strerror or error),
+                                _WRITE_REMEDIES.get(error.errno or 0, "")) from error
+
+    def delete(self, generation: int) -> None:
+        try:
+            os.unlink(self._path(generation))
+            self._sync_folder(self.generations_folder)
+        except FileNotFoundError:
+            pass
+
+    def prune(self, in_use: Iterable[int]) -> None:
+        """Keeps what is in use, the last confirmed one and the newest others."""
+        keep = set(in_use)
+        last = self.last_confirmed()
+        if last:
+            keep.add(last["generation"])
+        others = [number for number in self.numbers() if number not in keep]
+        for number in others[:-KEPT]:
+            self.delete(number)
+
+    def clear(self) -> bool:
+        """Deletes every document; True when there was one."""
+        numbers = self.numbers()
+        for number in numbers:
+            self.delete(number)
+        return bool(numbers)
+
+    def _path(self, generation: int) -> str:
+        return os.path.join(self.generations_folder, "{0}.json".format(generation))
+
+    @staticmethod
+    def _sync_folder(folder: str) -> None:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
