@@ -128,14 +128,15 @@ def base() -> Path:
 
 
 def programs() -> Dict[str, bytes]:
-    """The guest's own small C programs, linked statically."""
+    """The guest's own small C programs; all but one linked statically."""
     built = CACHE / "programs"
     built.mkdir(exist_ok=True)
     found = {}
     for source in sorted((HERE / "guest").glob("*.c")):
         target = built / source.stem
         if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-            subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", str(target), str(source)], check=True)
+            linking = [] if source.stem == "dynamic" else ["-static"]
+            subprocess.run(["gcc", "-O2", "-Wall", "-Werror", *linking, "-o", str(target), str(source)], check=True)
         found[source.stem] = target.read_bytes()
     return found
 
@@ -147,7 +148,7 @@ def boot_archive(target: Path, kernel: str, command: List[str], extra: Iterable[
         archive = Archive(stream)
         archive.file("init", (HERE / "guest" / "init").read_bytes(), 0o755)
         script = Path(command[0])
-        for path in [*sorted((HERE / "guest").glob("*.py")), *extra, script]:
+        for path in [*sorted((HERE / "guest").glob("*.py")), HERE / "guest" / "systemctl", *extra, script]:
             archive.file(f"guest/{path.name}", path.read_bytes(), 0o755 if os.access(path, os.X_OK) else 0o644)
         for name, data in programs().items():
             archive.file(f"guest/{name}", data, 0o755)

@@ -1,0 +1,213 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the guest's checks are made of: doing something as somebody, and the enforcer through its own package."""
+
+import ctypes
+import datetime
+import hashlib
+import json
+import os
+import signal
+import struct
+import time
+import traceback
+
+ALICE, BOB, CAROL, DBA = 1001, 1002, 1003, 2001
+NEWNS, NEWUSER = 0x00020000, 0x10000000
+OBJECT = "/usr/lib/exfil-guard/guard.bpf.o"
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(name, *arguments):
+    """A C library function; OSError when it gives -1."""
+    result = getattr(libc, name)(*(a.encode() if isinstance(a, str) else a for a in arguments))
+    if result == -1:
+        raise OSError(ctypes.get_errno(), name + ": " + os.strerror(ctypes.get_errno()))
+    return result
+
+
+def mount(source, target, kind=None, flags=0, data=None):
+    call("mount", source, target, kind, ctypes.c_ulong(flags), data)
+
+
+def write(path, text=""):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def become(user, groups=()):
+    os.setgroups(list(groups))
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    call("prctl", 4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: her own /proc/self is hers again
+
+
+def in_child(operation, *, user=None, groups=(), before=None):
+    """Runs ``operation`` in a child, as ``user``; gives its errno, 0 if it passed. ``before`` runs there first, as
+    root. Anything but OSError is a mistake in the check and is raised here."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if before:
+                before()
+            if user is not None:
+                become(user, groups)
+            try:
+                operation()
+                answer = {"errno": 0}
+            except OSError as error:
+                answer = {"errno": error.errno or 255, "text": str(error)}
+        except BaseException:
+            answer = {"wrong": traceback.format_exc()}
+        os.write(writer, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        answer = stream.read()
+    os.waitpid(child, 0)
+    answer = json.loads(answer or b'{"wrong": "the child died"}')
+    if "wrong" in answer:
+        raise AssertionError(answer["wrong"])
+    return answer["errno"]
+
+
+def own_user_namespace(*more):
+    """As somebody: into a user namespace of one's own (and ``more``), root in it."""
+    user, group = os.getuid(), os.getgid()
+    call("unshare", NEWUSER | sum(more))
+    write("/proc/self/setgroups", "deny")
+    write("/proc/self/uid_map", f"0 {user} 1")
+    write("/proc/self/gid_map", f"0 {group} 1")
+
+
+def execute(path, *arguments, env=None):
+    """Fork and exec; OSError if the exec failed, else the exit status as errno."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            null = os.open("/dev/null", os.O_WRONLY)
+            os.dup2(null, 2)
+            os.execve(path, [path if isinstance(path, str) else "program", *arguments], env or {})
+        except OSError as error:
+            os.write(writer, struct.pack("=i", error.errno))
+        os._exit(255)
+    os.close(writer)
+    failed = os.read(reader, 4)
+    os.close(reader)
+    status = os.waitpid(child, 0)[1]
+    number = struct.unpack("=i", failed)[0] if failed else os.WEXITSTATUS(status) if os.WIFEXITED(status) else 255
+    if number:
+        raise OSError(number, f"{path}: {os.strerror(number)}")
+
+
+class Enforcer:
+    """The product, used as its modules use it, each step in a child that ends: nothing of ours stays alive."""
+
+    def __init__(self):
+        from exfil_guard import kernel
+
+        self.kernel = kernel.Kernel()
+        self.generation = 0
+
+    def _parts(self):
+        from exfil_guard import store, system
+
+        return self.kernel, system.System(), store.Store("/var/lib/exfil-guard")
+
+    def _report(self, operation):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            try:
+                answer = {"result": operation()}
+            except BaseException as error:
+                answer = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+            with os.fdopen(writer, "wb") as stream:
+                stream.write(json.dumps(answer, default=str).encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as stream:
+            answer = stream.read()
+        os.waitpid(child, 0)
+        return json.loads(answer or b'{"error": "the child died", "trace": ""}')
+
+    def _result(self, operation):
+        answer = self._report(operation)
+        if "error" in answer:
+            raise AssertionError(answer["error"] + "\n" + answer["trace"])
+        return answer["result"]
+
+    def install(self, data=None):
+        def operation():
+            from exfil_guard import enforcer
+
+            if data is None:
+                with open(OBJECT, "rb") as file:
+                    return enforcer.ensure(self.kernel, file.read(), check=False)
+            return enforcer.ensure(self.kernel, data, check=False)
+
+        return self._result(operation)
+
+    def apply(self, document, confirm_seconds=0, check=False):
+        def operation():
+            from exfil_guard import apply
+
+            now = datetime.datetime.now(datetime.timezone.utc)
+            return apply.apply(*self._parts(), finished(document), now=now, check=check, confirm_seconds=confirm_seconds)
+
+        result = self._result(operation)
+        self.generation = result["generation"]
+        return result
+
+    def confirm(self, generation):
+        """The error's text, or None."""
+        def operation():
+            from exfil_guard import apply
+
+            kernel, _system, store = self._parts()
+            return apply.confirm(kernel, store, generation)
+
+        return self._report(operation).get("error")
+
+    def remove(self):
+        def operation():
+            from exfil_guard import enforcer
+
+            return enforcer.remove(self.kernel, self._parts()[2], check=False)
+
+        return self._result(operation)
+
+    def table(self, name):
+        fd = self.kernel.get("/sys/fs/bpf/exfil_guard/v1/maps/" + name)
+        try:
+            return self.kernel.read_all(fd)
+        finally:
+            os.close(fd)
+
+    def totals(self):
+        """denied, audited, written, lost, and the list of reasons."""
+        numbers = struct.unpack("=13Q", next(iter(self.table("totals").values())))
+        return {"denied": numbers[0], "audited": numbers[1], "written": numbers[2], "lost": numbers[3], "reasons": numbers[4:12]}
+
+    def counter(self, rule):
+        key = hashlib.sha256(rule.encode()).digest()[:8]
+        return struct.unpack("=QQ", self.table("counters").get(key, bytes(16)))
+
+
+def finished(document):
+    """A document as the controller would send it: canonical, the parts left out filled in."""
+    whole = {"policy": 1, "mode": "enforce", "boot": "require", "subjects": {}, "resources": {}, "destinations": {},
+             "rules": [], "assertions": []}
+    whole.update(document)
+    whole["rules"] = sorted(whole["rules"], key=lambda rule: rule["name"])
+    return whole
+
+
+def wait_until(boottime_seconds):
+    while time.clock_gettime(time.CLOCK_BOOTTIME) < boottime_seconds:
+        time.sleep(0.05)

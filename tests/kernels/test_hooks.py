@@ -1,0 +1,66 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every check of guest/hooks.py on every kernel, also with the rename sequence hidden and with full preemption. One
+boot for each pair runs them all; a check that does not report has failed."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Dict, List
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import boot  # noqa: E402
+
+SCRIPT = boot.image.HERE / "guest" / "hooks.py"
+VARIANTS: Dict[str, dict] = {
+    "plain": {},
+    "kptr_restrict=2": {"sysctl": ["kernel.kptr_restrict=2"]},
+    "preempt=full": {"arguments": "preempt=full"},
+}
+
+
+def checks() -> List[str]:
+    names = []
+    for node in ast.parse(SCRIPT.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            decorators = {getattr(d, "func", d).id for d in node.decorator_list}  # type: ignore[attr-defined]
+            if decorators & {"denied", "passes", "story"}:
+                names.append(node.name)
+    return names
+
+
+@functools.lru_cache(maxsize=None)
+def ran(kernel: str, variant: str) -> Dict[str, dict]:
+    result = boot.boot(kernel, [str(SCRIPT)], **VARIANTS[variant])
+    found = {}
+    for line in result.output.splitlines():
+        if line.startswith('{"check"'):
+            one = json.loads(line)
+            found[one["check"]] = one
+    found[""] = {"ok": result.status == 0, "detail": result.console[-2000:] + result.output[-4000:]}
+    return found
+
+
+@pytest.mark.parametrize("check", checks())
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kernel", boot.KERNELS)
+def test_hook(kernel: str, variant: str, check: str) -> None:
+    found = ran(kernel, variant)
+    assert check in found, "did not report:\n" + found[""]["detail"]
+    assert found[check]["ok"], found[check]["detail"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kernel", boot.KERNELS)
+def test_guest_ran_to_its_end(kernel: str, variant: str) -> None:
+    end = ran(kernel, variant)[""]
+    assert end["ok"], end["detail"]
+    for trouble in ("BUG:", "WARNING:", "Oops", "rcu_sched detected"):
+        assert trouble not in end["detail"]
