@@ -157,7 +157,7 @@ class Enforcer:
         def operation():
             from exfil_guard import apply
 
-            now = datetime.datetime.now(datetime.timezone.utc)
+            now = datetime.datetime.now(datetime.timezone.utc).date()
             return apply.apply(*self._parts(), finished(document), now=now, check=check, confirm_seconds=confirm_seconds)
 
         result = self._result(operation)
