@@ -15,7 +15,7 @@
 #define GUARD_SETS 64		/* named or inline sets of one kind */
 #define GUARD_SLOTS 3		/* active, fallback, idle */
 #define GUARD_NO_SLOT 0xffffffffU
-#define GUARD_DEPTH 32		/* components of a path inside its superblock */
+#define GUARD_DEPTH 64		/* components of a path inside its superblock */
 #define GUARD_CGROUP_DEPTH 16
 #define GUARD_GROUPS 32		/* supplementary groups looked at */
 #define GUARD_NAMESPACES 8	/* nested user namespaces looked at */
@@ -31,7 +31,9 @@ enum guard_action {
 	GUARD_EXECUTE = 2,
 	GUARD_CONNECT = 3,
 	GUARD_SEND = 4,
-	GUARD_ACTIONS = 8,	/* room: the rest is zero */
+	GUARD_LINK = 6,		/* a new name, or another, for a file: of_action holds every rule with a file action */
+	GUARD_RENAME = 7,
+	GUARD_ACTIONS = 8,
 };
 
 enum guard_verdict { GUARD_ALLOW = 0, GUARD_AUDIT = 1, GUARD_DENY = 2 };
@@ -144,6 +146,12 @@ struct guard_totals {
 	guard_u64 written, lost;		/* events: written + lost = denied + audited */
 	guard_u64 reasons[GUARD_REASONS];	/* closed or audited for a reason other than a rule */
 	guard_u64 uncached;			/* task storage was not to be had; decided without */
+};
+
+/* map "facts", one entry */
+struct guard_facts {
+	guard_u64 loaded;		/* CLOCK_BOOTTIME ns when the programs were loaded; set once by user space */
+	guard_u64 rename_lock;		/* set by the programs: 1 when they can read the rename sequence, so that they cache */
 };
 
 /* ring buffer "events" */

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The kernel types that the programs read, only the fields they read; CO-RE finds each on the running kernel.
+ */
+#ifndef GUARD_KERNEL_H
+#define GUARD_KERNEL_H
+
+typedef unsigned char __u8;
+typedef short __s16;
+typedef unsigned short __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long __s64;
+typedef unsigned long long __u64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+typedef __u16 umode_t;
+typedef __u32 u32;
+typedef __u64 u64;
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_LPM_TRIE = 11,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_INODE_STORAGE = 28,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
+};
+
+enum {
+	BPF_F_NO_PREALLOC = 1,
+	BPF_F_INNER_MAP = 0x1000,
+	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
+};
+
+struct bpf_spin_lock { __u32 val; };
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct { __u32 val; } kuid_t;
+typedef struct { __u32 val; } kgid_t;
+
+struct group_info { int ngroups; kgid_t gid[]; };
+
+struct user_namespace { struct user_namespace *parent; int level; kuid_t owner; };
+
+struct cred {
+	kuid_t uid; kgid_t gid; kuid_t suid; kgid_t sgid; kuid_t euid; kgid_t egid; kuid_t fsuid; kgid_t fsgid;
+	struct user_namespace *user_ns;
+	struct group_info *group_info;
+};
+
+struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
+
+struct file_system_type { int fs_flags; };
+struct super_block { __u32 s_dev; unsigned long s_magic; struct dentry *s_root; };
+struct hlist_node { struct hlist_node *next; };
+struct hlist_head { struct hlist_node *first; };
+
+struct inode {
+	umode_t i_mode;
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	__u32 i_generation;
+	struct hlist_head i_dentry;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+	struct inode *d_inode;
+	struct super_block *d_sb;
+	union { struct hlist_node d_alias; } d_u;
+};
+struct dentry___7 { struct hlist_node d_alias; };
+
+struct path { struct dentry *dentry; };
+struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; };
+
+struct mm_struct { struct file *exe_file; };
+struct kernfs_node { __u64 id; const char *name; struct kernfs_node *parent; };
+struct kernfs_node___618 { struct kernfs_node *__parent; };
+struct cgroup { struct kernfs_node *kn; };
+struct css_set { struct cgroup *dfl_cgrp; };
+
+struct task_struct {
+	const struct cred *cred;
+	const struct cred *real_cred;
+	kuid_t loginuid;
+	struct css_set *cgroups;
+	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	__u64 start_boottime;
+	int pid;
+	int tgid;
+	char comm[16];
+};
+
+struct linux_binprm { struct file *file; };
+
+struct in6_addr { union { __u8 u6_addr8[16]; } in6_u; };
+struct sock_common {
+	__be32 skc_daddr;
+	__be16 skc_dport;
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	struct in6_addr skc_v6_daddr;
+};
+struct sock { struct sock_common __sk_common; __u16 sk_protocol; };
+struct socket { short type; struct sock *sk; };
+struct msghdr { void *msg_name; int msg_namelen; unsigned int msg_flags; };
+struct sockaddr { unsigned short sa_family; };
+
+#pragma clang attribute pop
+
+/* what arrives from a caller, the same on every kernel */
+struct guard_sockaddr {
+	__u16 family;
+	__be16 port;
+	union {
+		struct { __u8 ipv4[4]; };
+		struct { __u32 flow; __u8 ipv6[16]; };
+	};
+};
+
+#define EPERM 1
+#define AF_UNSPEC 0
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_DGRAM 2
+#define SOCK_ESTABLISHED 1
+#define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
+#define MSG_FASTOPEN 0x20000000
+#define FMODE_READ 0x1
+#define FMODE_WRITE 0x2
+#define FMODE_EXEC 0x20
+#define O_TRUNC 01000
+#define PROT_EXEC 4
+#define S_IFMT 0170000
+#define S_IFDIR 0040000
+#define S_IFSOCK 0140000
+
+/* filesystems that have no name of their own for data at rest: see pseudo() */
+#define TMPFS_MAGIC 0x01021994
+#define RAMFS_MAGIC 0x858458f6
+#define PROC_MAGIC 0x9fa0
+#define SYSFS_MAGIC 0x62656572
+#define DEVPTS_MAGIC 0x1cd1
+#define CGROUP_MAGIC 0x27e0eb
+#define CGROUP2_MAGIC 0x63677270
+#define BPFFS_MAGIC 0xcafe4a11
+#define DEBUGFS_MAGIC 0x64626720
+#define TRACEFS_MAGIC 0x74726163
+#define SECURITYFS_MAGIC 0x73636673
+#define PIPEFS_MAGIC 0x50495045
+#define SOCKFS_MAGIC 0x534f434b
+#define ANON_INODE_MAGIC 0x09041934
+#define NSFS_MAGIC 0x6e736673
+#define PIDFS_MAGIC 0x50494446
+#define MQUEUE_MAGIC 0x19800202
+#define HUGETLBFS_MAGIC 0x958458f6
+#define CONFIGFS_MAGIC 0x62656570
+#define BINFMTFS_MAGIC 0x42494e4d
+#define EFIVARFS_MAGIC 0xde5e81e4
+#define PSTOREFS_MAGIC 0x6165676c
+#define AUTOFS_MAGIC 0x0187
+#define SELINUX_MAGIC 0xf97cff8c
+#define RPCPIPEFS_MAGIC 0x67596969
+
+#endif
