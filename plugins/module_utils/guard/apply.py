@@ -80,8 +80,9 @@ def _told(function: Any, *arguments: Any) -> Dict[str, Any]:
         return function(*arguments)
     except OSError as error:
         what = " ({0})".format(error.filename) if error.filename else ""
-        raise EnforcerError("the kernel refuses: {0}{1}; the old policy is in force".format(
-            error.strerror or error, what), _KERNEL_REMEDIES.get(error.errno or 0, "")) from error
+        stays = "; the old policy is in force" if function is _apply else ""
+        raise EnforcerError("the kernel refuses: {0}{1}{2}".format(error.strerror or error, what, stays),
+                            _KERNEL_REMEDIES.get(error.errno or 0, "")) from error
 
 
 # ---- apply --------------------------------------------------------------------------------------------------------
@@ -226,9 +227,14 @@ def _undo(kernel: Kernel, version: str, live: Live, generation: int, attached: F
     record = reconcile.read_record(kernel)
     if record and record.generation == generation:
         old = live.record or Record(0, 0, 0, NO_SLOT, NO_SLOT)
-        if old.deadline == 0 and old.fallback_slot == NO_SLOT:  # remember the number: caches are tagged with it
+        if old.slot == NO_SLOT:  # remember the number: caches are tagged with it
             old = old._replace(fallback_generation=generation)
-        reconcile.publish(kernel, old)
+        try:
+            reconcile.publish(kernel, old)
+        except OSError as error:
+            raise EnforcerError(
+                "generation {0} does not work and cannot be taken back: {1}".format(generation, error.strerror),
+                "Run `exfil-guard rollback`, or wait: unconfirmed, it ends by itself") from error
     reconcile.detach(kernel, version, reconcile.attached_hooks(kernel, version) - attached)
     # the document stays, never confirmed: its number must not be given again
 
@@ -345,7 +351,8 @@ def _confirm(kernel: Kernel, store: Store, generation: int, check: bool) -> Dict
         return result
     reconcile.publish(kernel, record._replace(deadline=0))
     if stored is None:
-        result["warnings"].append("the document of generation {0} is missing: apply the policy again".format(generation))
+        result["warnings"].append(
+            "the document of generation {0} is missing: apply the policy again".format(generation))
     else:
         _settle(kernel, store, version, stored)
     return result

@@ -54,8 +54,8 @@ def find(system: Any, folder: str = FOLDER) -> Places:
 
 def _place(system: Any, path: str) -> Optional[PathPattern]:
     """Asked the way a policy asks, so that the canary shares the policy's idea of a path."""
-    document = {"policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "destinations": {}, "assertions": [],
-                "resources": {"canary": {"paths": [path]}},
+    document = {"policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "destinations": {},
+                "assertions": [], "resources": {"canary": {"paths": [path]}},
                 "rules": [{"name": "canary", "deny": ["read"], "resources": ["canary"]}]}
     try:
         found = sorted(resolve.resolve(document, system).resources["canary"].paths)

@@ -37,7 +37,8 @@ def shortcomings(found: Environment) -> List[Tuple[str, str]]:
     elif found.libbpf.startswith("0"):
         lacking.append(("libbpf is older than 1.0", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
     if not found.bpffs:
-        lacking.append(("no bpf filesystem is mounted at /sys/fs/bpf", "Start sys-fs-bpf.mount, or: mount -t bpf bpf /sys/fs/bpf"))
+        lacking.append(("no bpf filesystem is mounted at /sys/fs/bpf",
+                        "Start sys-fs-bpf.mount, or: mount -t bpf bpf /sys/fs/bpf"))
     if not found.cgroup2:
         lacking.append(("/sys/fs/cgroup is not cgroup v2", "Boot with systemd.unified_cgroup_hierarchy=1"))
     if "bpf" not in found.lsms:

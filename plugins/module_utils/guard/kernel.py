@@ -7,7 +7,6 @@ taken here. What the kernel refuses comes out as OSError with the call's name; d
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import platform
 import struct
@@ -182,8 +181,8 @@ class Kernel:
     # ---- maps -------------------------------------------------------------------------------------------------
 
     def create_map(self, name: str, spec: MapSpec, inner: Optional[int] = None) -> int:
-        attr = struct.pack("=7I16s", spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags, inner or 0,
-                           0, name.encode()[:15])
+        attr = struct.pack("=7I16s", spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags,
+                           inner or 0, 0, name.encode()[:15])
         return self._bpf(_MAP_CREATE, attr, "create map " + name)[0]
 
     def map_info(self, fd: int) -> MapInfo:
@@ -287,7 +286,7 @@ class Kernel:
         return self._library().has_hook(hook)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
-        """Loads the object: programs whose hook this kernel lacks are left out, maps in ``reuse`` are not made anew."""
+        """Loads the object. Programs whose hook this kernel lacks are left out; maps in ``reuse`` are not made anew."""
         return self._library().load(data, reuse)
 
     def _library(self) -> "_Libbpf":

@@ -13,7 +13,8 @@ import traceback
 import pytest
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, reconcile
-from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import ARRAY, HASH, INNER_MAP, LPM_TRIE, Kernel, MapSpec
+from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
+    ARRAY, HASH, INNER_MAP, LPM_TRIE, Kernel, MapSpec)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="maps are made as root")
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
@@ -55,7 +56,8 @@ def test_hash_array_and_trie_give_back_what_was_put_in(inside):
                 (MapSpec(ARRAY, 4, 16, 50, INNER_MAP), {number(i): bytes([i]) * 16 for i in range(50)}),
                 (MapSpec(LPM_TRIE, 8, 8, 300, 1), {struct.pack("=IBBBB", 24, 10, 0, i % 256, 0): struct.pack("=Q", i)
                                                    for i in range(200)}),
-                (MapSpec(LPM_TRIE, 20, 8, 9, 1), {number(128) + bytes(15) + b"\1": bytes(8), number(0) + bytes(16): bytes(8)}),
+                (MapSpec(LPM_TRIE, 20, 8, 9, 1), {number(128) + bytes(15) + b"\1": bytes(8),
+                                                  number(0) + bytes(16): bytes(8)}),
                 (MapSpec(HASH, 4, 4, 1), {})):
             fd = kernel.create_map("try", spec)
             kernel.update_all(fd, entries)

@@ -1,0 +1,502 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A policy applied, confirmed, rolled back and removed, against the kernel in memory: what is in force after each
+step, after being killed at each step, and after somebody meddled."""
+
+import datetime
+import errno
+import os
+import struct
+
+import pytest
+from fake_kernel import GOOD, FakeKernel, Killed
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
+from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
+from fake_system import system_for
+
+NOW = datetime.date(2026, 6, 1)
+OBJECT = b"object"
+VERSION = enforcer.version_of(OBJECT)
+IDENTITY = ["bprm_committed_creds", "task_alloc"]
+NETWORK_HOOKS = sorted(IDENTITY + ["socket_connect", "socket_sendmsg"])
+
+
+def document(*rules):
+    return {"policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "resources": {}, "assertions": [],
+            "destinations": {"corp": {"cidrs": ["10.0.0.0/8"]}, "lab": {"cidrs": ["192.168.0.0/16"]}},
+            "rules": sorted(rules, key=lambda rule: rule["name"])}
+
+
+def rule(name, destination, deny=("connect",)):
+    return {"name": name, "deny": list(deny), "destinations": {"not": [destination]}}
+
+
+CORP = document(rule("corp only", "corp"))
+BOTH = document(rule("corp only", "corp"), rule("lab only", "lab"))
+LAB = document(rule("lab only", "lab", deny=("send",)))
+
+
+class Host:
+    """One guarded host: what the modules would call."""
+
+    def __init__(self, folder):
+        self.kernel = FakeKernel()
+        self.store = Store(str(folder / "state"))
+        self.options = {"lock_path": str(folder / "lock")}
+        self.folder = str(folder / "canary")
+        self.system = system_for(folder)
+
+    def apply(self, wanted, **options):
+        return apply.apply(self.kernel, self.system, self.store, wanted, now=options.pop("now", NOW),
+                           canary_folder=self.folder, **dict(self.options, **options))
+
+    def put(self, wanted):
+        """Applied and confirmed."""
+        result = self.apply(wanted)
+        apply.confirm(self.kernel, self.store, result["generation"], **self.options)
+        self.kernel.revive()
+        return result["generation"]
+
+    def live(self):
+        return reconcile.read(self.kernel)
+
+    def ids(self):
+        return reconcile.rule_ids(self.live().tables)
+
+    def writes(self):
+        return self.kernel.calls
+
+    def quiet(self, wanted):
+        """Nothing is left to do."""
+        self.kernel.revive()
+        result = self.apply(wanted)
+        assert (result["changed"], result["confirm_needed"], result["diff"]["prepared"]) == (False, False, "")
+        assert self.writes() == [] and self.kernel.open_descriptors() == 0
+        return True
+
+
+@pytest.fixture
+def host(tmp_path):
+    host = Host(tmp_path)
+    enforcer.ensure(host.kernel, OBJECT)
+    host.kernel.revive()
+    return host
+
+
+# ---- the plain way ------------------------------------------------------------------------------------------------
+
+
+def test_applied_confirmed_and_then_quiet(host):
+    result = host.apply(CORP)
+    assert result["changed"] and result["confirm_needed"] and result["generation"] == 1
+    assert result["deadline_seconds"] == 60 and result["hooks"] == NETWORK_HOOKS
+    assert result["rules"] == {"added": 1, "removed": 0, "changed": 0}
+    assert result["digest_before"] is None and len(result["digest_after"]) == 64
+    live = host.live()
+    assert live.pending and live.record.deadline == host.kernel.now + 60 * SECOND
+    assert host.kernel.attached() == NETWORK_HOOKS and not host.store.load(1)["confirmed"]
+    assert apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
+    assert host.live().record.deadline == 0 and host.store.last_confirmed()["generation"] == 1
+    assert host.quiet(CORP)
+    assert not apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
+
+
+def test_every_inner_map_is_frozen(host):
+    host.put(CORP)
+    for name in list(reconcile.TABLES) + ["control"]:
+        outer = host.kernel.pins[reconcile.map_path(host.kernel, name)]
+        assert outer.inner and all(inner.frozen for inner in outer.inner.values())
+
+
+def test_check_mode_changes_nothing_and_says_the_same(host, tmp_path):
+    host.put(CORP)
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    would = host.apply(BOTH, check=True)
+    assert host.writes() == [] and sorted(str(path) for path in tmp_path.rglob("*")) == before
+    assert host.apply(BOTH) == would
+
+
+def test_confirmed_at_once_without_a_window(host):
+    result = host.apply(CORP, confirm_seconds=0)
+    assert result["changed"] and not result["confirm_needed"]
+    assert host.live().record.deadline == 0 and host.store.load(1)["confirmed"]
+    assert host.quiet(CORP)
+
+
+def test_hooks_of_both_generations_until_confirmed(host):
+    host.put(CORP)
+    result = host.apply(LAB)
+    assert "socket_connect" in host.kernel.attached() and "socket_sendmsg" in host.kernel.attached()
+    apply.confirm(host.kernel, host.store, result["generation"], **host.options)
+    assert host.kernel.attached() == sorted(result["hooks"])
+    assert host.quiet(LAB)
+
+
+def test_three_slots_are_enough_for_ever(host):
+    for wanted in (CORP, BOTH, LAB) * 3:
+        before = host.live()
+        host.put(wanted)
+        after = host.live()
+        assert after.slot != before.slot and after.record.fallback_slot == before.slot
+        assert after.generation == before.generation + 1
+
+
+def test_start_of_recording_is_noted_after_the_identity_hooks(host):
+    host.kernel.now = 77 * SECOND
+    host.put(CORP)
+    fd = host.kernel.get(reconcile.map_path(host.kernel, "facts"))
+    assert struct.unpack("=QQ", host.kernel.lookup(fd, bytes(4))) == (77 * SECOND, 0)
+    assert host.kernel.attached()
+
+
+# ---- the confirm window -------------------------------------------------------------------------------------------
+
+
+def test_past_the_deadline_the_fallback_is_in_force_and_a_confirm_refused(host):
+    host.put(CORP)
+    corp = host.ids()
+    assert host.apply(BOTH)["generation"] == 2
+    assert host.ids() != corp
+    host.kernel.now += 60 * SECOND
+    live = host.live()
+    assert live.expired and live.generation == 1 and host.ids() == corp
+    with pytest.raises(EnforcerError) as refused:
+        apply.confirm(host.kernel, host.store, 2, **host.options)
+    assert str(refused.value) == ("generation 2 was not confirmed in time: generation 1 is in force. "
+                                  "Apply the policy again, with a longer confirm_seconds if the way here takes that "
+                                  "long")
+
+
+def test_a_confirm_within_a_second_of_the_deadline_is_refused(host):
+    host.apply(CORP)
+    host.kernel.now += 59 * SECOND
+    with pytest.raises(EnforcerError, match="generation 1 was not confirmed in time: no policy is in force"):
+        apply.confirm(host.kernel, host.store, 1, **host.options)
+    host.kernel.now -= 1
+    assert apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
+
+
+def test_a_confirm_of_another_generation_is_refused(host):
+    host.apply(CORP)
+    with pytest.raises(EnforcerError) as refused:
+        apply.confirm(host.kernel, host.store, 7, **host.options)
+    assert str(refused.value) == ("generation 7 is not the one on trial: that is 1. "
+                                  "Apply the policy again and confirm the generation that this gives")
+
+
+def test_after_an_expiry_the_old_policy_is_settled_once(host):
+    host.put(CORP)
+    host.apply(LAB)
+    host.kernel.now += 61 * SECOND
+    result = host.apply(CORP)
+    assert result["changed"] and not result["confirm_needed"] and result["generation"] == 1
+    assert "! generation 2 was not confirmed in time: generation 1 is in force again" in result["diff"]["prepared"]
+    assert host.quiet(CORP) and host.kernel.attached() == NETWORK_HOOKS
+    assert host.put(LAB) == 3
+
+
+def test_while_one_is_on_trial_the_next_falls_back_to_the_confirmed_one(host):
+    host.put(CORP)
+    host.apply(BOTH)
+    host.apply(LAB)
+    live = host.live()
+    assert live.generation == 3 and live.confirmed[0] == 1
+    host.kernel.now += 61 * SECOND
+    assert host.live().generation == 1
+
+
+def test_applied_again_while_on_trial_the_window_starts_again(host):
+    host.apply(CORP)
+    host.kernel.now += 50 * SECOND
+    result = host.apply(CORP)
+    assert result["changed"] and result["confirm_needed"] and result["generation"] == 1
+    assert host.live().record.deadline == host.kernel.now + 60 * SECOND
+
+
+# ---- killed -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confirm_seconds", [60, 0])
+def test_killed_at_any_step_one_whole_generation_is_in_force_and_the_next_run_mends(tmp_path, confirm_seconds):
+    step = 0
+    while True:
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        host = Host(folder)
+        enforcer.ensure(host.kernel, OBJECT)
+        host.put(CORP)
+        old = host.live().tables
+        host.kernel.kill_at = step
+        try:
+            result = host.apply(BOTH, confirm_seconds=confirm_seconds)
+            finished = True
+        except Killed:
+            finished = False
+        host.kernel.revive()
+        live = host.live()
+        assert live.generation in (1, 2)
+        published = live.generation == 2
+        if not published:
+            assert live.tables == old  # bit for bit
+        else:
+            assert len(reconcile.rule_ids(live.tables)) == 3  # two rules and the canary
+        assert set(NETWORK_HOOKS) <= set(host.kernel.attached())
+        host.kernel.now += 61 * SECOND
+        if confirm_seconds:
+            assert host.live().generation == 1 and host.live().tables == old
+        host.put(BOTH) if host.apply(BOTH, check=True)["changed"] else None
+        assert host.quiet(BOTH)
+        if finished:
+            assert result["changed"] and step > 30
+            break
+        step += 1
+
+
+def test_a_confirm_killed_at_any_step_is_mended(tmp_path):
+    for step in range(12):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        host = Host(folder)
+        enforcer.ensure(host.kernel, OBJECT)
+        host.put(CORP)
+        number = host.apply(LAB)["generation"]
+        host.kernel.revive()
+        host.kernel.kill_at = step
+        try:
+            apply.confirm(host.kernel, host.store, number, **host.options)
+        except Killed:
+            pass
+        host.kernel.revive()
+        assert host.live().generation == number
+        result = host.apply(LAB)
+        if result["confirm_needed"]:
+            apply.confirm(host.kernel, host.store, number, **host.options)
+        assert host.quiet(LAB) and host.store.last_confirmed()["generation"] == number
+
+
+@pytest.mark.parametrize("method", ["create_map", "update_all", "update", "freeze", "attach", "pin"])
+def test_refused_by_the_kernel_the_old_generation_stays(host, method):
+    host.put(CORP)
+    old = host.live()
+    host.kernel.unlink(reconcile.links_path(host.kernel, VERSION) + "/socket_sendmsg")
+    host.kernel.refuse(method, errno.ENOMEM)
+    with pytest.raises(EnforcerError) as refused:
+        host.apply(BOTH)
+    assert str(refused.value) == ("the kernel refuses: Cannot allocate memory ({0}); the old policy is in force. "
+                                  "Free some memory and run again".format(method))
+    assert host.live() == old
+    host.kernel.refusals.clear()
+    host.put(BOTH)
+    assert host.quiet(BOTH)
+
+
+def test_a_disk_that_is_full_leaves_the_old_generation(host, monkeypatch):
+    host.put(CORP)
+    old = host.live()
+
+    def full(_unused):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EnforcerError, match="No space left on device. Free some space there and run again"):
+        host.apply(BOTH)
+    assert host.live() == old and host.writes() == []
+
+
+# ---- the canary ---------------------------------------------------------------------------------------------------
+
+
+def test_programs_that_never_run_are_found_out_and_the_old_record_put_back(host):
+    host.put(CORP)
+    old = host.live()
+    host.kernel.runs = False
+    with pytest.raises(EnforcerError) as refused:
+        host.apply(BOTH)
+    assert str(refused.value) == (
+        "the canary was not denied: connecting to 192.0.2.1 passed. "
+        "The old policy is in force. Look for another security module in the way and at `dmesg`, then run again")
+    assert host.live() == old and host.kernel.attached() == NETWORK_HOOKS
+    host.kernel.runs = True
+    assert host.apply(BOTH)["generation"] == 3  # 2 has been seen by the programs
+
+
+def test_a_first_policy_that_does_not_work_leaves_none(host):
+    host.kernel.runs = False
+    with pytest.raises(EnforcerError):
+        host.apply(CORP)
+    assert host.live().generation == 0 and host.kernel.attached() == []
+    host.kernel.runs = True
+    assert host.put(CORP) == 2
+
+
+# ---- drift --------------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_inner_map_is_drift(host):
+    host.put(CORP)
+    fd = host.kernel.get(reconcile.map_path(host.kernel, "ipv4"))
+    host.kernel.delete(fd, struct.pack("=I", host.live().slot))
+    result = host.apply(CORP)
+    assert result["changed"] and result["generation"] == 2
+    assert "! table ipv4 of generation 1 was changed from outside" in result["diff"]["prepared"]
+    apply.confirm(host.kernel, host.store, 2, **host.options)
+    assert host.quiet(CORP)
+
+
+def test_an_exchanged_inner_map_is_drift(host):
+    host.put(CORP)
+    outer = host.kernel.pins[reconcile.map_path(host.kernel, "destinations")]
+    inner = outer.inner[struct.pack("=I", host.live().slot)]
+    key = sorted(inner.entries)[0]
+    inner.entries[key] = bytes(len(inner.entries[key]) - 1) + b"\1"
+    result = host.apply(CORP)
+    assert "! table destinations of generation 1 was changed from outside: 1 entries" in result["diff"]["prepared"]
+    apply.confirm(host.kernel, host.store, 2, **host.options)
+    assert host.quiet(CORP)
+
+
+def test_a_deleted_link_is_attached_again(host):
+    host.put(CORP)
+    host.kernel.unlink(reconcile.links_path(host.kernel, VERSION) + "/socket_connect")
+    would = host.apply(CORP, check=True)
+    assert host.kernel.attached() != NETWORK_HOOKS
+    result = host.apply(CORP)
+    assert result == would and result["changed"] and result["generation"] == 1 and not result["confirm_needed"]
+    assert result["diff"]["prepared"] == "+ hook socket_connect (it was not attached)\n"
+    assert host.kernel.attached() == NETWORK_HOOKS and host.quiet(CORP)
+
+
+def test_a_deleted_document_is_written_again(host):
+    host.put(CORP)
+    host.store.clear()
+    result = host.apply(CORP)
+    assert result["diff"]["prepared"] == "+ document of generation 1 (it was missing)\n" and result["changed"]
+    assert host.store.last_confirmed()["generation"] == 1 and host.quiet(CORP)
+
+
+def test_missing_counters_are_made_again_and_others_keep_counting(host):
+    host.put(BOTH)
+    fd = host.kernel.get(reconcile.map_path(host.kernel, "counters"))
+    first, second = host.ids()[:2]
+    host.kernel.delete(fd, first)
+    host.kernel.update(fd, second, b"\3" * 16)
+    assert host.apply(BOTH)["diff"]["prepared"] == "+ counters of 1 rules (they were missing)\n"
+    fd = host.kernel.get(reconcile.map_path(host.kernel, "counters"))
+    counts = host.kernel.read_all(fd)
+    assert counts[first] == bytes(16) and counts[second] == b"\3" * 16
+    host.kernel.close(fd)
+    assert host.quiet(BOTH)
+
+
+def test_the_same_meaning_in_other_words_only_updates_the_document(host):
+    host.put(CORP)
+    other = document(rule("corp only", "corp"))
+    other["boot"] = "require"
+    result = host.apply(other)
+    assert result["changed"] and result["generation"] == 1 and not result["confirm_needed"]
+    assert host.store.load(1)["document"]["boot"] == "require" and host.quiet(other)
+
+
+# ---- rollback and remove ------------------------------------------------------------------------------------------
+
+
+def test_rolled_back_once(host):
+    host.put(CORP)
+    host.put(LAB)
+    result = apply.rollback(host.kernel, host.store, **host.options)
+    assert (result["changed"], result["generation"], result["abandoned"]) == (True, 1, 2)
+    assert host.live().generation == 1 and host.kernel.attached() == NETWORK_HOOKS
+    assert host.store.last_confirmed()["generation"] == 1
+    with pytest.raises(EnforcerError, match="there is no generation to go back to"):
+        apply.rollback(host.kernel, host.store, **host.options)
+    assert host.quiet(CORP)
+    host.store.clear()
+    assert host.put(LAB) == 3  # 2 has been in force
+
+
+def test_a_rollback_killed_at_any_step_is_mended(tmp_path):
+    for step in range(10):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        host = Host(folder)
+        enforcer.ensure(host.kernel, OBJECT)
+        host.put(CORP)
+        host.put(LAB)
+        host.kernel.kill_at = step
+        try:
+            apply.rollback(host.kernel, host.store, **host.options)
+        except Killed:
+            pass
+        host.kernel.revive()
+        assert host.live().generation in (1, 2)
+        wanted = CORP if host.live().generation == 1 else LAB
+        host.apply(wanted)
+        assert host.quiet(wanted)
+        assert host.store.last_confirmed()["generation"] == host.live().generation
+
+
+def test_a_first_policy_rolled_back_leaves_none(host):
+    host.apply(CORP)
+    apply.rollback(host.kernel, host.store, **host.options)
+    assert host.live().generation == 0 and host.kernel.attached() == []
+
+
+def test_removed_and_then_quiet(host):
+    host.put(CORP)
+    would = apply.remove(host.kernel, host.store, check=True, **host.options)
+    assert host.writes() == []
+    assert apply.remove(host.kernel, host.store, **host.options) == would
+    assert host.live().generation == 0 and host.kernel.attached() == [] and host.store.numbers() == []
+    for name in reconcile.TABLES:
+        assert host.kernel.pins[reconcile.map_path(host.kernel, name)].inner == {}
+    host.kernel.revive()
+    assert not apply.remove(host.kernel, host.store, **host.options)["changed"] and host.writes() == []
+    assert host.put(CORP) == 2
+
+
+# ---- refused ------------------------------------------------------------------------------------------------------
+
+
+def test_without_an_enforcer(tmp_path):
+    host = Host(tmp_path)
+    with pytest.raises(PolicyErrors) as refused:
+        host.apply(CORP)
+    assert str(refused.value) == "host: enforcer not installed. run role exfil.guard.enforcer"
+    host.kernel.found = GOOD._replace(lsms=("capability", "yama"))
+    result = host.apply(CORP, check=True)
+    assert result["changed"] and result["rules"]["added"] == 1 and host.writes() == []
+    assert result["warnings"] == [
+        "the enforcer is not installed yet: run without check mode installs it first",
+        "bpf is not among the active Linux Security Modules (capability,yama). "
+        "Boot with lsm=yama,bpf on the kernel command line"]
+
+
+def test_a_rule_that_this_kernel_cannot_enforce(host):
+    host.put(CORP)
+    old = host.live()
+    host.kernel.unlink(reconcile.program_path(host.kernel, VERSION, "socket_sendmsg"))
+    host.kernel.revive()
+    with pytest.raises(PolicyErrors) as refused:
+        host.apply(LAB)
+    assert str(refused.value) == (
+        "rule lab only: this kernel's hook socket_sendmsg is not guarded. "
+        "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's action (send)")
+    assert host.writes() == [] and host.live() == old
+
+
+def test_bpf_not_active(host):
+    host.kernel.found = GOOD._replace(lsms=("capability", "yama"))
+    with pytest.raises(PolicyErrors, match="bpf is not among the active Linux Security Modules .capability,yama."):
+        host.apply(CORP)
+    assert host.writes() == []
+
+
+def test_a_half_loaded_enforcer(host):
+    host.kernel.unlink(reconcile.map_path(host.kernel, "edges"))
+    with pytest.raises(EnforcerError) as refused:
+        host.apply(CORP)
+    assert str(refused.value) == ("the enforcer is incomplete: no pin for the maps edges. "
+                                  "Run the role exfil.guard.enforcer")
