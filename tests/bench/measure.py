@@ -19,10 +19,22 @@ def policy(rules):
     sets = [f"{number:02}" for number in range(min(rules, SETS))]
     return {
         "subjects": {"alice": {"users": ["alice"]}},
-        "resources": {n: {"paths": [f"/srv/open/a/b/c/{n}/**", f"/srv/open/a/b/{n}-*.csv", f"/srv/closed/{n}/**"]} for n in sets},
-        "destinations": {n: {"cidrs": [f"10.8.{int(n)}.0/24", f"fd08:{n}::/32"], "ports": [443, "8000-8100"]} for n in sets},
-        "rules": [{"name": f"rule {number:03}", "deny": ["read", "write", "connect", "send"], "subjects": ["alice"],
-                   "resources": [sets[number % len(sets)]], "destinations": [sets[number % len(sets)]]} for number in range(rules)],
+        "resources": {
+            n: {"paths": [f"/srv/open/a/b/c/{n}/**", f"/srv/open/a/b/{n}-*.csv", f"/srv/closed/{n}/**"]} for n in sets
+        },
+        "destinations": {
+            n: {"cidrs": [f"10.8.{int(n)}.0/24", f"fd08:{n}::/32"], "ports": [443, "8000-8100"]} for n in sets
+        },
+        "rules": [
+            {
+                "name": f"rule {number:03}",
+                "deny": ["read", "write", "connect", "send"],
+                "subjects": ["alice"],
+                "resources": [sets[number % len(sets)]],
+                "destinations": [sets[number % len(sets)]],
+            }
+            for number in range(rules)
+        ],
     }
 
 
@@ -40,7 +52,9 @@ def measure(label, user, operation, temperature):
         text = stream.read().strip()
     status = os.waitpid(child, 0)[1]
     assert status == 0 and text, f"{label}: loop ended with {os.WEXITSTATUS(status)}"
-    print(json.dumps({"row": label, "operation": operation, "temperature": temperature, "count": int(text)}), flush=True)
+    print(
+        json.dumps({"row": label, "operation": operation, "temperature": temperature, "count": int(text)}), flush=True
+    )
 
 
 def both(label, user, temperature):

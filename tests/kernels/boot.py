@@ -25,12 +25,24 @@ class Result(NamedTuple):
 
 
 def fetch(kernels: Iterable[str] = KERNELS) -> None:
-    if not all((image.CACHE / kernel / "vmlinuz").exists() for kernel in kernels) or not (image.CACHE / "guest" / "done").exists():
+    if (
+        not all((image.CACHE / kernel / "vmlinuz").exists() for kernel in kernels)
+        or not (image.CACHE / "guest" / "done").exists()
+    ):
         subprocess.run([str(image.HERE / "fetch"), *kernels], check=True, stdout=sys.stderr)
 
 
-def boot(kernel: str, command: List[str], *, extra: Iterable[Path] = (), sysctl: Iterable[str] = (), arguments: str = "",
-         counting: bool = False, seconds: int = 180, bpf_object: Optional[Path] = None) -> Result:
+def boot(
+    kernel: str,
+    command: List[str],
+    *,
+    extra: Iterable[Path] = (),
+    sysctl: Iterable[str] = (),
+    arguments: str = "",
+    counting: bool = False,
+    seconds: int = 180,
+    bpf_object: Optional[Path] = None,
+) -> Result:
     fetch([kernel])
     with tempfile.TemporaryDirectory(prefix="guest-") as name:
         folder = Path(name)
@@ -40,11 +52,29 @@ def boot(kernel: str, command: List[str], *, extra: Iterable[Path] = (), sysctl:
             for part in (image.base(), folder / "boot.cpio"):
                 whole.write(part.read_bytes())
         qemu = [
-            "qemu-system-x86_64", *(COUNTING if counting else ["-accel", "tcg"]), "-cpu", "max", "-m", "512", "-smp", "1",
-            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-kernel", str(image.CACHE / kernel / "vmlinuz"), "-initrd", str(folder / "initrd"),
-            "-append", f"console=ttyS0 loglevel=4 panic=-1 nokaslr mitigations=off random.trust_cpu=on {arguments}".strip(),
-            "-serial", f"file:{folder}/console", "-serial", f"file:{folder}/output",
+            "qemu-system-x86_64",
+            *(COUNTING if counting else ["-accel", "tcg"]),
+            "-cpu",
+            "max",
+            "-m",
+            "512",
+            "-smp",
+            "1",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-kernel",
+            str(image.CACHE / kernel / "vmlinuz"),
+            "-initrd",
+            str(folder / "initrd"),
+            "-append",
+            f"console=ttyS0 loglevel=4 panic=-1 nokaslr mitigations=off random.trust_cpu=on {arguments}".strip(),
+            "-serial",
+            f"file:{folder}/console",
+            "-serial",
+            f"file:{folder}/output",
         ]
         try:
             subprocess.run(qemu, check=True, timeout=seconds, stdin=subprocess.DEVNULL)

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The guest's root file system as cpio archives: one that hardly changes (Python, busybox, libbpf, an ext4 image) and
-one made for each boot (our package, the BPF object, the guest scripts, the kernel's modules). The kernel unpacks both."""
+"""The guest's root file system as cpio archives: one that hardly changes (Python, busybox, libbpf, an ext4 image),
+and one made for each boot (our package, the BPF object, the guest scripts, the kernel's modules). The kernel unpacks both."""
 
 from __future__ import annotations
 
@@ -23,12 +23,47 @@ DISK_MEGABYTES = 8
 
 # parts of the standard library that nothing in the guest imports
 LEFT_OUT = {
-    "asyncio", "concurrent", "curses", "dbm", "distutils", "ensurepip", "http", "html", "idlelib", "lib2to3", "multiprocessing",
-    "pydoc_data", "sqlite3", "test", "tkinter", "tomllib", "turtledemo", "unittest", "venv", "wsgiref", "xml", "xmlrpc",
-    "config-3.11-x86_64-linux-gnu", "__pycache__", "site-packages", "dist-packages", "mailbox.py", "pydoc.py", "turtle.py",
+    "asyncio",
+    "concurrent",
+    "curses",
+    "dbm",
+    "distutils",
+    "ensurepip",
+    "http",
+    "html",
+    "idlelib",
+    "lib2to3",
+    "multiprocessing",
+    "pydoc_data",
+    "sqlite3",
+    "test",
+    "tkinter",
+    "tomllib",
+    "turtledemo",
+    "unittest",
+    "venv",
+    "wsgiref",
+    "xml",
+    "xmlrpc",
+    "config-3.11-x86_64-linux-gnu",
+    "__pycache__",
+    "site-packages",
+    "dist-packages",
+    "mailbox.py",
+    "pydoc.py",
+    "turtle.py",
 }
-LIBRARIES = ("libbpf.so.1", "libelf.so.1", "libz.so.1", "libc.so.6", "libffi.so.8", "libexpat.so.1", "libm.so.6",
-             "ld-linux-x86-64.so.2", "libuuid.so.1")
+LIBRARIES = (
+    "libbpf.so.1",
+    "libelf.so.1",
+    "libz.so.1",
+    "libc.so.6",
+    "libffi.so.8",
+    "libexpat.so.1",
+    "libm.so.6",
+    "ld-linux-x86-64.so.2",
+    "libuuid.so.1",
+)
 ACCOUNTS = {"root": 0, "alice": 1001, "bob": 1002, "carol": 1003, "nobody": 65534}
 GROUPS = {"root": 0, "alice": 1001, "bob": 1002, "carol": 1003, "dba": 2001, "nogroup": 65534}
 
@@ -86,8 +121,14 @@ def _standard_library(guest: Path) -> Iterable[Tuple[str, bytes]]:
                 continue
             name = f"usr/lib/{PYTHON}/" + "/".join(parts)
             if path.suffix == ".py":
-                py_compile.compile(str(path), compiled, dfile="/" + name, doraise=True, optimize=1,
-                                   invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+                py_compile.compile(
+                    str(path),
+                    compiled,
+                    dfile="/" + name,
+                    doraise=True,
+                    optimize=1,
+                    invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+                )
                 yield name + "c", Path(compiled).read_bytes()
             elif path.suffix == ".so":
                 yield name, path.read_bytes()
@@ -96,8 +137,11 @@ def _standard_library(guest: Path) -> Iterable[Tuple[str, bytes]]:
 def _disk() -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         image = os.path.join(scratch, "disk.img")
-        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-b", "1024", image, f"{DISK_MEGABYTES}M"],
-                       check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-b", "1024", image, f"{DISK_MEGABYTES}M"],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
         return Path(image).read_bytes()
 
 
@@ -105,7 +149,9 @@ def base() -> Path:
     """What every boot shares; made once and whenever this file is newer."""
     target = CACHE / "base.cpio"
     guest = CACHE / "guest"
-    if target.exists() and target.stat().st_mtime > max(Path(__file__).stat().st_mtime, (guest / "done").stat().st_mtime):
+    if target.exists() and target.stat().st_mtime > max(
+        Path(__file__).stat().st_mtime, (guest / "done").stat().st_mtime
+    ):
         return target
     with tempfile.NamedTemporaryFile(dir=CACHE, delete=False) as stream:
         archive = Archive(stream)  # type: ignore[arg-type]
@@ -118,7 +164,9 @@ def base() -> Path:
         archive.link("lib", "lib64")
         for name, data in _standard_library(guest):
             archive.file(name, data)
-        archive.file("etc/passwd", "".join(f"{n}:x:{i}:{GROUPS.get(n, i)}::/:/bin/sh\n" for n, i in ACCOUNTS.items()).encode())
+        archive.file(
+            "etc/passwd", "".join(f"{n}:x:{i}:{GROUPS.get(n, i)}::/:/bin/sh\n" for n, i in ACCOUNTS.items()).encode()
+        )
         archive.file("etc/group", "".join(f"{n}:x:{i}:\n" for n, i in GROUPS.items()).encode())
         archive.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\n")
         archive.file("disk.img", _disk())
@@ -141,8 +189,14 @@ def programs() -> Dict[str, bytes]:
     return found
 
 
-def boot_archive(target: Path, kernel: str, command: List[str], extra: Iterable[Path] = (), sysctl: Iterable[str] = (),
-                 bpf_object: Path = ROOT / "roles" / "enforcer" / "files" / "guard.bpf.o") -> None:
+def boot_archive(
+    target: Path,
+    kernel: str,
+    command: List[str],
+    extra: Iterable[Path] = (),
+    sysctl: Iterable[str] = (),
+    bpf_object: Path = ROOT / "roles" / "enforcer" / "files" / "guard.bpf.o",
+) -> None:
     """``command[0]`` is a host path of a script; it and ``extra`` are put into /guest."""
     with target.open("wb") as stream:
         archive = Archive(stream)

@@ -7,11 +7,12 @@ boot for each pair runs them all; a check that does not report has failed."""
 from __future__ import annotations
 
 import ast
-import functools
+import concurrent.futures
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Callable, Dict, Iterator, List
 
 import pytest
 
@@ -36,8 +37,7 @@ def checks() -> List[str]:
     return names
 
 
-@functools.lru_cache(maxsize=None)
-def ran(kernel: str, variant: str) -> Dict[str, dict]:
+def run(kernel: str, variant: str) -> Dict[str, dict]:
     result = boot.boot(kernel, [str(SCRIPT)], **VARIANTS[variant])
     found = {}
     for line in result.output.splitlines():
@@ -48,10 +48,24 @@ def ran(kernel: str, variant: str) -> Dict[str, dict]:
     return found
 
 
+@pytest.fixture(scope="session", name="ran")
+def fixture_ran(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], Dict[str, dict]]]:
+    """One boot for each pair that a selected test asks for, as many at once as there are processors."""
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    pairs = dict.fromkeys((p["kernel"], p["variant"]) for p in parameters if {"kernel", "variant"} <= set(p))
+    boot.fetch(sorted({kernel for kernel, _variant in pairs}))
+    boot.image.base()
+    boot.image.programs()
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    futures = {pair: pool.submit(run, *pair) for pair in pairs}
+    yield lambda kernel, variant: futures[kernel, variant].result()
+    pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("check", checks())
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kernel", boot.KERNELS)
-def test_hook(kernel: str, variant: str, check: str) -> None:
+def test_hook(ran: Callable, kernel: str, variant: str, check: str) -> None:
     found = ran(kernel, variant)
     assert check in found, "did not report:\n" + found[""]["detail"]
     assert found[check]["ok"], found[check]["detail"]
@@ -59,7 +73,7 @@ def test_hook(kernel: str, variant: str, check: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kernel", boot.KERNELS)
-def test_guest_ran_to_its_end(kernel: str, variant: str) -> None:
+def test_guest_ran_to_its_end(ran: Callable, kernel: str, variant: str) -> None:
     end = ran(kernel, variant)[""]
     assert end["ok"], end["detail"]
     for trouble in ("BUG:", "WARNING:", "Oops", "rcu_sched detected"):

@@ -17,8 +17,24 @@ import sys
 import time
 import traceback
 
-from machine import (ALICE, BOB, CAROL, DBA, NEWNS, NEWUSER, OBJECT, Enforcer, become, call, execute, in_child, mount,
-                     own_user_namespace, wait_until, write)
+from machine import (
+    ALICE,
+    BOB,
+    CAROL,
+    DBA,
+    NEWNS,
+    NEWUSER,
+    OBJECT,
+    Enforcer,
+    become,
+    call,
+    execute,
+    in_child,
+    mount,
+    own_user_namespace,
+    wait_until,
+    write,
+)
 
 EPERM = 1
 READS, RUNS, SENDS = "alice reads no secrets", "alice runs no tool", "alice sends nothing to the vault"
@@ -29,9 +45,11 @@ enforcer = Enforcer()
 
 def denied(rule, ends=EPERM):
     """An attempt of alice's: it passes without a policy and in audit mode, and ends with ``ends`` under the policy."""
+
     def register(function):
         ATTEMPTS[function.__name__] = (function, rule, ends)
         return function
+
     return register
 
 
@@ -51,8 +69,10 @@ def rule(name, deny, **more):
 
 
 RESOURCES = {
-    "secret": {"paths": ["/srv/secret/**"]}, "deep": {"paths": ["/srv/deep/inner/secret/**"]},
-    "exports": {"paths": ["/srv/exports/*.csv"]}, "tools": {"paths": ["/srv/bin/runme", "/srv/bin/dynamic"]},
+    "secret": {"paths": ["/srv/secret/**"]},
+    "deep": {"paths": ["/srv/deep/inner/secret/**"]},
+    "exports": {"paths": ["/srv/exports/*.csv"]},
+    "tools": {"paths": ["/srv/bin/runme", "/srv/bin/dynamic"]},
 }
 POLICY = {
     "subjects": {"alice": {"users": ["alice"]}},
@@ -88,6 +108,7 @@ def gone(*paths):
 
 
 # ---- files: ways to the same object -------------------------------------------------------------------------------
+
 
 @denied(READS)
 def plain_path():
@@ -140,6 +161,7 @@ def relative_to_a_descriptor():
     def operation():
         folder = os.open("/srv/secret", os.O_PATH)
         os.close(os.open("a", os.O_RDONLY, dir_fd=folder))
+
     return alice(operation)
 
 
@@ -147,6 +169,7 @@ def relative_to_a_descriptor():
 def reopened_path_descriptor():
     def operation():
         look(f"/proc/self/fd/{os.open('/srv/secret/a', os.O_PATH)}")
+
     return alice(operation)
 
 
@@ -166,6 +189,7 @@ def bind_mount_in_a_new_mount_namespace():
         call("unshare", NEWNS)
         mount("none", "/", flags=0x44000)  # MS_REC | MS_PRIVATE
         mount("/srv/secret", "/mnt", flags=0x1000)  # MS_BIND
+
     return alice(lambda: look("/mnt/a"), before=before)
 
 
@@ -175,6 +199,7 @@ def bind_mount_in_her_own_user_namespace():
         own_user_namespace(NEWNS)
         mount("/srv/secret", "/mnt", flags=0x1000)
         look("/mnt/a")
+
     return alice(operation)
 
 
@@ -184,6 +209,7 @@ def overlay_mounted_in_a_user_namespace():
         own_user_namespace(NEWNS)
         mount("overlay", "/mnt", "overlay", 0, "lowerdir=/srv/secret:/srv/open")
         look("/mnt/a")
+
     return alice(operation)
 
 
@@ -193,6 +219,7 @@ def overlay_mounted_by_root():
         call("unshare", NEWNS)
         mount("none", "/", flags=0x44000)
         mount("overlay", "/mnt", "overlay", 0, "lowerdir=/srv/secret:/srv/open")
+
     return alice(lambda: look("/mnt/a"), before=before)
 
 
@@ -294,6 +321,7 @@ def file_system_user():
 
 # ---- aliases ------------------------------------------------------------------------------------------------------
 
+
 @denied(READS)
 def hard_link_out():
     gone("/srv/open/alias")
@@ -307,6 +335,7 @@ def hard_link_out_by_descriptor():
     def operation():
         descriptor = os.open("/srv/secret/a", os.O_PATH)
         call("linkat", -100, f"/proc/self/fd/{descriptor}", -100, "/srv/open/alias", 0x400)
+
     return alice(operation)
 
 
@@ -362,10 +391,12 @@ def rename_and_link_elsewhere():
     def operation():
         os.link("/srv/open/one", "/srv/open/two")
         os.rename("/srv/open/two", "/srv/open/three")
+
     return alice(operation)
 
 
 # ---- execution ----------------------------------------------------------------------------------------------------
+
 
 @denied(RUNS)
 def execute_by_path():
@@ -381,6 +412,7 @@ def execute_by_symlink():
 def execute_by_descriptor():
     def operation():
         execute(os.open("/srv/bin/runme", os.O_PATH))
+
     return alice(operation)
 
 
@@ -407,6 +439,7 @@ def map_executable():
         libc_mmap.restype = ctypes.c_ssize_t
         if libc_mmap(ctypes.c_void_p(None), ctypes.c_size_t(4096), 5, 2, descriptor, ctypes.c_long(0)) == -1:
             raise OSError(ctypes.get_errno(), "mmap")
+
     return alice(operation)
 
 
@@ -422,14 +455,18 @@ def execute_something_else():
 
 # ---- network ------------------------------------------------------------------------------------------------------
 
+
 def new(family, kind):
-    return socket.socket({4: socket.AF_INET, 6: socket.AF_INET6}[family], {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind])
+    return socket.socket(
+        {4: socket.AF_INET, 6: socket.AF_INET6}[family], {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind]
+    )
 
 
 def connecting(family, kind, address):
     def operation():
         with new(family, kind) as one:
             one.connect((address, PORT))
+
     return alice(operation)
 
 
@@ -437,6 +474,7 @@ def sending(family, address):
     def operation():
         with new(family, "udp") as one:
             one.sendto(b"x", (address, PORT))
+
     return alice(operation)
 
 
@@ -444,6 +482,7 @@ def fast_open(family, address):
     def operation():
         with new(family, "tcp") as one:
             one.sendto(b"x", 0x20000000, (address, PORT))  # MSG_FASTOPEN
+
     return alice(operation)
 
 
@@ -455,6 +494,7 @@ def sending_raw(family, number, address):
     def operation():
         with new(family, "udp") as one:
             call("sendto", one.fileno(), b"x", 1, 0, raw_address(number, address), 16)
+
     return alice(operation)
 
 
@@ -534,6 +574,7 @@ def sendto_elsewhere_then_to_the_vault():
         with new(4, "udp") as one:
             one.connect((OTHER4, PORT))
             one.sendto(b"x", (VAULT4, PORT))
+
     return alice(operation)
 
 
@@ -549,6 +590,7 @@ def connect_and_send_elsewhere():
                 one.sendto(b"x", (address, PORT))
             with new(family, "tcp") as one:
                 one.sendto(b"x", 0x20000000, (address, PORT))
+
     return alice(operation)
 
 
@@ -558,6 +600,7 @@ def disconnect():
         with new(4, "udp") as one:
             one.connect((OTHER4, PORT))
             call("connect", one.fileno(), raw_address(0, VAULT4), 16)
+
     return alice(operation)
 
 
@@ -566,15 +609,20 @@ def network_of_a_user_the_rule_does_not_bind():
     def operation():
         with new(4, "tcp") as one:
             one.connect((VAULT4, PORT))
+
     return in_child(operation, user=BOB)
 
 
 # ---- stories ------------------------------------------------------------------------------------------------------
 
+
 def only(name, subject, **more):
     """A policy of one rule on reading /srv/secret, for one subject."""
-    return {"subjects": {"who": subject}, "resources": {"secret": RESOURCES["secret"]},
-            "rules": [rule(name, ["read"], subjects=["who"], resources=["secret"], **more)]}
+    return {
+        "subjects": {"who": subject},
+        "resources": {"secret": RESOURCES["secret"]},
+        "rules": [rule(name, ["read"], subjects=["who"], resources=["secret"], **more)],
+    }
 
 
 def expect(found, wanted, what):
@@ -590,7 +638,11 @@ def groups():
     enforcer.apply(only("group", {"groups": ["dba"]}))
     expect(secret(user=CAROL, groups=[DBA]), EPERM, "a supplementary group")
     expect(secret(user=CAROL, groups=[50, 60, DBA, 70]), EPERM, "one of several groups")
-    expect(secret(before=lambda: (os.setgroups([]), os.setresgid(DBA, DBA, DBA), os.setresuid(CAROL, CAROL, CAROL))), EPERM, "real group")
+    expect(
+        secret(before=lambda: (os.setgroups([]), os.setresgid(DBA, DBA, DBA), os.setresuid(CAROL, CAROL, CAROL))),
+        EPERM,
+        "real group",
+    )
     expect(secret(before=lambda: (os.setgroups([]), os.setresgid(0, 0, DBA))), EPERM, "saved group")
     expect(secret(user=CAROL, groups=[50]), 0, "another group")
 
@@ -601,6 +653,7 @@ def login_users():
 
     def logged_in():
         write("/proc/self/loginuid", str(CAROL))
+
     expect(secret(before=logged_in), EPERM, "root, logged in as carol")
     expect(secret(before=logged_in, user=BOB), EPERM, "bob, logged in as carol")
     expect(secret(user=CAROL), 0, "carol, not logged in")
@@ -609,20 +662,28 @@ def login_users():
 
 @story
 def exceptions_want_every_number():
-    enforcer.apply({"subjects": {"carol": {"users": ["carol"]}, "dba": {"groups": ["dba"]}},
-                    "resources": {"secret": RESOURCES["secret"]},
-                    "rules": [rule("all but", ["read"], resources=["secret"], **{"except": ["carol", "dba"]})]})
+    enforcer.apply(
+        {
+            "subjects": {"carol": {"users": ["carol"]}, "dba": {"groups": ["dba"]}},
+            "resources": {"secret": RESOURCES["secret"]},
+            "rules": [rule("all but", ["read"], resources=["secret"], **{"except": ["carol", "dba"]})],
+        }
+    )
     expect(secret(user=ALICE), EPERM, "alice")
     expect(secret(user=CAROL), 0, "carol")
     expect(secret(before=lambda: os.setresuid(CAROL, CAROL, BOB)), EPERM, "carol, but saved bob")
     expect(secret(user=ALICE, groups=[DBA]), 0, "a member of dba")
-    expect(secret(before=lambda: (os.setgroups([]), os.setresgid(ALICE, DBA, ALICE), os.setresuid(ALICE, ALICE, ALICE))), EPERM,
-           "effective group only")
+    expect(
+        secret(before=lambda: (os.setgroups([]), os.setresgid(ALICE, DBA, ALICE), os.setresuid(ALICE, ALICE, ALICE))),
+        EPERM,
+        "effective group only",
+    )
 
 
 def in_cgroup(path):
     def before():
         write(path + "/cgroup.procs", str(os.getpid()))
+
     return before
 
 
@@ -640,9 +701,14 @@ def services():
     def other_root():
         in_cgroup(unit)()
         call("unshare", 0x02000000)  # CLONE_NEWCGROUP
+
     expect(secret(before=other_root), EPERM, "in a cgroup namespace")
-    for path in ("/sys/fs/cgroup/user.slice/user-1001.slice/exporter.service", "/sys/fs/cgroup/exporter.service",
-                 "/sys/fs/cgroup/user.slice/system.slice/exporter.service", "/sys/fs/cgroup/system.slice/exporter.service2"):
+    for path in (
+        "/sys/fs/cgroup/user.slice/user-1001.slice/exporter.service",
+        "/sys/fs/cgroup/exporter.service",
+        "/sys/fs/cgroup/user.slice/system.slice/exporter.service",
+        "/sys/fs/cgroup/system.slice/exporter.service2",
+    ):
         os.makedirs(path)
         expect(secret(before=in_cgroup(path)), 0, path)
     expect(secret(), 0, "the root cgroup")
@@ -653,29 +719,48 @@ def executables():
     enforcer.apply(only("program", {"executables": ["/srv/bin/opener"]}))
     expect(alice(lambda: execute("/srv/bin/opener", "/srv/secret/a")), EPERM, "the program")
     expect(alice(lambda: execute("/srv/bin/opener", "-f", "/srv/secret/a")), EPERM, "its child")
-    expect(alice(lambda: execute("/srv/bin/opener", "-m", "/srv/bin/other", "/srv/secret/a")), EPERM, "with another's /proc/self/exe")
+    expect(
+        alice(lambda: execute("/srv/bin/opener", "-m", "/srv/bin/other", "/srv/secret/a")),
+        EPERM,
+        "with another's /proc/self/exe",
+    )
     expect(alice(lambda: execute("/srv/bin/opener", "/srv/open/file")), 0, "the program, another file")
     expect(alice(lambda: execute("/srv/bin/other", "/srv/secret/a")), 0, "another program")
 
 
 @story
 def executables_in_an_exception():
-    enforcer.apply({"subjects": {"who": {"users": ["alice"], "executables": ["/srv/bin/opener"]}},
-                    "resources": {"secret": RESOURCES["secret"]},
-                    "rules": [rule("only by", ["read"], resources=["secret"], **{"except": ["who"]})]})
+    enforcer.apply(
+        {
+            "subjects": {"who": {"users": ["alice"], "executables": ["/srv/bin/opener"]}},
+            "resources": {"secret": RESOURCES["secret"]},
+            "rules": [rule("only by", ["read"], resources=["secret"], **{"except": ["who"]})],
+        }
+    )
     expect(alice(lambda: execute("/srv/bin/opener", "/srv/secret/a")), 0, "the program")
     expect(alice(lambda: execute("/srv/bin/other", "/srv/secret/a")), EPERM, "another program")
-    expect(alice(lambda: execute("/srv/bin/other", "-m", "/srv/bin/opener", "/srv/secret/a")), EPERM, "another as the program")
+    expect(
+        alice(lambda: execute("/srv/bin/other", "-m", "/srv/bin/opener", "/srv/secret/a")),
+        EPERM,
+        "another as the program",
+    )
     expect(in_child(lambda: execute("/srv/bin/opener", "/srv/secret/a"), user=BOB), EPERM, "the program, another user")
 
 
 @story
 def everything_but():
     """`not`: covers what the named sets do not."""
-    enforcer.apply({"subjects": {"alice": {"users": ["alice"]}}, "resources": {"free": {"paths": ["/srv/open/**"]}},
-                    "destinations": {"other": {"cidrs": [OTHER4 + "/32"], "ports": [PORT], "protocols": ["tcp"]}},
-                    "rules": [rule("files", ["read"], subjects=["alice"], resources={"not": ["free"]}),
-                              rule("network", ["connect"], subjects=["alice"], destinations={"not": ["other"]})]})
+    enforcer.apply(
+        {
+            "subjects": {"alice": {"users": ["alice"]}},
+            "resources": {"free": {"paths": ["/srv/open/**"]}},
+            "destinations": {"other": {"cidrs": [OTHER4 + "/32"], "ports": [PORT], "protocols": ["tcp"]}},
+            "rules": [
+                rule("files", ["read"], subjects=["alice"], resources={"not": ["free"]}),
+                rule("network", ["connect"], subjects=["alice"], destinations={"not": ["other"]}),
+            ],
+        }
+    )
     expect(alice(lambda: look("/srv/open/file")), 0, "a file in the set")
     expect(alice(lambda: look("/srv/exports/a.txt")), EPERM, "a file outside")
     expect(connecting(4, "tcp", OTHER4), 0, "the set's address, port and protocol")
@@ -698,6 +783,40 @@ def counted_and_reported():
     assert after["lost"] > 0, "the ring buffer was never full"
 
 
+@story
+def events_say_who_did_what_to_what():
+    generation = enforcer.apply(POLICY)["generation"]
+    unit = "/sys/fs/cgroup/system.slice/reporter.service"
+    os.makedirs(unit, exist_ok=True)
+    enforcer.events()
+    in_child(lambda: execute("/srv/bin/opener", "/srv/deep/inner/secret/f"), user=ALICE, before=in_cgroup(unit))
+    sending(6, "::ffff:" + VAULT4)
+    connecting(6, "tcp", VAULT6)
+    file, sent, connected = enforcer.events()
+    status = os.stat("/srv/deep/inner/secret/f")
+    device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
+    expect(
+        (file.generation, file.inode, file.device, file.action, file.verdict, file.reason, file.uid),
+        (generation, status.st_ino, device, 0, 2, 0, ALICE),
+        "numbers of the file event",
+    )
+    expect(
+        (file.comm, file.rule, file.path, file.executable, file.cgroup),
+        ("opener", READS, "/deep/inner/secret/f", "/bin/opener", "/system.slice/reporter.service"),
+        "texts of the file event",
+    )
+    expect(
+        (sent.action, sent.family, sent.protocol, sent.port, sent.address[:4], sent.rule),
+        (4, 2, 17, PORT, socket.inet_aton(VAULT4), SENDS),
+        "the send event",
+    )
+    expect(
+        (connected.action, connected.family, connected.protocol, connected.port, connected.address, connected.rule),
+        (3, 10, 6, PORT, socket.inet_pton(socket.AF_INET6, VAULT6), SENDS),
+        "the connect event",
+    )
+
+
 def refused(path):
     try:
         look(path)
@@ -709,8 +828,9 @@ def refused(path):
 @story
 def change_without_a_restart():
     """One process, never restarted, sees each policy at once."""
+
     def operation():
-        for document, wanted in ((POLICY, EPERM), (only("bob", {"users": ["bob"]}), 0), (POLICY, EPERM)):
+        for wanted in (EPERM, 0, EPERM):
             os.write(ask[1], b"?")
             os.read(answer[0], 1)
             number = 0
@@ -719,6 +839,7 @@ def change_without_a_restart():
             except OSError as error:
                 number = error.errno
             assert number == wanted, f"{number}, expected {wanted}"
+
     ask, answer = os.pipe(), os.pipe()
     enforcer.apply(only("bob", {"users": ["bob"]}))
     child = os.fork()
@@ -818,6 +939,7 @@ def hammer(user, operation):
             numbers = json.loads(stream.read())
         os.waitpid(child, 0)
         return numbers
+
     return finish
 
 
@@ -845,8 +967,11 @@ def upgrade_without_a_gap():
 def change_of_policy_without_a_gap():
     enforcer.apply(POLICY)
     finish = hammer(ALICE, lambda: look("/srv/secret/a"))
-    again = {**POLICY, "resources": {**RESOURCES, "more": {"paths": ["/srv/open/more/**"]}},
-             "rules": [*POLICY["rules"], rule("more", ["read"], resources=["more"])]}
+    again = {
+        **POLICY,
+        "resources": {**RESOURCES, "more": {"paths": ["/srv/open/more/**"]}},
+        "rules": [*POLICY["rules"], rule("more", ["read"], resources=["more"])],
+    }
     try:
         enforcer.apply(again)
         enforcer.apply(POLICY)
@@ -866,6 +991,7 @@ def many_at_once_and_renames():
     def rename():
         turn[0] ^= 1
         os.rename("/srv/open/from" if turn[0] else "/srv/open/to", "/srv/open/to" if turn[0] else "/srv/open/from")
+
     gone("/srv/open/from", "/srv/open/to")
     os.mkdir("/srv/open/from")
     before = enforcer.totals()["reasons"][4]
@@ -886,8 +1012,11 @@ def many_at_once_and_renames():
 
 @story
 def cache_only_with_the_rename_sequence():
-    expect(struct.unpack("=QQ", next(iter(enforcer.table("facts").values())))[1],
-           0 if open("/proc/sys/kernel/kptr_restrict").read().strip() == "2" else 1, "facts.rename_lock")
+    expect(
+        struct.unpack("=QQ", next(iter(enforcer.table("facts").values())))[1],
+        0 if open("/proc/sys/kernel/kptr_restrict").read().strip() == "2" else 1,
+        "facts.rename_lock",
+    )
 
 
 @story
@@ -899,12 +1028,20 @@ def removed_without_trace():
 
 # ---- the run ------------------------------------------------------------------------------------------------------
 
+
 def prepare():
     for path in ("/srv/secret", "/srv/open", "/srv/deep/inner/secret", "/srv/exports", "/srv/bin"):
         os.makedirs(path)
     for path in ("/srv/secret", "/srv/open", "/srv/deep", "/srv/deep/inner", "/srv/deep/inner/secret", "/srv/exports"):
         os.chmod(path, 0o777)
-    for path in ("/srv/secret/a", "/srv/secret/b", "/srv/deep/inner/secret/f", "/srv/exports/a.csv", "/srv/exports/a.txt", "/srv/open/file"):
+    for path in (
+        "/srv/secret/a",
+        "/srv/secret/b",
+        "/srv/deep/inner/secret/f",
+        "/srv/exports/a.csv",
+        "/srv/exports/a.txt",
+        "/srv/open/file",
+    ):
         fresh(path)
     for name, target in (("runme", "runme"), ("dynamic", "dynamic"), ("opener", "opener"), ("other", "opener")):
         shutil.copy("/guest/" + target, "/srv/bin/" + name)

@@ -7,11 +7,13 @@ import ctypes
 import datetime
 import hashlib
 import json
+import mmap
 import os
 import signal
 import struct
 import time
 import traceback
+from typing import NamedTuple
 
 ALICE, BOB, CAROL, DBA = 1001, 1002, 1003, 2001
 NEWNS, NEWUSER = 0x00020000, 0x10000000
@@ -104,6 +106,82 @@ def execute(path, *arguments, env=None):
         raise OSError(number, f"{path}: {os.strerror(number)}")
 
 
+class Event(NamedTuple):
+    """What the checks look at of struct guard_event."""
+
+    generation: int
+    inode: int
+    device: int
+    action: int
+    verdict: int
+    reason: int
+    pid: int
+    uid: int
+    family: int
+    protocol: int
+    port: int
+    address: bytes
+    comm: str
+    rule: str
+    path: str
+    executable: str
+    cgroup: str
+
+    @classmethod
+    def of(cls, raw):
+        numbers = struct.unpack_from("=7Q14I", raw)
+        sizes = struct.unpack_from("=3I", raw, 240)
+
+        def text(data):
+            return data.split(b"\0")[0].decode()
+
+        def path(start, size):
+            return "/" + "/".join(part.decode() for part in reversed(raw[start : start + size].split(b"\0")) if part)
+
+        (
+            _,
+            _,
+            generation,
+            _,
+            _,
+            _,
+            inode,
+            device,
+            _,
+            action,
+            verdict,
+            reason,
+            pid,
+            _,
+            uid,
+            _,
+            _,
+            _,
+            family,
+            protocol,
+            port,
+        ) = numbers
+        return cls(
+            generation,
+            inode,
+            device,
+            action,
+            verdict,
+            reason,
+            pid,
+            uid,
+            family,
+            protocol,
+            port,
+            raw[112:128],
+            text(raw[128:144]),
+            text(raw[144:240]),
+            path(256, sizes[0]),
+            path(768, sizes[1]),
+            path(1024, sizes[2]),
+        )
+
+
 class Enforcer:
     """The product, used as its modules use it, each step in a child that ends: nothing of ours stays alive."""
 
@@ -158,7 +236,9 @@ class Enforcer:
             from exfil_guard import apply
 
             now = datetime.datetime.now(datetime.timezone.utc).date()
-            return apply.apply(*self._parts(), finished(document), now=now, check=check, confirm_seconds=confirm_seconds)
+            return apply.apply(
+                *self._parts(), finished(document), now=now, check=check, confirm_seconds=confirm_seconds
+            )
 
         result = self._result(operation)
         self.generation = result["generation"]
@@ -166,6 +246,7 @@ class Enforcer:
 
     def confirm(self, generation):
         """The error's text, or None."""
+
         def operation():
             from exfil_guard import apply
 
@@ -192,7 +273,31 @@ class Enforcer:
     def totals(self):
         """denied, audited, written, lost, and the list of reasons."""
         numbers = struct.unpack("=13Q", next(iter(self.table("totals").values())))
-        return {"denied": numbers[0], "audited": numbers[1], "written": numbers[2], "lost": numbers[3], "reasons": numbers[4:12]}
+        return {
+            "denied": numbers[0],
+            "audited": numbers[1],
+            "written": numbers[2],
+            "lost": numbers[3],
+            "reasons": numbers[4:12],
+        }
+
+    def events(self):
+        """What the ring buffer holds, read without the product's reader; it is empty afterwards."""
+        fd = self.kernel.get("/sys/fs/bpf/exfil_guard/v1/maps/events")
+        size = self.kernel.map_info(fd).spec.max_entries
+        mine = mmap.mmap(fd, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        ring = mmap.mmap(fd, 4096 + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=4096)
+        os.close(fd)
+        at, end = struct.unpack_from("=Q", mine)[0], struct.unpack_from("=Q", ring)[0]
+        found = []
+        while at < end:
+            start = 4096 + at % size
+            length = struct.unpack_from("=I", ring, start)[0]
+            if not length & (1 << 31 | 1 << 30):
+                found.append(Event.of(ring[start + 8 : start + 8 + length]))
+            at += ((length & ~(1 << 30 | 1 << 31)) + 8 + 7) // 8 * 8
+        struct.pack_into("=Q", mine, 0, at)
+        return found
 
     def counter(self, rule):
         key = hashlib.sha256(rule.encode()).digest()[:8]
@@ -201,8 +306,16 @@ class Enforcer:
 
 def finished(document):
     """A document as the controller would send it: canonical, the parts left out filled in."""
-    whole = {"policy": 1, "mode": "enforce", "boot": "require", "subjects": {}, "resources": {}, "destinations": {},
-             "rules": [], "assertions": []}
+    whole = {
+        "policy": 1,
+        "mode": "enforce",
+        "boot": "require",
+        "subjects": {},
+        "resources": {},
+        "destinations": {},
+        "rules": [],
+        "assertions": [],
+    }
     whole.update(document)
     whole["rules"] = sorted(whole["rules"], key=lambda rule: rule["name"])
     return whole
