@@ -63,7 +63,9 @@ def both(label, user, temperature):
 
 
 os.makedirs(os.path.dirname(FILE))
-os.makedirs("/srv/closed")
+for number in range(SETS):
+    os.makedirs(f"{os.path.dirname(FILE)}/{number:02}")
+    os.makedirs(f"/srv/closed/{number:02}")
 write(FILE)
 os.chmod(FILE, 0o644)
 write("/tmp/loop-a")
