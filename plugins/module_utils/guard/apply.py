@@ -27,6 +27,15 @@ _KERNEL_REMEDIES = {
 }
 
 
+class Compiled(NamedTuple):
+    """A resolved policy as the kernel takes it, the canary's rules and hooks with it."""
+
+    image: Any
+    hooks: FrozenSet[str]
+    rules: List[str]  # names, in order of their bits
+    places: canary.Places
+
+
 class _Wanted(NamedTuple):
     """What the document means here and now."""
 
@@ -37,6 +46,19 @@ class _Wanted(NamedTuple):
     hooks: FrozenSet[str]
     rules: List[str]
     places: canary.Places
+
+
+def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder: str = canary.FOLDER) -> Compiled:
+    """The same for an apply and at boot, so that the first run after a reboot finds nothing to do."""
+    places = canary.find(system, canary_folder)
+    image = compile.compile_policy(resolved, now, canary=places.denied)
+    rules = compile.rule_bits(image)
+    hooks = set(compile.hooks_needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
+    if canary.FILE_RULE in rules:
+        hooks.add(canary.FILE_HOOK)
+    if canary.NETWORK_RULE in rules:
+        hooks.add(canary.NETWORK_HOOK)
+    return Compiled(image, frozenset(hooks), rules, places)
 
 
 def apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], *, now: datetime.date,
@@ -118,15 +140,7 @@ def _installed(kernel: Kernel) -> str:
 
 def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str) -> _Wanted:
     resolved = resolve.resolve(document, system)
-    places = canary.find(system, folder)
-    image = compile.compile_policy(resolved, now, canary=places.denied)
-    rules = compile.rule_bits(image)
-    hooks = set(compile.hooks_needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
-    if canary.FILE_RULE in rules:
-        hooks.add(canary.FILE_HOOK)
-    if canary.NETWORK_RULE in rules:
-        hooks.add(canary.NETWORK_HOOK)
-    return _Wanted(document, _digest(document), resolved, image, frozenset(hooks), rules, places)
+    return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder))
 
 
 def _digest(document: Dict[str, Any]) -> str:

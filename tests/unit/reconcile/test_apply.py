@@ -16,7 +16,7 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, en
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
-from fake_system import system_for
+from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
 
 NOW = datetime.date(2026, 6, 1)
 OBJECT = b"object"
@@ -48,7 +48,7 @@ class Host:
         self.store = Store(str(folder / "state"))
         self.options = {"lock_path": str(folder / "lock")}
         self.folder = str(folder / "canary")
-        self.system = system_for(folder)
+        self.system = System()
 
     def apply(self, wanted, **options):
         return apply.apply(self.kernel, self.system, self.store, wanted, now=options.pop("now", NOW),
