@@ -1,0 +1,110 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# make demo    boots three machines, guards two, shows who tried what and how it ended
+# make test    everything but the long runs: at most 45 minutes on two cores without hardware virtualisation
+
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONDONTWRITEBYTECODE := 1
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+STEP = @printf '\n==> [%s] %s\n' "$$(date +%H:%M:%S)"
+PLAYBOOK := ansible-playbook -i inventories/lab/hosts.yml
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-lab test-all bench lab-up lab-down clean"
+
+# ---- what is needed -------------------------------------------------------------------------------------------------
+
+DEBIAN := .cache/debian-$(shell sha256sum requirements-debian.txt | cut -c1-12)
+VENV := .venv/$(shell sha256sum requirements-dev.txt | cut -c1-12)
+needs: $(DEBIAN) $(VENV)
+
+$(DEBIAN): requirements-debian.txt
+	$(STEP) "Debian packages that are missing (up to 2 minutes)"
+	@missing=$$(for package in $$(cat $<); do \
+	    dpkg-query -W -f '$${Status}\n' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
+	if [ -n "$$missing" ]; then \
+	    echo $$missing; \
+	    $(SUDO) apt-get -q update && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing; \
+	fi
+	@mkdir -p .cache && touch $@
+
+# Debian's own Python, whatever else is first on the path
+$(VENV): requirements-dev.txt $(DEBIAN)
+	$(STEP) "Python packages into .venv (half a minute)"
+	@/usr/bin/python3 -m venv --clear .venv
+	@.venv/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+build: needs
+	$(STEP) "BPF object"
+	@$(MAKE) --no-print-directory -C bpf
+
+# ---- the lab --------------------------------------------------------------------------------------------------------
+
+lab-up: needs
+	@lab/up
+
+lab-down:
+	@lab/down
+
+demo: needs build
+	$(STEP) "three machines: web1 and db1 will be guarded, outside plays the internet"
+	@lab/up
+	$(STEP) "ansible-playbook -i inventories/lab site.yml"
+	@$(PLAYBOOK) site.yml
+	$(STEP) "who tries what"
+	@mkdir -p lab/.build && ANSIBLE_STDOUT_CALLBACK=dense $(PLAYBOOK) lab/demo.yml >lab/.build/demo.log 2>&1 || \
+	    { cat lab/.build/demo.log; exit 1; }
+	@python3 lab/demo-table lab/.build/demo
+	@echo "The machines stay up: try for yourself ('cd lab && vagrant ssh web1' or 'ssh -F lab/.build/ssh-config web1'); 'make lab-down' ends it."
+
+# ---- tests, quickest first ------------------------------------------------------------------------------------------
+
+test-lint: needs
+	$(STEP) "lint"
+	@ruff check .
+	@if [ -f .ansible-lint ]; then ansible-lint --offline; fi
+
+test-unit: needs build
+	$(STEP) "unit"
+	@pytest -q tests/unit
+
+test-property: needs
+	$(STEP) "properties"
+	@pytest -q tests/property
+
+test-native: needs
+	$(STEP) "decide.h on this machine against the reference"
+	@pytest -q tests/native
+
+test-fast: test-lint test-unit test-property test-native
+
+test-kernels: build
+	$(STEP) "hooks on Debian's kernels, emulated (several minutes)"
+	@pytest -q tests/kernels
+
+test-lab: build
+	$(STEP) "Molecule on Vagrant machines (about 15 minutes when emulated)"
+	@molecule test -s default
+
+test: test-fast test-kernels test-lab
+	$(STEP) "make test: everything passed"
+
+test-all: test
+	@HYPOTHESIS_PROFILE=long pytest -q tests/property tests/native
+
+bench: build
+	@tests/bench/run
+
+clean: lab-down
+	rm -rf .venv .cache .build lab/.build lab/.vagrant
+
+.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native test-fast test-kernels test-lab test \
+	test-all bench clean
+.NOTPARALLEL:
