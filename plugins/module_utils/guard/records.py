@@ -71,6 +71,8 @@ class Resolved(NamedTuple):
     resources: Dict[str, ResourceSet]
     destinations: Dict[str, DestinationSet]
     superblocks: FrozenSet[int]
+    # the policy paths of `subjects/<set>` and `resources/<set>`, links followed: from them boot finds new devices
+    paths: Dict[str, FrozenSet[str]] = {}
 
 
 class Location(NamedTuple):

@@ -1,0 +1,419 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A policy document on one host: users and groups become numbers, services cgroup paths, paths places inside
+superblocks. Every error is told at once.
+
+A policy path is translated for each mount that its names lead to. What lies hidden under another mount point of the
+same superblock is covered too, since a pattern cannot leave it out; a mount that is covered whole by another is not."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from .errors import PolicyErrors, Problem
+from .records import Components, DestinationSet, PathPattern, ResourceSet, Resolved, Rule, Selection, SubjectSet
+
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 132, "udplite": 136, "mptcp": 6}
+_MPTCP, _TCP = 262, 6
+_NO_ID = 0xFFFFFFFF
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
+_UNIT_TYPES = (".service", ".slice", ".scope", ".socket", ".mount", ".swap")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+# ---- mounts -------------------------------------------------------------------------------------------------------
+
+
+class Mount(NamedTuple):
+    number: int
+    parent: int
+    device: int  # as in records.PathPattern
+    root: Optional[Components]  # inside the superblock; None: not a path (a namespace file)
+    point: Components
+    type: str
+
+
+def split(path: str) -> Components:
+    return tuple(part for part in path.split("/") if part and part != ".")
+
+
+def _unescape(text: str) -> str:
+    """mountinfo writes space, tab, newline and backslash in octal."""
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)
+
+
+def parse_mounts(text: str) -> List[Mount]:
+    mounts = []
+    for line in text.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 10 or "-" not in fields[6:]:
+            continue
+        major, minor = fields[2].split(":")
+        root = _unescape(fields[3])
+        if root.endswith("//deleted"):
+            root = root[:-len("//deleted")]
+        mounts.append(Mount(int(fields[0]), int(fields[1]), int(major) << 20 | int(minor),
+                            split(root) if root.startswith("/") else None, split(_unescape(fields[4])),
+                            fields[fields.index("-", 6) + 1]))
+    return mounts
+
+
+def visible(mounts: Sequence[Mount]) -> List[Mount]:
+    """The mounts that a path can lead to: not under another one at the same or a higher point."""
+    numbers = {mount.number for mount in mounts}
+    children: Dict[int, List[Mount]] = {}
+    tops = []
+    for mount in mounts:
+        if mount.parent in numbers and mount.parent != mount.number:
+            children.setdefault(mount.parent, []).append(mount)
+        else:
+            tops.append(mount)
+    found = []
+    while tops:
+        mount = tops.pop()
+        below = children.get(mount.number, [])
+        over = [child for child in below if child.point == mount.point]
+        if over:  # the last one hides the mount and whatever else is mounted on it
+            tops.append(over[-1])
+            continue
+        found.append(mount)
+        points = {child.point for child in below}
+        tops.extend(child for child in below
+                    if not any(child.point[:i] in points for i in range(len(mount.point), len(child.point))))
+    return sorted(found)
+
+
+def _component_matches(pattern: str, name: str) -> bool:
+    if "*" not in pattern:
+        return pattern == name
+    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), name, re.DOTALL) is not None
+
+
+def residual(pattern: Components, point: Components) -> Optional[Components]:
+    """What is left of a pattern below a mount point; None when it covers nothing there."""
+    for i, name in enumerate(point):
+        if i < len(pattern) and pattern[i] == "**" and i == len(pattern) - 1:
+            return ("**",)
+        if i >= len(pattern) or not _component_matches(pattern[i], name):
+            return None
+    return pattern[len(point):]
+
+
+def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> FrozenSet[PathPattern]:
+    """Where the paths of a policy lie, given the visible mounts."""
+    found: Set[PathPattern] = set()
+    patterns = [split(path) for path in paths]
+    for mount in mounts:
+        if mount.root is not None:
+            for pattern in patterns:
+                rest = residual(pattern, mount.point)
+                if rest is not None:
+                    found.add(PathPattern(mount.device, mount.root + rest))
+    return frozenset(found)
+
+
+# ---- names --------------------------------------------------------------------------------------------------------
+
+
+def _close(name: str, candidates: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(candidates), 1, 0.7)
+    return "Did you mean {0!r}? ".format(found[0]) if found else ""
+
+
+def literal_prefix(components: Components) -> Components:
+    for i, part in enumerate(components):
+        if "*" in part:
+            return components[:i]
+    return components
+
+
+def unit_name(name: str) -> str:
+    return name if name.endswith(_UNIT_TYPES) else name + ".service"
+
+
+def slice_path(name: str) -> Components:
+    """`a-b.slice` lies in `a.slice`; `-.slice` is the root."""
+    if not name or name == "-.slice":
+        return ()
+    parts = name[:-len(".slice")].split("-")
+    return tuple("-".join(parts[:i + 1]) + ".slice" for i in range(len(parts)))
+
+
+class _Resolver:
+    def __init__(self, document: Dict[str, Any], system: Any) -> None:
+        self.document, self.system = document, system
+        self.problems: List[Problem] = []
+        self.mounts = parse_mounts(system.mountinfo())
+        self.visible = visible(self.mounts)
+        self.paths: Dict[str, FrozenSet[str]] = {}
+        self.units = self._ask_units()
+
+    def _where(self, kind: str, name: str, key: str) -> str:
+        rules = []
+        for rule in self.document.get("rules", ()):
+            named: Set[str] = set()
+            for part in ("subjects", "except") if kind == "subjects" else (kind,):
+                value = rule.get(part) or ()
+                named.update(value["not"] if isinstance(value, dict) else value)
+            if name in named:
+                rules.append(rule["name"])
+        text = "{0} {1!r}, {2}".format(kind, name, key)
+        if rules:
+            text += " (rule {0})".format(", ".join(repr(rule) for rule in rules[:3]) + (" …" if rules[3:] else ""))
+        return text
+
+    def _ask_units(self) -> Dict[str, Dict[str, str]]:
+        names = {unit_name(name) for each in (self.document.get("subjects") or {}).values()
+                 for name in each.get("services", ()) if _UNIT.fullmatch(name)}
+        return self.system.units(sorted(names)) if names else {}
+
+    def ids(self, values: Iterable[Any], look_up: Callable[[str], Optional[int]],
+            candidates: Callable[[], List[str]], kind: str, where: str, optional: bool) -> FrozenSet[int]:
+        found = set()
+        for value in values:
+            text = str(value)
+            if text.isdigit():
+                number: Optional[int] = int(text)
+                if int(text) >= _NO_ID:
+                    self.problems.append(Problem(where, "{0} is no id".format(text), "0 to {0}".format(_NO_ID - 1), ""))
+                    continue
+            else:
+                number = look_up(text)
+            if number is not None:
+                found.add(number)
+            elif not optional:
+                self.problems.append(Problem(
+                    where, "unknown {0} {1!r}".format(kind, text), "a {0} of this host".format(kind),
+                    "{0}Create it, or say `optional: true` in the set".format(_close(text, candidates()))))
+        return frozenset(found)
+
+    def located(self, values: Iterable[str], key: str, where: str, optional: bool) -> FrozenSet[PathPattern]:
+        paths = set()
+        for path in values:
+            components = split(path)
+            prefix = literal_prefix(components)
+            literal = "/" + "/".join(prefix)
+            if not path.startswith("/") or ".." in components or "**" in components[:-1]:
+                self.problems.append(Problem(where, "path {0!r} cannot be guarded".format(path),
+                                             "an absolute path without `..`, with `**` only at its end", ""))
+                continue
+            if self.system.exists(literal):
+                real = split(self.system.realpath(literal))
+                if real != prefix:
+                    paths.add("/" + "/".join(real + components[len(prefix):]))
+            elif not optional:
+                self.problems.append(Problem(
+                    where, "no such path {0!r}".format(literal), "a path of this host",
+                    "{0}Create it, or say `optional: true` in the set".format(self._close_path(prefix))))
+                continue
+            paths.add("/" + "/".join(components))
+        self.paths[key] = frozenset(paths)
+        return translate(paths, self.visible)
+
+    def _close_path(self, prefix: Components) -> str:
+        for i in range(len(prefix)):
+            folder = "/" + "/".join(prefix[:i])
+            if not self.system.exists("/" + "/".join(prefix[:i + 1])):
+                found = difflib.get_close_matches(prefix[i], self.system.names(folder), 1, 0.7)
+                return "Did you mean {0!r}? ".format(folder.rstrip("/") + "/" + found[0]) if found else ""
+        return ""
+
+    def services(self, values: Iterable[str], where: str, optional: bool) -> FrozenSet[Components]:
+        found = set()
+        for value in values:
+            name = unit_name(value)
+            if not _UNIT.fullmatch(value):
+                self.problems.append(Problem(where, "{0!r} is no unit name".format(value), "a systemd unit", ""))
+                continue
+            unit = self.units.get(name, {})
+            if unit.get("LoadState", "not-found") == "not-found":
+                if not optional:
+                    self.problems.append(Problem(where, "unknown unit {0!r}".format(name), "a systemd unit of this host",
+                                                 "Install it, or say `optional: true` in the set"))
+                continue
+            own = unit.get("Id") or name  # of an alias, the unit's real name
+            running = split(unit.get("ControlGroup", ""))
+            if running:
+                found.add(running)
+            elif own.endswith(".slice"):
+                found.add(slice_path(own))
+            else:
+                found.add(slice_path(unit.get("Slice") or "system.slice") + (own,))
+        return frozenset(found)
+
+    def subject(self, name: str, body: Dict[str, Any]) -> SubjectSet:
+        optional = bool(body.get("optional"))
+        fields: Dict[str, Any] = {}
+        for key in ("users", "login_users", "groups"):
+            if key in body:
+                group = key == "groups"
+                fields[key] = self.ids(body[key], self.system.group if group else self.system.user,
+                                       self.system.groups if group else self.system.users,
+                                       "group" if group else "user", self._where("subjects", name, key), optional)
+        if "services" in body:
+            fields["services"] = self.services(body["services"], self._where("subjects", name, "services"), optional)
+        if "executables" in body:
+            fields["executables"] = self.located(body["executables"], "subjects/" + name,
+                                                 self._where("subjects", name, "executables"), optional)
+        return SubjectSet(**fields)
+
+    def destination(self, name: str, body: Dict[str, Any]) -> DestinationSet:
+        fields: Dict[str, Any] = {}
+        for key, parse, expected in (("cidrs", parse_cidr, "an IPv4 or IPv6 network, as 10.0.0.0/8"),
+                                     ("ports", parse_port, "a port or a range, as 443 or 8000-8100"),
+                                     ("protocols", parse_protocol, ", ".join(sorted(PROTOCOLS)) + " or a number")):
+            if key in body:
+                values = set()
+                for value in body[key]:
+                    try:
+                        values.add(parse(value))
+                    except ValueError:
+                        self.problems.append(Problem(
+                            self._where("destinations", name, key), "{0!r}".format(value), expected,
+                            _close(str(value), PROTOCOLS).strip() if key == "protocols" else ""))
+                fields[key] = frozenset(values)
+        return DestinationSet(**fields)
+
+    def rule(self, body: Dict[str, Any]) -> Rule:
+        for part, kind in (("subjects", "subjects"), ("except", "subjects"), ("resources", "resources"),
+                           ("destinations", "destinations")):
+            value = body.get(part) or ()
+            known = self.document.get(kind) or {}
+            for name in value["not"] if isinstance(value, dict) else value:
+                if name not in known:
+                    self.problems.append(Problem("rule {0!r}, {1}".format(body["name"], part),
+                                                 "unknown set {0!r}".format(name), "a set of `{0}`".format(kind),
+                                                 _close(name, known).strip()))
+        subjects = body.get("subjects")
+        return Rule(body["name"], frozenset(body["deny"]), None if subjects is None else frozenset(subjects),
+                    frozenset(body.get("except") or ()), _selection(body.get("resources")),
+                    _selection(body.get("destinations")),
+                    (body.get("mode") or self.document.get("mode")) == "audit", body.get("expires"))
+
+    def run(self) -> Resolved:
+        document = self.document
+        subjects = {name: self.subject(name, body) for name, body in sorted((document.get("subjects") or {}).items())}
+        resources = {}
+        for name, body in sorted((document.get("resources") or {}).items()):
+            resources[name] = ResourceSet(self.located(body["paths"], "resources/" + name,
+                                                       self._where("resources", name, "paths"),
+                                                       bool(body.get("optional"))))
+        destinations = {name: self.destination(name, body)
+                        for name, body in sorted((document.get("destinations") or {}).items())}
+        rules = tuple(sorted((self.rule(body) for body in document.get("rules") or ()), key=lambda rule: rule.name))
+        if self.problems:
+            raise PolicyErrors(self.problems)
+        return Resolved(rules, subjects, resources, destinations,
+                        frozenset(mount.device for mount in self.mounts), self.paths)
+
+
+def _selection(value: Any) -> Optional[Selection]:
+    if value is None:
+        return None
+    return Selection(frozenset(value["not"]), True) if isinstance(value, dict) else Selection(frozenset(value))
+
+
+def parse_cidr(value: Any) -> str:
+    network = ipaddress.ip_network(str(value), strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            network = ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return str(network)
+
+
+def parse_port(value: Any) -> Tuple[int, int]:
+    first, _, last = str(value).partition("-")
+    ends = (int(first), int(last or first))
+    if not 0 <= ends[0] <= ends[1] <= 65535:
+        raise ValueError(value)
+    return ends
+
+
+def parse_protocol(value: Any) -> int:
+    text = str(value).lower()
+    number = PROTOCOLS[text] if text in PROTOCOLS else int(text)
+    if number == _MPTCP:
+        return _TCP
+    if not 0 <= number <= 255:
+        raise ValueError(value)
+    return number
+
+
+def resolve(document: Dict[str, Any], system: Any) -> Resolved:
+    """Raises errors.PolicyErrors with every error at once."""
+    return _Resolver(document, system).run()
+
+
+# ---- stored -------------------------------------------------------------------------------------------------------
+
+
+def _listed(values: Optional[Iterable[Any]]) -> Optional[List[Any]]:
+    return None if values is None else [list(each) if isinstance(each, tuple) else each for each in sorted(values)]
+
+
+def _patterns(values: Optional[Iterable[PathPattern]]) -> Optional[List[Any]]:
+    return None if values is None else [[each.device, list(each.components)] for each in sorted(values)]
+
+
+def _chosen(value: Optional[Selection]) -> Any:
+    return None if value is None else {"names": sorted(value.names), "negated": value.negated}
+
+
+def to_json(resolved: Resolved) -> Dict[str, Any]:
+    return {
+        "rules": [{"name": rule.name, "deny": sorted(rule.deny), "subjects": _listed(rule.subjects),
+                   "except": sorted(rule.excepts), "resources": _chosen(rule.resources),
+                   "destinations": _chosen(rule.destinations), "audit": rule.audit, "expires": rule.expires}
+                  for rule in resolved.rules],
+        "subjects": {name: {"users": _listed(each.users), "login_users": _listed(each.login_users),
+                            "groups": _listed(each.groups), "services": _listed(each.services),
+                            "executables": _patterns(each.executables)} for name, each in resolved.subjects.items()},
+        "resources": {name: _patterns(each.paths) for name, each in resolved.resources.items()},
+        "destinations": {name: {"cidrs": _listed(each.cidrs), "ports": _listed(each.ports),
+                                "protocols": _listed(each.protocols)} for name, each in resolved.destinations.items()},
+        "superblocks": sorted(resolved.superblocks),
+        "paths": {key: sorted(paths) for key, paths in resolved.paths.items()},
+    }
+
+
+def _set(values: Optional[Iterable[Any]]) -> Optional[FrozenSet[Any]]:
+    return None if values is None else frozenset(tuple(each) if isinstance(each, list) else each for each in values)
+
+
+def _located(values: Optional[Iterable[Any]]) -> Optional[FrozenSet[PathPattern]]:
+    return None if values is None else frozenset(PathPattern(device, tuple(parts)) for device, parts in values)
+
+
+def from_json(stored: Dict[str, Any]) -> Resolved:
+    def chosen(value: Any) -> Optional[Selection]:
+        return None if value is None else Selection(frozenset(value["names"]), value["negated"])
+
+    return Resolved(
+        tuple(Rule(each["name"], frozenset(each["deny"]), _set(each["subjects"]), frozenset(each["except"]),
+                   chosen(each["resources"]), chosen(each["destinations"]), each["audit"], each["expires"])
+              for each in stored["rules"]),
+        {name: SubjectSet(_set(each["users"]), _set(each["login_users"]), _set(each["groups"]),
+                          _set(each["services"]), _located(each["executables"]))
+         for name, each in stored["subjects"].items()},
+        {name: ResourceSet(_located(each) or frozenset()) for name, each in stored["resources"].items()},
+        {name: DestinationSet(_set(each["cidrs"]), _set(each["ports"]), _set(each["protocols"]))
+         for name, each in stored["destinations"].items()},
+        frozenset(stored["superblocks"]),
+        {key: frozenset(paths) for key, paths in stored["paths"].items()})
+
+
+def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
+    """At boot: the last good ids, units and addresses, with devices and mount roots as they are now."""
+    resolved = from_json(stored)
+    mounts = parse_mounts(system.mountinfo())
+    shown = visible(mounts)
+    subjects = {name: each if each.executables is None else each._replace(
+        executables=translate(resolved.paths["subjects/" + name], shown)) for name, each in resolved.subjects.items()}
+    resources = {name: ResourceSet(translate(resolved.paths["resources/" + name], shown)) for name in resolved.resources}
+    return resolved._replace(subjects=subjects, resources=resources,
+                             superblocks=frozenset(mount.device for mount in mounts))

@@ -1,0 +1,95 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The only place that asks the operating system what names mean. Tests and assertions put their own in its stead."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import subprocess
+from typing import Dict, FrozenSet, Iterable, List, Optional
+
+from .errors import EnforcerError
+
+MOUNTINFO = "/proc/self/mountinfo"
+UNIT_PROPERTIES = ("Id", "LoadState", "ControlGroup", "Slice")
+
+
+class System:
+    # ---- users and groups (NSS) ---------------------------------------------------------------------------------
+
+    def user(self, name: str) -> Optional[int]:
+        try:
+            return pwd.getpwnam(name).pw_uid
+        except KeyError:
+            return None
+
+    def group(self, name: str) -> Optional[int]:
+        try:
+            return grp.getgrnam(name).gr_gid
+        except KeyError:
+            return None
+
+    def user_name(self, number: int) -> Optional[str]:
+        try:
+            return pwd.getpwuid(number).pw_name
+        except KeyError:
+            return None
+
+    def memberships(self, number: int) -> FrozenSet[int]:
+        """The groups that a user has after login."""
+        try:
+            entry = pwd.getpwuid(number)
+        except KeyError:
+            return frozenset()
+        return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
+
+    def users(self) -> List[str]:
+        """For suggestions only: a directory service need not list its users."""
+        return [entry.pw_name for entry in pwd.getpwall()]
+
+    def groups(self) -> List[str]:
+        return [entry.gr_name for entry in grp.getgrall()]
+
+    # ---- paths --------------------------------------------------------------------------------------------------
+
+    def mountinfo(self) -> str:
+        with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def realpath(self, path: str) -> str:
+        return os.path.realpath(path)
+
+    def names(self, folder: str) -> List[str]:
+        """For suggestions."""
+        try:
+            return os.listdir(folder)
+        except OSError:
+            return []
+
+    # ---- systemd units ------------------------------------------------------------------------------------------
+
+    def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
+        """UNIT_PROPERTIES of each unit, by one call. Never called when a policy names no service."""
+        wanted = list(names)
+        command = ["systemctl", "show", "--property=" + ",".join(UNIT_PROPERTIES), "--"] + wanted
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                                  timeout=30, check=False, env=dict(os.environ, LC_ALL="C", SYSTEMD_PAGER=""))
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EnforcerError("systemd does not say where services run: {0}".format(error),
+                                "Look at `systemctl status`, or name no services in the policy") from error
+        text = done.stdout.decode("utf-8", "surrogateescape")
+        blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+                  for block in text.split("\n\n") if block.strip()]
+        if len(blocks) != len(wanted):
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise EnforcerError("systemd does not say where services run: {0}".format(
+                said[0] if said else "{0} answers for {1} units".format(len(blocks), len(wanted))),
+                "Look at `systemctl status`, or name no services in the policy")
+        return dict(zip(wanted, blocks))
