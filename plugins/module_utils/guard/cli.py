@@ -1,0 +1,188 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The admin command on a guarded host."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from .errors import EnforcerError, PolicyErrors
+
+PROBLEM, USAGE = 1, 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="exfil-guard", description="See and settle what exfil.guard denies on this host. Policies come from "
+        "Ansible; this command never writes one.", epilog="Exit status: 0 well, 1 a problem, 2 wrong usage. "
+        "`exfilguard.off` on the kernel command line boots without any policy.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+
+    def command(name: str, text: str, as_json: bool = True) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if as_json:
+            found.add_argument("--json", action="store_true", help="for programs: JSON instead of text")
+        return found
+
+    command("status", "what is in force, what it denied, and whether it drifted from the stored document")
+    events = command("events", "what was denied or reported; without options the waiting events are left in place")
+    events.add_argument("--take", action="store_true", help="remove what is shown, so that there is room for new events")
+    events.add_argument("--follow", action="store_true", help="go on until interrupted (implies --take)")
+    events.add_argument("--limit", type=int, metavar="N", help="show at most N events, oldest first")
+    explain = command("explain", "what the stored policy says about an attempt, and which rules say it")
+    explain.add_argument("--user", required=True, help="name or number")
+    explain.add_argument("--group", action="append", metavar="GROUP", help="a group besides the user's own; repeatable")
+    explain.add_argument("--login-user", help="who logged in, if another (sudo); default: the user, none for a service")
+    explain.add_argument("--service", help="systemd unit that the process belongs to; default: the user's session")
+    explain.add_argument("--executable", help="the program; default: unknown, which binds and does not except")
+    explain.add_argument("--action", help="read, write, execute, connect or send; default: all that fit the object")
+    target = explain.add_mutually_exclusive_group(required=True)
+    target.add_argument("--path", help="the file")
+    target.add_argument("--address", help="IPv4 or IPv6 address")
+    explain.add_argument("--port", type=int, default=443, help="default: 443")
+    explain.add_argument("--protocol", default="tcp", help="name or number; default: tcp")
+    explain.add_argument("--generation", type=int, help="a stored generation; default: the one in force")
+    confirm = command("confirm", "keep the generation on trial for good")
+    confirm.add_argument("generation", nargs="?", type=int, help="its number; default: the one on trial")
+    command("rollback", "put the generation before in force now")
+    command("boot", "(units only) load the last confirmed policy", False)
+    command("refresh", "(units only) follow changed users, units, mounts and expiry dates", False)
+    return parser
+
+
+class _Host:
+    """What a command works on; tests put fakes here."""
+
+    def __init__(self) -> None:
+        from .kernel import Kernel
+        from .store import Store
+        from .system import System
+        self.kernel: Any = Kernel()
+        self.store: Any = Store()
+        self.system: Any = System()
+        self.now = datetime.datetime.now(datetime.timezone.utc).date()
+        self.options: Dict[str, Any] = {}  # for boot, refresh, confirm, rollback
+        self.root = os.geteuid() == 0
+
+
+def _show(value: Any, text: Callable[[Any], str], as_json: bool) -> None:
+    print(json.dumps(value, sort_keys=True, indent=2) if as_json else text(value))
+
+
+def _status(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import status
+    found = status.status(host.kernel, host.store, host.system, host.now)
+    _show(found, status.to_text, arguments.json)
+    return PROBLEM if found["drift"] or found["problems"] or not found["installed"] else 0
+
+
+def _events(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import events
+    line = events.to_json_line if arguments.json else events.to_line
+    while True:
+        for event in events.read(host.kernel, host.system, take=arguments.take or arguments.follow,
+                                 limit=arguments.limit):
+            print(line(event), flush=True)
+        if not arguments.follow:
+            return 0
+        time.sleep(0.5)
+
+
+def _explain(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import explain, reconcile, resolve
+    number = arguments.generation
+    if number is None:
+        try:
+            number = reconcile.read(host.kernel).generation
+        except OSError:
+            number = 0
+    stored = host.store.load(number) if number else host.store.last_confirmed()
+    if stored is None:
+        raise EnforcerError("there is no stored policy{0}".format(" of generation {0}".format(number) if number else ""),
+                            "Apply one with role exfil.guard.policy")
+    who = explain.task(host.system, user=arguments.user, groups=arguments.group, login_user=arguments.login_user,
+                       service=arguments.service, executable=arguments.executable)
+    answers = explain.explain(resolve.from_json(stored["resolved"]), who, host.now, path=arguments.path,
+                              address=arguments.address, port=arguments.port, protocol=arguments.protocol,
+                              action=arguments.action, system=host.system)
+    _show({"generation": stored["generation"], "answers": answers},
+          lambda found: explain.to_text(found["answers"]), arguments.json)
+    return 0
+
+
+def _settled(result: Dict[str, Any], text: str, arguments: argparse.Namespace) -> int:
+    _show(result, lambda _: text, arguments.json)
+    for warning in result.get("warnings", ()):
+        print("exfil-guard: warning: " + warning, file=sys.stderr)
+    return 0
+
+
+def _confirm(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import apply, reconcile
+    number = arguments.generation
+    if number is None:
+        record = reconcile.read_record(host.kernel)
+        if record is None or not record.deadline:
+            raise EnforcerError("no generation is on trial")
+        number = record.generation
+    result = apply.confirm(host.kernel, host.store, number, **host.options)
+    return _settled(result, "generation {0} is confirmed".format(number), arguments)
+
+
+def _rollback(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import apply
+    result = apply.rollback(host.kernel, host.store, **host.options)
+    now = "generation {0} is in force".format(result["generation"]) if result["generation"] else "no policy is in force"
+    return _settled(result, now, arguments)
+
+
+def _boot(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import boot
+    try:
+        print(boot.boot(host.kernel, host.system, host.store, host.now, **host.options))
+        return 0
+    except (EnforcerError, PolicyErrors) as error:
+        if boot.required(host.store):
+            raise
+        # the unit must not fail: what requires it would be held back
+        print("exfil-guard: NOT GUARDED (boot: best-effort): {0}".format(error), file=sys.stderr)
+        return 0
+
+
+def _refresh(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import boot
+    print(boot.refresh(host.kernel, host.system, host.store, host.now, **host.options))
+    return 0
+
+
+_COMMANDS = {"status": _status, "events": _events, "explain": _explain, "confirm": _confirm, "rollback": _rollback,
+             "boot": _boot, "refresh": _refresh}
+
+
+def main(argv: Optional[List[str]] = None, host: Optional[_Host] = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        host = host or _Host()
+        if not host.root:
+            raise EnforcerError("only root can read and settle what the kernel enforces",
+                                "Run: sudo exfil-guard {0}".format(arguments.command))
+        return _COMMANDS[arguments.command](host, arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except FileNotFoundError as error:
+        told = "enforcer not installed. Run role exfil.guard.enforcer" if "exfil_guard" in str(error) else str(error)
+        print("exfil-guard: " + told, file=sys.stderr)
+    except (EnforcerError, PolicyErrors, OSError, ValueError) as error:
+        print("exfil-guard: {0}".format(error), file=sys.stderr)
+    return PROBLEM

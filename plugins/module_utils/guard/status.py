@@ -1,0 +1,141 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is in force on this host, read from the kernel, and how that compares with the documents on disk."""
+
+from __future__ import annotations
+
+import datetime
+import struct
+from typing import Any, Dict, List, Optional
+
+from . import canary, compile, enforcer, reconcile, resolve
+from .errors import EnforcerError
+
+_REASONS = ("rule", "no-chain", "too-deep", "unknown-filesystem", "unstable", "broken-map")
+_ZERO = bytes(4)
+
+
+def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.date] = None) -> Dict[str, Any]:
+    """``system`` and ``now`` are needed to tell drift; without them `drift` is None."""
+    environment = kernel.environment()
+    if not environment.root:
+        raise EnforcerError("the kernel's state can only be read by root", "Run as root (sudo exfil-guard status)")
+    result: Dict[str, Any] = {
+        "layout": reconcile.LAYOUT, "kernel": environment.release, "lsms": list(environment.lsms),
+        "running": "bpf" in environment.lsms, "problems": [], "installed": False, "enforcer": None, "generation": 0,
+        "mode": None, "in_force": False, "pending": False, "expired": False, "deadline_seconds": None, "slot": None,
+        "fallback_slot": None, "fallback_generation": None, "hooks": [], "hooks_available": [], "rules": [],
+        "totals": {}, "rename_cache": None, "digest": None, "stored_generation": None, "confirmed_generation": None,
+        "drift": None,
+    }
+    result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
+    confirmed = store.last_confirmed()
+    numbers = store.numbers()
+    result["stored_generation"] = numbers[-1] if numbers else None
+    result["confirmed_generation"] = confirmed["generation"] if confirmed else None
+    try:
+        version = enforcer.installed(kernel)
+    except EnforcerError as error:
+        result["problems"].append(str(error))
+        return result
+    result.update(installed=version is not None, enforcer=version)
+    if version is None:
+        return result
+    live = reconcile.read(kernel)
+    stored = store.load(live.generation) if live.generation else None
+    result["hooks"] = sorted(reconcile.attached_hooks(kernel, version))
+    result["hooks_available"] = sorted(reconcile.available_hooks(kernel, version))
+    result.update(generation=live.generation, in_force=bool(live.generation), pending=live.pending,
+                  expired=live.expired, slot=live.slot if live.generation else None)
+    if live.record:
+        has_fallback = live.record.fallback_slot < reconcile.SLOTS
+        result["fallback_slot"] = live.record.fallback_slot if has_fallback else None
+        result["fallback_generation"] = live.record.fallback_generation if has_fallback else None
+        if live.pending:
+            result["deadline_seconds"] = round(max(0, live.record.deadline - kernel.boottime()) / 1e9, 1)
+    if stored:
+        result.update(mode=stored["document"].get("mode"), digest=stored["digest"])
+    result["rules"] = _rules(kernel, live.tables)
+    result["totals"] = _totals(kernel)
+    with reconcile.opened(kernel, reconcile.map_path(kernel, "facts"), readonly=True) as facts:
+        value = kernel.lookup(facts, _ZERO) or bytes(16)
+    result["rename_cache"] = struct.unpack_from("=Q", value, 8)[0] == 1
+    if system is not None and now is not None:
+        result["drift"] = drift(live, stored, result["hooks"], system, now)
+    return result
+
+
+def _rules(kernel: Any, tables: Dict[str, Dict[bytes, bytes]]) -> List[Dict[str, Any]]:
+    with reconcile.opened(kernel, reconcile.map_path(kernel, "counters"), readonly=True) as counters:
+        counts = kernel.read_all(counters)
+    found = []
+    for _, value in sorted(tables.get("rules", {}).items()):
+        name = value[8:].split(b"\0")[0].decode("utf-8", "replace")
+        if name:
+            denied, audited = struct.unpack("=QQ", counts.get(value[:8], bytes(16)))
+            found.append({"name": name, "denied": denied, "audited": audited, "counted": value[:8] in counts})
+    return sorted(found, key=lambda rule: rule["name"])
+
+
+def _totals(kernel: Any) -> Dict[str, Any]:
+    with reconcile.opened(kernel, reconcile.map_path(kernel, "totals"), readonly=True) as totals:
+        value = kernel.lookup(totals, _ZERO) or bytes(104)
+    numbers = struct.unpack("=13Q", value)
+    return {"denied": numbers[0], "audited": numbers[1], "events_written": numbers[2], "events_lost": numbers[3],
+            "reasons": dict(zip(_REASONS[1:], numbers[5:])), "uncached": numbers[12]}
+
+
+def drift(live: Any, stored: Optional[Dict[str, Any]], hooks: List[str], system: Any,
+          now: datetime.date) -> List[str]:
+    """How the kernel differs from the document of the generation that it says is in force."""
+    if not live.generation:
+        return []
+    if stored is None:
+        return ["the document of generation {0} is missing".format(live.generation)]
+    image = compile.compile_policy(resolve.from_json(stored["resolved"]), now, canary=canary.find(system).denied)
+    lines = ["table {0}: {1} entries differ".format(*each)
+             for each in sorted(reconcile.differences(image.tables, live.tables).items())]
+    needed = set(stored.get("hooks") or reconcile.IDENTITY_HOOKS)
+    lines.extend("hook {0} is not attached".format(hook) for hook in sorted(needed - set(hooks)))
+    return lines
+
+
+def to_text(result: Dict[str, Any]) -> str:
+    lines = []
+    if not result["installed"]:
+        lines.append("enforcer      not installed")
+    else:
+        lines.append("enforcer      {0}, layout {1}".format(result["enforcer"], result["layout"]))
+        if not result["in_force"]:
+            lines.append("policy        none in force")
+        else:
+            lines.append("policy        generation {0}, {1}, digest {2}".format(
+                result["generation"], result["mode"] or "mode unknown", (result["digest"] or "unknown")[:12]))
+        if result["pending"]:
+            back = "generation {0}".format(result["fallback_generation"]) if result["fallback_slot"] is not None \
+                else "no policy"
+            lines.append("on trial      not confirmed: in {0} s {1} comes back".format(
+                result["deadline_seconds"], back))
+        if result["expired"]:
+            lines.append("on trial      a newer generation was not confirmed in time")
+        lines.append("hooks         {0}".format(", ".join(result["hooks"]) or "none attached"))
+    lines.append("stored        newest {0}, last confirmed {1}".format(
+        result["stored_generation"] or "none", result["confirmed_generation"] or "none"))
+    lines.append("kernel        {0}, LSMs {1}".format(result["kernel"], ",".join(result["lsms"]) or "unknown"))
+    if result["rename_cache"] is not None and result["in_force"]:
+        lines.append("path cache    {0}".format("on" if result["rename_cache"] else
+                                                "off (unused so far, or hidden by kptr_restrict=2): slower, same answers"))
+    if result["totals"]:
+        totals = result["totals"]
+        lines.append("totals        {denied} denied, {audited} audited, {events_written} events, {events_lost} lost"
+                     .format(**totals))
+        other = ["{0} {1}".format(count, name) for name, count in sorted(totals["reasons"].items()) if count]
+        if other:
+            lines.append("undecidable   {0}".format(", ".join(other)))
+    if result["rules"]:
+        lines.append("rules         {0:>10} {1:>10}".format("denied", "audited"))
+        lines.extend("              {denied:>10} {audited:>10}  {name}".format(**rule) for rule in result["rules"])
+    lines.extend("DRIFT         {0}".format(line) for line in result["drift"] or ())
+    lines.extend("PROBLEM       {0}".format(line) for line in result["problems"])
+    return "\n".join(lines)
