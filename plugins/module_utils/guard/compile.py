@@ -1,0 +1,313 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A resolved policy becomes the image of the maps: pure, the same bytes for the same policy and day."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
+
+from . import automaton, layout, records, semantics
+
+CANARY_FILE = "exfil-guard canary: file"
+CANARY_NETWORK = "exfil-guard canary: network"
+CANARY_ADDRESS = "192.0.2.1/32"
+
+_HOOKS = {
+    "read": ("file_open", "inode_link", "inode_rename"),
+    "write": ("file_open", "inode_link", "inode_rename"),
+    "execute": ("file_open", "mmap_file", "inode_link", "inode_rename"),
+    "connect": ("socket_connect", "socket_sendmsg"),
+    "send": ("socket_sendmsg",),
+}
+
+Table = Dict[bytes, bytes]
+
+
+class Image(NamedTuple):
+    tables: Dict[str, Table]
+
+    def digest(self) -> str:
+        """SHA-256 over every table's entries in order."""
+        total = hashlib.sha256()
+        for name in sorted(self.tables):
+            for key, value in sorted(self.tables[name].items()):
+                for part in (name.encode(), key, value):
+                    total.update(len(part).to_bytes(4, "little") + part)
+        return total.hexdigest()
+
+
+def hooks_needed(resolved: records.Resolved, now: datetime.date) -> FrozenSet[str]:
+    """The programs that the rules in force ask for; the identity hooks come with any policy."""
+    return frozenset(
+        hook for rule in resolved.rules if semantics.in_force(rule, now) for action in rule.deny for hook in _HOOKS[action]
+    )
+
+
+def rule_bits(image: Image) -> List[str]:
+    """Names of the rules by bit."""
+    rows = sorted((int.from_bytes(k, "little"), v) for k, v in image.tables["rules"].items())
+    return [layout.RULE.unpack(value)[1].rstrip(b"\0").decode() for _index, value in rows if any(value)]
+
+
+def rule_id(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+
+
+def compile_policy(
+    resolved: records.Resolved, now: datetime.date, canary: Optional[records.PathPattern] = None
+) -> Image:
+    """``canary``: the file that only layout.CANARY_USER may not read. Raises automaton.TooLarge."""
+    rules = [rule for rule in sorted(resolved.rules) if semantics.in_force(rule, now)]
+    subjects, resources, destinations = dict(resolved.subjects), dict(resolved.resources), dict(resolved.destinations)
+    if canary and any(rule.deny.intersection(records.FILE_ACTIONS) for rule in rules):
+        resources[CANARY_FILE] = records.ResourceSet(frozenset([canary]))
+        rules.append(_canary(CANARY_FILE, "read", resources=records.Selection(frozenset([CANARY_FILE]))))
+    if any(rule.deny.intersection(records.NETWORK_ACTIONS) for rule in rules):
+        destinations[CANARY_NETWORK] = records.DestinationSet(cidrs=frozenset([CANARY_ADDRESS]))
+        rules.append(_canary(CANARY_NETWORK, "connect", destinations=records.Selection(frozenset([CANARY_NETWORK]))))
+    if any(rule.name in (CANARY_FILE, CANARY_NETWORK) for rule in rules):
+        subjects[CANARY_FILE] = records.SubjectSet(users=frozenset([layout.CANARY_USER]))
+    who, where = sorted(subjects), sorted(destinations)
+    tables: Dict[str, Table] = {"ids": {}}
+    masks = _automaton_tables(tables, rules, subjects, who, resources, resolved.superblocks)
+    _number_tables(tables, subjects, who, destinations, where)
+    _rule_tables(tables, rules, who, where, subjects, destinations, masks)
+    return Image(tables)
+
+
+def _canary(name: str, action: str, **objects) -> records.Rule:
+    return records.Rule(name=name, deny=frozenset([action]), subjects=frozenset([CANARY_FILE]), **objects)
+
+
+def _index(number: int) -> bytes:
+    return number.to_bytes(4, "little")
+
+
+def _vector(bits: int) -> Tuple[int, ...]:
+    return tuple(bits >> (64 * word) & (1 << 64) - 1 for word in range(layout.WORDS))
+
+
+def _bits(rules: Iterable[records.Rule], wanted) -> int:
+    return sum(1 << bit for bit, rule in enumerate(rules) if wanted(rule))
+
+
+def _sets(names: List[str], wanted) -> int:
+    return sum(1 << bit for bit, name in enumerate(names) if wanted(name))
+
+
+# -- paths --------------------------------------------------------------------------------------------------------
+
+
+def _automaton_tables(tables, rules, subjects, who, resources, superblocks) -> int:
+    """Fills superblocks, states, edges and bytes; returns the state of the cgroup root."""
+    names = sorted(resources)
+    devices = sorted(set(superblocks) | {p.device for r in resources.values() for p in r.paths})
+    roots: Dict[int, Dict[records.Components, int]] = {device: {} for device in devices}
+    for bit, name in enumerate(names):
+        for pattern in resources[name].paths:
+            root = roots[pattern.device]
+            root[pattern.components] = root.get(pattern.components, 0) | 1 << (2 * layout.SETS + bit)
+    services: Dict[records.Components, int] = {}
+    for bit, name in enumerate(who):
+        for pattern in subjects[name].executables or ():
+            root = roots.setdefault(pattern.device, {})
+            root[pattern.components] = root.get(pattern.components, 0) | 1 << bit
+        for path in subjects[name].services or ():
+            tree = path + ("**",)
+            services[tree] = services.get(tree, 0) | 1 << (layout.SETS + bit)
+    devices = sorted(roots)
+    built = automaton.build([roots[device] for device in devices] + [services])
+
+    plain = [0] * len(names)
+    negated = [0] * len(names)
+    everything = 0
+    for bit, rule in enumerate(rules):
+        if rule.resources is None:
+            continue
+        if rule.resources.negated:
+            everything |= 1 << bit
+        for index, name in enumerate(names):
+            if name in rule.resources.names:
+                (negated if rule.resources.negated else plain)[index] |= 1 << bit
+    known: Dict[int, int] = {}
+
+    def covering(marks: int) -> int:
+        marks >>= 2 * layout.SETS
+        if marks not in known:
+            plainly, spared = 0, 0
+            for index in range(len(names)):
+                if marks >> index & 1:
+                    plainly |= plain[index]
+                    spared |= negated[index]
+            known[marks] = plainly | (everything & ~spared)
+        return known[marks]
+
+    covers = [covering(state.marks) for state in built.states]
+    reaches, pervades = _below(built, covers)
+    limit = (1 << layout.SETS) - 1
+    tables["superblocks"] = {
+        _index(device): _index(start) for device, start in zip(devices, built.starts) if device in superblocks
+    }
+    tables["states"] = {
+        _index(number): layout.STATE.pack(
+            state.otherwise,
+            state.bytes,
+            state.marks >> layout.SETS & limit,
+            state.marks & limit,
+            *(_vector(covers[number]) + _vector(reaches[number]) + _vector(pervades[number])),
+        )
+        for number, state in enumerate(built.states)
+    }
+    tables["edges"] = {
+        layout.EDGE_KEY.pack(number, component): _index(following)
+        for number, state in enumerate(built.states)
+        for component, following in state.edges.items()
+    }
+    rows = built.rows or [automaton.Row(0, {})]
+    tables["bytes"] = {
+        _index(number): layout.BYTES.pack(row.target, 0, *(row.next.get(byte, 0) for byte in range(256)))
+        for number, row in enumerate(rows)
+    }
+    return built.starts[-1]
+
+
+def _below(built: automaton.Automaton, covers: List[int]) -> Tuple[List[int], List[int]]:
+    """Which rules cover a state or one that can be reached from it; which cover it and all of those."""
+    following = []
+    for state in built.states:
+        to = {state.otherwise, *state.edges.values()}
+        row = state.bytes - 1
+        if row >= 0:
+            seen, pending = {row}, [row]
+            for at in pending:
+                to.add(built.rows[at].target)
+                for after in built.rows[at].next.values():
+                    if after - 1 not in seen:
+                        seen.add(after - 1)
+                        pending.append(after - 1)
+        following.append(to)
+    some, every = list(covers), list(covers)
+    changed = True
+    while changed:
+        changed = False
+        for number in range(len(built.states) - 1, -1, -1):
+            one, all_ = some[number], every[number]
+            for after in following[number]:
+                one |= some[after]
+                all_ &= every[after]
+            if one != some[number] or all_ != every[number]:
+                some[number], every[number], changed = one, all_, True
+    return some, every
+
+
+# -- numbers ------------------------------------------------------------------------------------------------------
+
+
+def _number_tables(tables, subjects, who, destinations, where) -> None:
+    """Fills ids, ipv4, ipv6 and ports."""
+    ids: Dict[Tuple[int, int], int] = {}
+    for bit, name in enumerate(who):
+        found = subjects[name]
+        for kind, numbers in (
+            (layout.ID_USER, found.users),
+            (layout.ID_LOGIN, found.login_users),
+            (layout.ID_GROUP, found.groups),
+        ):
+            for number in numbers or ():
+                ids[kind, number] = ids.get((kind, number), 0) | 1 << bit
+    networks: Dict[object, int] = {}
+    ports: Dict[Tuple[int, int], int] = {}
+    for bit, name in enumerate(where):
+        found = destinations[name]
+        for number in found.protocols or ():
+            key = layout.ID_PROTOCOL, number
+            ids[key] = ids.get(key, 0) | 1 << bit
+        for cidr in found.cidrs or ():
+            network = ipaddress.ip_network(cidr)
+            networks[network] = networks.get(network, 0) | 1 << bit
+        for first, last in found.ports or ():
+            for prefix in _port_prefixes(first, last):
+                ports[prefix] = ports.get(prefix, 0) | 1 << bit
+    tables["ids"] = {layout.ID_KEY.pack(*key): sets.to_bytes(8, "little") for key, sets in ids.items()}
+    tables["ipv4"], tables["ipv6"] = {}, {}
+    for network, sets in networks.items():
+        for length in range(network.prefixlen):
+            above = networks.get(network.supernet(new_prefix=length))
+            sets |= above or 0
+        name, key = ("ipv4", layout.IPV4_KEY) if network.version == 4 else ("ipv6", layout.IPV6_KEY)
+        tables[name][key.pack(network.prefixlen, network.network_address.packed)] = sets.to_bytes(8, "little")
+    tables["ports"] = {}
+    for (length, number), sets in ports.items():
+        for shorter in range(length):
+            sets |= ports.get((shorter, number >> (16 - shorter) << (16 - shorter)), 0)
+        tables["ports"][layout.PORT_KEY.pack(length, number.to_bytes(2, "big"))] = sets.to_bytes(8, "little")
+
+
+def _port_prefixes(first: int, last: int) -> Iterable[Tuple[int, int]]:
+    while first <= last:
+        size = first & -first or 1 << 16
+        while first + size - 1 > last:
+            size >>= 1
+        yield 16 - (size.bit_length() - 1), first
+        first += size
+
+
+# -- rules --------------------------------------------------------------------------------------------------------
+
+
+def _rule_tables(tables, rules, who, where, subjects, destinations, service_root) -> None:
+    of_action = [0] * layout.ACTION_SLOTS
+    for number, action in enumerate(records.ACTIONS):
+        of_action[number] = _bits(rules, lambda rule, action=action: action in rule.deny)
+    of_action[layout.LINK] = of_action[layout.RENAME] = of_action[0] | of_action[1] | of_action[2]
+    found = [subjects[name] for name in who]
+    uses = (
+        (layout.USES_GROUPS if any(s.groups is not None for s in found) else 0)
+        | (layout.USES_SERVICES if any(s.services is not None for s in found) else 0)
+        | (layout.USES_EXECUTABLES if any(s.executables is not None for s in found) else 0)
+    )
+    vectors = _vector(_bits(rules, lambda rule: rule.subjects is None))
+    for bits in of_action:
+        vectors += _vector(bits)
+    vectors += _vector(_bits(rules, lambda rule: rule.audit))
+    vectors += _vector(_bits(rules, lambda rule: rule.destinations is not None and rule.destinations.negated))
+    tables["policy"] = {
+        _index(0): layout.POLICY.pack(
+            *vectors,
+            _sets(who, lambda name: subjects[name].users is None),
+            _sets(who, lambda name: subjects[name].login_users is None),
+            _sets(who, lambda name: subjects[name].groups is None),
+            _sets(who, lambda name: subjects[name].services is None),
+            _sets(who, lambda name: subjects[name].executables is None),
+            _sets(where, lambda name: destinations[name].cidrs is None),
+            _sets(where, lambda name: destinations[name].ports is None),
+            _sets(where, lambda name: destinations[name].protocols is None),
+            service_root,
+            uses,
+        )
+    }
+    tables["subjects"] = _rows(layout.SUBJECT, [
+        _vector(_bits(rules, lambda rule, name=name: rule.subjects is not None and name in rule.subjects))
+        + _vector(_bits(rules, lambda rule, name=name: name in rule.excepts))
+        for name in who
+    ])
+    tables["destinations"] = _rows(layout.DESTINATION, [
+        _vector(_bits(rules, lambda rule, name=name: _names(rule, name, False)))
+        + _vector(_bits(rules, lambda rule, name=name: _names(rule, name, True)))
+        for name in where
+    ])
+    tables["rules"] = _rows(layout.RULE, [(rule_id(rule.name), rule.name.encode()) for rule in rules], (0, b""))
+
+
+def _names(rule: records.Rule, name: str, negated: bool) -> bool:
+    return rule.destinations is not None and rule.destinations.negated is negated and name in rule.destinations.names
+
+
+def _rows(shape, rows, empty=None) -> Table:
+    """An array table has at least one entry."""
+    rows = rows or [empty or (0,) * (shape.size // 8)]
+    return {_index(number): shape.pack(*row) for number, row in enumerate(rows)}

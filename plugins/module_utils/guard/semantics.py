@@ -1,0 +1,198 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The meaning of a policy: one pure function over resolved names. Assertions, `explain` and every differential test
+use it; nothing else decides anything."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import re
+from typing import Callable, FrozenSet, Iterable, Optional
+
+from . import records
+
+Covers = Callable[[records.Rule], bool]
+
+
+def decide(policy: records.Resolved, event, now: datetime.date) -> records.Verdict:
+    """An event is denied iff some rule in force with its action binds the task, does not except it, and covers the
+    object. ``event``: a FileEvent, AliasEvent or NetworkEvent; ``now``: the UTC date."""
+    if isinstance(event, records.NetworkEvent):
+        covers, actions, trouble = _covers_endpoint(policy, event), (event.action,), None
+    elif isinstance(event, records.AliasEvent):
+        trouble = _trouble(policy, event.source) or _trouble(policy, event.target)
+        covers, actions = _covers_alias(policy, event), records.FILE_ACTIONS
+    else:
+        trouble = _trouble(policy, event.location)
+        covers, actions = _covers_file(policy, event.location), (event.action,)
+    hits = [
+        rule
+        for rule in sorted(policy.rules)
+        if in_force(rule, now)
+        and rule.deny.intersection(actions)
+        and binds(policy, rule, event.task)
+        and not excepts(policy, rule, event.task)
+        and (trouble or covers(rule))
+    ]
+    reason = trouble or "rule"
+    for outcome, audit in (("deny", False), ("audit", True)):
+        for rule in hits:
+            if rule.audit is audit:
+                return records.Verdict(outcome, rule.name, reason)
+    return records.Verdict("allow")
+
+
+def in_force(rule: records.Rule, now: datetime.date) -> bool:
+    return rule.expires is None or now.isoformat() < rule.expires
+
+
+# -- who ----------------------------------------------------------------------------------------------------------
+
+
+def binds(policy: records.Resolved, rule: records.Rule, task: records.Task) -> bool:
+    """Errs towards binding: what is not known of the task counts as satisfied."""
+    return rule.subjects is None or any(_may_be(policy.subjects[name], task) for name in rule.subjects)
+
+
+def excepts(policy: records.Resolved, rule: records.Rule, task: records.Task) -> bool:
+    """Errs against the task: what is not known counts as not satisfied."""
+    return any(_surely_is(policy.subjects[name], task) for name in rule.excepts)
+
+
+def _may_be(who: records.SubjectSet, task: records.Task) -> bool:
+    return (
+        (who.users is None or task.lists_cut or bool(who.users & task.users))
+        and (who.groups is None or task.lists_cut or bool(who.groups & task.groups))
+        and (who.login_users is None or task.login_user in who.login_users)
+        and (who.services is None or task.service is None or _in_service(who.services, task.service))
+        and (who.executables is None or not _known(task) or _matches(who.executables, task.executable))
+    )
+
+
+def _surely_is(who: records.SubjectSet, task: records.Task) -> bool:
+    return (
+        (who.users is None or (not task.lists_cut and task.users <= who.users))
+        and (who.groups is None or (not task.lists_cut and bool(who.groups & task.memberships)))
+        and (who.login_users is None or task.login_user in who.login_users)
+        and (who.services is None or (task.service is not None and _in_service(who.services, task.service)))
+        and (who.executables is None or (_known(task) and _matches(who.executables, task.executable)))
+    )
+
+
+def _known(task: records.Task) -> bool:
+    return task.executable is not None and task.executable.trouble is None
+
+
+def _in_service(services: FrozenSet[records.Components], cgroup: records.Components) -> bool:
+    return any(cgroup[: len(path)] == path for path in services)
+
+
+# -- what ---------------------------------------------------------------------------------------------------------
+
+
+def _trouble(policy: records.Resolved, where: records.Location) -> Optional[str]:
+    if where.trouble:
+        return where.trouble
+    if where.device not in policy.superblocks and not where.pseudo:
+        return "unknown-filesystem"
+    return None
+
+
+def _covers_file(policy: records.Resolved, where: records.Location) -> Covers:
+    return lambda rule: _selected(rule.resources, lambda name: _matches(policy.resources[name].paths, where))
+
+
+def _covers_alias(policy: records.Resolved, event: records.AliasEvent) -> Covers:
+    if not event.directory:
+        source, target = _covers_file(policy, event.source), _covers_file(policy, event.target)
+        return lambda rule: source(rule) and not target(rule)
+    return lambda rule: _reaches(policy, rule, event.source) and not _pervades(policy, rule, event.target)
+
+
+def _reaches(policy: records.Resolved, rule: records.Rule, where: records.Location) -> bool:
+    """Does the rule cover the directory or anything that could be below it?"""
+    return _selected_below(policy, rule, where, _some_below, _all_below)
+
+
+def _pervades(policy: records.Resolved, rule: records.Rule, where: records.Location) -> bool:
+    """Does the rule cover the directory and everything that could be below it?"""
+    return _selected_below(policy, rule, where, _all_below, _some_below)
+
+
+def _selected_below(policy, rule, where, plain, negated) -> bool:
+    if rule.resources is None:
+        return False
+    patterns = [
+        p.components
+        for name in rule.resources.names
+        for p in policy.resources[name].paths
+        if p.device == where.device
+    ]
+    if rule.resources.negated:
+        return not negated(patterns, where.components)
+    return plain(patterns, where.components)
+
+
+def _some_below(patterns: Iterable[records.Components], path: records.Components) -> bool:
+    for pattern in patterns:
+        head, tree = (pattern[:-1], True) if pattern and pattern[-1] == "**" else (pattern, False)
+        if (tree or len(path) <= len(head)) and all(map(component_matches, head, path)):
+            return True
+    return False
+
+
+def _all_below(patterns: Iterable[records.Components], path: records.Components) -> bool:
+    # a name that no literal and no glob matches stands for every name: only * and ** match it, and they match all
+    patterns = list(patterns)
+    deepest = max(map(len, patterns), default=0)
+    return all(
+        any(matches(pattern, path + ("/",) * below) for pattern in patterns)
+        for below in range(max(deepest - len(path), 0) + 2)
+    )
+
+
+def _selected(selection: Optional[records.Selection], satisfied: Callable[[str], bool]) -> bool:
+    if selection is None:
+        return False
+    return any(satisfied(name) for name in selection.names) != selection.negated
+
+
+def _matches(patterns: Iterable[records.PathPattern], where: records.Location) -> bool:
+    return any(p.device == where.device and matches(p.components, where.components) for p in patterns)
+
+
+def matches(pattern: records.Components, path: records.Components) -> bool:
+    """``**`` at the end stands for any number of components, also none; ``*`` for any run within one."""
+    if pattern and pattern[-1] == "**":
+        head = pattern[:-1]
+        return len(path) >= len(head) and all(map(component_matches, head, path))
+    return len(pattern) == len(path) and all(map(component_matches, pattern, path))
+
+
+def component_matches(pattern: str, component: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), component, re.DOTALL) is not None
+
+
+# -- where to -----------------------------------------------------------------------------------------------------
+
+
+def _covers_endpoint(policy: records.Resolved, event: records.NetworkEvent) -> Covers:
+    address = ipaddress.ip_address(event.address)
+    address = getattr(address, "ipv4_mapped", None) or address
+
+    def satisfied(name: str) -> bool:
+        where = policy.destinations[name]
+        return (
+            (where.cidrs is None or any(_in(address, cidr) for cidr in where.cidrs))
+            and (where.ports is None or any(first <= event.port <= last for first, last in where.ports))
+            and (where.protocols is None or event.protocol in where.protocols)
+        )
+
+    return lambda rule: _selected(rule.destinations, satisfied)
+
+
+def _in(address, cidr: str) -> bool:
+    network = ipaddress.ip_network(cidr)
+    return network.version == address.version and address in network
