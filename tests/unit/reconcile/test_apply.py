@@ -27,12 +27,13 @@ NETWORK_HOOKS = sorted(IDENTITY + ["socket_connect", "socket_sendmsg"])
 
 def document(*rules):
     return {"policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "resources": {}, "assertions": [],
-            "destinations": {"corp": {"cidrs": ["10.0.0.0/8"]}, "lab": {"cidrs": ["192.168.0.0/16"]}},
+            "destinations": {"corp": {"cidrs": ["10.0.0.0/8"]}, "lab": {"cidrs": ["192.168.0.0/16"]},
+                             "loopback": {"cidrs": ["127.0.0.0/8"]}},
             "rules": sorted(rules, key=lambda rule: rule["name"])}
 
 
 def rule(name, destination, deny=("connect",)):
-    return {"name": name, "deny": list(deny), "destinations": {"not": [destination]}}
+    return {"name": name, "deny": list(deny), "destinations": {"not": [destination, "loopback"]}}
 
 
 CORP = document(rule("corp only", "corp"))
