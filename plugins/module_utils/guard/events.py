@@ -143,12 +143,12 @@ def _text(raw: bytes) -> str:
     return "".join(out)
 
 
-def _components(raw: bytes, size: int) -> Tuple[List[bytes], bool]:
-    """From the top down; True when upper components did not fit."""
+def _components(raw: bytes, size: int, most: int = 24) -> Tuple[List[bytes], bool]:
+    """From the top down. True when upper components may be missing: the kernel side stops once half of the room is
+    used, or after ``most`` components."""
     used = raw[:min(size, len(raw))]
-    cut = bool(used) and (used[-1:] != b"\0" or len(used) >= len(raw) - 1)
-    parts = used.split(b"\0")[:-1]
-    return [part for part in reversed(parts) if part], cut
+    parts = [part for part in used.split(b"\0") if part]
+    return parts[::-1], len(used) >= len(raw) // 2 or len(parts) >= most
 
 
 def _path(raw: bytes, size: int, device: int, mounts: Sequence[resolve.Mount]) -> str:
@@ -169,7 +169,7 @@ def _path(raw: bytes, size: int, device: int, mounts: Sequence[resolve.Mount]) -
 def decode(record: bytes, mounts: Sequence[resolve.Mount], system: Any, started: float = 0.0) -> Dict[str, Any]:
     raw = Raw(*EVENT.unpack_from(record))
     when = datetime.datetime.fromtimestamp(started + raw.time / 1e9, datetime.timezone.utc)
-    cgroup, _ = _components(raw.cgroup, raw.cgroup_size)
+    cgroup, _ = _components(raw.cgroup, raw.cgroup_size, 16)
     unit = next((part for part in reversed(cgroup) if part.endswith((b".service", b".scope", b".socket"))), b"")
     event: Dict[str, Any] = {
         "sequence": raw.sequence, "time": when.isoformat(timespec="milliseconds"), "generation": raw.generation,

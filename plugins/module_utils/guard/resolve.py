@@ -120,7 +120,7 @@ def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> FrozenSet[PathPa
 
 
 def _close(name: str, candidates: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(candidates), 1, 0.7)
+    found = difflib.get_close_matches(name, list(candidates), 1, 0.6)
     return "Did you mean {0!r}? ".format(found[0]) if found else ""
 
 

@@ -1,0 +1,70 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host in memory with the methods of guard.system.System."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Dict, FrozenSet, Iterable, List, Optional
+
+MOUNTS = """\
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+22 21 0:22 / /proc rw - proc proc rw
+23 21 8:2 / /srv rw shared:2 - ext4 /dev/sdb1 rw
+24 21 8:1 /var/real /mnt rw - ext4 /dev/sda1 rw
+25 21 0:30 / /tmp rw - tmpfs tmpfs rw
+26 21 8:3 / /with\\040space rw - ext4 /dev/sdc rw
+"""
+
+
+class FakeSystem:
+    def __init__(self) -> None:
+        self.accounts: Dict[str, int] = {"root": 0, "alice": 1000, "bob": 1001}
+        self.teams: Dict[str, int] = {"root": 0, "dba": 500, "alice": 1000}
+        self.mounts = MOUNTS
+        self.files = {"/", "/srv", "/srv/exports", "/usr/bin/cat", "/var/log", "/mnt", "/with space",
+                      "/usr/lib/exfil-guard/canary/denied", "/usr/lib/exfil-guard/canary/allowed"}
+        self.links: Dict[str, str] = {}
+        self.known_units: Dict[str, Dict[str, str]] = {}
+        self.unit_calls: List[List[str]] = []
+
+    def user(self, name: str) -> Optional[int]:
+        return self.accounts.get(name)
+
+    def group(self, name: str) -> Optional[int]:
+        return self.teams.get(name)
+
+    def user_name(self, number: int) -> Optional[str]:
+        return next((name for name, each in self.accounts.items() if each == number), None)
+
+    def memberships(self, number: int) -> FrozenSet[int]:
+        return frozenset({number})
+
+    def users(self) -> List[str]:
+        return list(self.accounts)
+
+    def groups(self) -> List[str]:
+        return list(self.teams)
+
+    def mountinfo(self) -> str:
+        return self.mounts
+
+    def exists(self, path: str) -> bool:
+        real = self.realpath(path)
+        return path in self.links or any(each == real or each.startswith(real.rstrip("/") + "/") for each in self.files)
+
+    def realpath(self, path: str) -> str:
+        for link, target in self.links.items():
+            if path == link or path.startswith(link + "/"):
+                return self.realpath(target + path[len(link):])
+        return posixpath.normpath(path)
+
+    def names(self, folder: str) -> List[str]:
+        inside = folder.rstrip("/") + "/"
+        return sorted({each[len(inside):].split("/")[0] for each in self.files if each.startswith(inside)})
+
+    def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
+        self.unit_calls.append(list(names))
+        return {name: self.known_units.get(name, {"Id": name, "LoadState": "not-found", "ControlGroup": "", "Slice": ""})
+                for name in self.unit_calls[-1]}

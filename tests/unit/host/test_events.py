@@ -1,0 +1,84 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard import events, resolve
+from fake_system import FakeSystem
+
+
+def record(**fields):
+    values = dict.fromkeys(events.Raw._fields, 0)
+    values.update(address=b"", comm=b"cat", rule=b"no", path=b"", executable=b"", cgroup=b"")
+    values.update(fields)
+    for key in ("path", "executable", "cgroup"):
+        values[key + "_size"] = len(values[key])
+    return events.EVENT.pack(*values.values())
+
+
+def decoded(**fields):
+    return events.decode_all([record(**fields)], FakeSystem(), 0)[0]
+
+
+def test_the_struct_is_the_kernels():
+    assert events.EVENT.size == 1280
+
+
+def test_a_file():
+    event = decoded(action=0, verdict=2, uid=1000, device=8 << 20 | 2, path=b"a.csv\0exports\0", login_uid=0xFFFFFFFF,
+                    executable=b"cat\0bin\0usr\0", executable_device=8 << 20 | 1, cgroup=b"foo.service\0system.slice\0")
+    assert event["path"] == "/srv/exports/a.csv" and event["executable"] == "/usr/bin/cat"
+    assert (event["user"], event["unit"], event["cgroup"]) == ("alice", "foo.service", "/system.slice/foo.service")
+    assert event["login_uid"] is None
+    line = events.to_line(event)
+    assert "denied read /srv/exports/a.csv by alice (/usr/bin/cat, pid 0, foo.service): rule 'no'" in line
+
+
+def test_an_address():
+    event = decoded(action=3, verdict=1, family=2, address=b"\x0a\0\0\1", port=443, protocol=6)
+    assert "audit  connect 10.0.0.1:443/tcp" in events.to_line(event)
+    assert decoded(family=10, address=b"\xfd" + bytes(15), protocol=17)["address"] == "fd00::"
+
+
+def test_what_a_name_may_do_to_a_terminal():
+    event = decoded(path=b"\x1b[2J\n\xff\\\xe2\x80\xae\0", device=8 << 20 | 1, comm=b"\rx")
+    assert event["path"] == "/\\x1b[2J\\x0a\\xff\\\\\\xe2\\x80\\xae" and event["command"] == "\\x0dx"
+    assert events.to_line(event).isprintable()
+
+
+def test_unknown_devices_and_cut_paths():
+    assert decoded(path=b"x\0", device=99)["path"] == "[device 0:99]/x"
+    assert decoded(path=b"y" * 200 + b"\0" + b"z" * 70 + b"\0", device=8 << 20 | 1)["path"].startswith("[...]/zz")
+
+
+def test_the_ring():
+    size = mmap.PAGESIZE
+    wanted = [record(sequence=number) for number in range(2)]
+    with tempfile.TemporaryFile() as file:
+        def put(at, data):
+            for copy in (0, size):
+                for i, byte in enumerate(data):
+                    os.pwrite(file.fileno(), bytes([byte]), 2 * mmap.PAGESIZE + copy + (at + i) % size)
+        os.ftruncate(file.fileno(), 2 * mmap.PAGESIZE + 2 * size)
+        start = at = size - 600 - 600 % 8 + size  # over the edge
+        for length, data in ((1280, wanted[0]), (16 | events._DISCARD, bytes(16)), (1280, wanted[1])):
+            put(at, struct.pack("=II", length, 0) + data)
+            at += 8 + len(data)
+        put(at, struct.pack("=II", 16 | events._BUSY, 0))
+        os.pwrite(file.fileno(), struct.pack("=Q", start), 0)
+        os.pwrite(file.fileno(), struct.pack("=Q", at + 24), mmap.PAGESIZE)
+        assert events._drain(file.fileno(), size, False, None) == wanted
+        assert events._drain(file.fileno(), size, True, 1) == wanted[:1]
+        assert events._drain(file.fileno(), size, True, None) == wanted[1:]
+        assert struct.unpack("=Q", os.pread(file.fileno(), 8, 0))[0] == at
+        assert events._drain(file.fileno(), size, True, None) == []
+
+
+def test_a_short_record_is_left_out():
+    assert events.decode_all([b"short"], FakeSystem(), 0) == []
+    assert resolve.visible([]) == []
