@@ -87,15 +87,24 @@ def _totals(kernel: Any) -> Dict[str, Any]:
 
 
 def drift(live: Any, stored: Optional[Dict[str, Any]], hooks: List[str], system: Any,
-          now: datetime.date) -> List[str]:
-    """How the kernel differs from the document of the generation that it says is in force."""
+          now: datetime.date, canary_folder: str = canary.FOLDER) -> List[str]:
+    """How the kernel differs from the document of the generation that it says is in force. A rule that has expired
+    since then and is still there is planned, not drift."""
     if not live.generation:
         return []
     if stored is None:
         return ["the document of generation {0} is missing".format(live.generation)]
-    image = compile.compile_policy(resolve.from_json(stored["resolved"]), now, canary=canary.find(system).denied)
-    lines = ["table {0}: {1} entries differ".format(*each)
-             for each in sorted(reconcile.differences(image.tables, live.tables).items())]
+    resolved = resolve.from_json(stored["resolved"])
+    places = canary.find(system, canary_folder)
+    wrong: Dict[str, int] = {}
+    for day in (now, datetime.date(*(int(part) for part in stored["applied_at"][:10].split("-")))):
+        image = compile.compile_policy(resolved, day, canary=places.denied)
+        differing = reconcile.differences(image.tables, live.tables)
+        wrong = wrong or differing
+        if not differing:
+            wrong = {}
+            break
+    lines = ["table {0}: {1} entries differ".format(*each) for each in sorted(wrong.items())]
     needed = set(stored.get("hooks") or reconcile.IDENTITY_HOOKS)
     lines.extend("hook {0} is not attached".format(hook) for hook in sorted(needed - set(hooks)))
     return lines

@@ -1,0 +1,199 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The admin command and the boot units, from the arguments down to a kernel in memory."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+
+import pytest
+from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, boot, cli, enforcer, reconcile, status
+from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
+from fake_kernel import FakeKernel
+from fake_system import FakeSystem
+
+NOW = datetime.date(2026, 6, 1)
+POLICY = {
+    "policy": 1, "mode": "enforce", "boot": "require", "assertions": [],
+    "subjects": {"dba": {"groups": ["dba"]}}, "destinations": {"corp": {"cidrs": ["10.0.0.0/8", "127.0.0.0/8"]}},
+    "resources": {"customers": {"paths": ["/srv/exports/**"]}},
+    "rules": [{"name": "inside only", "deny": ["connect", "send"], "destinations": {"not": ["corp"]}},
+              {"name": "customers", "deny": ["read"], "except": ["dba"], "resources": ["customers"]},
+              {"name": "old", "deny": ["write"], "resources": ["customers"], "expires": "2026-07-01"}]}
+
+
+class Host:
+    def __init__(self, folder):
+        self.folder = folder
+        self.kernel, self.system, self.store = FakeKernel(), FakeSystem(), Store(str(folder / "store"))
+        self.now, self.root = NOW, True
+        self.options = {"lock_path": str(folder / "lock")}
+        for name in ("denied", "allowed"):
+            self.system.files.add(str(folder / "canary" / name))
+        (folder / "guard.bpf.o").write_bytes(b"object")
+        self.boot_options = dict(self.options, canary_folder=str(folder / "canary"))
+
+    def apply(self, document=POLICY, seconds=0):
+        enforcer.ensure(self.kernel, b"object")
+        return apply.apply(self.kernel, self.system, self.store, document, now=self.now, confirm_seconds=seconds,
+                           **self.boot_options)
+
+    def reboot(self):
+        self.kernel = FakeKernel()
+
+    def boot(self):
+        return boot.boot(self.kernel, self.system, self.store, self.now,
+                         object_path=str(self.folder / "guard.bpf.o"), **self.boot_options)
+
+    def refresh(self):
+        return boot.refresh(self.kernel, self.system, self.store, self.now, **self.boot_options)
+
+    def run(self, *arguments):
+        if arguments[0] == "boot":
+            self.options = dict(self.boot_options, object_path=str(self.folder / "guard.bpf.o"))
+        return cli.main(list(arguments), self)
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path)
+
+
+def drift(host):
+    live = reconcile.read(host.kernel)
+    return status.drift(live, host.store.load(live.generation), status.status(host.kernel, host.store)["hooks"],
+                        host.system, host.now, str(host.folder / "canary"))
+
+
+def test_boot_brings_the_policy_back_with_new_devices(host):
+    assert host.apply()["changed"]
+    hooks = host.kernel.attached()
+    host.reboot()
+    host.system.mounts = host.system.mounts.replace("8:2 /", "259:3 /")
+    host.system.accounts.clear()
+    host.system.teams.clear()  # no directory service yet
+    assert host.boot() == "generation 1 is in force"
+    assert host.kernel.attached() == hooks
+    live = reconcile.read(host.kernel)
+    assert live.generation == 1 and not live.pending
+    assert (259 << 20 | 3).to_bytes(4, "little") in live.tables["superblocks"]
+    assert host.boot() == "generation 1 is in force already"
+    host.system = FakeSystem()
+    host.system.mounts = host.system.mounts.replace("8:2 /", "259:3 /")
+    for name in ("denied", "allowed"):
+        host.system.files.add(str(host.folder / "canary" / name))
+    assert host.apply()["changed"] is False  # a reboot is no change
+    assert host.refresh() == "generation 1 is up to date"
+
+
+def test_an_unconfirmed_policy_does_not_come_back(host):
+    host.apply()
+    host.apply(dict(POLICY, mode="audit"), seconds=60)
+    assert "on trial" in host.refresh()
+    host.reboot()
+    assert host.boot() == "generation 1 is in force"
+
+
+def test_nothing_to_boot(host):
+    assert host.boot() == "no confirmed policy: nothing is denied"
+    assert host.kernel.attached() == []
+
+
+@pytest.mark.parametrize("wanted, code", [("require", 1), ("best-effort", 0)])
+def test_a_failed_boot_holds_back_what_the_policy_says(host, capsys, wanted, code):
+    host.apply(dict(POLICY, boot=wanted))
+    host.reboot()
+    host.kernel.refuse("load", errno.EPERM)
+    assert host.run("boot") == code
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and ("NOT GUARDED" in said[0]) == (code == 0)
+
+
+def test_refresh_follows_mounts_groups_and_dates(host):
+    host.apply()
+    calls = len(host.kernel.calls)
+    assert host.refresh() == "generation 1 is up to date" and len(host.kernel.calls) == calls
+    host.system.mounts += "40 21 7:1 / /new rw - ext4 /dev/loop1 rw\n"
+    assert host.refresh().startswith("generation 2 is in force")
+    host.system.teams["dba"] = 501
+    assert host.refresh().startswith("generation 3 is in force")
+    host.now = datetime.date(2026, 7, 1)
+    assert host.refresh().startswith("generation 4 is in force")
+    assert host.refresh() == "generation 4 is up to date" and drift(host) == []
+
+
+def test_refresh_keeps_the_old_policy_when_a_name_is_gone(host, capsys):
+    host.apply()
+    del host.system.teams["dba"]
+    host.options = host.boot_options
+    assert host.run("refresh") == 1
+    assert "unknown group 'dba'" in capsys.readouterr().err
+    assert reconcile.read(host.kernel).generation == 1
+
+
+def test_status(host, capsys):
+    host.apply()
+    host.apply(dict(POLICY, mode="audit"), seconds=60)
+    host.run("status", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["generation"], found["pending"], found["mode"], found["fallback_generation"]) == (2, True, "audit", 1)
+    assert {"inside only", "customers", "old"} <= {rule["name"] for rule in found["rules"]}
+    assert found["confirmed_generation"] == 1 and "file_open" in found["hooks"]
+    host.kernel.now += 61 * reconcile.SECOND
+    host.run("status")
+    assert "not confirmed in time" in capsys.readouterr().out
+
+
+def test_status_tells_drift(host):
+    host.apply()
+    assert drift(host) == []
+    version = enforcer.installed(host.kernel)
+    reconcile.detach(host.kernel, version, ["file_open"])
+    assert drift(host) == ["hook file_open is not attached"]
+    host.system.accounts["alice"] = 7
+    host.store.delete(1)
+    assert drift(host)[0] == "the document of generation 1 is missing"
+
+
+def test_confirm_and_rollback(host, capsys):
+    host.apply()
+    assert host.run("confirm") == 1 and "no generation is on trial" in capsys.readouterr().err
+    host.apply(dict(POLICY, mode="audit"), seconds=60)
+    assert host.run("confirm") == 0 and "generation 2 is confirmed" in capsys.readouterr().out
+    assert host.run("rollback", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["generation"] == 1
+
+
+def test_explain(host, capsys):
+    host.apply()
+    host.run("explain", "--user", "alice", "--path", "/srv/exports/a.csv", "--action", "read")
+    assert capsys.readouterr().out.splitlines() == ["deny  read /srv/exports/a.csv", "      denied by: rule 'customers'"]
+    host.run("explain", "--user", "alice", "--group", "dba", "--path", "/srv/exports/a.csv", "--action", "read")
+    assert capsys.readouterr().out.startswith("allow")
+    host.run("explain", "--user", "alice", "--address", "192.0.2.9", "--json")
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    assert [(each["action"], each["outcome"], each["rule"]) for each in answers] == [
+        ("connect", "deny", "inside only"), ("send", "deny", "inside only")]
+    assert host.run("explain", "--user", "alcie", "--path", "/srv") == 1
+    assert capsys.readouterr().err == "exfil-guard: unknown user 'alcie'\n"
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["events"], ["confirm"], ["rollback"], ["refresh"]])
+def test_a_host_without_enforcer(host, capsys, arguments):
+    expected = 0 if arguments == ["refresh"] else 1
+    assert host.run(*arguments) == expected
+    out = capsys.readouterr()
+    assert "Traceback" not in out.err and len(out.err.splitlines()) <= 1
+
+
+def test_usage_and_root(host, capsys):
+    for wrong in ([], ["nonsense"], ["explain", "--user", "alice"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(wrong, host)
+        assert ended.value.code == 2
+    host.root = False
+    assert cli.main(["status"], host) == 1
+    assert "sudo exfil-guard status" in capsys.readouterr().err
