@@ -11,32 +11,32 @@ from __future__ import annotations
 import struct
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import kernel as kernel_module
+from . import kernel as kernel_module, layout
 from .errors import EnforcerError
 from .kernel import ARRAY, ARRAY_OF_MAPS, HASH, INNER_MAP, LPM_TRIE, NO_PREALLOC, Kernel, MapSpec
 
-LAYOUT = 1
-SLOTS = 3
+LAYOUT = layout.LAYOUT
+SLOTS = layout.SLOTS
 NO_SLOT = 0xFFFFFFFF
 SECOND = 1_000_000_000
 IDENTITY_HOOKS = ("bprm_committed_creds", "task_alloc")  # who a task is; attached with any policy, and first
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
 TABLES: Dict[str, MapSpec] = {
-    "policy": MapSpec(ARRAY, 4, 864, 1, INNER_MAP),
-    "subjects": MapSpec(ARRAY, 4, 144, 1, INNER_MAP),
-    "destinations": MapSpec(ARRAY, 4, 144, 1, INNER_MAP),
-    "ids": MapSpec(HASH, 8, 8, 1),
-    "ipv4": MapSpec(LPM_TRIE, 8, 8, 1, NO_PREALLOC),
-    "ipv6": MapSpec(LPM_TRIE, 20, 8, 1, NO_PREALLOC),
-    "ports": MapSpec(LPM_TRIE, 8, 8, 1, NO_PREALLOC),
+    "policy": MapSpec(ARRAY, 4, layout.POLICY.size, 1, INNER_MAP),
+    "subjects": MapSpec(ARRAY, 4, layout.SUBJECT.size, 1, INNER_MAP),
+    "destinations": MapSpec(ARRAY, 4, layout.DESTINATION.size, 1, INNER_MAP),
+    "ids": MapSpec(HASH, layout.ID_KEY.size, 8, 1),
+    "ipv4": MapSpec(LPM_TRIE, layout.IPV4_KEY.size, 8, 1, NO_PREALLOC),
+    "ipv6": MapSpec(LPM_TRIE, layout.IPV6_KEY.size, 8, 1, NO_PREALLOC),
+    "ports": MapSpec(LPM_TRIE, layout.PORT_KEY.size, 8, 1, NO_PREALLOC),
     "superblocks": MapSpec(HASH, 4, 4, 1),
-    "states": MapSpec(ARRAY, 4, 240, 1, INNER_MAP),
-    "edges": MapSpec(HASH, 40, 4, 1),
-    "bytes": MapSpec(ARRAY, 4, 520, 1, INNER_MAP),
-    "rules": MapSpec(ARRAY, 4, 104, 1, INNER_MAP),
+    "states": MapSpec(ARRAY, 4, layout.STATE.size, 1, INNER_MAP),
+    "edges": MapSpec(HASH, layout.EDGE_KEY.size, 4, 1),
+    "bytes": MapSpec(ARRAY, 4, layout.BYTES.size, 1, INNER_MAP),
+    "rules": MapSpec(ARRAY, 4, layout.RULE.size, 1, INNER_MAP),
 }
-RECORD = MapSpec(ARRAY, 4, 32, 1)
+RECORD = MapSpec(ARRAY, 4, layout.RECORD.size, 1)
 OUTER = MapSpec(ARRAY_OF_MAPS, 4, 4, SLOTS)
 CONTROL = MapSpec(ARRAY_OF_MAPS, 4, 4, 1)
 
