@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("status", "what is in force, what it denied, and whether it drifted from the stored document")
     events = command("events", "what was denied or reported; without options the waiting events are left in place")
-    events.add_argument("--take", action="store_true", help="remove what is shown, so that there is room for new events")
+    events.add_argument("--take", action="store_true", help="remove what is shown, to make room for new events")
     events.add_argument("--follow", action="store_true", help="go on until interrupted (implies --take)")
     events.add_argument("--limit", type=int, metavar="N", help="show at most N events, oldest first")
     explain = command("explain", "what the stored policy says about an attempt, and which rules say it")
@@ -106,7 +106,8 @@ def _explain(host: _Host, arguments: argparse.Namespace) -> int:
             number = 0
     stored = host.store.load(number) if number else host.store.last_confirmed()
     if stored is None:
-        raise EnforcerError("there is no stored policy{0}".format(" of generation {0}".format(number) if number else ""),
+        which = " of generation {0}".format(number) if number else ""
+        raise EnforcerError("there is no stored policy" + which,
                             "Apply one with role exfil.guard.policy")
     who = explain.task(host.system, user=arguments.user, groups=arguments.group, login_user=arguments.login_user,
                        service=arguments.service, executable=arguments.executable)

@@ -102,12 +102,13 @@ def _drain(fd: int, size: int, take: bool, limit: Optional[int]) -> List[bytes]:
 
 def read(kernel: Any, system: Any, *, take: bool = False, limit: Optional[int] = None) -> List[Dict[str, Any]]:
     """The events that wait, oldest first; ``take`` removes them from the buffer."""
+    path = reconcile.map_path(kernel, "events")
     try:
         if take:
-            with lock.hold("reading events", LOCK), reconcile.opened(kernel, reconcile.map_path(kernel, "events")) as fd:
+            with lock.hold("reading events", LOCK), reconcile.opened(kernel, path) as fd:
                 raw = _drain(fd, kernel.map_info(fd).spec.max_entries, True, limit)
         else:
-            with reconcile.opened(kernel, reconcile.map_path(kernel, "events"), readonly=True) as fd:
+            with reconcile.opened(kernel, path, readonly=True) as fd:
                 raw = _drain(fd, kernel.map_info(fd).spec.max_entries, False, limit)
     except FileNotFoundError as error:
         raise EnforcerError("enforcer not installed", "Run role exfil.guard.enforcer") from error
@@ -209,8 +210,8 @@ def to_line(event: Dict[str, Any]) -> str:
     by = "rule {0!r}".format(event["rule"]) if event["rule"] else "reason {0}".format(event["reason"])
     if event["rule"] and event["reason"] != "rule":
         by += " ({0})".format(event["reason"])
-    return "{time} {verdict:<6} {action} {what} by {who} ({executable}, pid {pid}{unit}): {by}, generation {generation}" \
-        .format(what=what, who=who, by=by, unit=", " + event["unit"] if event["unit"] else "",
+    return ("{time} {verdict:<6} {action} {what} by {who} ({executable}, pid {pid}{unit}): "
+            "{by}, generation {generation}").format(what=what, who=who, by=by, unit=", " + event["unit"] if event["unit"] else "",
                 **{key: event[key] for key in ("time", "verdict", "action", "pid", "generation")},
                 executable=event["executable"] or event["command"])
 

@@ -232,7 +232,8 @@ class _Resolver:
             unit = self.units.get(name, {})
             if unit.get("LoadState", "not-found") == "not-found":
                 if not optional:
-                    self.problems.append(Problem(where, "unknown unit {0!r}".format(name), "a systemd unit of this host",
+                    self.problems.append(Problem(where, "unknown unit {0!r}".format(name),
+                                                 "a systemd unit of this host",
                                                  "Install it, or say `optional: true` in the set"))
                 continue
             own = unit.get("Id") or name  # of an alias, the unit's real name
@@ -414,6 +415,7 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
     shown = visible(mounts)
     subjects = {name: each if each.executables is None else each._replace(
         executables=translate(resolved.paths["subjects/" + name], shown)) for name, each in resolved.subjects.items()}
-    resources = {name: ResourceSet(translate(resolved.paths["resources/" + name], shown)) for name in resolved.resources}
+    resources = {name: ResourceSet(translate(resolved.paths["resources/" + name], shown))
+                 for name in resolved.resources}
     return resolved._replace(subjects=subjects, resources=resources,
                              superblocks=frozenset(mount.device for mount in mounts))

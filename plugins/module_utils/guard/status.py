@@ -134,7 +134,7 @@ def to_text(result: Dict[str, Any]) -> str:
     lines.append("kernel        {0}, LSMs {1}".format(result["kernel"], ",".join(result["lsms"]) or "unknown"))
     if result["rename_cache"] is not None and result["in_force"]:
         lines.append("path cache    {0}".format("on" if result["rename_cache"] else
-                                                "off (unused so far, or hidden by kptr_restrict=2): slower, same answers"))
+                                                "off (unused so far, or kptr_restrict=2): slower, same answers"))
     if result["totals"]:
         totals = result["totals"]
         lines.append("totals        {denied} denied, {audited} audited, {events_written} events, {events_lost} lost"

@@ -66,5 +66,6 @@ class FakeSystem:
 
     def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
         self.unit_calls.append(list(names))
-        return {name: self.known_units.get(name, {"Id": name, "LoadState": "not-found", "ControlGroup": "", "Slice": ""})
+        unknown = {"LoadState": "not-found", "ControlGroup": "", "Slice": ""}
+        return {name: self.known_units.get(name, dict(unknown, Id=name))
                 for name in self.unit_calls[-1]}

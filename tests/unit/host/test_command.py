@@ -170,7 +170,8 @@ def test_confirm_and_rollback(host, capsys):
 def test_explain(host, capsys):
     host.apply()
     host.run("explain", "--user", "alice", "--path", "/srv/exports/a.csv", "--action", "read")
-    assert capsys.readouterr().out.splitlines() == ["deny  read /srv/exports/a.csv", "      denied by: rule 'customers'"]
+    assert capsys.readouterr().out.splitlines() == [
+        "deny  read /srv/exports/a.csv", "      denied by: rule 'customers'"]
     host.run("explain", "--user", "alice", "--group", "dba", "--path", "/srv/exports/a.csv", "--action", "read")
     assert capsys.readouterr().out.startswith("allow")
     host.run("explain", "--user", "alice", "--address", "192.0.2.9", "--json")

@@ -37,7 +37,8 @@ def test_paths_go_through_every_mount_that_their_names_lead_to():
     assert located(system, "/srv/**") == {(SDB, "**"), (SDA, "srv/**")}
     assert located(system, "/srv") == {(SDB, ""), (SDA, "srv")}
     assert (SDA, "var/real/a") in located(system, "/mnt/a", optional=True)
-    assert located(system, "/**") == {(SDA, "**"), (SDB, "**"), (SDC, "**"), (SDA, "var/real/**"), (22, "**"), (30, "**")}
+    assert located(system, "/**") == {
+        (SDA, "**"), (SDB, "**"), (SDC, "**"), (SDA, "var/real/**"), (22, "**"), (30, "**")}
     assert (SDB, "x") in located(system, "/*/x")
     assert located(system, "/with space/**") == {(SDC, "**"), (SDA, "with space/**")}
 
@@ -115,7 +116,8 @@ def test_json_there_and_back_and_renumbered():
     found = resolve.resolve(document(
         mode="audit", subjects={"s": {"users": ["alice"], "executables": ["/usr/bin/cat"]}},
         resources={"r": {"paths": ["/var/exports/**"]}}, destinations={"d": {"ports": [1]}},
-        rules=[{"name": "a", "deny": ["read"], "subjects": ["s"], "resources": {"not": ["r"]}, "expires": "2030-01-01"}]),
+        rules=[{"name": "a", "deny": ["read"], "subjects": ["s"], "resources": {"not": ["r"]},
+                "expires": "2030-01-01"}]),
         system)
     assert found.rules[0].audit and found.rules[0].resources.negated
     stored = json.loads(json.dumps(resolve.to_json(found)))
