@@ -108,7 +108,7 @@ def read(kernel: Any, system: Any, *, take: bool = False, limit: Optional[int] =
             with lock.hold("reading events", LOCK), reconcile.opened(kernel, path) as fd:
                 raw = _drain(fd, kernel.map_info(fd).spec.max_entries, True, limit)
         else:
-            with reconcile.opened(kernel, path, readonly=True) as fd:
+            with reconcile.opened(kernel, path) as fd:  # the kernel maps no read-only descriptor
                 raw = _drain(fd, kernel.map_info(fd).spec.max_entries, False, limit)
     except FileNotFoundError as error:
         raise EnforcerError("enforcer not installed", "Run role exfil.guard.enforcer") from error
@@ -211,7 +211,8 @@ def to_line(event: Dict[str, Any]) -> str:
     if event["rule"] and event["reason"] != "rule":
         by += " ({0})".format(event["reason"])
     return ("{time} {verdict:<6} {action} {what} by {who} ({executable}, pid {pid}{unit}): "
-            "{by}, generation {generation}").format(what=what, who=who, by=by, unit=", " + event["unit"] if event["unit"] else "",
+            "{by}, generation {generation}").format(
+                what=what, who=who, by=by, unit=", " + event["unit"] if event["unit"] else "",
                 **{key: event[key] for key in ("time", "verdict", "action", "pid", "generation")},
                 executable=event["executable"] or event["command"])
 
