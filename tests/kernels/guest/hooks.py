@@ -380,7 +380,16 @@ def rename_out_of_the_pattern():
 @passes
 def rename_within_the_tree():
     fresh("/srv/secret/c")
+    gone("/srv/secret/d")
     return alice(lambda: os.rename("/srv/secret/c", "/srv/secret/d"))
+
+
+@denied(READS)
+def rename_over_a_covered_file():
+    """The rename writes over what is there."""
+    fresh("/srv/secret/c")
+    fresh("/srv/open/over")
+    return alice(lambda: os.rename("/srv/open/over", "/srv/secret/c"))
 
 
 @passes
@@ -1022,6 +1031,9 @@ def cache_only_with_the_rename_sequence():
 @story
 def removed_without_trace():
     enforcer.remove()
+    ends = time.clock_gettime(time.CLOCK_BOOTTIME) + 5
+    while secret(user=ALICE) and time.clock_gettime(time.CLOCK_BOOTTIME) < ends:
+        time.sleep(0.1)  # the kernel lets go of a link some time after its last reference
     expect(secret(user=ALICE), 0, "alice")
     expect(os.path.exists("/sys/fs/bpf/exfil_guard"), False, "pins")
 
