@@ -59,9 +59,9 @@ demo: needs build
 	$(STEP) "ansible-playbook -i inventories/lab site.yml"
 	@$(PLAYBOOK) site.yml
 	$(STEP) "who tries what"
-	@mkdir -p lab/.build && ANSIBLE_STDOUT_CALLBACK=dense $(PLAYBOOK) lab/demo.yml >lab/.build/demo.log 2>&1 || \
+	@rm -rf lab/.build/demo @mkdir -p lab/.build && ANSIBLE_STDOUT_CALLBACK=dense $(PLAYBOOK)@mkdir -p lab/.build && ANSIBLE_STDOUT_CALLBACK=dense $(PLAYBOOK) mkdir -p lab/.build/demo && $(PLAYBOOK) lab/demo.yml >lab/.build/demo.log 2>&1 || \
 	    { cat lab/.build/demo.log; exit 1; }
-	@python3 lab/demo-table lab/.build/demo
+	@.venv/bin/python lab/demo-table lab/.build/demo
 	@echo "The machines stay up: try for yourself ('cd lab && vagrant ssh web1' or 'ssh -F lab/.build/ssh-config web1'); 'make lab-down' ends it."
 
 # ---- tests, quickest first ------------------------------------------------------------------------------------------
