@@ -37,7 +37,9 @@ static void chill(int turn)
 	uid_t real, effective, saved;
 
 	getresuid(&real, &effective, &saved);
-	if (setresuid(-1, saved, effective) || rename(turn % 2 ? "/tmp/loop-b" : "/tmp/loop-a", turn % 2 ? "/tmp/loop-a" : "/tmp/loop-b"))
+	/* in this order: the rename's own hook would see to the new user */
+	if (rename(turn % 2 ? "/tmp/loop-b" : "/tmp/loop-a", turn % 2 ? "/tmp/loop-a" : "/tmp/loop-b") ||
+	    setresuid(-1, saved, effective))
 		exit(3);
 }
 
