@@ -36,7 +36,7 @@ struct {							\
 	__array(values, struct NAME##_table);			\
 } NAME SEC(".maps")
 
-TABLE(policy, BPF_MAP_TYPE_ARRAY, __u32, struct guard_policy, BPF_F_INNER_MAP);
+TABLE(policy, BPF_MAP_TYPE_ARRAY, __u32, struct guard_policy, 0);
 TABLE(subjects, BPF_MAP_TYPE_ARRAY, __u32, struct guard_subject, BPF_F_INNER_MAP);
 TABLE(destinations, BPF_MAP_TYPE_ARRAY, __u32, struct guard_destination, BPF_F_INNER_MAP);
 TABLE(ids, BPF_MAP_TYPE_HASH, struct guard_id_key, guard_u64, 0);
@@ -108,6 +108,8 @@ struct task {
 	__u64 generation;	/* of the policy; 0: nothing is cached */
 	__u64 cgroup;
 	__u32 ids[8];
+	__u32 uses;		/* of the policy */
+	__u32 pad;
 	struct group_list groups;
 	struct bound bound;
 };
@@ -125,12 +127,14 @@ struct placed {
 	__u64 parent_inode;
 	__u32 parent_generation;
 	__u32 rename_sequence;
-	__u32 state;
 	__u32 length;
+	__u32 pad;
 	char name[GUARD_COMPONENT + 4];
 };
 struct inode_value {
-	struct bpf_spin_lock lock;
+	__u32 version;		/* odd while somebody writes; a reader that sees it move has read nothing */
+	__u32 state;
+	__u32 actions;		/* that any rule which covers the state is about */
 	__u32 pad;
 	struct placed placed;
 };
@@ -157,7 +161,6 @@ struct view {
 	__u64 generation;
 	__u32 slot;
 	__u32 pad;
-	const struct guard_policy *policy;
 };
 
 /* SLOT: a variable, since its address is taken: stack is short */
@@ -185,13 +188,15 @@ static __always_inline bool see(struct view *v)
 		v->generation = record->generation;
 		v->slot = record->slot;
 	}
-	if (v->slot >= GUARD_SLOTS)
-		return 0;
-	inner = INNER_OF(policy, v->slot);
-	if (!inner)
-		return 0;
-	v->policy = bpf_map_lookup_elem(inner, &zero);
-	return v->policy != 0;
+	return v->slot < GUARD_SLOTS;
+}
+
+static __always_inline const struct guard_policy *policy_of(const struct view *v)
+{
+	void *inner = INNER_OF(policy, v->slot);
+	__u32 zero = 0;
+
+	return inner ? bpf_map_lookup_elem(inner, &zero) : 0;
 }
 
 static __always_inline struct guard_totals *total(void)
@@ -616,18 +621,22 @@ int guard_bind(__u32 slot, int service, int exe, struct bound *out)
 	__builtin_memset(&freed, 0, sizeof(freed));
 	out->rules = p->always;
 	for (i = 0; i < GUARD_SETS; i++) {
+		guard_u64 sets = binding | freeing;
 		const struct guard_subject *set;
-		__u32 index = i;
+		__u32 index = guard_lowest(sets);
 
-		if (!(((binding | freeing) >> i) & 1))
-			continue;
+		if (!sets)
+			break;
 		set = bpf_map_lookup_elem(table, &index);
 		if (!set)
 			break;
-		if ((binding >> i) & 1)
+		sets &= -sets;
+		if (binding & sets)
 			guard_add(&out->rules, &set->binds);
-		if ((freeing >> i) & 1)
+		if (freeing & sets)
 			guard_add(&freed, &set->frees);
+		binding &= ~sets;
+		freeing &= ~sets;
 	}
 	guard_remove(&out->rules, &freed);
 	out->actions = 0;
@@ -637,10 +646,9 @@ int guard_bind(__u32 slot, int service, int exe, struct bound *out)
 	return 0;
 }
 
-static __always_inline int bind(const struct view *v, struct bound *out)
+static __always_inline int bind(const struct view *v, __u32 uses, __u32 service_root, struct bound *out)
 {
-	__u32 uses = v->policy->uses;
-	int service = uses & GUARD_USES_SERVICES ? guard_service(v->slot, v->policy->service_root) : -1;
+	int service = uses & GUARD_USES_SERVICES ? guard_service(v->slot, service_root) : -1;
 	int exe = uses & GUARD_USES_EXECUTABLES ? guard_executable(v->slot) : -1;
 
 	return guard_bind(v->slot, service, exe, out);
@@ -691,14 +699,14 @@ static __always_inline bool current_tag(struct task *t, struct task_struct *task
 		return 0;
 	if (bpf_core_field_exists(task->loginuid) && t->login != task->loginuid.val)
 		return 0;
-	if ((v->policy->uses & GUARD_USES_SERVICES) && t->cgroup != cgroup_of(task))
+	if ((t->uses & GUARD_USES_SERVICES) && t->cgroup != cgroup_of(task))
 		return 0;
-	return !(v->policy->uses & GUARD_USES_GROUPS) || same_groups(cred, &t->groups);
+	return !(t->uses & GUARD_USES_GROUPS) || same_groups(cred, &t->groups);
 }
 
-static __always_inline bool tag(struct task *t, struct task_struct *task, const struct cred *cred, const struct view *v)
+static __always_inline bool tag(struct task *t, struct task_struct *task, const struct cred *cred)
 {
-	if ((v->policy->uses & GUARD_USES_GROUPS) && read_groups(cred, &t->groups))
+	if ((t->uses & GUARD_USES_GROUPS) && read_groups(cred, &t->groups))
 		return 0;
 	t->ids[0] = cred->uid.val;
 	t->ids[1] = cred->gid.val;
@@ -714,36 +722,47 @@ static __always_inline bool tag(struct task *t, struct task_struct *task, const 
 	return 1;
 }
 
-/* The rules that bind the current task: from its storage, worked out again when anything they follow from changed.
- * Two creds, or a user namespace, are never cached. Without storage: 0, and they are in *local. */
-static __noinline struct bound *stored(const struct view *v, struct bound *local)
+/* The same, worked out now. Two creds, or a user namespace, are never cached. 0: the rules are in *local. */
+static __noinline struct bound *work_out(const struct view *v, struct task *t, struct bound *local)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred;
-	struct task *t = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	const struct guard_policy *p;
 	struct guard_totals *sum;
+	__u32 uses, root;
 
 	if (!v || !local)
 		return 0;
+	p = policy_of(v);
+	uses = p ? p->uses : 0;
+	root = p ? p->service_root : 0;
 	if (!t) {
 		__builtin_memset(local, 0, sizeof(*local));
 		sum = total();
 		if (sum)
 			__sync_fetch_and_add(&sum->uncached, 1);
-		bind(v, local);
+		bind(v, uses, root, local);
 		return 0;
 	}
-	if (cred == task->real_cred && !cred->user_ns->level) {
-		if (current_tag(t, task, cred, v))
-			return &t->bound;
-		t->generation = 0;
-		if (!bind(v, &t->bound) && tag(t, task, cred, v))
-			t->generation = v->generation;
-		return &t->bound;
-	}
 	t->generation = 0;
-	bind(v, &t->bound);
+	t->uses = uses;
+	if (!bind(v, uses, root, &t->bound) && cred == task->real_cred && !cred->user_ns->level && tag(t, task, cred))
+		t->generation = v->generation;
 	return &t->bound;
+}
+
+/* The rules that bind the current task: from its storage, worked out again when anything they follow from changed. */
+static __always_inline const struct bound *bound(const struct view *v, struct bound *local)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task *t = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	const struct cred *cred = task->cred;
+	const struct bound *b;
+
+	if (t && cred == task->real_cred && !cred->user_ns->level && current_tag(t, task, cred, v))
+		return &t->bound;
+	b = work_out(v, t, local);
+	return b ? b : local;
 }
 
 /* ---- telling ------------------------------------------------------------------------------------------------ */
@@ -930,9 +949,12 @@ int guard_verdict(const struct bound *b, const struct guard_vector *covers, cons
 }
 
 static __always_inline bool allowed(const struct view *v, const struct bound *b, const struct guard_vector *covers,
-				    const struct guard_vector *of_action, struct outcome *o)
+				    struct outcome *o)
 {
-	return guard_verdict(b, covers, of_action, &v->policy->audit, o) == GUARD_ALLOW;
+	const struct guard_policy *p = policy_of(v);
+
+	/* without its table nobody is bound: guard_bind has said so before */
+	return !p || guard_verdict(b, covers, &p->of_action[o->action & (GUARD_ACTIONS - 1)], &p->audit, o) == GUARD_ALLOW;
 }
 
 static __always_inline void describe(const struct view *v, const struct outcome *o, struct matter *m)
@@ -962,11 +984,16 @@ static __noinline bool tell_file(const struct view *v, const struct outcome *o, 
 
 /* ---- files -------------------------------------------------------------------------------------------------- */
 
-static __always_inline bool same_name(const struct placed *a, const struct placed *b)
+static __always_inline bool same_place(const struct placed *a, const struct placed *b)
 {
-	const __u64 *x = (const __u64 *)a->name, *y = (const __u64 *)b->name;
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+	__u64 differ = 0;
+	__u32 i;
 
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
+	GUARD_UNROLL
+	for (i = 0; i < sizeof(*a) / sizeof(__u64); i++)
+		differ |= x[i] ^ y[i];
+	return !differ;
 }
 
 /* What the path of this dentry depends on, by value. False: it can't be told, or names nothing that lasts. */
@@ -988,50 +1015,69 @@ static __always_inline bool tag_file(const struct view *v, const struct dentry *
 	if (!p->parent_generation)
 		return 0;
 	p->length = length;
-	__builtin_memset(p->name, 0, sizeof(p->name));
 	barrier_var(length);
 	if (length >= GUARD_COMPONENT)
 		return 0;
 	return !bpf_probe_read_kernel(p->name, length, d->d_name.name);
 }
 
-/* The state of a file by its dentry, through the cache in its inode. */
-static __noinline int place_file(const struct view *v, struct file *file, struct place *at)
+/* The actions that rules which cover a state are about. */
+static __noinline __u32 actions_of(const struct view *v, __u32 state)
+{
+	const struct guard_policy *p;
+	const struct guard_state *s;
+	__u32 actions = 0, i;
+
+	if (!v)
+		return ~0U;
+	p = policy_of(v);
+	s = state_of(v->slot, state);
+	if (!p || !s)
+		return ~0U;
+	for (i = GUARD_READ; i <= GUARD_EXECUTE; i++)
+		if (guard_concerns(&s->covers, &p->of_action[i]))
+			actions |= 1U << i;
+	return actions;
+}
+
+/* The state of a file by its dentry, through the cache in its inode. Gives the actions that are left to decide. */
+static __noinline __u32 place_file(const struct view *v, struct file *file, struct place *at, __u32 actions)
 {
 	struct dentry *d = file->f_path.dentry;
 	struct inode_value *cache = 0;
 	struct placed now = {};
-	bool hit = 0;
+	__u32 version;
+	bool hit;
 
 	if (!v || !at)
-		return -1;
+		return actions;
 	if (tag_file(v, d, &now)) {
 		cache = bpf_inode_storage_get(&inodes, file->f_inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		if (cache) {
-			bpf_spin_lock(&cache->lock);
-			if (cache->placed.generation == now.generation &&
-			    cache->placed.parent_inode == now.parent_inode &&
-			    cache->placed.parent_generation == now.parent_generation &&
-			    cache->placed.rename_sequence == now.rename_sequence &&
-			    cache->placed.length == now.length && same_name(&cache->placed, &now)) {
-				at->state = cache->placed.state;
-				hit = 1;
-			}
-			bpf_spin_unlock(&cache->lock);
+			/* the additions of nothing are barriers */
+			version = __sync_fetch_and_add(&cache->version, 0);
+			hit = !(version & 1) && same_place(&cache->placed, &now);
 			if (hit) {
-				at->reason = GUARD_BY_RULE;
-				return 0;
+				at->state = cache->state;
+				actions &= cache->actions;
+				if (__sync_fetch_and_add(&cache->version, 0) == version) {
+					at->reason = GUARD_BY_RULE;
+					return actions;
+				}
 			}
 		}
 	}
 	guard_place(v->slot, number(d), at);
 	if (!cache || at->reason != GUARD_BY_RULE || at->sequence != now.rename_sequence)
-		return 0;
-	now.state = at->state;
-	bpf_spin_lock(&cache->lock);
+		return ~0U;
+	version = cache->version;
+	if ((version & 1) || __sync_val_compare_and_swap(&cache->version, version, version + 1) != version)
+		return ~0U;
 	cache->placed = now;
-	bpf_spin_unlock(&cache->lock);
-	return 0;
+	cache->state = at->state;
+	cache->actions = actions_of(v, at->state);
+	__sync_fetch_and_add(&cache->version, 1);
+	return ~0U;
 }
 
 /* One place of a file: every action that is wanted, against the rules that cover it. */
@@ -1054,7 +1100,7 @@ static __noinline bool refuse_place(const struct view *v, const struct bound *b,
 		if (!(actions & (1U << i)))
 			continue;
 		o.action = i;
-		if (!allowed(v, b, s ? &s->covers : 0, &v->policy->of_action[i], &o) && tell_file(v, &o, d))
+		if (!allowed(v, b, s ? &s->covers : 0, &o) && tell_file(v, &o, d))
 			return 1;
 	}
 	return 0;
@@ -1091,30 +1137,30 @@ static __noinline bool refuse_aliases(const struct view *v, const struct bound *
 
 static __always_inline bool refuse_file(struct file *file, __u32 actions)
 {
-	struct inode *inode = file->f_inode;
-	struct dentry *d = file->f_path.dentry;
-	unsigned long magic = inode->i_sb->s_magic;
 	const struct bound *b;
+	struct inode *inode;
+	struct dentry *d;
+	unsigned long magic;
 	struct bound local;
 	struct place at = {};
 	struct view v;
 
 	if (!see(&v))
 		return 0;
-	b = stored(&v, &local);
-	if (!b)
-		b = &local;
+	b = bound(&v, &local);
 	actions &= b->actions;
 	if (!actions)
 		return 0;
+	inode = file->f_inode;
+	d = file->f_path.dentry;
+	magic = inode->i_sb->s_magic;
 	/* pipes, sockets and the like have no name to be covered by */
 	if (magic == PIPEFS_MAGIC || magic == ANON_INODE_MAGIC || (inode->i_mode & S_IFMT) == S_IFSOCK)
 		return 0;
 	if (d->d_inode != inode)
 		return refuse_aliases(&v, b, inode, actions);
-	if (place_file(&v, file, &at))
-		return 0;
-	return refuse_place(&v, b, &at, actions, d);
+	actions &= place_file(&v, file, &at, actions);
+	return actions && refuse_place(&v, b, &at, actions, d);
 }
 
 SEC("lsm/file_open")
@@ -1161,7 +1207,6 @@ static __noinline bool refuse_move(const struct view *v, const struct bound *b, 
 				   const struct dentry *from, const struct dentry *to)
 {
 	const struct guard_state *s = 0, *t = 0;
-	const struct guard_vector *of;
 	struct guard_vector weakened;
 	const struct inode *inode;
 	struct outcome o = {};
@@ -1170,7 +1215,6 @@ static __noinline bool refuse_move(const struct view *v, const struct bound *b, 
 		return 1;
 	inode = BPF_CORE_READ(from, d_inode);
 	o.action = move->action;
-	of = &v->policy->of_action[o.action & (GUARD_ACTIONS - 1)];
 	o.reason = move->source.reason ? move->source.reason : move->target.reason;
 	if (o.reason == GUARD_BY_RULE) {
 		s = state_of(v->slot, move->source.state);
@@ -1179,18 +1223,18 @@ static __noinline bool refuse_move(const struct view *v, const struct bound *b, 
 			o.reason = GUARD_BROKEN_MAP;
 	}
 	if (!s || !t)
-		return !allowed(v, b, 0, of, &o) && tell_file(v, &o, from);
+		return !allowed(v, b, 0, &o) && tell_file(v, &o, from);
 	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR)
 		guard_weakened(&weakened, &s->reaches, &t->pervades);
 	else
 		guard_weakened(&weakened, &s->covers, &t->covers);
-	if (!allowed(v, b, &weakened, of, &o) && tell_file(v, &o, from))
+	if (!allowed(v, b, &weakened, &o) && tell_file(v, &o, from))
 		return 1;
 	inode = BPF_CORE_READ(to, d_inode);
 	if (move->action != GUARD_RENAME || !inode)
 		return 0;
 	o.action = GUARD_WRITE;
-	return !allowed(v, b, &t->covers, &v->policy->of_action[GUARD_WRITE], &o) && tell_file(v, &o, to);
+	return !allowed(v, b, &t->covers, &o) && tell_file(v, &o, to);
 }
 
 static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, __u32 action)
@@ -1203,9 +1247,7 @@ static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, 
 
 	if (!see(&v))
 		return 0;
-	b = stored(&v, &local);
-	if (!b)
-		b = &local;
+	b = bound(&v, &local);
 	if (!(b->actions & file_actions))
 		return 0;
 	guard_place(v.slot, number(from), &move.source);
@@ -1302,7 +1344,7 @@ int guard_reach(__u32 slot, const struct endpoint *e, struct guard_vector *cover
 	struct guard_ipv4_key key4 = { .prefixlen = 32 };
 	struct guard_ipv6_key key6 = { .prefixlen = 128 };
 	struct guard_port_key port = { .prefixlen = 16 };
-	guard_u64 address = 0, by_port = 0, protocol, sets, *found;
+	guard_u64 address, by_port = 0, protocol = 0, sets, *found;
 	const struct guard_policy *p;
 	struct guard_vector spared;
 	__u32 zero = 0, i;
@@ -1329,20 +1371,23 @@ int guard_reach(__u32 slot, const struct endpoint *e, struct guard_vector *cover
 		__builtin_memcpy(key6.address, e->address, 16);
 		found = bpf_map_lookup_elem(table, &key6);
 	}
-	if (found)
-		address = *found;
-	table = INNER_OF(ports, slot);
-	if (!table)
-		return -1;
-	port.port[0] = e->port >> 8;
-	port.port[1] = e->port;
-	found = bpf_map_lookup_elem(table, &port);
-	if (found)
-		by_port = *found;
-	table = INNER_OF(ids, slot);
-	if (!table)
-		return -1;
-	protocol = sets_of(table, GUARD_ID_PROTOCOL, e->protocol);
+	address = found ? *found : 0;
+	/* a table is asked only when a set that is left has such a key */
+	if ((p->any_address | address) & ~p->any_port) {
+		table = INNER_OF(ports, slot);
+		if (!table)
+			return -1;
+		port.port[0] = e->port >> 8;
+		port.port[1] = e->port;
+		found = bpf_map_lookup_elem(table, &port);
+		by_port = found ? *found : 0;
+	}
+	if ((p->any_address | address) & (p->any_port | by_port) & ~p->any_protocol) {
+		table = INNER_OF(ids, slot);
+		if (!table)
+			return -1;
+		protocol = sets_of(table, GUARD_ID_PROTOCOL, e->protocol);
+	}
 	sets = guard_destination_sets(p, address, by_port, protocol);
 
 	table = INNER_OF(destinations, slot);
@@ -1352,10 +1397,11 @@ int guard_reach(__u32 slot, const struct endpoint *e, struct guard_vector *cover
 	__builtin_memset(&spared, 0, sizeof(spared));
 	for (i = 0; i < GUARD_SETS; i++) {
 		const struct guard_destination *set;
-		__u32 index = i;
+		__u32 index = guard_lowest(sets);
 
-		if (!((sets >> i) & 1))
-			continue;
+		if (!sets)
+			break;
+		sets &= sets - 1;
 		set = bpf_map_lookup_elem(table, &index);
 		if (!set)
 			return -1;
@@ -1392,33 +1438,7 @@ static __noinline bool allowed_endpoint(const struct view *v, const struct bound
 		return 0;
 	known = !guard_reach(v->slot, e, &covers);
 	o->reason = known ? GUARD_BY_RULE : GUARD_BROKEN_MAP;
-	return allowed(v, b, known ? &covers : 0, &v->policy->of_action[o->action & (GUARD_ACTIONS - 1)], o);
-}
-
-static __always_inline bool refuse_endpoint(const struct endpoint *e, __u32 actions)
-{
-	struct outcome o = {};
-	const struct bound *b;
-	struct bound local;
-	struct view v;
-	__u32 i;
-
-	if (!see(&v))
-		return 0;
-	b = stored(&v, &local);
-	if (!b)
-		b = &local;
-	actions &= b->actions;
-	if (!actions)
-		return 0;
-	for (i = GUARD_CONNECT; i <= GUARD_SEND; i++) {
-		if (!(actions & (1U << i)))
-			continue;
-		o.action = i;
-		if (!allowed_endpoint(&v, b, e, &o) && tell_endpoint(&v, &o, e))
-			return 1;
-	}
-	return 0;
+	return allowed(v, b, known ? &covers : 0, o);
 }
 
 static __always_inline __u32 protocol_of(struct sock *sk)
@@ -1428,49 +1448,67 @@ static __always_inline __u32 protocol_of(struct sock *sk)
 	return protocol == IPPROTO_MPTCP ? IPPROTO_TCP : protocol;
 }
 
+/* Where to: the address that came with the call, else, for what is sent, a connected datagram socket's peer. */
+static __always_inline bool find_endpoint(struct socket *sock, const void *address, bool sending, struct endpoint *e)
+{
+	struct sock *sk = sock->sk;
+
+	if (!sk)
+		return 0;
+	e->protocol = protocol_of(sk);
+	if (address)
+		return read_address(address, sk->__sk_common.skc_family, sending, e);
+	return sending && sock->type == SOCK_DGRAM && read_peer(sk, e);
+}
+
+static __always_inline bool refuse_endpoint(struct socket *sock, const void *address, bool sending, __u32 actions)
+{
+	struct endpoint e = {};
+	struct outcome o = {};
+	const struct bound *b;
+	struct bound local;
+	struct view v;
+	__u32 i;
+
+	if (!see(&v))
+		return 0;
+	b = bound(&v, &local);
+	actions &= b->actions;
+	if (!actions || !find_endpoint(sock, address, sending, &e))
+		return 0;
+	for (i = GUARD_CONNECT; i <= GUARD_SEND; i++) {
+		if (!(actions & (1U << i)))
+			continue;
+		o.action = i;
+		if (!allowed_endpoint(&v, b, &e, &o) && tell_endpoint(&v, &o, &e))
+			return 1;
+	}
+	return 0;
+}
+
 SEC("lsm/socket_connect")
 int BPF_PROG(socket_connect, struct socket *sock, struct sockaddr *address, int length, int ret)
 {
-	struct endpoint e = {};
-	struct sock *sk;
-
 	if (ret)
 		return ret;
-	sk = sock->sk;
-	if (!sk || !read_address(address, sk->__sk_common.skc_family, 0, &e))
-		return 0;
-	e.protocol = protocol_of(sk);
-	if (refuse_endpoint(&e, 1U << GUARD_CONNECT))
+	if (refuse_endpoint(sock, address, 0, 1U << GUARD_CONNECT))
 		return -EPERM;
 	return 0;
 }
 
-/* An address with the data: unconnected, or TCP Fast Open, which connects here and nowhere else. Without one, a
- * connected datagram socket sends to its peer. */
+/* An address with the data: unconnected, or TCP Fast Open, which connects here and nowhere else. */
 SEC("lsm/socket_sendmsg")
 int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, int ret)
 {
 	__u32 actions = 1U << GUARD_SEND;
-	struct endpoint e = {};
-	struct sock *sk;
-	void *name;
+	const void *name;
 
 	if (ret)
 		return ret;
-	sk = sock->sk;
-	if (!sk)
-		return 0;
 	name = msg->msg_name;
-	if (name) {
-		if (!read_address(name, sk->__sk_common.skc_family, 1, &e))
-			return 0;
-		if (msg->msg_flags & MSG_FASTOPEN)
-			actions |= 1U << GUARD_CONNECT;
-	} else if (sock->type != SOCK_DGRAM || !read_peer(sk, &e)) {
-		return 0;
-	}
-	e.protocol = protocol_of(sk);
-	if (refuse_endpoint(&e, actions))
+	if (name && (msg->msg_flags & MSG_FASTOPEN))
+		actions |= 1U << GUARD_CONNECT;
+	if (refuse_endpoint(sock, name, 1, actions))
 		return -EPERM;
 	return 0;
 }

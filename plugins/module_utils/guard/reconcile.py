@@ -23,7 +23,7 @@ IDENTITY_HOOKS = ("bprm_committed_creds", "task_alloc")  # who a task is; attach
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
 TABLES: Dict[str, MapSpec] = {
-    "policy": MapSpec(ARRAY, 4, layout.POLICY.size, 1, INNER_MAP),
+    "policy": MapSpec(ARRAY, 4, layout.POLICY.size, 1),
     "subjects": MapSpec(ARRAY, 4, layout.SUBJECT.size, 1, INNER_MAP),
     "destinations": MapSpec(ARRAY, 4, layout.DESTINATION.size, 1, INNER_MAP),
     "ids": MapSpec(HASH, layout.ID_KEY.size, 8, 1),
