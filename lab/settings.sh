@@ -13,15 +13,12 @@ NETWORK=exfil-guard
 PREFIX=exfil-guard-                # of libvirt's domains
 MACHINES=(web1 db1 outside)
 export LIBVIRT_DEFAULT_URI=qemu:///system VAGRANT_CWD=$LAB VAGRANT_DEFAULT_PROVIDER=libvirt
+export VAGRANT_HOME=${VAGRANT_HOME:-/root/.vagrant.d}  # also under sudo: what root makes is root's
 export VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_BOX_UPDATE_CHECK_DISABLE=1 VAGRANT_NO_PLUGINS_CHECK=1
 
 LAB_STARTED=$SECONDS
 say() { printf '[%4ds] lab: %s\n' "$((SECONDS - LAB_STARTED))" "$*" >&2; }
 fail() { printf 'lab: %s\n' "$*" >&2; exit 1; }
-
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -E "$@"; fi
-}
 
 # quietly LOG COMMAND...: the output goes to the log, and is shown when the command fails.
 quietly() {
