@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 
-from machine import ALICE, BOB, CAROL, Enforcer, write
+from machine import ALICE, BOB, Enforcer, write
 
 FILE, ADDRESS = "/srv/open/a/b/c/file", "10.9.1.1"
 SETS = 60
@@ -45,8 +45,7 @@ def measure(label, user, operation, temperature):
         os.dup2(writer, 1)
         os.setgroups([])
         os.setresgid(user, user, user)
-        os.setresuid(user, user, CAROL)
-        os.execv("/guest/loop", ["loop", operation, temperature, FILE if operation == "open" else ADDRESS])
+        os.execv("/guest/loop", ["loop", str(user), operation, temperature, FILE if operation == "open" else ADDRESS])
     os.close(writer)
     with os.fdopen(reader) as stream:
         text = stream.read().strip()

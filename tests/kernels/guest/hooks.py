@@ -670,6 +670,44 @@ def login_users():
 
 
 @story
+def one_process_that_changes():
+    """Who a task is follows what it is now, whatever was remembered of it."""
+
+    def number():
+        try:
+            look("/srv/secret/a")
+        except OSError as error:
+            return error.errno
+        return 0
+
+    def operation():
+        for groups, user, wanted in (
+            ([], 0, 0),
+            ([], ALICE, EPERM),
+            ([], BOB, 0),
+            ([7, DBA], BOB, EPERM),
+            ([7, 8], BOB, 0),
+        ):
+            os.seteuid(0)
+            os.setgroups(groups)
+            os.seteuid(user)
+            expect(number(), wanted, f"effective {user}, groups {groups}")
+            expect(number(), wanted, f"effective {user}, groups {groups}, again")
+        os.seteuid(0)
+        write("/proc/self/loginuid", str(CAROL))
+        expect(number(), EPERM, "logged in as carol")
+
+    enforcer.apply(
+        {
+            "subjects": {"a": {"users": ["alice"]}, "d": {"groups": ["dba"]}, "c": {"login_users": ["carol"]}},
+            "resources": {"secret": RESOURCES["secret"]},
+            "rules": [rule("any of these", ["read"], resources=["secret"], subjects=["a", "c", "d"])],
+        }
+    )
+    expect(in_child(operation), 0, "the child")
+
+
+@story
 def exceptions_want_every_number():
     enforcer.apply(
         {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * loop open|connect warm|cold WHERE: nanoseconds, which are guest instructions under -icount shift=0, of open+close or
+ * loop USER open|connect warm|cold WHERE: nanoseconds, which are guest instructions under -icount shift=0, of open+close or
  * of a UDP connect; the median of series, the first of which is left out. Cold: before each one an unrelated rename has
- * moved the kernel's rename sequence and the task has another effective user.
+ * moved the kernel's rename sequence and the task has another effective user. Started as root: exec would set the saved id.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -49,8 +49,9 @@ int main(int argc, char **argv)
 	long results[SERIES], cost = 1 << 30;
 	int connecting, cold, fd;
 
-	if (argc != 4)
+	if (argc != 5 || setresuid(atoi(argv[1]), atoi(argv[1]), 1003))
 		return 2;
+	argv++;
 	connecting = !strcmp(argv[1], "connect");
 	cold = !strcmp(argv[2], "cold");
 	inet_pton(AF_INET, argv[3], &to.sin_addr);
