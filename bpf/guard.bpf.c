@@ -107,6 +107,7 @@ struct task {
 	__u32 login;
 	__u64 generation;	/* of the policy; 0: nothing is cached */
 	__u64 cgroup;
+	__u64 user_ns;
 	__u32 ids[8];
 	__u32 uses;		/* of the policy */
 	__u32 pad;
@@ -689,32 +690,39 @@ static __noinline bool same_groups(const struct cred *cred, const struct group_l
 	return !differ;
 }
 
-/* Is what was cached for this task still about the same task and policy? */
+/* Is what was cached for this task still about the same task and policy? Compared is what the policy looks at. The
+ * first user namespace is never freed, so its pointer, stored when its level was seen to be 0, says as much. */
 static __always_inline bool current_tag(struct task *t, struct task_struct *task, const struct cred *cred,
 					const struct view *v)
 {
-	if (t->generation != v->generation || t->ids[0] != cred->uid.val || t->ids[1] != cred->gid.val ||
-	    t->ids[2] != cred->suid.val || t->ids[3] != cred->sgid.val || t->ids[4] != cred->euid.val ||
-	    t->ids[5] != cred->egid.val || t->ids[6] != cred->fsuid.val || t->ids[7] != cred->fsgid.val)
+	if (t->generation != v->generation || cred != task->real_cred || t->user_ns != (__u64)cred->user_ns)
 		return 0;
-	if (bpf_core_field_exists(task->loginuid) && t->login != task->loginuid.val)
+	if (t->ids[0] != cred->uid.val || t->ids[1] != cred->euid.val || t->ids[2] != cred->suid.val ||
+	    t->ids[3] != cred->fsuid.val)
+		return 0;
+	if (!t->uses)
+		return 1;
+	if ((t->uses & GUARD_USES_GROUPS) &&
+	    (t->ids[4] != cred->gid.val || t->ids[5] != cred->egid.val || t->ids[6] != cred->sgid.val ||
+	     t->ids[7] != cred->fsgid.val || !same_groups(cred, &t->groups)))
 		return 0;
 	if ((t->uses & GUARD_USES_SERVICES) && t->cgroup != cgroup_of(task))
 		return 0;
-	return !(t->uses & GUARD_USES_GROUPS) || same_groups(cred, &t->groups);
+	return !(t->uses & GUARD_USES_LOGIN) || !bpf_core_field_exists(task->loginuid) || t->login == task->loginuid.val;
 }
 
 static __always_inline bool tag(struct task *t, struct task_struct *task, const struct cred *cred)
 {
 	if ((t->uses & GUARD_USES_GROUPS) && read_groups(cred, &t->groups))
 		return 0;
+	t->user_ns = number(cred->user_ns);
 	t->ids[0] = cred->uid.val;
-	t->ids[1] = cred->gid.val;
+	t->ids[1] = cred->euid.val;
 	t->ids[2] = cred->suid.val;
-	t->ids[3] = cred->sgid.val;
-	t->ids[4] = cred->euid.val;
+	t->ids[3] = cred->fsuid.val;
+	t->ids[4] = cred->gid.val;
 	t->ids[5] = cred->egid.val;
-	t->ids[6] = cred->fsuid.val;
+	t->ids[6] = cred->sgid.val;
 	t->ids[7] = cred->fsgid.val;
 	if (bpf_core_field_exists(task->loginuid))
 		t->login = task->loginuid.val;
@@ -759,7 +767,7 @@ static __always_inline const struct bound *bound(const struct view *v, struct bo
 	const struct cred *cred = task->cred;
 	const struct bound *b;
 
-	if (t && cred == task->real_cred && !cred->user_ns->level && current_tag(t, task, cred, v))
+	if (t && current_tag(t, task, cred, v))
 		return &t->bound;
 	b = work_out(v, t, local);
 	return b ? b : local;
@@ -1040,6 +1048,14 @@ static __noinline __u32 actions_of(const struct view *v, __u32 state)
 	return actions;
 }
 
+/* pipes, sockets and the like have no name to be covered by */
+static __always_inline bool nameless(struct inode *inode)
+{
+	unsigned long magic = inode->i_sb->s_magic;
+
+	return magic == PIPEFS_MAGIC || magic == ANON_INODE_MAGIC || (inode->i_mode & S_IFMT) == S_IFSOCK;
+}
+
 /* The state of a file by its dentry, through the cache in its inode. Gives the actions that are left to decide. */
 static __noinline __u32 place_file(const struct view *v, struct file *file, struct place *at, __u32 actions)
 {
@@ -1067,6 +1083,8 @@ static __noinline __u32 place_file(const struct view *v, struct file *file, stru
 			}
 		}
 	}
+	if (nameless(file->f_inode))
+		return 0;
 	guard_place(v->slot, number(d), at);
 	if (!cache || at->reason != GUARD_BY_RULE || at->sequence != now.rename_sequence)
 		return ~0U;
@@ -1140,7 +1158,6 @@ static __always_inline bool refuse_file(struct file *file, __u32 actions)
 	const struct bound *b;
 	struct inode *inode;
 	struct dentry *d;
-	unsigned long magic;
 	struct bound local;
 	struct place at = {};
 	struct view v;
@@ -1153,12 +1170,8 @@ static __always_inline bool refuse_file(struct file *file, __u32 actions)
 		return 0;
 	inode = file->f_inode;
 	d = file->f_path.dentry;
-	magic = inode->i_sb->s_magic;
-	/* pipes, sockets and the like have no name to be covered by */
-	if (magic == PIPEFS_MAGIC || magic == ANON_INODE_MAGIC || (inode->i_mode & S_IFMT) == S_IFSOCK)
-		return 0;
 	if (d->d_inode != inode)
-		return refuse_aliases(&v, b, inode, actions);
+		return !nameless(inode) && refuse_aliases(&v, b, inode, actions);
 	actions &= place_file(&v, file, &at, actions);
 	return actions && refuse_place(&v, b, &at, actions, d);
 }

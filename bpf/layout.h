@@ -89,6 +89,7 @@ struct guard_policy {
 #define GUARD_USES_GROUPS 1
 #define GUARD_USES_SERVICES 2
 #define GUARD_USES_EXECUTABLES 4
+#define GUARD_USES_LOGIN 8
 
 /* map "subjects", index: subject set */
 struct guard_subject {

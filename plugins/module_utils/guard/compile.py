@@ -269,6 +269,7 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
         (layout.USES_GROUPS if any(s.groups is not None for s in found) else 0)
         | (layout.USES_SERVICES if any(s.services is not None for s in found) else 0)
         | (layout.USES_EXECUTABLES if any(s.executables is not None for s in found) else 0)
+        | (layout.USES_LOGIN if any(s.login_users is not None for s in found) else 0)
     )
     vectors = _vector(_bits(rules, lambda rule: rule.subjects is None))
     for bits in of_action:

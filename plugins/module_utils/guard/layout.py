@@ -25,7 +25,7 @@ LINK, RENAME = 6, 7
 ACTION_SLOTS = 8
 REASONS = ("rule", "no-chain", "too-deep", "unknown-filesystem", "unstable", "broken-map")
 ID_USER, ID_LOGIN, ID_GROUP, ID_PROTOCOL = range(4)
-USES_GROUPS, USES_SERVICES, USES_EXECUTABLES = 1, 2, 4
+USES_GROUPS, USES_SERVICES, USES_EXECUTABLES, USES_LOGIN = 1, 2, 4, 8
 
 VECTOR = struct.Struct("<%dQ" % WORDS)
 RECORD = struct.Struct("<QQQII")  # generation, deadline, fallback generation, slot, fallback slot
