@@ -1,0 +1,166 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: enforcer
+short_description: Install the enforcer, or remove it without trace
+version_added: 0.1.0
+description:
+  - Installs what a host needs to enforce policies, loads the BPF programs and pins them with their maps in the BPF
+    filesystem. No process stays behind.
+  - An upgrade reuses the maps and takes the hooks over before it drops the old programs, so that the policy in force
+    stays in force throughout.
+  - What is reported as changed is worked out from the files and the kernel objects that are there now.
+options:
+  state:
+    description:
+      - V(present) installs, upgrades or mends.
+      - V(absent) removes the policy, the programs, the maps, the stored documents and every file.
+    type: str
+    choices: [present, absent]
+    default: present
+  package_digest:
+    description: Set by the action plugin. Identifies the package of this release.
+    type: str
+  package:
+    description: Set by the action plugin, when the host does not have the package yet. A zip in Base64.
+    type: str
+extends_documentation_fragment:
+  - exfil.guard.attributes
+  - exfil.guard.attributes.state
+seealso:
+  - module: exfil.guard.policy
+  - module: exfil.guard.status_info
+author:
+  - the exfil.guard authors (@exfil-guard)
+"""
+
+EXAMPLES = r"""
+- name: Install the enforcer
+  exfil.guard.enforcer:
+
+- name: Take exfil.guard off the host, policy and all
+  exfil.guard.enforcer:
+    state: absent
+"""
+
+RETURN = r"""
+version:
+  description: The first 12 digits of the SHA-256 of the BPF object.
+  returned: O(state=present)
+  type: str
+  sample: 3f0c2b9a71de
+lacking:
+  description: What this host lacks to be guarded. In check mode it is reported, otherwise the module fails.
+  returned: O(state=present)
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: V(libbpf) and V(lsm) are what role exfil.guard.enforcer can mend, V(other) is not.
+      type: str
+    found:
+      description: What was found.
+      type: str
+    remedy:
+      description: The way out.
+      type: str
+lsm:
+  description: The value of C(lsm=) on the kernel command line that adds BPF to the active security modules.
+  returned: when BPF is not among them
+  type: str
+  sample: lockdown,landlock,yama,apparmor,bpf
+package_required:
+  description: The host does not have the package of this release. Answered by the action plugin.
+  returned: never to a task
+  type: bool
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.exfil.guard.plugins.module_utils._installed import (
+    PACKAGE_OPTIONS, Guard, locate, run)
+
+
+def lacking(guard, kernel):
+    found = kernel.environment()
+    result = []
+    for text, remedy in guard.enforcer.shortcomings(found):
+        name = "other"
+        if text.startswith("libbpf"):
+            name = "libbpf"
+        elif text.startswith("bpf is not among") and found.lsms:
+            name = "lsm"
+        result.append({"name": name, "found": text, "remedy": remedy})
+    if not has_bpf_lsm():
+        result.append({"name": "other", "found": "the kernel {0} is built without the BPF LSM or without BTF".format(
+            found.release), "remedy": "Boot a kernel with CONFIG_BPF_LSM=y and CONFIG_DEBUG_INFO_BTF=y"})
+    return result, ",".join([name for name in found.lsms if name not in ("capability", "bpf")] + ["bpf"])
+
+
+def has_bpf_lsm(path="/sys/kernel/btf/vmlinux"):
+    try:
+        with open(path, "rb") as file:
+            return b"\0bpf_lsm_file_open\0" in file.read()
+    except OSError:
+        return False
+
+
+def present(guard, kernel, where, check):
+    shortfalls, lsm = lacking(guard, kernel)
+    if shortfalls and not check:
+        raise guard.errors.PolicyErrors(
+            guard.errors.Problem("host", each["found"], "", each["remedy"]) for each in shortfalls)
+    package = guard.install.read_package(where)
+
+    def work():
+        # the kernel is asked first: an object that it refuses must not replace one that it runs
+        loaded = guard.enforcer.ensure(kernel, package[guard.install.LIBRARY + "/guard.bpf.o"], check=check)
+        return guard.install.result_of(guard.install.ensure(package, check=check), loaded)
+
+    if check:
+        result = work()
+    else:
+        with guard.lock.hold("installing the enforcer"):
+            result = work()
+    result["lacking"] = shortfalls
+    if any(each["name"] == "lsm" for each in shortfalls):
+        result["lsm"] = lsm
+    return result
+
+
+def absent(guard, kernel, check):
+    store = guard.store.Store()
+    if check:
+        return guard.install.result_of(guard.install.remove(check=True), guard.enforcer.remove(kernel, check=True))
+    if not guard.install.traces() and not kernel.exists(kernel.path("exfil_guard")):
+        return {"changed": False, "diff": {"prepared": ""}}
+    guard.install.quiet()
+    with guard.lock.hold("removing the enforcer"):
+        removed = guard.enforcer.remove(kernel, store)
+        return guard.install.result_of(guard.install.remove(), removed)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=dict(PACKAGE_OPTIONS, state={"type": "str", "choices": ["present", "absent"],
+                                                   "default": "present"}),
+        supports_check_mode=True)
+    where = locate(module)
+    guard = Guard(where)
+
+    def work():
+        kernel = guard.kernel.Kernel()
+        if module.params["state"] == "absent":
+            return absent(guard, kernel, module.check_mode)
+        return present(guard, kernel, where, module.check_mode)
+
+    run(module, guard, work)
+
+
+if __name__ == "__main__":
+    main()

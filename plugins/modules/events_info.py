@@ -1,0 +1,119 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: events_info
+short_description: Read what was denied on a host
+version_added: 0.1.0
+description:
+  - Reads the events that wait in the kernel's buffer, oldest first. They stay there, for whoever collects them.
+  - When the buffer is full, new events are lost; the counters in M(exfil.guard.status_info) count these, too.
+options:
+  limit:
+    description: At most so many events.
+    type: int
+    default: 1000
+extends_documentation_fragment:
+  - exfil.guard.attributes
+  - exfil.guard.attributes.info
+seealso:
+  - module: exfil.guard.status_info
+author:
+  - the exfil.guard authors (@exfil-guard)
+"""
+
+EXAMPLES = r"""
+- name: Read what was denied
+  exfil.guard.events_info:
+    limit: 100
+  register: guard
+
+- name: Show who was denied what
+  ansible.builtin.debug:
+    msg: "{{ item.user }}: {{ item.action }} {{ item.path | default(item.address) }}, by rule {{ item.rule }}"
+  loop: "{{ guard.events }}"
+  loop_control:
+    label: "{{ item.sequence }}"
+"""
+
+RETURN = r"""
+events:
+  description: The events, oldest first.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    sequence:
+      description: The event's number on this host. A gap is a lost event.
+      type: int
+    time:
+      description: When, in UTC.
+      type: str
+    verdict:
+      description: V(denied), or V(audited) for what was only reported.
+      type: str
+    action:
+      description: What was tried.
+      type: str
+    rule:
+      description: The rule that denied it.
+      type: str
+    reason:
+      description: V(rule), or why it could not be decided and was therefore denied.
+      type: str
+    user:
+      description: The user's name, V(null) when the host knows none for O(ignore:uid).
+      type: str
+    uid:
+      description: The user's number.
+      type: int
+    pid:
+      description: The process.
+      type: int
+    executable:
+      description: Its program.
+      type: str
+    unit:
+      description: The systemd unit it belongs to.
+      type: str
+    path:
+      description: The file, for actions on files.
+      type: str
+    address:
+      description: The peer's address, for actions on the network.
+      type: str
+    port:
+      description: The peer's port, for actions on the network.
+      type: int
+    protocol:
+      description: The protocol, for actions on the network.
+      type: str
+    generation:
+      description: The policy that decided.
+      type: int
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
+
+
+def main():
+    module = AnsibleModule(argument_spec={"limit": {"type": "int", "default": 1000}}, supports_check_mode=True)
+    if installed() is None:
+        module.fail_json(msg="the package is not installed. Run the role exfil.guard.enforcer")
+    guard = Guard(LIBRARY)
+
+    def work():
+        return {"changed": False, "events": guard.events.read(
+            guard.kernel.Kernel(), guard.system.System(), limit=module.params["limit"])}
+
+    run(module, guard, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: policy
+short_description: Put a policy in force, or take it back
+version_added: 0.1.0
+description:
+  - Renders the policy templates of all the host's groups on the controller, validates them, merges them into one
+    document, checks its assertions, and puts it in force on the host in one step.
+  - The new policy is on trial at first. When a new connection to the host works under it, it is confirmed. When it
+    does not, the kernel itself goes back to the policy before after O(confirm_seconds).
+  - What is reported as changed is worked out from what is in the kernel now. A deleted link, pin or counter is mended.
+  - In the steady state a host costs one small module call.
+options:
+  policies:
+    description:
+      - Folder on the controller with one template per group, C(all.yml.j2), C(web.yml.j2) and so on, and with
+        C(hosts/NAME.yml.j2) for one host alone. A group without a template is skipped.
+      - The default is the folder C(policies) beside the inventory.
+    type: str
+  state:
+    description:
+      - V(present) puts the policy in force.
+      - V(absent) takes every rule out of force and deletes the stored documents. The enforcer stays.
+      - V(confirmed) is set by the action plugin, to keep the policy that is on trial.
+    type: str
+    choices: [present, absent, confirmed]
+    default: present
+  confirm_seconds:
+    description:
+      - How long the policy is on trial. V(0) confirms it at once, without looking whether the host is still reachable.
+    type: int
+    default: 60
+  document:
+    description: Set by the action plugin. The merged policy of this host.
+    type: dict
+  generation:
+    description: Set by the action plugin. The generation to confirm.
+    type: int
+  package_digest:
+    description: Set by the action plugin. Identifies the package of this release.
+    type: str
+  package:
+    description: Set by the action plugin, in check mode on a host without the enforcer. A zip in Base64.
+    type: str
+extends_documentation_fragment:
+  - exfil.guard.attributes
+  - exfil.guard.attributes.state
+seealso:
+  - module: exfil.guard.enforcer
+  - module: exfil.guard.status_info
+  - module: exfil.guard.events_info
+author:
+  - the exfil.guard authors (@exfil-guard)
+"""
+
+EXAMPLES = r"""
+- name: Put the policy of the host's groups in force
+  exfil.guard.policy:
+
+- name: The same from another folder, with more time to come back
+  exfil.guard.policy:
+    policies: "{{ playbook_dir }}/policies"
+    confirm_seconds: 300
+
+- name: Take every rule out of force
+  exfil.guard.policy:
+    state: absent
+"""
+
+RETURN = r"""
+generation:
+  description: The number of the policy in force, V(0) for none.
+  returned: success
+  type: int
+  sample: 7
+digest_before:
+  description: SHA-256 of the document before, V(null) when there was none.
+  returned: O(state=present)
+  type: str
+digest_after:
+  description: SHA-256 of the document in force.
+  returned: O(state=present)
+  type: str
+rules:
+  description: How many rules are new, gone and different.
+  returned: O(state=present)
+  type: dict
+  sample: {added: 2, removed: 0, changed: 1}
+hooks:
+  description: The kernel's hooks that the policy needs.
+  returned: O(state=present)
+  type: list
+  elements: str
+  sample: [bprm_committed_creds, file_open, task_alloc]
+confirm_needed:
+  description: The policy is on trial until it is confirmed. Answered by the action plugin.
+  returned: O(state=present)
+  type: bool
+deadline_seconds:
+  description: How long it stays on trial.
+  returned: O(state=present)
+  type: int
+problems:
+  description: Every error of the policy on this host.
+  returned: failure
+  type: list
+  elements: dict
+  contains:
+    where:
+      description: The rule, set, path or part of the host.
+      type: str
+    found:
+      description: What is wrong.
+      type: str
+    expected:
+      description: What was expected.
+      type: str
+    remedy:
+      description: The way out.
+      type: str
+package_required:
+  description: The host does not have the package of this release. Role exfil.guard.policy installs it.
+  returned: when so
+  type: bool
+enforcer_needed:
+  description: The enforcer is not loaded, not whole, or of another release. Role exfil.guard.policy mends it.
+  returned: when so
+  type: bool
+"""
+
+import datetime
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.exfil.guard.plugins.module_utils._installed import (
+    LIBRARY, PACKAGE_OPTIONS, Guard, locate, run)
+
+REMEDY = "Run the role exfil.guard.enforcer"
+
+
+def stale(guard, kernel, library=LIBRARY):
+    """Why role enforcer has to run first; empty when it has not."""
+    try:
+        version = guard.enforcer.installed(kernel)
+        with open(library + "/guard.bpf.o", "rb") as file:
+            wanted = guard.enforcer.version_of(file.read())
+    except guard.errors.EnforcerError as error:
+        return error.message
+    except OSError:
+        return "the enforcer is not installed"
+    if version is None:
+        return "the enforcer is not installed"
+    if version != wanted:
+        return "the enforcer in the kernel is of another release"
+    return ""
+
+
+def present(guard, kernel, store, params, check, sent):
+    why = stale(guard, kernel)
+    if (why or sent) and not check:
+        return {"changed": False, "enforcer_needed": True, "package_required": sent, "failed": True,
+                "msg": "{0}. {1}".format(why or "the enforcer is of another release", REMEDY)}
+    try:
+        result = guard.apply.apply(
+            kernel, guard.system.System(), store, params["document"], check=check,
+            confirm_seconds=params["confirm_seconds"], now=datetime.datetime.now(datetime.timezone.utc).date())
+    except guard.errors.EnforcerError as error:
+        if not (why and check):
+            raise
+        result = {"changed": True, "diff": {"prepared": "! {0}\n".format(why)}, "warnings": [str(error)]}
+    if why or sent:
+        result["enforcer_needed"] = True
+    return result
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=dict(
+            PACKAGE_OPTIONS,
+            policies={"type": "str"},
+            state={"type": "str", "choices": ["present", "absent", "confirmed"], "default": "present"},
+            confirm_seconds={"type": "int", "default": 60},
+            document={"type": "dict"},
+            generation={"type": "int"}),
+        required_if=[("state", "present", ["document"]), ("state", "confirmed", ["generation"])],
+        supports_check_mode=True)
+    where = locate(module)
+    guard = Guard(where)
+    check = module.check_mode
+
+    def work():
+        kernel, store = guard.kernel.Kernel(), guard.store.Store()
+        if module.params["state"] == "absent":
+            return guard.apply.remove(kernel, store, check=check)
+        if module.params["state"] == "confirmed":
+            return guard.apply.confirm(kernel, store, module.params["generation"], check=check)
+        return present(guard, kernel, store, module.params, check, where != LIBRARY)
+
+    run(module, guard, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: status_info
+short_description: Tell what is in force on a host
+version_added: 0.1.0
+description:
+  - Reads from the kernel which policy is in force, what its rules have denied, and how it differs from the stored
+    document.
+  - The same as C(exfil-guard status --json) on the host.
+extends_documentation_fragment:
+  - exfil.guard.attributes
+  - exfil.guard.attributes.info
+seealso:
+  - module: exfil.guard.events_info
+author:
+  - the exfil.guard authors (@exfil-guard)
+"""
+
+EXAMPLES = r"""
+- name: Look at what is in force
+  exfil.guard.status_info:
+  register: guard
+
+- name: Stop when a host drifts
+  ansible.builtin.assert:
+    that:
+      - guard.status.in_force
+      - guard.status.drift | length == 0
+"""
+
+RETURN = r"""
+status:
+  description: What is in force.
+  returned: success
+  type: dict
+  contains:
+    installed:
+      description: Whether the enforcer is in the kernel. Without it most other keys are empty.
+      type: bool
+    running:
+      description: Whether BPF is among the kernel's active security modules.
+      type: bool
+    enforcer:
+      description: Which release of the BPF object.
+      type: str
+    generation:
+      description: The policy in force, V(0) for none.
+      type: int
+    in_force:
+      description: Whether there is one.
+      type: bool
+    mode:
+      description: V(enforce) or V(audit).
+      type: str
+    pending:
+      description: Whether it is on trial, waiting to be confirmed.
+      type: bool
+    hooks:
+      description: The kernel's hooks that are attached.
+      type: list
+      elements: str
+    rules:
+      description: Each rule with how often it denied and how often it reported only.
+      type: list
+      elements: dict
+    totals:
+      description: Counts of denials, reports, events written and events lost.
+      type: dict
+    drift:
+      description: How the kernel differs from the stored document.
+      type: list
+      elements: str
+    problems:
+      description: What keeps this host from being guarded.
+      type: list
+      elements: str
+"""
+
+import datetime
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
+
+
+def main():
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    if installed() is None:
+        module.exit_json(changed=False, status={
+            "installed": False, "running": None, "enforcer": None, "generation": 0, "in_force": False, "mode": None,
+            "pending": False, "hooks": [], "rules": [], "totals": {}, "drift": None,
+            "problems": ["the package is not installed. Run the role exfil.guard.enforcer"]})
+    guard = Guard(LIBRARY)
+
+    def work():
+        now = datetime.datetime.now(datetime.timezone.utc).date()
+        return {"changed": False, "status": guard.status.status(
+            guard.kernel.Kernel(), guard.store.Store(), guard.system.System(), now)}
+
+    run(module, guard, work)
+
+
+if __name__ == "__main__":
+    main()

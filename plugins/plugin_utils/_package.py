@@ -1,0 +1,64 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is installed on a host, as one zip whose names are the paths there. The same files give the same bytes.
+Private to this collection."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import io
+import os
+import zipfile
+from typing import Dict, Tuple
+
+COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LIBRARY = "/usr/lib/exfil-guard"
+UNITS = "/etc/systemd/system"
+HELD_BACK = ("sysinit.target", "networking.service", "ifup@.service", "systemd-networkd.service")
+PYTHON = "plugins/module_utils/guard"
+FILES = "roles/enforcer/files"
+
+
+def files(collection: str = COLLECTION) -> Dict[str, bytes]:
+    """Path on the host -> content, PACKAGE not among them."""
+    found = {}
+    for name in sorted(os.listdir(os.path.join(collection, PYTHON))):
+        if name.endswith(".py"):
+            found["{0}/exfil_guard/{1}".format(LIBRARY, name)] = _read(collection, PYTHON, name)
+    found[LIBRARY + "/guard.bpf.o"] = _read(collection, FILES, "guard.bpf.o")
+    for name in ("denied", "allowed"):
+        found["{0}/canary/{1}".format(LIBRARY, name)] = b"exfil-guard canary\n"
+    found["/usr/sbin/exfil-guard"] = _read(collection, FILES, "exfil-guard")
+    for name in ("exfil-guard-boot.service", "exfil-guard-refresh.service", "exfil-guard-refresh.timer"):
+        found["{0}/{1}".format(UNITS, name)] = _read(collection, FILES, name)
+    for unit in HELD_BACK:
+        found["{0}/{1}.d/exfil-guard.conf".format(UNITS, unit)] = _read(collection, FILES, "exfil-guard-require.conf")
+    return found
+
+
+def _read(*parts: str) -> bytes:
+    with open(os.path.join(*parts), "rb") as file:
+        return file.read()
+
+
+@functools.lru_cache(maxsize=None)
+def build(collection: str = COLLECTION) -> Tuple[str, bytes]:
+    """The package's digest and the zip."""
+    contents = files(collection)
+    listed = "".join("{0}  {1}\n".format(hashlib.sha256(contents[path]).hexdigest(), path)
+                     for path in sorted(contents)).encode("ascii")
+    contents[LIBRARY + "/PACKAGE"] = listed
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(contents):
+            archive.writestr(zipfile.ZipInfo(path.lstrip("/"), (1980, 1, 1, 0, 0, 0)), contents[path],
+                             zipfile.ZIP_DEFLATED)
+    return hashlib.sha256(listed).hexdigest(), buffer.getvalue()
+
+
+def encoded(collection: str = COLLECTION) -> str:
+    """The zip as a module's parameter."""
+    return base64.b64encode(build(collection)[1]).decode("ascii")
