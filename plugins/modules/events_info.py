@@ -54,7 +54,7 @@ events:
       description: When, in UTC.
       type: str
     verdict:
-      description: V(denied), or V(audited) for what was only reported.
+      description: V(denied), or V(audit) for what was only reported.
       type: str
     action:
       description: What was tried.
