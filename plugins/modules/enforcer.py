@@ -80,6 +80,8 @@ package_required:
   type: bool
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.exfil.guard.plugins.module_utils._installed import (
@@ -142,7 +144,9 @@ def absent(guard, kernel, check):
     guard.install.quiet()
     with guard.lock.hold("removing the enforcer"):
         removed = guard.enforcer.remove(kernel, store)
-        return guard.install.result_of(guard.install.remove(), removed)
+        result = guard.install.result_of(guard.install.remove(), removed)
+        os.unlink(guard.lock.PATH)
+        return result
 
 
 def main():

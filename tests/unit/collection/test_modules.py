@@ -1,0 +1,183 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Modules and the action plugin over a kernel in memory: what is asked of the host, and how often."""
+
+import importlib
+import json
+
+import pytest
+from ansible.module_utils import basic
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.exfil.guard.plugins.action import enforcer as action
+from ansible_collections.exfil.guard.plugins.module_utils import _installed
+from ansible_collections.exfil.guard.plugins.module_utils.guard import errors
+from ansible_collections.exfil.guard.plugins.modules import enforcer, events_info, policy, status_info
+from ansible_collections.exfil.guard.plugins.plugin_utils import _package
+from fake_kernel import GOOD, FakeKernel
+
+GUARD = "ansible_collections.exfil.guard.plugins.module_utils.guard."
+
+
+class Guard:
+    """The package as it is in the repository."""
+
+    def __getattr__(self, name):
+        return importlib.import_module(GUARD + name)
+
+
+@pytest.fixture
+def kernel():
+    return FakeKernel()
+
+
+@pytest.fixture
+def library(tmp_path):
+    (tmp_path / "guard.bpf.o").write_bytes(b"object")
+    return str(tmp_path)
+
+
+# ---- what the host lacks ------------------------------------------------------------------------------------------
+
+
+def test_a_good_host_lacks_nothing(kernel, monkeypatch):
+    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
+    assert enforcer.lacking(Guard(), kernel)[0] == []
+
+
+def test_what_the_role_can_mend_has_a_name(kernel, monkeypatch):
+    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
+    kernel.found = GOOD._replace(libbpf="", lsms=("lockdown", "capability", "apparmor"))
+    found, lsm = enforcer.lacking(Guard(), kernel)
+    assert sorted(each["name"] for each in found) == ["libbpf", "lsm"]
+    assert lsm == "lockdown,apparmor,bpf"
+
+
+def test_a_kernel_without_the_bpf_lsm_cannot_be_mended(kernel, monkeypatch):
+    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: False)
+    kernel.found = GOOD._replace(lsms=("capability", "apparmor"))
+    assert "other" in [each["name"] for each in enforcer.lacking(Guard(), kernel)[0]]
+
+
+def test_bpf_lsm_is_looked_up_in_btf(tmp_path):
+    path = tmp_path / "vmlinux"
+    assert not enforcer.has_bpf_lsm(str(path))
+    path.write_bytes(b"\0bpf_lsm_file_opener\0")
+    assert not enforcer.has_bpf_lsm(str(path))
+    path.write_bytes(b"\0bpf_lsm_file_open\0")
+    assert enforcer.has_bpf_lsm(str(path))
+
+
+def test_nothing_is_installed_on_a_host_that_lacks_something(kernel, monkeypatch):
+    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
+    kernel.found = GOOD._replace(libbpf="")
+    with pytest.raises(errors.PolicyErrors, match="libbpf.so.1 is not there. Install libbpf 1.0"):
+        enforcer.present(Guard(), kernel, "/nowhere", False)
+    assert kernel.calls == []
+
+
+# ---- policy: is the enforcer in order? ----------------------------------------------------------------------------
+
+
+def test_an_enforcer_in_order(kernel, library):
+    Guard().enforcer.ensure(kernel, b"object")
+    assert policy.stale(Guard(), kernel, library) == ""
+
+
+def test_no_enforcer(kernel, library):
+    assert policy.stale(Guard(), kernel, library) == "the enforcer is not installed"
+
+
+def test_an_enforcer_of_another_release(kernel, library):
+    Guard().enforcer.ensure(kernel, b"older")
+    assert policy.stale(Guard(), kernel, library) == "the enforcer in the kernel is of another release"
+
+
+def test_a_damaged_enforcer(kernel, library):
+    Guard().enforcer.ensure(kernel, b"object")
+    kernel.unlink(Guard().reconcile.map_path(kernel, "control"))
+    assert policy.stale(Guard(), kernel, library).startswith("the enforcer is incomplete: no pin for the maps control")
+
+
+def test_a_policy_without_an_enforcer_asks_for_the_role(kernel):
+    result = policy.present(Guard(), kernel, None, {}, False, False)
+    assert result["failed"] and result["enforcer_needed"] and not result["changed"]
+    assert result["msg"] == "the enforcer is not installed. Run the role exfil.guard.enforcer"
+    assert kernel.calls == []
+
+
+# ---- whole modules on a host without the package ------------------------------------------------------------------
+
+
+def ended(module, arguments, monkeypatch, capsys):
+    monkeypatch.setattr(_installed, "installed", lambda library="": None)
+    for each in (status_info, events_info):
+        monkeypatch.setattr(each, "installed", lambda: None)
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        module.main()
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("module, arguments", [
+    (enforcer, {}), (policy, {"document": {"policy": 1}}), (policy, {"state": "confirmed", "generation": 3})])
+def test_the_package_is_asked_for(module, arguments, monkeypatch, capsys):
+    result = ended(module, dict(arguments, package_digest="1" * 64), monkeypatch, capsys)
+    assert result["package_required"] and result["installed"] is None and not result["changed"]
+
+
+def test_a_document_is_required(monkeypatch, capsys):
+    assert "document" in ended(policy, {}, monkeypatch, capsys)["msg"]
+
+
+def test_status_of_a_pristine_host(monkeypatch, capsys):
+    result = ended(status_info, {}, monkeypatch, capsys)
+    assert result["status"]["installed"] is False and result["status"]["in_force"] is False
+
+
+def test_events_of_a_pristine_host(monkeypatch, capsys):
+    result = ended(events_info, {}, monkeypatch, capsys)
+    assert result["msg"] == "the package is not installed. Run the role exfil.guard.enforcer"
+
+
+def test_an_error_is_told_in_words(monkeypatch, capsys):
+    def work():
+        raise errors.EnforcerError("the disk is full", "Free some space")
+
+    with patch_module_args({}), pytest.raises(SystemExit):
+        _installed.run(basic.AnsibleModule({}), Guard(), work)
+    result = json.loads(capsys.readouterr().out)
+    assert result["failed"] and result["msg"] == "the disk is full. Free some space"
+
+
+# ---- action plugin ------------------------------------------------------------------------------------------------
+
+
+class Action(action.ActionModule):
+    def __init__(self, host_has_it):
+        self.sent, self.host_has_it = [], host_has_it
+
+    def validate_argument_spec(self, argument_spec):
+        return None, {"state": "present"}
+
+    def _execute_module(self, module_name, module_args, task_vars):
+        self.sent.append(dict(module_args))
+        if self.host_has_it or "package" in module_args:
+            return {"changed": not self.host_has_it}
+        return {"changed": False, "package_required": True, "installed": None}
+
+
+@pytest.fixture(autouse=True)
+def no_base_run(monkeypatch):
+    monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
+
+
+def test_a_host_with_the_package_costs_one_small_call():
+    plugin = Action(True)
+    assert plugin.run(task_vars={}) == {"changed": False}
+    assert plugin.sent == [{"state": "present", "package_digest": _package.build()[0]}]
+
+
+def test_a_host_without_it_is_sent_the_package():
+    plugin = Action(False)
+    assert plugin.run(task_vars={}) == {"changed": True}
+    assert ["package" in each for each in plugin.sent] == [False, True]
