@@ -135,12 +135,14 @@ enforcer_needed:
 """
 
 import datetime
+import os
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.exfil.guard.plugins.module_utils._installed import (
-    LIBRARY, PACKAGE_OPTIONS, Guard, locate, run)
+    LIBRARY, PACKAGE_OPTIONS, Guard, installed, locate, run)
 
+TRACES = ("/sys/fs/bpf/exfil_guard", "/var/lib/exfil-guard/generations")
 REMEDY = "Run the role exfil.guard.enforcer"
 
 
@@ -190,6 +192,8 @@ def main():
             generation={"type": "int"}),
         required_if=[("state", "present", ["document"]), ("state", "confirmed", ["generation"])],
         supports_check_mode=True)
+    if module.params["state"] == "absent" and installed() is None and not any(map(os.path.exists, TRACES)):
+        module.exit_json(changed=False, generation=0)  # a pristine host needs no package to have no policy
     where = locate(module)
     guard = Guard(where)
     check = module.check_mode

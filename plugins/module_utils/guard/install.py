@@ -6,6 +6,7 @@ there now; each is exchanged in one step, and PACKAGE, which vouches for the oth
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import subprocess
@@ -81,15 +82,15 @@ def ensure(package: Dict[str, bytes], *, check: bool = False, root: str = "/",
             lines.append("{0} {1}{2}".format("+" if found == "missing" else "~", path,
                                              "" if found == "missing" else " ({0})".format(found)))
             changed.append(path)
-            todo.append(lambda path=path: _write(root, path, package[path], mode_of(path)))
+            todo.append(functools.partial(_write, root, path, package[path], mode_of(path)))
     for path in _strangers(root, package):
         lines.append("- {0}".format(path))
-        todo.append(lambda path=path: os.unlink(_there(root, path)))
+        todo.append(functools.partial(os.unlink, _there(root, path)))
     for link, unit in sorted(ENABLED.items()):
         if _target(_there(root, link)) != unit:
             lines.append("+ {0} is enabled".format(os.path.basename(unit)))
             changed.append(link)
-            todo.append(lambda link=link, unit=unit: _enable(_there(root, link), unit))
+            todo.append(functools.partial(_enable, _there(root, link), unit))
     shown = control(["show", "-p", "NeedDaemonReload", "-p", "ActiveState", BOOT, REFRESH, TIMER])
     touched = any(path.startswith(UNITS) for path in changed)
     if "NeedDaemonReload=yes" in shown and not touched:

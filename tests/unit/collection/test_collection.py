@@ -18,8 +18,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
 LINKS = os.path.join(ROOT, "collections", "ansible_collections", "exfil", "guard")
 MODULES = ("enforcer", "events_info", "policy", "status_info")
 ROLES = ("enforcer", "policy")
-SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "plugins", "roles",
-           "schemas", "site.yml")
+SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "plugins",
+           "roles", "schemas", "site.yml")
 
 
 def run(*command):

@@ -111,7 +111,7 @@ def test_a_policy_without_an_enforcer_asks_for_the_role(kernel):
 
 def ended(module, arguments, monkeypatch, capsys):
     monkeypatch.setattr(_installed, "installed", lambda library="": None)
-    for each in (status_info, events_info):
+    for each in (status_info, events_info, policy):
         monkeypatch.setattr(each, "installed", lambda: None)
     with patch_module_args(arguments), pytest.raises(SystemExit):
         module.main()
@@ -127,6 +127,14 @@ def test_the_package_is_asked_for(module, arguments, monkeypatch, capsys):
 
 def test_a_document_is_required(monkeypatch, capsys):
     assert "document" in ended(policy, {}, monkeypatch, capsys)["msg"]
+
+
+def test_a_pristine_host_has_no_policy_to_remove(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(policy, "TRACES", (str(tmp_path / "pins"),))
+    result = ended(policy, {"state": "absent", "package_digest": "1" * 64}, monkeypatch, capsys)
+    assert not result["changed"] and "package_required" not in result
+    (tmp_path / "pins").mkdir()
+    assert ended(policy, {"state": "absent", "package_digest": "1" * 64}, monkeypatch, capsys)["package_required"]
 
 
 def test_status_of_a_pristine_host(monkeypatch, capsys):

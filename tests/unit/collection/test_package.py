@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The package: the same bytes for the same files, installed into a folder that plays the host, mended and removed."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def test_code_can_be_imported_from_the_zip(tmp_path):
     path = tmp_path / "package.zip"
     path.write_bytes(_package.build()[1])
     code = "import sys; sys.path.insert(0, sys.argv[1]); from exfil_guard import apply; print(apply.__file__)"
-    done = subprocess.run([sys.executable, "-I", "-c", code, str(path) + install.LIBRARY], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-c", code, str(path) + install.LIBRARY], capture_output=True,
+                          text=True)
     assert done.stdout.startswith(str(path)), done.stderr
 
 
@@ -182,5 +184,4 @@ def test_the_list_vouches_for_every_file(tmp_path):
 
 
 def _sha256(data):
-    import hashlib
     return hashlib.sha256(data).hexdigest()
