@@ -590,7 +590,7 @@ int guard_bind(__u32 slot, int service, int exe, struct bound *out)
 	count_users(table, &t, cred);
 	if (cred != real)
 		count_users(table, &t, real);
-	who.user_bind = t.cut ? ~0ULL : t.any;
+	who.user_bind = t.cut ? t.any | ~(1ULL << GUARD_CANARY_SET) : t.any;
 	who.user_free = t.cut ? 0 : t.all;
 
 	if (bpf_core_field_exists(task->loginuid))

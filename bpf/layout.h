@@ -13,6 +13,7 @@
 #define GUARD_RULES 512		/* rules an operator may write */
 #define GUARD_WORDS 9		/* 64-bit words of a rule vector; past 512: our own canary */
 #define GUARD_SETS 64		/* named or inline sets of one kind */
+#define GUARD_CANARY_SET 63	/* the canary's own subject: nobody is taken for it on suspicion */
 #define GUARD_SLOTS 3		/* active, fallback, idle */
 #define GUARD_NO_SLOT 0xffffffffU
 #define GUARD_DEPTH 64		/* components of a path inside its superblock */

@@ -71,7 +71,11 @@ def compile_policy(
         rules.append(_canary(CANARY_NETWORK, "connect", destinations=records.Selection(frozenset([CANARY_NETWORK]))))
     if any(rule.name in (CANARY_FILE, CANARY_NETWORK) for rule in rules):
         subjects[CANARY_FILE] = records.SubjectSet(users=frozenset([layout.CANARY_USER]))
-    who, where = sorted(subjects), sorted(destinations)
+    where = sorted(destinations)
+    # the canary's set has a place of its own, since no other set may be taken for it on suspicion
+    who: List[Optional[str]] = [name for name in sorted(subjects) if name != CANARY_FILE]
+    if CANARY_FILE in subjects:
+        who += [None] * (layout.CANARY_SET - len(who)) + [CANARY_FILE]
     tables: Dict[str, Table] = {"ids": {}}
     masks = _automaton_tables(tables, rules, subjects, who, resources, resolved.superblocks)
     _number_tables(tables, subjects, who, destinations, where)
@@ -95,8 +99,8 @@ def _bits(rules: Iterable[records.Rule], wanted) -> int:
     return sum(1 << bit for bit, rule in enumerate(rules) if wanted(rule))
 
 
-def _sets(names: List[str], wanted) -> int:
-    return sum(1 << bit for bit, name in enumerate(names) if wanted(name))
+def _sets(names: List[Optional[str]], wanted) -> int:
+    return sum(1 << bit for bit, name in enumerate(names) if name is not None and wanted(name))
 
 
 # -- paths --------------------------------------------------------------------------------------------------------
@@ -113,6 +117,8 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks) -> i
             root[pattern.components] = root.get(pattern.components, 0) | 1 << (2 * layout.SETS + bit)
     services: Dict[records.Components, int] = {}
     for bit, name in enumerate(who):
+        if name is None:
+            continue
         for pattern in subjects[name].executables or ():
             root = roots.setdefault(pattern.device, {})
             root[pattern.components] = root.get(pattern.components, 0) | 1 << bit
@@ -211,6 +217,8 @@ def _number_tables(tables, subjects, who, destinations, where) -> None:
     """Fills ids, ipv4, ipv6 and ports."""
     ids: Dict[Tuple[int, int], int] = {}
     for bit, name in enumerate(who):
+        if name is None:
+            continue
         found = subjects[name]
         for kind, numbers in (
             (layout.ID_USER, found.users),
@@ -264,7 +272,7 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
     for number, action in enumerate(records.ACTIONS):
         of_action[number] = _bits(rules, lambda rule, action=action: action in rule.deny)
     of_action[layout.LINK] = of_action[layout.RENAME] = of_action[0] | of_action[1] | of_action[2]
-    found = [subjects[name] for name in who]
+    found = [subjects[name] for name in who if name is not None]
     uses = (
         (layout.USES_GROUPS if any(s.groups is not None for s in found) else 0)
         | (layout.USES_SERVICES if any(s.services is not None for s in found) else 0)

@@ -1,0 +1,223 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the kernel finds a verdict in an image: the hooks and decide.h again, over plain tables. ``core`` is decide.h
+compiled for the host, or its twin in Python."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, layout, records
+
+ALL = (1 << 64) - 1
+OUTCOMES = ("allow", "audit", "deny")
+
+
+class PythonCore:
+    """decide.h, in Python: vectors are big integers."""
+
+    def binding_sets(self, policy, who):
+        return self._sets(policy, who["user_bind"], who["login"], who["group_bind"], who["service_bind"], who["executable_bind"])
+
+    def freeing_sets(self, policy, who):
+        return self._sets(policy, who["user_free"], who["login"], who["group_free"], who["service_free"], who["executable_free"])
+
+    def _sets(self, policy, *found):
+        total = ALL
+        for anyone, sets in zip(policy["any"][:5], found):
+            total &= anyone | sets
+        return total
+
+    def destination_sets(self, policy, *found):
+        total = ALL
+        for anywhere, sets in zip(policy["any"][5:], found):
+            total &= anywhere | sets
+        return total
+
+    def decide(self, bound, covers, of_action, audit):
+        hits = bound & of_action & (covers if covers is not None else bound)
+        for outcome, bits in (("deny", hits & ~audit), ("audit", hits)):
+            if bits:
+                return outcome, (bits & -bits).bit_length() - 1
+        return "allow", None
+
+
+class Model:
+    def __init__(self, image: compile.Image, core=None):
+        self.tables = image.tables
+        self.core = core or PythonCore()
+        fields = layout.POLICY.unpack(self.tables["policy"][_index(0)])
+        vectors = [_join(fields[i : i + layout.WORDS]) for i in range(0, layout.WORDS * (3 + layout.ACTION_SLOTS), layout.WORDS)]
+        self.policy = {
+            "raw": self.tables["policy"][_index(0)],
+            "always": vectors[0],
+            "of_action": vectors[1 : 1 + layout.ACTION_SLOTS],
+            "audit": vectors[-2],
+            "not_destinations": vectors[-1],
+            "any": fields[-10:-2],
+            "service_root": fields[-2],
+        }
+        self.names = [
+            layout.RULE.unpack(value)[1].rstrip(b"\0").decode() for _key, value in sorted(self.tables["rules"].items(), key=_number)
+        ]
+
+    def decide(self, event) -> records.Verdict:
+        bound = self.bound(event.task)
+        if isinstance(event, records.NetworkEvent):
+            return self._verdict(bound, self.reach(event), layout.CONNECT + (event.action == "send"), None)
+        if isinstance(event, records.AliasEvent):
+            source, target = self.place(event.source), self.place(event.target)
+            trouble = source[1] or target[1]
+            if trouble:
+                return self._verdict(bound, None, layout.LINK, trouble)
+            if event.directory:
+                covers = self.vectors(source[0])[1] & ~self.vectors(target[0])[2]
+            else:
+                covers = self.vectors(source[0])[0] & ~self.vectors(target[0])[0]
+            return self._verdict(bound, covers, layout.LINK, None)
+        state, trouble = self.place(event.location)
+        covers = None if trouble else self.vectors(state)[0]
+        return self._verdict(bound, covers, records.ACTIONS.index(event.action), trouble)
+
+    def _verdict(self, bound, covers, action, trouble):
+        outcome, rule = self.core.decide(bound, covers, self.policy["of_action"][action], self.policy["audit"])
+        if outcome == "allow":
+            return records.Verdict("allow")
+        return records.Verdict(outcome, self.names[rule], trouble or "rule")
+
+    # -- who
+
+    def bound(self, task: records.Task) -> int:
+        who = self.who(task)
+        binding, freeing = self.core.binding_sets(self.policy, who), self.core.freeing_sets(self.policy, who)
+        rules, freed = self.policy["always"], 0
+        for key, value in self.tables["subjects"].items():
+            bit = 1 << int.from_bytes(key, "little")
+            words = layout.SUBJECT.unpack(value)
+            if binding & bit:
+                rules |= _join(words[: layout.WORDS])
+            if freeing & bit:
+                freed |= _join(words[layout.WORDS :])
+        return rules & ~freed
+
+    def who(self, task: records.Task) -> dict:
+        users = [self.ids(layout.ID_USER, user) for user in task.users]
+        groups = [self.ids(layout.ID_GROUP, group) for group in task.groups]
+        memberships = [self.ids(layout.ID_GROUP, group) for group in task.memberships]
+        service = None if task.service is None else self.walk(self.policy["service_root"], task.service)
+        services = None if service is None else self.state(service)[2]
+        executables = None
+        if task.executable is not None:
+            state, trouble = self.place(task.executable)
+            if not trouble:
+                executables = self.state(state)[3]
+        return {
+            "user_bind": _any(users) | (ALL & ~(1 << layout.CANARY_SET) if task.lists_cut else 0),
+            "user_free": 0 if task.lists_cut else _all(users),
+            "login": self.ids(layout.ID_LOGIN, task.login_user),
+            "group_bind": ALL if task.lists_cut else _any(groups),
+            "group_free": 0 if task.lists_cut else _any(memberships),
+            "service_bind": ALL if services is None else services,
+            "service_free": 0 if services is None else services,
+            "executable_bind": ALL if executables is None else executables,
+            "executable_free": 0 if executables is None else executables,
+        }
+
+    def ids(self, kind, number):
+        return int.from_bytes(self.tables["ids"].get(layout.ID_KEY.pack(kind, number), b""), "little")
+
+    # -- what
+
+    def state(self, number):
+        return layout.STATE.unpack(self.tables["states"][_index(number)])
+
+    def vectors(self, number):
+        words = self.state(number)[4:]
+        return [_join(words[i : i + layout.WORDS]) for i in range(0, 3 * layout.WORDS, layout.WORDS)]
+
+    def place(self, where: records.Location):
+        if where.trouble:
+            return 0, where.trouble
+        start = self.tables["superblocks"].get(_index(where.device))
+        if start is None:
+            return 0, None if where.pseudo else "unknown-filesystem"
+        return self.walk(int.from_bytes(start, "little"), where.components), None
+
+    def walk(self, state, components):
+        for component in components:
+            if state == 0:
+                break
+            state = self.step(state, os.fsencode(component))
+        return state
+
+    def step(self, state, name):
+        otherwise, at = self.state(state)[:2]
+        if not at:
+            if len(name) >= layout.COMPONENT:
+                return otherwise
+            found = self.tables["edges"].get(layout.EDGE_KEY.pack(state, name))
+            return otherwise if found is None else int.from_bytes(found, "little")
+        for byte in name:
+            at = layout.BYTES.unpack(self.tables["bytes"][_index(at - 1)])[2 + byte]
+            if not at:
+                return otherwise
+        return layout.BYTES.unpack(self.tables["bytes"][_index(at - 1)])[0]
+
+    # -- where to
+
+    def reach(self, event: records.NetworkEvent) -> int:
+        address = ipaddress.ip_address(event.address)
+        address = getattr(address, "ipv4_mapped", None) or address
+        name, key = ("ipv4", layout.IPV4_KEY) if address.version == 4 else ("ipv6", layout.IPV6_KEY)
+        sets = self.core.destination_sets(
+            self.policy,
+            _longest(self.tables[name], key, address.packed),
+            _longest(self.tables["ports"], layout.PORT_KEY, event.port.to_bytes(2, "big")),
+            self.ids(layout.ID_PROTOCOL, event.protocol),
+        )
+        covers, spared = 0, 0
+        for index, value in self.tables["destinations"].items():
+            if sets >> int.from_bytes(index, "little") & 1:
+                words = layout.DESTINATION.unpack(value)
+                covers |= _join(words[: layout.WORDS])
+                spared |= _join(words[layout.WORDS :])
+        return covers | self.policy["not_destinations"] & ~spared
+
+
+def _index(number):
+    return number.to_bytes(4, "little")
+
+
+def _number(item):
+    return int.from_bytes(item[0], "little")
+
+
+def _join(words):
+    return sum(word << 64 * place for place, word in enumerate(words))
+
+
+def _any(masks):
+    total = 0
+    for mask in masks:
+        total |= mask
+    return total
+
+
+def _all(masks):
+    total = ALL
+    for mask in masks:
+        total &= mask
+    return total
+
+
+def _longest(table, key, packed):
+    """A longest-prefix look-up, the slow way."""
+    wanted = int.from_bytes(packed, "big")
+    for length in range(8 * len(packed), -1, -1):
+        prefix = wanted >> (8 * len(packed) - length) << (8 * len(packed) - length)
+        found = table.get(key.pack(length, prefix.to_bytes(len(packed), "big")))
+        if found is not None:
+            return int.from_bytes(found, "little")
+    return 0

@@ -1,0 +1,114 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Random policies, and events that lie near them."""
+
+from __future__ import annotations
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard import records
+from hypothesis import strategies as st
+
+IDS = [0, 1000, 1001, 4294967295]
+DEVICES = [1, 2]
+LONG = "x" * 40
+NAMES = ["a", "b", "ab", "aab", "c.csv", ".csv", LONG, LONG + "y", "é"]
+HEADS = ["a", "b", "ab", "*", "a*", "*.csv", "*a*", LONG, "é"]
+CIDRS = ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9", "10.0.0.1/32", "::/0", "fd00::/8", "fd00::1/128"]
+ADDRESSES = ["10.0.0.1", "10.0.0.2", "10.127.255.255", "10.128.0.0", "11.0.0.0", "::ffff:10.0.0.1", "fd00::1", "fe00::", "::"]
+PORTS = [(443, 443), (0, 65535), (1024, 65535), (80, 90), (442, 443)]
+PORT = [0, 79, 80, 90, 91, 442, 443, 444, 1023, 1024, 65535]
+
+
+def some(elements, least=0, most=3):
+    return st.frozensets(st.sampled_from(elements), min_size=least, max_size=most)
+
+
+patterns = st.builds(
+    lambda device, head, tree: records.PathPattern(device, tuple(head) + (("**",) if tree else ())),
+    st.sampled_from(DEVICES),
+    st.lists(st.sampled_from(HEADS), max_size=3),
+    st.booleans(),
+)
+paths = st.frozensets(patterns, min_size=1, max_size=4)
+cgroups = st.lists(st.sampled_from(["system.slice", "user.slice", "a.service"]), max_size=3).map(tuple)
+
+
+def maybe(strategy):
+    return st.one_of(st.none(), strategy)
+
+
+subject_sets = st.builds(
+    records.SubjectSet,
+    users=maybe(some(IDS, 1)),
+    login_users=maybe(some(IDS, 1)),
+    groups=maybe(some(IDS, 1)),
+    services=maybe(st.frozensets(cgroups, min_size=1, max_size=2)),
+    executables=maybe(paths),
+)
+destination_sets = st.builds(
+    records.DestinationSet, cidrs=maybe(some(CIDRS, 1, 4)), ports=maybe(some(PORTS, 1)), protocols=maybe(some([6, 17], 1))
+)
+
+
+@st.composite
+def policies(draw):
+    subjects = draw(st.dictionaries(st.sampled_from("stuv"), subject_sets, max_size=4))
+    resources = draw(st.dictionaries(st.sampled_from("mno"), st.builds(records.ResourceSet, paths), max_size=3))
+    destinations = draw(st.dictionaries(st.sampled_from("def"), destination_sets, max_size=3))
+
+    def selection(sets):
+        return st.builds(records.Selection, some(sorted(sets)) if sets else st.just(frozenset()), st.booleans())
+
+    names = sorted(subjects)
+    rules = []
+    for number in range(draw(st.integers(0, 5))):
+        actions = draw(some(records.ACTIONS, 1))
+        rules.append(
+            records.Rule(
+                name=f"rule {number}",
+                deny=actions,
+                subjects=draw(maybe(some(names, 1))) if names else None,
+                excepts=draw(some(names)) if names else frozenset(),
+                resources=draw(selection(resources)) if actions & set(records.FILE_ACTIONS) else None,
+                destinations=draw(selection(destinations)) if actions & set(records.NETWORK_ACTIONS) else None,
+                audit=draw(st.booleans()),
+                expires=draw(st.sampled_from([None, None, "2026-05-31", "2026-06-01", "2026-06-02"])),
+            )
+        )
+    return records.Resolved(tuple(rules), subjects, resources, destinations, frozenset(DEVICES))
+
+
+locations = st.builds(
+    records.Location,
+    st.sampled_from(DEVICES + [3]),  # the last is a superblock that nobody resolved
+    st.lists(st.sampled_from(NAMES), max_size=4).map(tuple),
+    st.booleans(),
+    st.sampled_from([None, None, None, "too-deep"]),
+)
+
+
+@st.composite
+def tasks(draw):
+    groups = draw(some(IDS, 1))
+    return records.Task(
+        users=draw(some(IDS, 1)),
+        groups=groups,
+        memberships=frozenset(group for group in groups if draw(st.booleans())),
+        login_user=draw(st.sampled_from(IDS)),
+        service=draw(maybe(cgroups)),
+        executable=draw(maybe(locations)),
+        lists_cut=draw(st.booleans()),
+    )
+
+
+file_events = st.builds(records.FileEvent, tasks(), st.sampled_from(records.FILE_ACTIONS), locations)
+alias_events = st.builds(records.AliasEvent, tasks(), locations, locations, st.booleans())
+network_events = st.builds(
+    records.NetworkEvent,
+    tasks(),
+    st.sampled_from(records.NETWORK_ACTIONS),
+    st.sampled_from(ADDRESSES),
+    st.sampled_from(PORT),
+    st.sampled_from([1, 6, 17]),
+)
+events = st.one_of(file_events, alias_events, network_events)

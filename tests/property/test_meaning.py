@@ -1,0 +1,91 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the kernel would look up in the compiled tables is what the policy means."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+
+import kernel_model
+import pytest
+from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, records, semantics
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from strategies import events, policies
+
+TODAY = datetime.date(2026, 6, 1)
+CANARY = records.PathPattern(1, ("usr", "lib", "canary"))
+
+
+def model(policy, core=None):
+    return kernel_model.Model(compile.compile_policy(policy, TODAY, canary=CANARY), core)
+
+
+@given(policies(), st.lists(events, min_size=1, max_size=8))
+def test_lookup_equals_meaning(policy, some_events):
+    compiled = model(policy)
+    for event in some_events:
+        assert compiled.decide(event) == semantics.decide(policy, event, TODAY)
+
+
+@given(policies(), events, st.randoms())
+def test_order_of_rules_is_irrelevant(policy, event, chance):
+    rules = list(policy.rules)
+    chance.shuffle(rules)
+    other = policy._replace(rules=tuple(rules))
+    assert semantics.decide(other, event, TODAY) == semantics.decide(policy, event, TODAY)
+    assert compile.compile_policy(other, TODAY).digest() == compile.compile_policy(policy, TODAY).digest()
+
+
+@given(policies(), events)
+def test_a_rule_more_never_allows(policy, event):
+    severity = ("allow", "audit", "deny").index
+    for less in itertools.combinations(policy.rules, max(len(policy.rules) - 1, 0)):
+        fewer = semantics.decide(policy._replace(rules=less), event, TODAY)
+        assert severity(fewer.outcome) <= severity(semantics.decide(policy, event, TODAY).outcome)
+
+
+@given(policies(), events)
+def test_an_exception_frees_only_whom_it_names(policy, event):
+    without = policy._replace(rules=tuple(rule._replace(excepts=frozenset()) for rule in policy.rules))
+    if semantics.decide(policy, event, TODAY) != semantics.decide(without, event, TODAY):
+        assert any(semantics.excepts(policy, rule, event.task) for rule in policy.rules)
+
+
+@given(policies(), events)
+def test_audit_never_denies(policy, event):
+    audit = policy._replace(rules=tuple(rule._replace(audit=True) for rule in policy.rules))
+    enforced = policy._replace(rules=tuple(rule._replace(audit=False) for rule in policy.rules))
+    would, does = semantics.decide(audit, event, TODAY), semantics.decide(enforced, event, TODAY)
+    assert would.outcome != "deny"
+    assert (would.rule, would.reason, would.outcome == "audit") == (does.rule, does.reason, does.outcome == "deny")
+
+
+class ForgetsExceptions(kernel_model.PythonCore):
+    def freeing_sets(self, policy, who):
+        return 0
+
+
+class MatchesAnyKey(kernel_model.PythonCore):
+    def _sets(self, policy, *found):
+        return super()._sets(policy, *found) | found[0]
+
+
+class IgnoresAudit(kernel_model.PythonCore):
+    def decide(self, bound, covers, of_action, audit):
+        return super().decide(bound, covers, of_action, 0)
+
+
+@pytest.mark.parametrize("core", [ForgetsExceptions, MatchesAnyKey, IgnoresAudit])
+def test_a_wrong_decision_is_found(core):
+    """The comparison has teeth: each of these mistakes shows within a few hundred policies."""
+
+    @settings(max_examples=3000, phases=[Phase.generate])
+    @given(policies(), events)
+    def compare(policy, event):
+        assert model(policy, core()).decide(event) == semantics.decide(policy, event, TODAY)
+
+    with pytest.raises(AssertionError):
+        compare()
