@@ -1,0 +1,99 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Renders, validates, merges and asserts a host's policy here, has it put in force there, and confirms it over a new
+connection."""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _package, _policy
+from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # before ansible-core 2.19 every text was a template
+
+    def trust_as_template(text):
+        return text
+
+
+MODULE = "exfil.guard.policy"
+
+
+class ActionModule(ActionBase):
+    _VALID_ARGS = frozenset(("policies", "state", "confirm_seconds"))
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(argument_spec={
+            "policies": {"type": "str"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "confirm_seconds": {"type": "int", "default": 60},
+        })
+        arguments = {"state": options["state"], "confirm_seconds": options["confirm_seconds"],
+                     "package_digest": _package.build()[0]}
+        if options["state"] == "present":
+            try:
+                arguments["document"] = self._document(options["policies"], task_vars)
+            except FragmentErrors as error:
+                return {"failed": True, "changed": False, "msg": f"The policy of this host is not valid. {error}",
+                        "problems": [_document.plain(problem._asdict()) for problem in error.problems]}
+        result = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
+        if result.get("package_required") and self._task.check_mode:
+            arguments["package"] = _package.encoded()
+            result = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
+        elif result.get("package_required"):
+            result.update(failed=True, msg="The enforcer of this release is not on the host. Run role exfil.guard.enforcer")
+        if result.get("confirm_needed") and not result.get("failed") and not self._task.check_mode:
+            return self._confirm(result, arguments["package_digest"], options["confirm_seconds"], task_vars)
+        return result
+
+    def _document(self, folder, task_vars):
+        folder = folder or self._beside_inventory(task_vars)
+        host, groups = task_vars["inventory_hostname"], task_vars.get("group_names", [])
+        paths = _policy.find(folder, groups, host)
+        if not paths:
+            raise AnsibleError(
+                f"no policy template for {host} in {folder}: looked for all.yml.j2, one for each of its groups and "
+                f"hosts/{host}.yml.j2. Add one, or set `policies`")
+        templar = self._templar.copy_with_new_env(searchpath=[folder], available_variables=task_vars)
+        templates = []
+        for path in paths:
+            with open(path, encoding="utf-8") as file:
+                templates.append(_policy.Template(os.path.relpath(path, os.path.dirname(folder)), file.read()))
+        today = datetime.datetime.now(datetime.timezone.utc).date()
+        return _policy.document(
+            templates, lambda source: _document.plain(templar.template(trust_as_template(source))), today)
+
+    def _beside_inventory(self, task_vars):
+        inventory = task_vars.get("inventory_dir")
+        if not inventory:
+            raise AnsibleError("the inventory has no folder. Set `policies` to the folder of the policy templates")
+        return os.path.join(str(inventory), "policies")
+
+    def _confirm(self, result, package_digest, seconds, task_vars):
+        """The new policy must let a new connection in; otherwise the host goes back by itself."""
+        arguments = {"state": "confirmed", "generation": result["generation"], "package_digest": package_digest}
+        try:
+            self._connection.reset()
+        except (AnsibleError, NotImplementedError, AttributeError):
+            self._connection.close()
+        try:
+            confirmed = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
+        except AnsibleConnectionFailure as error:
+            confirmed = {"failed": True, "msg": str(error)}
+        if confirmed.get("failed") or confirmed.get("unreachable"):
+            result.update(
+                failed=True, confirmed=False,
+                msg="The new policy was not confirmed over a new connection: {0}. The host goes back to the policy "
+                    "before by itself, {1} seconds after the new one came into force".format(
+                        str(confirmed.get("msg", "")).strip().rstrip("."), seconds))
+        else:
+            result.update(confirmed=True, confirm_needed=False)
+        return result

@@ -1,0 +1,90 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A policy's own assertions, against the reference meaning, on a host that has every name. Private to this collection."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Dict, FrozenSet, Iterable, List
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard import records, resolve, semantics
+
+from ._problems import Problem
+from ._render import Fragment
+
+NOBODY = "\0nobody"
+_HOLDS = {"allow": ("allow", "audit"), "audit": ("audit",), "deny": ("deny",)}  # what a rule only reports passes
+_PROTOCOLS = {"tcp": 6, "udp": 17, "udplite": 136, "sctp": 132, "dccp": 33, "icmp": 1, "icmpv6": 58}
+
+
+class SymbolicSystem:
+    """A host on which everything that is named exists: ids are made up, one filesystem holds every path."""
+
+    def __init__(self) -> None:
+        self._numbers: Dict[str, int] = {}
+
+    def _number(self, name: str) -> int:
+        return int(name) if str(name).isdigit() else self._numbers.setdefault(str(name), 100000 + len(self._numbers))
+
+    user = group = _number
+
+    def users(self) -> List[str]:
+        return []
+
+    groups = users
+
+    def mountinfo(self) -> str:
+        return "1 0 0:1 / / rw - ext4 symbolic rw\n"
+
+    def exists(self, path: str) -> bool:
+        return True
+
+    def realpath(self, path: str) -> str:
+        return path
+
+    def names(self, folder: str) -> List[str]:
+        return []
+
+    def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
+        return {name: {"Id": resolve.unit_name(name), "LoadState": "loaded", "Slice": "system.slice",
+                       "ControlGroup": "/system.slice/" + resolve.unit_name(name)} for name in names}
+
+
+def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: datetime.date) -> List[Problem]:
+    """One problem for each assertion that does not hold. They are about the policy as it is enforced: a document in
+    audit mode is on its way there. Raises errors.PolicyErrors when it can't be resolved."""
+    system = SymbolicSystem()
+    policy = resolve.resolve(dict(document, mode="enforce"), system)
+    problems = []
+    for fragment in fragments:
+        for number, assertion in enumerate(fragment.data.get("assertions") or ()):
+            verdict = semantics.decide(policy, _event(assertion, system), today)
+            if verdict.outcome not in _HOLDS[assertion["expect"]]:
+                by = f" by rule '{verdict.rule}'" if verdict.rule else ": no rule covers it"
+                problems.append(fragment.problem(
+                    ("assertions", number), f"the assertion does not hold: {verdict.outcome}{by}",
+                    assertion["expect"], "Mend the rule or the assertion"))
+    return problems
+
+
+def _event(assertion: Dict[str, Any], system: SymbolicSystem):
+    user = system.user(assertion.get("user", NOBODY))
+    groups: FrozenSet[int] = frozenset(map(system.group, assertion.get("groups", ())))
+    service = assertion.get("service")
+    task = records.Task(
+        users=frozenset([user]),
+        groups=groups,
+        memberships=groups,
+        login_user=system.user(assertion.get("login_user", assertion.get("user", NOBODY))),
+        service=("system.slice", resolve.unit_name(service)) if service else ("user.slice",),
+        executable=_location(assertion.get("executable", "/" + NOBODY)),
+    )
+    if "path" in assertion:
+        return records.FileEvent(task, assertion["action"], _location(assertion["path"]))
+    protocol = _PROTOCOLS[assertion.get("protocol", "tcp")]
+    return records.NetworkEvent(task, assertion["action"], assertion["address"], assertion.get("port", 443), protocol)
+
+
+def _location(path: str) -> records.Location:
+    return records.Location(1, tuple(part for part in path.split("/") if part))

@@ -1,0 +1,51 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is wrong with a template, said with its place. Private to this collection."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Iterable, NamedTuple, Optional
+
+
+class Problem(NamedTuple):
+    """``file``: the template as the operator knows it; ``line``: in the template, None when it can't be told."""
+
+    file: str
+    line: Optional[int]
+    path: str  # JSON path in the rendered document, or empty
+    found: str
+    expected: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        text = ": ".join(part for part in (place, self.path, self.found) if part)
+        if self.expected:
+            text += f"; expected {self.expected}"
+        if self.remedy:
+            text += f". {self.remedy}"
+        return text
+
+
+class FragmentErrors(Exception):
+    """Every problem of every fragment of a host."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.path, p.found))
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        return "\n".join([f"{len(self.problems)} problems:"] + [f"  - {problem}" for problem in self.problems])
+
+
+def did_you_mean(found: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(found), list(known), n=1, cutoff=0.6)
+    return f"Did you mean '{close[0]}'?" if close else ""
+
+
+def json_path(parts: Iterable[object]) -> str:
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)

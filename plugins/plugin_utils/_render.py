@@ -1,0 +1,132 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A template becomes a fragment: rendered with the host's variables, read as YAML, each value with its line in the
+template. Private to this collection."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import jinja2
+import yaml
+
+from ._problems import FragmentErrors, Problem, json_path
+
+Path = Tuple[object, ...]
+
+
+class Fragment(NamedTuple):
+    file: str  # as in messages
+    data: Dict[str, Any]
+    lines: Dict[Path, int]  # place in the data -> line in the template
+
+    def line(self, path: Path) -> Optional[int]:
+        """Of the value, or of the nearest that holds it."""
+        for size in range(len(path), -1, -1):
+            if path[:size] in self.lines:
+                return self.lines[path[:size]]
+        return None
+
+    def problem(self, path: Path, found: str, expected: str = "", remedy: str = "") -> Problem:
+        return Problem(self.file, self.line(path), json_path(path), found, expected, remedy)
+
+
+def fragment(file: str, source: str, renderer: Callable[[str], Any]) -> Fragment:
+    """Raises FragmentErrors. ``renderer``: Jinja with the host's variables."""
+    try:
+        rendered = renderer(source)
+    except Exception as error:  # whatever a template of the operator's does
+        raise FragmentErrors([_template_problem(file, source, error)]) from error
+    text = rendered if isinstance(rendered, str) else json.dumps(rendered, default=str)
+    places = line_map(source, text)
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            reader = _Reader(file, loader, places)
+            data = {} if node is None else reader.read(node, ())
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = places(mark.line + 1) if mark else None
+        found = " ".join(part for part in (error.context, error.problem) if part)
+        raise FragmentErrors([Problem(file, line, "", f"not YAML: {found}", "", _shown(text, mark))]) from error
+    except yaml.YAMLError as error:
+        raise FragmentErrors([Problem(file, None, "", f"not YAML: {' '.join(str(error).split())}")]) from error
+    if reader is not None and reader.problems:
+        raise FragmentErrors(reader.problems)
+    return Fragment(file, data, reader.lines if reader else {})
+
+
+def line_map(source: str, rendered: str) -> Callable[[int], Optional[int]]:
+    """From a line of what was rendered to the line of the template it came from, both from 1; a line that a loop or
+    an expression made is put where the unchanged lines around it leave room."""
+    before, after = source.splitlines(), rendered.splitlines()
+    lines: Dict[int, int] = {}
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        for index in range(c, d):
+            lines[index + 1] = (a + index - c if kind == "equal" else min(a + index - c, max(a, b - 1))) + 1
+    return lambda line: lines.get(line, len(before) or None)
+
+
+def _shown(text: str, mark) -> str:
+    rows = text.splitlines()
+    if mark is None or mark.line >= len(rows):
+        return ""
+    return f"It was rendered to: {rows[mark.line].strip()!r}"
+
+
+def _template_problem(file: str, source: str, error: BaseException) -> Problem:
+    line, message, seen = None, "", set()
+    current: Optional[BaseException] = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, jinja2.TemplateSyntaxError):
+            line, message = current.lineno, f"template syntax: {current.message}"
+            break
+        if isinstance(current, jinja2.UndefinedError) and not message:
+            message = f"undefined variable: {current.message}"
+        trace = current.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        current = current.__cause__ or current.__context__
+    if not message:
+        message = "template: " + " ".join(str(error).split())
+    remedy = "Set the variable for this host or give it a default" if "undefined" in message else ""
+    return Problem(file, line, "", message, "", remedy)
+
+
+class _Reader:
+    """Plain data from YAML nodes. Keys that stand twice are errors: the first would be lost without a word."""
+
+    def __init__(self, file: str, loader: yaml.SafeLoader, places) -> None:
+        self.file, self.loader, self.places = file, loader, places
+        self.lines: Dict[Path, int] = {}
+        self.problems: List[Problem] = []
+
+    def read(self, node: yaml.Node, path: Path) -> Any:
+        self.lines.setdefault(path, self.places(node.start_mark.line + 1))
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(child, path + (index,)) for index, child in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            value = self.loader.construct_object(node)
+            return value.isoformat() if isinstance(value, (datetime.date, datetime.datetime)) else value
+        self.loader.flatten_mapping(node)
+        found: Dict[str, Any] = {}
+        for key_node, child in node.value:
+            key = str(self.loader.construct_object(key_node)) if isinstance(key_node, yaml.ScalarNode) else "?"
+            line = self.places(key_node.start_mark.line + 1)
+            if key in found:
+                self.problems.append(
+                    Problem(self.file, line, json_path(path + (key,)), f"'{key}' stands twice", "", "Keep one of them")
+                )
+            self.lines[path + (key,)] = line
+            found[key] = self.read(child, path + (key,))
+        return found
