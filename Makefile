@@ -59,8 +59,8 @@ demo: needs build
 	$(STEP) "ansible-playbook -i inventories/lab site.yml"
 	@$(PLAYBOOK) site.yml
 	$(STEP) "who tries what"
-	@rm -rf lab/.build/demo @mkdir -p lab/.build && ANSIBLE_STDOUT_CALLBACK=dense $(PLAYBOOK)@mkdir -p lab/.build && ANSIBLE_STDOUT_CALLBACK=dense $(PLAYBOOK) mkdir -p lab/.build/demo && $(PLAYBOOK) lab/demo.yml >lab/.build/demo.log 2>&1 || \
-	    { cat lab/.build/demo.log; exit 1; }
+	@rm -rf lab/.build/demo && mkdir -p lab/.build/demo
+	@$(PLAYBOOK) lab/demo.yml >lab/.build/demo.log 2>&1 || { cat lab/.build/demo.log; exit 1; }
 	@.venv/bin/python lab/demo-table lab/.build/demo
 	@echo "The machines stay up: try for yourself ('ssh -F lab/.build/ssh-config web1'); 'make lab-down' ends it."
 
