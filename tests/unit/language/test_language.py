@@ -1,0 +1,261 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every kind of bad input ends in one message that names file, line, field and remedy; all of them at once."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _policy
+from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[3]
+TODAY = datetime.date(2026, 6, 1)
+BASE = """policy: 1
+subjects:
+  dba: {groups: [dba]}
+resources:
+  exports: {paths: [/srv/exports/**]}
+destinations:
+  corp: {cidrs: [10.0.0.0/8]}
+rules:
+  - name: exports
+    deny: [read]
+    resources: [exports]
+    except: [dba]
+"""
+environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+environment.filters["to_json"] = json.dumps
+
+
+def document(*sources, **variables):
+    templates = [_policy.Template(f"policies/{chr(97 + n)}.yml.j2", source) for n, source in enumerate(sources)]
+    return _policy.document(templates, lambda source: environment.from_string(source).render(**variables), TODAY)
+
+
+def refused(*sources):
+    with pytest.raises(FragmentErrors) as caught:
+        document(*sources)
+    return [str(problem) for problem in caught.value.problems]
+
+
+BAD = {
+    "template syntax": (
+        "policy: 1\nrules: {% if %}\n",
+        "policies/a.yml.j2:2: template syntax: Expected an expression, got 'end of statement block'",
+    ),
+    "undefined variable": (
+        "policy: 1\nmode: {{ nope }}\n",
+        "policies/a.yml.j2:2: undefined variable: 'nope' is undefined. "
+        "Set the variable for this host or give it a default",
+    ),
+    "YAML": (
+        "policy: 1\nmode: a: b\n",
+        "policies/a.yml.j2:2: not YAML: mapping values are not allowed here. It was rendered to: 'mode: a: b'",
+    ),
+    "key twice": ("policy: 1\nmode: audit\nmode: audit\n", "policies/a.yml.j2:3: $.mode: 'mode' stands twice. Keep one of them"),
+    "not a mapping": ("- 1\n", "policies/a.yml.j2:1: $: found [1]; expected a mapping"),
+    "no version": ("mode: audit\n", "policies/a.yml.j2:1: $: 'policy' is missing. Add `policy:`"),
+    "unknown key": (
+        "policy: 1\nsubject: {}\n",
+        "policies/a.yml.j2:2: $.subject: unknown key 'subject'; expected assertions, boot, destinations, mode, policy, "
+        "resources, rules or subjects. Did you mean 'subjects'?",
+    ),
+    "unknown key of a set": (
+        "policy: 1\nsubjects:\n  dba:\n    group: [dba]\n",
+        "policies/a.yml.j2:4: $.subjects.dba.group: unknown key 'group'; expected executables, extensible, groups, "
+        "login_users, optional, services or users. Did you mean 'groups'?",
+    ),
+    "unknown action": (
+        BASE + "  - name: x\n    deny: [raed]\n    resources: [exports]\n",
+        "policies/a.yml.j2:14: $.rules[1].deny[0]: found 'raed'; expected read, write, execute, connect or send. "
+        "Did you mean 'read'?",
+    ),
+    "no resources": (
+        BASE + "  - name: x\n    deny: [read]\n",
+        "policies/a.yml.j2:13: $.rules[1]: 'resources' is missing, which read needs. "
+        "Add `resources:`; {not: []} is everything",
+    ),
+    "destinations without an action": (
+        BASE + "  - name: x\n    deny: [read]\n    resources: [exports]\n    destinations: [corp]\n",
+        "policies/a.yml.j2:16: $.rules[1].destinations: 'destinations' without an action for it; expected connect or "
+        "send. Add one to `deny`, or leave it out",
+    ),
+    "unknown set": (
+        BASE + "  - name: x\n    deny: [read]\n    resources: [exprts]\n",
+        "policies/a.yml.j2:15: $.rules[1].resources: no set 'exprts' under resources. Did you mean 'exports'?",
+    ),
+    "relative path": (
+        "policy: 1\nresources:\n  x: {paths: [srv/x]}\n",
+        'policies/a.yml.j2:3: $.resources.x.paths[0]: found "srv/x"; expected Absolute. * stands for anything within one '
+        "component, ** as the last component for the folder itself and everything below it.",
+    ),
+    "host bits": (
+        "policy: 1\ndestinations:\n  x: {cidrs: [10.0.0.1/8]}\n",
+        "policies/a.yml.j2:3: $.destinations.x.cidrs[0]: found '10.0.0.1/8'; expected a network such as 10.0.0.0/8 "
+        "without host bits",
+    ),
+    "port range": (
+        "policy: 1\ndestinations:\n  x: {ports: [90-80]}\n",
+        "policies/a.yml.j2:3: $.destinations.x.ports[0]: found '90-80'; expected first-last, at most 65535",
+    ),
+    "date": (
+        BASE + "    expires: soon\n",
+        "policies/a.yml.j2:13: $.rules[0].expires: found 'soon'; expected a date such as 2027-03-31",
+    ),
+    "empty list": (
+        BASE + "    subjects: []\n",
+        "policies/a.yml.j2:13: $.rules[0].subjects: it is empty; expected at least one entry. Leave it out, or say what is in it",
+    ),
+    "reserved rule name": (
+        BASE.replace("name: exports", "name: exfil-guard x"),
+        'policies/a.yml.j2:9: $.rules[0].name: found "exfil-guard x"; expected a name that does not begin with '
+        "'exfil-guard '",
+    ),
+    "built-in set": (
+        "policy: 1\ndestinations:\n  loopback: {cidrs: [10.0.0.0/8]}\n",
+        'policies/a.yml.j2:2: $.destinations: found "loopback"; expected a name that is not built in',
+    ),
+    "assertion": (
+        BASE + "assertions:\n  - {user: alice, action: read, path: /srv/exports/a, expect: allow}\n",
+        "policies/a.yml.j2:14: $.assertions[0]: the assertion does not hold: deny by rule 'exports'; expected allow. "
+        "Mend the rule or the assertion",
+    ),
+    "extensible under except": (
+        BASE.replace("{groups: [dba]}", "{groups: [dba], extensible: true}"),
+        "policies/a.yml.j2:12: $.rules[0].except: 'dba' is extensible, so that another fragment could weaken this rule; "
+        "expected a closed set. Say `accepts_extensible: [dba]` if that is meant",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BAD))
+def test_bad_input(kind):
+    source, message = BAD[kind]
+    assert refused(source) == [message]
+
+
+def test_good_input_passes():
+    assert document(BASE)["rules"] == [{"name": "exports", "deny": ["read"], "resources": ["exports"], "except": ["dba"]}]
+
+
+def test_every_error_of_every_fragment_at_once():
+    sources = [source for source, _message in BAD.values()]
+    messages = refused(*sources)
+    files = {message.split(":")[0] for message in messages}
+    # what is found only in the merged policy waits until each fragment is right by itself
+    late = {"assertion", "extensible under except", "unknown set"}
+    expected = {f"policies/{chr(97 + n)}.yml.j2" for n, kind in enumerate(BAD) if kind not in late}
+    assert expected <= files
+
+
+def test_line_in_the_template_of_what_a_loop_made():
+    source = "policy: 1\nsubjects:\n{% for n in [1, 2] %}\n  s{{ n }}: {usrs: [a]}\n{% endfor %}\n"
+    lines = [int(re.match(r"policies/a.yml.j2:(\d+):", message)[1]) for message in refused(source)]
+    assert len(lines) == 2 and all(3 <= line <= 5 for line in lines)
+
+
+@pytest.mark.parametrize("change, message", [
+    ("deny: [read]|deny: [write]", "policies/b.yml.j2:9: $.rules[0]: rule 'exports' differs from the one in policies/a.yml.j2; "
+     "expected the same rule. Give it another name"),
+    ("[/srv/exports/**]|[/srv/**]", "policies/b.yml.j2:5: $.resources.exports: 'exports' differs from the one in "
+     "policies/a.yml.j2; expected the same set. Give it another name, or say `extensible: true` in both"),
+    ("policy: 1|policy: 1\nmode: audit", None),
+])  # fmt: skip
+def test_fragments_that_disagree(change, message):
+    old, new = change.split("|")
+    if message is None:
+        return_value = document(BASE, BASE.replace(old, new))
+        assert return_value["mode"] == "audit"
+        assert refused(BASE.replace(old, new), BASE.replace(old, "policy: 1\nmode: enforce")) == [
+            "policies/b.yml.j2:2: $.mode: 'enforce', but policies/a.yml.j2 says 'audit'; expected one value for a host. "
+            "Say it in one fragment only"]
+        return
+    assert refused(BASE, BASE.replace(old, new)) == [message]
+
+
+def test_equal_fragments_are_one():
+    assert document(BASE, BASE) == document(BASE)
+
+
+def test_extensible_sets_are_joined():
+    one = "policy: 1\nsubjects:\n  ops: {extensible: true, users: [%s]}\n"
+    assert document(one % "alice", one % "bob")["subjects"]["ops"] == {"users": ["alice", "bob"]}
+
+
+def test_limits():
+    def rules(count, prefix):
+        return BASE + "".join(
+            f"  - {{name: {prefix}{n}, deny: [read], resources: [exports]}}\n" for n in range(count))
+
+    assert len(document(rules(300, "a"), rules(211, "b"))["rules"]) == 512
+    assert refused(rules(300, "a"), rules(212, "b")) == [
+        "policies/a.yml.j2, policies/b.yml.j2: $.rules: 513 rules; expected at most 512 on a host. "
+        "Put what several rules say into one, with sets"]
+    sets = "policy: 1\nsubjects:\n" + "".join(f"  s{n}: {{users: [u]}}\n" for n in range(64))
+    assert refused(sets) == [
+        "policies/a.yml.j2:2: $.subjects: 64 sets; expected at most 63 of a kind on a host. "
+        "Put sets that always stand together into one"]
+
+
+def test_assertions_are_about_the_policy_as_enforced():
+    text = BASE + "assertions:\n  - {user: alice, action: read, path: /srv/exports/a, expect: deny}\n"
+    assert document(text.replace("policy: 1", "policy: 1\nmode: audit"))["mode"] == "audit"
+
+
+def test_built_in_destinations_are_written_out():
+    text = BASE + "  - {name: n, deny: [send], destinations: {not: [corp, loopback]}}\n"
+    assert document(text)["destinations"]["loopback"]["cidrs"] == ["0.0.0.0/32", "127.0.0.0/8", "::/128", "::1/128"]
+
+
+fragments = st.lists(
+    st.sampled_from([
+        BASE,
+        BASE.replace("exports", "other"),
+        "policy: 1\nsubjects:\n  ops: {extensible: true, users: [alice, bob]}\n",
+        "policy: 1\nsubjects:\n  ops: {extensible: true, users: [carol]}\n",
+        BASE + "  - {name: n, deny: [send], subjects: {users: [alice]}, destinations: {not: [loopback]}}\n",
+        "policy: 1\nmode: audit\nboot: require\n",
+    ]),
+    min_size=1,
+)  # fmt: skip
+
+
+@given(fragments, st.randoms())
+def test_order_of_fragments_is_irrelevant(sources, chance):
+    before = _document.digest(document(*sources))
+    chance.shuffle(sources)
+    assert _document.digest(document(*sources)) == before
+
+
+@pytest.mark.parametrize("example", re.findall(
+    r"```yaml\n(.*?)```", (ROOT / "docs" / "policy-language.md").read_text() + (ROOT / "README.md").read_text(), re.DOTALL))
+def test_every_policy_in_the_documentation_is_valid(example):
+    if "policy: 1" in example:
+        document(example, **VARIABLES)
+
+
+VARIABLES = {
+    "company_networks": ["10.0.0.0/8", "fd00:5172::/32"], "resolvers": ["10.0.0.53"], "policy_mode": "enforce",
+    "payment_provider": ["203.0.113.16/28"], "vault": "10.9.0.7", "database_admins": ["dba"], "analysts": ["alice"],
+    "partner": {"ipv4": "192.0.2.9", "ipv6": "2001:db8::9", "port": 443},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("inventory, groups", [
+    ("example", ["all", "web"]), ("example", ["all", "db"]), ("example", ["all", "backup"]),
+    ("lab", ["all", "web"]), ("lab", ["all", "db"]),
+])  # fmt: skip
+def test_policies_of_the_inventories_hold(inventory, groups):
+    folder = ROOT / "inventories" / inventory / "policies"
+    paths = _policy.find(str(folder), groups[1:], "nobody")
+    assert [Path(path).name for path in paths] == [f"{group}.yml.j2" for group in groups]
+    assert document(*[Path(path).read_text() for path in paths], **VARIABLES)["rules"]
