@@ -31,25 +31,36 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec={
-            "policies": {"type": "str"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "confirm_seconds": {"type": "int", "default": 60},
-        })
-        arguments = {"state": options["state"], "confirm_seconds": options["confirm_seconds"],
-                     "package_digest": _package.build()[0]}
+        _, options = self.validate_argument_spec(
+            argument_spec={
+                "policies": {"type": "str"},
+                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                "confirm_seconds": {"type": "int", "default": 60},
+            }
+        )
+        arguments = {
+            "state": options["state"],
+            "confirm_seconds": options["confirm_seconds"],
+            "package_digest": _package.build()[0],
+        }
         if options["state"] == "present":
             try:
                 arguments["document"] = self._document(options["policies"], task_vars)
             except FragmentErrors as error:
-                return {"failed": True, "changed": False, "msg": f"The policy of this host is not valid. {error}",
-                        "problems": [_document.plain(problem._asdict()) for problem in error.problems]}
+                return {
+                    "failed": True,
+                    "changed": False,
+                    "msg": f"The policy of this host is not valid. {error}",
+                    "problems": [_document.plain(problem._asdict()) for problem in error.problems],
+                }
         result = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
         if result.get("package_required") and self._task.check_mode:
             arguments["package"] = _package.encoded()
             result = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
         elif result.get("package_required"):
-            result.update(failed=True, msg="The enforcer of this release is not on the host. Run role exfil.guard.enforcer")
+            result.update(
+                failed=True, msg="The enforcer of this release is not on the host. Run role exfil.guard.enforcer"
+            )
         if result.get("confirm_needed") and not result.get("failed") and not self._task.check_mode:
             return self._confirm(result, arguments["package_digest"], options["confirm_seconds"], task_vars)
         return result
@@ -61,7 +72,8 @@ class ActionModule(ActionBase):
         if not paths:
             raise AnsibleError(
                 f"no policy template for {host} in {folder}: looked for all.yml.j2, one for each of its groups and "
-                f"hosts/{host}.yml.j2. Add one, or set `policies`")
+                f"hosts/{host}.yml.j2. Add one, or set `policies`"
+            )
         templar = self._templar.copy_with_new_env(searchpath=[folder], available_variables=task_vars)
         templates = []
         for path in paths:
@@ -69,7 +81,8 @@ class ActionModule(ActionBase):
                 templates.append(_policy.Template(os.path.relpath(path, os.path.dirname(folder)), file.read()))
         today = datetime.datetime.now(datetime.timezone.utc).date()
         return _policy.document(
-            templates, lambda source: _document.plain(templar.template(trust_as_template(source))), today)
+            templates, lambda source: _document.plain(templar.template(trust_as_template(source))), today
+        )
 
     def _beside_inventory(self, task_vars):
         inventory = task_vars.get("inventory_dir")
@@ -90,10 +103,13 @@ class ActionModule(ActionBase):
             confirmed = {"failed": True, "msg": str(error)}
         if confirmed.get("failed") or confirmed.get("unreachable"):
             result.update(
-                failed=True, confirmed=False,
+                failed=True,
+                confirmed=False,
                 msg="The new policy was not confirmed over a new connection: {0}. The host goes back to the policy "
-                    "before by itself, {1} seconds after the new one came into force".format(
-                        str(confirmed.get("msg", "")).strip().rstrip("."), seconds))
+                "before by itself, {1} seconds after the new one came into force".format(
+                    str(confirmed.get("msg", "")).strip().rstrip("."), seconds
+                ),
+            )
         else:
             result.update(confirmed=True, confirm_needed=False)
         return result

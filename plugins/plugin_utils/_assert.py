@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A policy's own assertions, against the reference meaning, on a host that has every name. Private to this collection."""
+"""A policy's own assertions, against the meaning, on a host that has every name. Private to this collection."""
 
 from __future__ import annotations
 
@@ -47,8 +47,15 @@ class SymbolicSystem:
         return []
 
     def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
-        return {name: {"Id": resolve.unit_name(name), "LoadState": "loaded", "Slice": "system.slice",
-                       "ControlGroup": "/system.slice/" + resolve.unit_name(name)} for name in names}
+        return {
+            name: {
+                "Id": resolve.unit_name(name),
+                "LoadState": "loaded",
+                "Slice": "system.slice",
+                "ControlGroup": "/system.slice/" + resolve.unit_name(name),
+            }
+            for name in names
+        }
 
 
 def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: datetime.date) -> List[Problem]:
@@ -62,9 +69,14 @@ def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: dateti
             verdict = semantics.decide(policy, _event(assertion, system), today)
             if verdict.outcome not in _HOLDS[assertion["expect"]]:
                 by = f" by rule '{verdict.rule}'" if verdict.rule else ": no rule covers it"
-                problems.append(fragment.problem(
-                    ("assertions", number), f"the assertion does not hold: {verdict.outcome}{by}",
-                    assertion["expect"], "Mend the rule or the assertion"))
+                problems.append(
+                    fragment.problem(
+                        ("assertions", number),
+                        f"the assertion does not hold: {verdict.outcome}{by}",
+                        assertion["expect"],
+                        "Mend the rule or the assertion",
+                    )
+                )
     return problems
 
 

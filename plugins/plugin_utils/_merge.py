@@ -27,7 +27,7 @@ def merge(fragments: Iterable[Fragment]) -> Tuple[Dict[str, Any], List[Problem]]
     for kind in KINDS:
         document[kind], extensible[kind] = _sets(ordered, kind, problems)
     rules = _rules(ordered, document, problems)
-    for name, (fragment, number, rule) in sorted(rules.items()):
+    for _name, (fragment, number, rule) in sorted(rules.items()):
         _names(fragment, number, rule, document, extensible, problems)
     document["rules"] = [rules[name][2] for name in sorted(rules)]
     document["assertions"] = [assertion for fragment in ordered for assertion in fragment.data.get("assertions") or ()]
@@ -44,9 +44,14 @@ def _agreed(ordered: List[Fragment], key: str, default: str, problems: List[Prob
         if first is None:
             first = fragment
         elif fragment.data[key] != first.data[key]:
-            problems.append(fragment.problem(
-                (key,), f"'{fragment.data[key]}', but {first.file} says '{first.data[key]}'", "one value for a host",
-                "Say it in one fragment only"))
+            problems.append(
+                fragment.problem(
+                    (key,),
+                    f"'{fragment.data[key]}', but {first.file} says '{first.data[key]}'",
+                    "one value for a host",
+                    "Say it in one fragment only",
+                )
+            )
     return first.data[key] if first else default
 
 
@@ -66,16 +71,30 @@ def _sets(ordered: List[Fragment], kind: str, problems: List[Problem]):
                 continue
             where, both = (kind, name), bool(before.get("extensible") and body.get("extensible"))
             if not both:
-                problems.append(fragment.problem(
-                    where, f"'{name}' differs from the one in {other.file}", "the same set",
-                    "Give it another name, or say `extensible: true` in both"))
+                problems.append(
+                    fragment.problem(
+                        where,
+                        f"'{name}' differs from the one in {other.file}",
+                        "the same set",
+                        "Give it another name, or say `extensible: true` in both",
+                    )
+                )
             elif set(before) != set(body):
-                problems.append(fragment.problem(
-                    where, f"'{name}' has other keys than in {other.file}", "the same keys",
-                    "Keys are joined by AND: another key would make the set smaller"))
+                problems.append(
+                    fragment.problem(
+                        where,
+                        f"'{name}' has other keys than in {other.file}",
+                        "the same keys",
+                        "Keys are joined by AND: another key would make the set smaller",
+                    )
+                )
             else:
-                found[name] = other, canonical_set({
-                    key: before[key] + body[key] if isinstance(body[key], list) else body[key] for key in body})
+                found[name] = (
+                    other,
+                    canonical_set(
+                        {key: before[key] + body[key] if isinstance(body[key], list) else body[key] for key in body}
+                    ),
+                )
     return {name: body for name, (_fragment, body) in found.items()}, extensible
 
 
@@ -94,16 +113,25 @@ def _rules(ordered: List[Fragment], document: Dict[str, Any], problems: List[Pro
                 continue
             other, _number, before = found[rule["name"]]
             if before != rule or isinstance(inline, dict) and document["subjects"][name] != canonical_set(inline):
-                problems.append(fragment.problem(
-                    ("rules", number), f"rule '{rule['name']}' differs from the one in {other.file}", "the same rule",
-                    "Give it another name"))
+                problems.append(
+                    fragment.problem(
+                        ("rules", number),
+                        f"rule '{rule['name']}' differs from the one in {other.file}",
+                        "the same rule",
+                        "Give it another name",
+                    )
+                )
     return found
 
 
 def _names(fragment, number, rule, document, extensible, problems) -> None:
     accepted = set(rule.pop("accepts_extensible", ()))
-    for key, kind in (("subjects", "subjects"), ("except", "subjects"), ("resources", "resources"),
-                      ("destinations", "destinations")):
+    for key, kind in (
+        ("subjects", "subjects"),
+        ("except", "subjects"),
+        ("resources", "resources"),
+        ("destinations", "destinations"),
+    ):
         value = rule.get(key)
         if value is None:
             continue
@@ -113,12 +141,20 @@ def _names(fragment, number, rule, document, extensible, problems) -> None:
             path = ("rules", number, key) + (("not",) if negated else ())
             if name not in known and not (kind == "destinations" and name in BUILT_IN):
                 candidates = list(known) + (list(BUILT_IN) if kind == "destinations" else [])
-                problems.append(fragment.problem(
-                    path, f"no set '{name}' under {kind}", "", did_you_mean(name, candidates) or "Define it"))
+                problems.append(
+                    fragment.problem(
+                        path, f"no set '{name}' under {kind}", "", did_you_mean(name, candidates) or "Define it"
+                    )
+                )
             elif name in extensible[kind] and (negated or key == "except") and name not in accepted:
-                problems.append(fragment.problem(
-                    path, f"'{name}' is extensible, so that another fragment could weaken this rule", "a closed set",
-                    f"Say `accepts_extensible: [{name}]` if that is meant"))
+                problems.append(
+                    fragment.problem(
+                        path,
+                        f"'{name}' is extensible, so that another fragment could weaken this rule",
+                        "a closed set",
+                        f"Say `accepts_extensible: [{name}]` if that is meant",
+                    )
+                )
             if name in BUILT_IN and kind == "destinations":
                 known.setdefault(name, BUILT_IN[name])
 
@@ -126,10 +162,25 @@ def _names(fragment, number, rule, document, extensible, problems) -> None:
 def _limits(ordered: List[Fragment], document: Dict[str, Any], problems: List[Problem]) -> None:
     file = ", ".join(fragment.file for fragment in ordered)
     if len(document["rules"]) > RULES:
-        problems.append(Problem(file, None, "$.rules", f"{len(document['rules'])} rules", f"at most {RULES} on a host",
-                                "Put what several rules say into one, with sets"))
+        problems.append(
+            Problem(
+                file,
+                None,
+                "$.rules",
+                f"{len(document['rules'])} rules",
+                f"at most {RULES} on a host",
+                "Put what several rules say into one, with sets",
+            )
+        )
     for kind in KINDS:
         if len(document[kind]) > SETS:
-            problems.append(Problem(
-                file, None, f"$.{kind}", f"{len(document[kind])} sets", f"at most {SETS} of a kind on a host",
-                "Put sets that always stand together into one"))
+            problems.append(
+                Problem(
+                    file,
+                    None,
+                    f"$.{kind}",
+                    f"{len(document[kind])} sets",
+                    f"at most {SETS} of a kind on a host",
+                    "Put sets that always stand together into one",
+                )
+            )

@@ -17,12 +17,18 @@ import jsonschema
 from ._problems import Problem, did_you_mean
 from ._render import Fragment
 
-SCHEMA = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "schemas",
-                      "policy.schema.json")
+SCHEMA = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "schemas", "policy.schema.json"
+)
 FILE_ACTIONS = ("read", "write", "execute")
 NETWORK_ACTIONS = ("connect", "send")
-_KINDS = {"object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number",
-          "boolean": "true or false"}
+_KINDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "boolean": "true or false",
+}
 
 formats = jsonschema.FormatChecker(())
 
@@ -83,17 +89,28 @@ def _problems(fragment: Fragment, error) -> Iterable[Problem]:
         kinds = [wanted] if isinstance(wanted, str) else wanted
         yield fragment.problem(path, f"found {_short(found)}", " or ".join(_KINDS[each] for each in kinds))
     elif kind == "format":
-        what = {"cidr": "a network such as 10.0.0.0/8 without host bits", "ip": "an IPv4 or IPv6 address",
-                "date": "a date such as 2027-03-31"}[wanted]
+        what = {
+            "cidr": "a network such as 10.0.0.0/8 without host bits",
+            "ip": "an IPv4 or IPv6 address",
+            "date": "a date such as 2027-03-31",
+        }[wanted]
         yield fragment.problem(path, f"found {found!r}", what)
     elif kind in ("pattern", "not"):
         yield fragment.problem(path, f"found {_short(found)}", _described(error))
     elif kind == "maxItems":
-        yield fragment.problem(path, f"{len(found)} of {path[-1]}", f"at most {wanted} on a host",
-                               "Put what several rules say into one, with sets")
+        yield fragment.problem(
+            path,
+            f"{len(found)} of {path[-1]}",
+            f"at most {wanted} on a host",
+            "Put what several rules say into one, with sets",
+        )
     elif kind == "maxProperties":
-        yield fragment.problem(path, f"{len(found)} sets", f"at most {wanted} of a kind on a host",
-                               "Put sets that always stand together into one")
+        yield fragment.problem(
+            path,
+            f"{len(found)} sets",
+            f"at most {wanted} of a kind on a host",
+            "Put sets that always stand together into one",
+        )
     elif kind in ("minItems", "minProperties"):
         yield fragment.problem(path, "it is empty", "at least one entry", "Leave it out, or say what is in it")
     elif kind == "uniqueItems":
@@ -127,11 +144,19 @@ def _combinations(fragment: Fragment) -> Iterable[Problem]:
         for actions, key in ((FILE_ACTIONS, "resources"), (NETWORK_ACTIONS, "destinations")):
             wanted = [action for action in rule["deny"] if action in actions]
             if wanted and key not in rule:
-                yield fragment.problem(path, f"'{key}' is missing, which {', '.join(wanted)} needs", "",
-                                       f"Add `{key}:`; {{not: []}} is everything")
+                yield fragment.problem(
+                    path,
+                    f"'{key}' is missing, which {', '.join(wanted)} needs",
+                    "",
+                    f"Add `{key}:`; {{not: []}} is everything",
+                )
             if key in rule and not wanted:
-                yield fragment.problem(path + (key,), f"'{key}' without an action for it", _either(actions),
-                                       "Add one to `deny`, or leave it out")
+                yield fragment.problem(
+                    path + (key,),
+                    f"'{key}' without an action for it",
+                    _either(actions),
+                    "Add one to `deny`, or leave it out",
+                )
         if len(rule["name"].encode()) > 95:
             yield fragment.problem(path + ("name",), f"{len(rule['name'].encode())} bytes of UTF-8", "at most 95")
     for name, found in (fragment.data.get("destinations") or {}).items():
@@ -139,8 +164,9 @@ def _combinations(fragment: Fragment) -> Iterable[Problem]:
             if isinstance(port, str):
                 first, last = map(int, port.split("-"))
                 if not first <= last <= 65535:
-                    yield fragment.problem(("destinations", name, "ports", index), f"found {port!r}",
-                                           "first-last, at most 65535")
+                    yield fragment.problem(
+                        ("destinations", name, "ports", index), f"found {port!r}", "first-last, at most 65535"
+                    )
 
 
 def _either(values: Iterable[object]) -> str:

@@ -42,7 +42,9 @@ class Who(ctypes.Structure):
 def library(tmp_path_factory):
     built = tmp_path_factory.mktemp("native") / "decide.so"
     source = Path(__file__).with_name("decide.c")
-    subprocess.run(["gcc", "-std=gnu11", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source], check=True)
+    subprocess.run(
+        ["gcc", "-std=gnu11", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source], check=True
+    )
     loaded = ctypes.CDLL(str(built))
     for name in ("binding_sets", "freeing_sets", "destination_sets"):
         getattr(loaded, name).restype = ctypes.c_uint64
@@ -74,7 +76,12 @@ class NativeCore:
     def decide(self, bound, covers, of_action, audit):
         rule = ctypes.c_uint32()
         covering = None if covers is None else ctypes.byref(vector(covers))
-        arguments = [ctypes.byref(vector(bound)), covering, ctypes.byref(vector(of_action)), ctypes.byref(vector(audit))]
+        arguments = [
+            ctypes.byref(vector(bound)),
+            covering,
+            ctypes.byref(vector(of_action)),
+            ctypes.byref(vector(audit)),
+        ]
         verdict = self.library.decide(*arguments, ctypes.byref(rule))
         return kernel_model.OUTCOMES[verdict], rule.value
 

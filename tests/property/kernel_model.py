@@ -19,10 +19,14 @@ class PythonCore:
     """decide.h, in Python: vectors are big integers."""
 
     def binding_sets(self, policy, who):
-        return self._sets(policy, who["user_bind"], who["login"], who["group_bind"], who["service_bind"], who["executable_bind"])
+        return self._sets(
+            policy, who["user_bind"], who["login"], who["group_bind"], who["service_bind"], who["executable_bind"]
+        )
 
     def freeing_sets(self, policy, who):
-        return self._sets(policy, who["user_free"], who["login"], who["group_free"], who["service_free"], who["executable_free"])
+        return self._sets(
+            policy, who["user_free"], who["login"], who["group_free"], who["service_free"], who["executable_free"]
+        )
 
     def _sets(self, policy, *found):
         total = ALL
@@ -49,7 +53,10 @@ class Model:
         self.tables = image.tables
         self.core = core or PythonCore()
         fields = layout.POLICY.unpack(self.tables["policy"][_index(0)])
-        vectors = [_join(fields[i : i + layout.WORDS]) for i in range(0, layout.WORDS * (3 + layout.ACTION_SLOTS), layout.WORDS)]
+        vectors = [
+            _join(fields[i : i + layout.WORDS])
+            for i in range(0, layout.WORDS * (3 + layout.ACTION_SLOTS), layout.WORDS)
+        ]
         self.policy = {
             "raw": self.tables["policy"][_index(0)],
             "always": vectors[0],
@@ -60,7 +67,8 @@ class Model:
             "service_root": fields[-2],
         }
         self.names = [
-            layout.RULE.unpack(value)[1].rstrip(b"\0").decode() for _key, value in sorted(self.tables["rules"].items(), key=_number)
+            layout.RULE.unpack(value)[1].rstrip(b"\0").decode()
+            for _key, value in sorted(self.tables["rules"].items(), key=_number)
         ]
 
     def decide(self, event) -> records.Verdict:

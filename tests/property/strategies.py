@@ -14,7 +14,17 @@ LONG = "x" * 40
 NAMES = ["a", "b", "ab", "aab", "c.csv", ".csv", LONG, LONG + "y", "é"]
 HEADS = ["a", "b", "ab", "*", "a*", "*.csv", "*a*", LONG, "é"]
 CIDRS = ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9", "10.0.0.1/32", "::/0", "fd00::/8", "fd00::1/128"]
-ADDRESSES = ["10.0.0.1", "10.0.0.2", "10.127.255.255", "10.128.0.0", "11.0.0.0", "::ffff:10.0.0.1", "fd00::1", "fe00::", "::"]
+ADDRESSES = [
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.127.255.255",
+    "10.128.0.0",
+    "11.0.0.0",
+    "::ffff:10.0.0.1",
+    "fd00::1",
+    "fe00::",
+    "::",
+]
 PORTS = [(443, 443), (0, 65535), (1024, 65535), (80, 90), (442, 443)]
 PORT = [0, 79, 80, 90, 91, 442, 443, 444, 1023, 1024, 65535]
 
@@ -46,7 +56,10 @@ subject_sets = st.builds(
     executables=maybe(paths),
 )
 destination_sets = st.builds(
-    records.DestinationSet, cidrs=maybe(some(CIDRS, 1, 4)), ports=maybe(some(PORTS, 1)), protocols=maybe(some([6, 17], 1))
+    records.DestinationSet,
+    cidrs=maybe(some(CIDRS, 1, 4)),
+    ports=maybe(some(PORTS, 1)),
+    protocols=maybe(some([6, 17], 1)),
 )
 
 

@@ -26,7 +26,7 @@ def raw(values):
 
 
 def entries(*which):
-    """Key and value bytes of every entry. With type information bpftool adds "formatted"; the bytes are there anyway."""
+    """Key and value bytes of every entry. With type information bpftool adds "formatted"; the bytes are there too."""
     return [(raw(entry["key"]), raw(entry["value"])) for entry in bpftool("map", "dump", *which) if "value" in entry]
 
 

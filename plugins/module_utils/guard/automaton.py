@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Path patterns become one deterministic automaton over components, and where a component holds a ``*`` or a long
-literal, one over its bytes. A state is known by what is left of the patterns in it, so that superblocks share states."""
+literal, one over its bytes. A state is known by what is left of the patterns in it: superblocks share states."""
 
 from __future__ import annotations
 

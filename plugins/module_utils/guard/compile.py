@@ -43,7 +43,11 @@ class Image(NamedTuple):
 def hooks_needed(resolved: records.Resolved, now: datetime.date) -> FrozenSet[str]:
     """The programs that the rules in force ask for; the identity hooks come with any policy."""
     return frozenset(
-        hook for rule in resolved.rules if semantics.in_force(rule, now) for action in rule.deny for hook in _HOOKS[action]
+        hook
+        for rule in resolved.rules
+        if semantics.in_force(rule, now)
+        for action in rule.deny
+        for hook in _HOOKS[action]
     )
 
 
@@ -299,16 +303,22 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
             uses,
         )
     }
-    tables["subjects"] = _rows(layout.SUBJECT, [
-        _vector(_bits(rules, lambda rule, name=name: rule.subjects is not None and name in rule.subjects))
-        + _vector(_bits(rules, lambda rule, name=name: name in rule.excepts))
-        for name in who
-    ])
-    tables["destinations"] = _rows(layout.DESTINATION, [
-        _vector(_bits(rules, lambda rule, name=name: _names(rule, name, False)))
-        + _vector(_bits(rules, lambda rule, name=name: _names(rule, name, True)))
-        for name in where
-    ])
+    tables["subjects"] = _rows(
+        layout.SUBJECT,
+        [
+            _vector(_bits(rules, lambda rule, name=name: rule.subjects is not None and name in rule.subjects))
+            + _vector(_bits(rules, lambda rule, name=name: name in rule.excepts))
+            for name in who
+        ],
+    )
+    tables["destinations"] = _rows(
+        layout.DESTINATION,
+        [
+            _vector(_bits(rules, lambda rule, name=name: _names(rule, name, False)))
+            + _vector(_bits(rules, lambda rule, name=name: _names(rule, name, True)))
+            for name in where
+        ],
+    )
     tables["rules"] = _rows(layout.RULE, [(rule_id(rule.name), rule.name.encode()) for rule in rules], (0, b""))
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Dict, NamedTuple
+
 
 LAYOUT = 1
 RULES = 512

@@ -125,10 +125,7 @@ def _selected_below(policy, rule, where, plain, negated) -> bool:
     if rule.resources is None:
         return False
     patterns = [
-        p.components
-        for name in rule.resources.names
-        for p in policy.resources[name].paths
-        if p.device == where.device
+        p.components for name in rule.resources.names for p in policy.resources[name].paths if p.device == where.device
     ]
     if rule.resources.negated:
         return not negated(patterns, where.components)

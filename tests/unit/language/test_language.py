@@ -61,7 +61,10 @@ BAD = {
         "policy: 1\nmode: a: b\n",
         "policies/a.yml.j2:2: not YAML: mapping values are not allowed here. It was rendered to: 'mode: a: b'",
     ),
-    "key twice": ("policy: 1\nmode: audit\nmode: audit\n", "policies/a.yml.j2:3: $.mode: 'mode' stands twice. Keep one of them"),
+    "key twice": (
+        "policy: 1\nmode: audit\nmode: audit\n",
+        "policies/a.yml.j2:3: $.mode: 'mode' stands twice. Keep one of them",
+    ),
     "not a mapping": ("- 1\n", "policies/a.yml.j2:1: $: found [1]; expected a mapping"),
     "no version": ("mode: audit\n", "policies/a.yml.j2:1: $: 'policy' is missing. Add `policy:`"),
     "unknown key": (
@@ -144,7 +147,9 @@ def test_bad_input(kind):
 
 
 def test_good_input_passes():
-    assert document(BASE)["rules"] == [{"name": "exports", "deny": ["read"], "resources": ["exports"], "except": ["dba"]}]
+    assert document(BASE)["rules"] == [
+        {"name": "exports", "deny": ["read"], "resources": ["exports"], "except": ["dba"]}
+    ]
 
 
 def test_every_error_of_every_fragment_at_once():
@@ -177,7 +182,8 @@ def test_fragments_that_disagree(change, message):
         assert return_value["mode"] == "audit"
         assert refused(BASE.replace(old, new), BASE.replace(old, "policy: 1\nmode: enforce")) == [
             "policies/b.yml.j2:2: $.mode: 'enforce', but policies/a.yml.j2 says 'audit'; expected one value for a host. "
-            "Say it in one fragment only"]
+            "Say it in one fragment only"
+        ]
         return
     assert refused(BASE, BASE.replace(old, new)) == [message]
 
@@ -193,17 +199,18 @@ def test_extensible_sets_are_joined():
 
 def test_limits():
     def rules(count, prefix):
-        return BASE + "".join(
-            f"  - {{name: {prefix}{n}, deny: [read], resources: [exports]}}\n" for n in range(count))
+        return BASE + "".join(f"  - {{name: {prefix}{n}, deny: [read], resources: [exports]}}\n" for n in range(count))
 
     assert len(document(rules(300, "a"), rules(211, "b"))["rules"]) == 512
     assert refused(rules(300, "a"), rules(212, "b")) == [
         "policies/a.yml.j2, policies/b.yml.j2: $.rules: 513 rules; expected at most 512 on a host. "
-        "Put what several rules say into one, with sets"]
+        "Put what several rules say into one, with sets"
+    ]
     sets = "policy: 1\nsubjects:\n" + "".join(f"  s{n}: {{users: [u]}}\n" for n in range(64))
     assert refused(sets) == [
         "policies/a.yml.j2:2: $.subjects: 64 sets; expected at most 63 of a kind on a host. "
-        "Put sets that always stand together into one"]
+        "Put sets that always stand together into one"
+    ]
 
 
 def test_assertions_are_about_the_policy_as_enforced():
@@ -236,8 +243,14 @@ def test_order_of_fragments_is_irrelevant(sources, chance):
     assert _document.digest(document(*sources)) == before
 
 
-@pytest.mark.parametrize("example", re.findall(
-    r"```yaml\n(.*?)```", (ROOT / "docs" / "policy-language.md").read_text() + (ROOT / "README.md").read_text(), re.DOTALL))
+@pytest.mark.parametrize(
+    "example",
+    re.findall(
+        r"```yaml\n(.*?)```",
+        (ROOT / "docs" / "policy-language.md").read_text() + (ROOT / "README.md").read_text(),
+        re.DOTALL,
+    ),
+)
 def test_every_policy_in_the_documentation_is_valid(example):
     if "policy: 1" in example:
         document(example, **VARIABLES)
