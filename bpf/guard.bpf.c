@@ -129,8 +129,7 @@ struct placed {
 	__u32 parent_generation;
 	__u32 rename_sequence;
 	__u32 length;
-	__u32 pad;
-	char name[GUARD_COMPONENT + 4];
+	char name[GUARD_COMPONENT];
 };
 struct inode_value {
 	__u32 version;		/* odd while somebody writes; a reader that sees it move has read nothing */
@@ -787,20 +786,19 @@ struct matter {
 
 #define COMPONENTS 24
 
-/* Components from the leaf up, each with its NUL. A component is cut to what is left of the room. */
-static __noinline __u32 write_chain(char *to, const struct dentry *d)
+/* Components from the leaf up, each with its NUL; a component is cut to half of the room. */
+static __always_inline __u32 write_chain(char *to, __u32 room, const struct dentry *d)
 {
 	const struct dentry *root, *parent;
 	__u32 at = 0, i;
 	long size;
 
-	if (!to || !d)
-		return 0;
 	root = BPF_CORE_READ(d, d_sb, s_root);
 	for (i = 0; i < COMPONENTS; i++) {
-		if (d == root || at > GUARD_PATH / 2 - 1)
+		barrier_var(at);
+		if (d == root || at > room / 2 - 1)
 			break;
-		size = bpf_probe_read_kernel_str(to + at, GUARD_PATH / 2, BPF_CORE_READ(d, d_name.name));
+		size = bpf_probe_read_kernel_str(to + at, room / 2, BPF_CORE_READ(d, d_name.name));
 		if (size <= 0)
 			break;
 		at += size & (GUARD_PATH - 1);
@@ -812,28 +810,14 @@ static __noinline __u32 write_chain(char *to, const struct dentry *d)
 	return at;
 }
 
-static __noinline __u32 write_short_chain(char *to, const struct dentry *d)
+static __noinline __u32 write_path(char *to, const struct dentry *d)
 {
-	const struct dentry *root, *parent;
-	__u32 at = 0, i;
-	long size;
+	return to && d ? write_chain(to, GUARD_PATH, d) : 0;
+}
 
-	if (!to || !d)
-		return 0;
-	root = BPF_CORE_READ(d, d_sb, s_root);
-	for (i = 0; i < COMPONENTS; i++) {
-		if (d == root || at > GUARD_PATH / 4 - 1)
-			break;
-		size = bpf_probe_read_kernel_str(to + at, GUARD_PATH / 4, BPF_CORE_READ(d, d_name.name));
-		if (size <= 0)
-			break;
-		at += size & (GUARD_PATH - 1);
-		parent = BPF_CORE_READ(d, d_parent);
-		if (parent == d)
-			break;
-		d = parent;
-	}
-	return at;
+static __noinline __u32 write_executable(char *to, const struct dentry *d)
+{
+	return to && d ? write_chain(to, GUARD_PATH / 2, d) : 0;
 }
 
 static __noinline __u32 write_cgroup(char *to, struct kernfs_node *node)
@@ -928,13 +912,13 @@ int guard_tell(const struct matter *m)
 	e->cgroup_id = cgroup_of(task);
 	e->cgroup_size = write_cgroup(e->cgroup, task->cgroups->dfl_cgrp->kn);
 	if (m->dentry)
-		e->path_size = write_chain(e->path, (const struct dentry *)m->dentry);
+		e->path_size = write_path(e->path, (const struct dentry *)m->dentry);
 	if (task->mm) {
 		const struct file *file = BPF_CORE_READ(task, mm, exe_file);
 
 		if (file) {
 			e->executable_device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
-			e->executable_size = write_short_chain(e->executable, BPF_CORE_READ(file, f_path.dentry));
+			e->executable_size = write_executable(e->executable, BPF_CORE_READ(file, f_path.dentry));
 		}
 	}
 	bpf_ringbuf_submit(e, 0);
