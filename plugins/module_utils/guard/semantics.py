@@ -53,36 +53,38 @@ def in_force(rule: records.Rule, now: datetime.date) -> bool:
 
 def binds(policy: records.Resolved, rule: records.Rule, task: records.Task) -> bool:
     """Errs towards binding: what is not known of the task counts as satisfied."""
-    return rule.subjects is None or any(_may_be(policy.subjects[name], task) for name in rule.subjects)
+    return rule.subjects is None or any(_may_be(policy, name, task) for name in rule.subjects)
 
 
 def excepts(policy: records.Resolved, rule: records.Rule, task: records.Task) -> bool:
     """Errs against the task: what is not known counts as not satisfied."""
-    return any(_surely_is(policy.subjects[name], task) for name in rule.excepts)
+    return any(_surely_is(policy, name, task) for name in rule.excepts)
 
 
-def _may_be(who: records.SubjectSet, task: records.Task) -> bool:
+def _may_be(policy: records.Resolved, name: str, task: records.Task) -> bool:
+    who = policy.subjects[name]
     return (
         (who.users is None or task.lists_cut or bool(who.users & task.users))
         and (who.groups is None or task.lists_cut or bool(who.groups & task.groups))
         and (who.login_users is None or task.login_user in who.login_users)
         and (who.services is None or task.service is None or _in_service(who.services, task.service))
-        and (who.executables is None or not _known(task) or _matches(who.executables, task.executable))
+        and (who.executables is None or not _known(policy, task) or _matches(who.executables, task.executable))
     )
 
 
-def _surely_is(who: records.SubjectSet, task: records.Task) -> bool:
+def _surely_is(policy: records.Resolved, name: str, task: records.Task) -> bool:
+    who = policy.subjects[name]
     return (
         (who.users is None or (not task.lists_cut and task.users <= who.users))
         and (who.groups is None or (not task.lists_cut and bool(who.groups & task.memberships)))
         and (who.login_users is None or task.login_user in who.login_users)
         and (who.services is None or (task.service is not None and _in_service(who.services, task.service)))
-        and (who.executables is None or (_known(task) and _matches(who.executables, task.executable)))
+        and (who.executables is None or (_known(policy, task) and _matches(who.executables, task.executable)))
     )
 
 
-def _known(task: records.Task) -> bool:
-    return task.executable is not None and task.executable.trouble is None
+def _known(policy: records.Resolved, task: records.Task) -> bool:
+    return task.executable is not None and _trouble(policy, task.executable) is None
 
 
 def _in_service(services: FrozenSet[records.Components], cgroup: records.Components) -> bool:
