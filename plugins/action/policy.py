@@ -12,9 +12,15 @@ import os
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _package, _policy
-from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 
+try:
+    from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _policy
+    from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+except ImportError as error:  # jsonschema is all that Ansible does not bring itself
+    LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
+else:
+    LACKING = ""
 try:
     from ansible.template import trust_as_template
 except ImportError:  # before ansible-core 2.19 every text was a template
@@ -43,16 +49,26 @@ class ActionModule(ActionBase):
             "confirm_seconds": options["confirm_seconds"],
             "package_digest": _package.build()[0],
         }
+        warnings = []
         if options["state"] == "present":
+            if LACKING:
+                raise AnsibleError(LACKING)
             try:
-                arguments["document"] = self._document(options["policies"], task_vars)
+                arguments["document"] = self._document(options["policies"], task_vars, warnings)
             except FragmentErrors as error:
                 return {
                     "failed": True,
                     "changed": False,
+                    "warnings": warnings,
                     "msg": f"The policy of this host is not valid. {error}",
                     "problems": [_document.plain(problem._asdict()) for problem in error.problems],
                 }
+        result = self._put(arguments, task_vars)
+        if warnings:
+            result["warnings"] = [*result.get("warnings", ()), *warnings]
+        return result
+
+    def _put(self, arguments, task_vars):
         result = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
         if result.get("package_required") and self._task.check_mode:
             arguments["package"] = _package.encoded()
@@ -62,11 +78,11 @@ class ActionModule(ActionBase):
                 failed=True, msg="The enforcer of this release is not on the host. Run role exfil.guard.enforcer"
             )
         if result.get("confirm_needed") and not result.get("failed") and not self._task.check_mode:
-            return self._confirm(result, arguments["package_digest"], options["confirm_seconds"], task_vars)
+            return self._confirm(result, arguments["package_digest"], arguments["confirm_seconds"], task_vars)
         return result
 
-    def _document(self, folder, task_vars):
-        folder = folder or self._beside_inventory(task_vars)
+    def _document(self, folder, task_vars, warnings):
+        folder = os.path.normpath(self._loader.path_dwim(folder or self._beside_inventory(task_vars)))
         host, groups = task_vars["inventory_hostname"], task_vars.get("group_names", [])
         paths = _policy.find(folder, groups, host)
         if not paths:
@@ -75,13 +91,14 @@ class ActionModule(ActionBase):
                 f"hosts/{host}.yml.j2. Add one, or set `policies`"
             )
         templar = self._templar.copy_with_new_env(searchpath=[folder], available_variables=task_vars)
-        templates = []
-        for path in paths:
-            with open(path, encoding="utf-8") as file:
-                templates.append(_policy.Template(os.path.relpath(path, os.path.dirname(folder)), file.read()))
+        templates = [_policy.read(folder, path) for path in paths]
+        inventory = task_vars.get("groups", {})
+        warnings.extend(_policy.stray(folder, inventory, inventory.get("all", [host])))
         today = datetime.datetime.now(datetime.timezone.utc).date()
         return _policy.document(
-            templates, lambda source: _document.plain(templar.template(trust_as_template(source))), today
+            templates,
+            lambda source: _document.plain(templar.template(trust_as_template(source), escape_backslashes=False)),
+            today,
         )
 
     def _beside_inventory(self, task_vars):

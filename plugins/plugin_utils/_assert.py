@@ -14,6 +14,7 @@ from ._problems import Problem
 from ._render import Fragment
 
 NOBODY = "\0nobody"
+FIRST_ID = 4000000000  # of those that are made up: no numbers that a policy would name
 _HOLDS = {"allow": ("allow", "audit"), "audit": ("audit",), "deny": ("deny",)}  # what a rule only reports passes
 _PROTOCOLS = {"tcp": 6, "udp": 17, "udplite": 136, "sctp": 132, "dccp": 33, "icmp": 1, "icmpv6": 58}
 
@@ -24,8 +25,11 @@ class SymbolicSystem:
     def __init__(self) -> None:
         self._numbers: Dict[str, int] = {}
 
-    def _number(self, name: str) -> int:
-        return int(name) if str(name).isdigit() else self._numbers.setdefault(str(name), 100000 + len(self._numbers))
+    def _number(self, name: object) -> int:
+        text = str(name)
+        if text.isascii() and text.isdigit():
+            return int(text)
+        return self._numbers.setdefault(text, FIRST_ID + len(self._numbers))
 
     user = group = _number
 
@@ -52,10 +56,15 @@ class SymbolicSystem:
                 "Id": resolve.unit_name(name),
                 "LoadState": "loaded",
                 "Slice": "system.slice",
-                "ControlGroup": "/system.slice/" + resolve.unit_name(name),
+                "ControlGroup": "/" + "/".join(_cgroup(name)),
             }
             for name in names
         }
+
+
+def _cgroup(unit: str) -> records.Components:
+    name = resolve.unit_name(unit)
+    return resolve.slice_path(name) if name.endswith(".slice") else ("system.slice", name)
 
 
 def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: datetime.date) -> List[Problem]:
@@ -89,7 +98,7 @@ def _event(assertion: Dict[str, Any], system: SymbolicSystem):
         groups=groups,
         memberships=groups,
         login_user=system.user(assertion.get("login_user", assertion.get("user", NOBODY))),
-        service=("system.slice", resolve.unit_name(service)) if service else ("user.slice",),
+        service=_cgroup(service) if service else ("user.slice",),
         executable=_location(assertion.get("executable", "/" + NOBODY)),
     )
     if "path" in assertion:

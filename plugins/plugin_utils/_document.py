@@ -44,7 +44,7 @@ def canonical_rule(body: Dict[str, Any]) -> Dict[str, Any]:
     rule = {key: _sorted(value) if isinstance(value, list) else value for key, value in body.items()}
     for key in ("resources", "destinations"):
         if isinstance(rule.get(key), dict):
-            rule[key] = {"not": _sorted(rule[key]["not"])}
+            rule[key] = canonical_set(rule[key])
     return rule
 
 

@@ -12,6 +12,7 @@ from ._problems import Problem, did_you_mean
 from ._render import Fragment
 
 KINDS = ("subjects", "resources", "destinations")
+WHO = ("users", "login_users", "groups", "services")
 
 
 def merge(fragments: Iterable[Fragment]) -> Tuple[Dict[str, Any], List[Problem]]:
@@ -103,16 +104,11 @@ def _rules(ordered: List[Fragment], document: Dict[str, Any], problems: List[Pro
     for fragment in ordered:
         for number, body in enumerate(fragment.data.get("rules") or ()):
             rule = canonical_rule(body)
-            inline = rule.get("subjects")
-            if isinstance(inline, dict):
-                name = f"{rule['name']} (inline)"
-                document["subjects"].setdefault(name, canonical_set(inline))
-                rule["subjects"] = [name]
             if rule["name"] not in found:
                 found[rule["name"]] = fragment, number, rule
                 continue
             other, _number, before = found[rule["name"]]
-            if before != rule or isinstance(inline, dict) and document["subjects"][name] != canonical_set(inline):
+            if before != rule:
                 problems.append(
                     fragment.problem(
                         ("rules", number),
@@ -121,11 +117,19 @@ def _rules(ordered: List[Fragment], document: Dict[str, Any], problems: List[Pro
                         "Give it another name",
                     )
                 )
+    for _fragment, _number, rule in found.values():
+        for kind in KINDS:  # what is said in place becomes a set of that rule
+            inline = rule.get(kind)
+            if isinstance(inline, dict) and "not" not in inline:
+                name = f"{rule['name']} (inline)"
+                document[kind][name] = canonical_set(inline)
+                rule[kind] = [name]
     return found
 
 
 def _names(fragment, number, rule, document, extensible, problems) -> None:
-    accepted = set(rule.pop("accepts_extensible", ()))
+    accepted = rule.pop("accepts_extensible", ())
+    weakening = set(rule.get("except", ()))
     for key, kind in (
         ("subjects", "subjects"),
         ("except", "subjects"),
@@ -136,6 +140,7 @@ def _names(fragment, number, rule, document, extensible, problems) -> None:
         if value is None:
             continue
         negated = isinstance(value, dict)
+        weakening.update(value["not"] if negated else ())
         known = document[kind]
         for name in value["not"] if negated else value:
             path = ("rules", number, key) + (("not",) if negated else ())
@@ -155,8 +160,27 @@ def _names(fragment, number, rule, document, extensible, problems) -> None:
                         f"Say `accepts_extensible: [{name}]` if that is meant",
                     )
                 )
+            elif key == "except" and not set(WHO) & set(known[name]):
+                problems.append(
+                    fragment.problem(
+                        path,
+                        f"'{name}' excepts whoever executes its `executables`",
+                        f"one of {', '.join(WHO)} in it too",
+                        "A program can be made to do what it was not written for: say who is excepted with it",
+                    )
+                )
             if name in BUILT_IN and kind == "destinations":
                 known.setdefault(name, BUILT_IN[name])
+    for name in accepted:
+        if name not in weakening:
+            problems.append(
+                fragment.problem(
+                    ("rules", number, "accepts_extensible"),
+                    f"this rule has no '{name}' under `not` or `except`",
+                    "",
+                    did_you_mean(name, weakening) or "Leave it out",
+                )
+            )
 
 
 def _limits(ordered: List[Fragment], document: Dict[str, Any], problems: List[Problem]) -> None:

@@ -13,25 +13,55 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple
 from ansible_collections.exfil.guard.plugins.module_utils.guard import errors
 
 from . import _assert, _document, _merge, _render, _schema
-from ._problems import FragmentErrors, Problem
+from ._problems import FragmentErrors, Problem, did_you_mean
+
+
+SUFFIX = ".yml.j2"
 
 
 class Template(NamedTuple):
     file: str  # as in messages
     source: str
+    problem: str = ""  # why it could not be read
+
+
+def read(folder: str, path: str) -> Template:
+    file = os.path.relpath(path, os.path.dirname(folder))
+    try:
+        with open(path, encoding="utf-8") as opened:
+            return Template(file, opened.read())
+    except UnicodeDecodeError as error:
+        return Template(file, "", f"byte {error.start + 1} is not UTF-8. Save it as UTF-8")
+    except OSError as error:
+        return Template(file, "", f"it can't be read: {error.strerror}")
 
 
 def find(folder: str, groups: Iterable[str], host: str) -> List[str]:
     """The template files of a host that are there: one for each of its groups, one of its own."""
-    names = [f"{group}.yml.j2" for group in ["all", *groups]] + [os.path.join("hosts", f"{host}.yml.j2")]
+    names = [group + SUFFIX for group in ["all", *groups]] + [os.path.join("hosts", host + SUFFIX)]
     paths = [os.path.join(folder, name) for name in dict.fromkeys(names)]
     return [path for path in paths if os.path.isfile(path)]
+
+
+def stray(folder: str, groups: Iterable[str], hosts: Iterable[str]) -> List[str]:
+    """A warning for each template that belongs to no group and no host: a misspelt name would guard nobody."""
+    warnings = []
+    for place, kind, names in ((folder, "group", set(groups)), (os.path.join(folder, "hosts"), "host", set(hosts))):
+        for file in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+            name = file[: -len(SUFFIX)]
+            if file.endswith(SUFFIX) and name not in names:
+                where = os.path.relpath(os.path.join(place, file), os.path.dirname(folder))
+                warnings.append(f"{where}: the inventory has no {kind} '{name}'. {did_you_mean(name, names)}".rstrip())
+    return warnings
 
 
 def document(templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date) -> Dict[str, Any]:
     """Raises FragmentErrors with every problem that can be told at once."""
     fragments, problems = [], []
     for template in templates:
+        if template.problem:
+            problems.append(Problem(template.file, None, "", template.problem))
+            continue
         try:
             fragment = _render.fragment(template.file, template.source, renderer)
         except FragmentErrors as error:

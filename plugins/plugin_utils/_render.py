@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import difflib
 import json
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+import re
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import jinja2
 import yaml
@@ -58,9 +59,9 @@ def fragment(file: str, source: str, renderer: Callable[[str], Any]) -> Fragment
         raise FragmentErrors([Problem(file, line, "", f"not YAML: {found}", "", _shown(text, mark))]) from error
     except yaml.YAMLError as error:
         raise FragmentErrors([Problem(file, None, "", f"not YAML: {' '.join(str(error).split())}")]) from error
-    if reader is not None and reader.problems:
+    if reader.problems:
         raise FragmentErrors(reader.problems)
-    return Fragment(file, data, reader.lines if reader else {})
+    return Fragment(file, data, reader.lines)
 
 
 def line_map(source: str, rendered: str) -> Callable[[int], Optional[int]]:
@@ -87,20 +88,52 @@ def _template_problem(file: str, source: str, error: BaseException) -> Problem:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         if isinstance(current, jinja2.TemplateSyntaxError):
-            line, message = current.lineno, f"template syntax: {current.message}"
+            line, message = current.lineno or line, f"template syntax: {current.message}"
+            line = line or _first_use(source, message)
             break
         if isinstance(current, jinja2.UndefinedError) and not message:
             message = f"undefined variable: {current.message}"
-        trace = current.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
-                line = trace.tb_lineno
-            trace = trace.tb_next
+            line = _first_use(source, str(current.message))
+        line = line or _traced(current.__traceback__)
         current = current.__cause__ or current.__context__
     if not message:
         message = "template: " + " ".join(str(error).split())
     remedy = "Set the variable for this host or give it a default" if "undefined" in message else ""
     return Problem(file, line, "", message, "", remedy)
+
+
+def _traced(trace) -> Optional[int]:
+    """The line of the template itself at which Jinja raised; not of one that it includes."""
+    line = None
+    while trace is not None:
+        names = trace.tb_frame.f_globals
+        template = names.get("__jinja_template__")
+        if template is not None and template.filename in (None, "<template>"):
+            line = template.get_corresponding_lineno(trace.tb_lineno)
+        elif "__jinja_exception__" in names and trace.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _first_use(source: str, message: str) -> Optional[int]:
+    """Where the name that a message ends with stands first: Ansible may notice after rendering, without a line."""
+    quoted = re.findall(r"'([^']+)'", message)
+    if not quoted:
+        return None
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"]).parse(source)
+    except jinja2.TemplateError:
+        return None
+    kinds = (jinja2.nodes.Name, jinja2.nodes.Filter, jinja2.nodes.Getattr, jinja2.nodes.Const)
+    return min(
+        (
+            node.lineno
+            for node in tree.find_all(kinds)
+            if quoted[-1] in (getattr(node, "name", None), getattr(node, "attr", None), getattr(node, "value", None))
+        ),
+        default=None,
+    )
 
 
 class _Reader:
@@ -110,23 +143,54 @@ class _Reader:
         self.file, self.loader, self.places = file, loader, places
         self.lines: Dict[Path, int] = {}
         self.problems: List[Problem] = []
+        self.open: List[yaml.Node] = []  # what is being read
+        self.merged: Set[yaml.Node] = set()  # an anchor is read once more for each of its aliases
 
     def read(self, node: yaml.Node, path: Path) -> Any:
-        self.lines.setdefault(path, self.places(node.start_mark.line + 1))
-        if isinstance(node, yaml.SequenceNode):
-            return [self.read(child, path + (index,)) for index, child in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
+        line = self.places(node.start_mark.line + 1)
+        self.lines.setdefault(path, line)
+        if node in self.open:
+            self.problems.append(Problem(self.file, line, json_path(path), "it contains itself", "", "Write it out"))
+            return None
+        self.open.append(node)
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.read(child, path + (index,)) for index, child in enumerate(node.value)]
+            return self.mapping(node, path) if isinstance(node, yaml.MappingNode) else self.scalar(node)
+        finally:
+            self.open.pop()
+
+    def scalar(self, node: yaml.Node) -> Any:
+        try:
             value = self.loader.construct_object(node)
-            return value.isoformat() if isinstance(value, (datetime.date, datetime.datetime)) else value
-        self.loader.flatten_mapping(node)
+        except ValueError:  # such as the 31st of February; the schema says what is expected
+            return node.value
+        return value.isoformat() if isinstance(value, (datetime.date, datetime.datetime)) else value
+
+    def mapping(self, node: yaml.MappingNode, path: Path) -> Dict[str, Any]:
+        if node not in self.merged:
+            self.merged.add(node)
+            self.twice(node, path)
+            self.loader.flatten_mapping(node)  # `<<` first, so that the mapping's own keys win
         found: Dict[str, Any] = {}
         for key_node, child in node.value:
-            key = str(self.loader.construct_object(key_node)) if isinstance(key_node, yaml.ScalarNode) else "?"
-            line = self.places(key_node.start_mark.line + 1)
-            if key in found:
+            key = _key(key_node)
+            self.lines[path + (key,)] = self.places(key_node.start_mark.line + 1)
+            found[key] = self.read(child, path + (key,))
+        return found
+
+    def twice(self, node: yaml.MappingNode, path: Path) -> None:
+        seen = set()
+        for key_node, _child in node.value:
+            key = _key(key_node)
+            if key in seen:
+                line = self.places(key_node.start_mark.line + 1)
                 self.problems.append(
                     Problem(self.file, line, json_path(path + (key,)), f"'{key}' stands twice", "", "Keep one of them")
                 )
-            self.lines[path + (key,)] = line
-            found[key] = self.read(child, path + (key,))
-        return found
+            seen.add(key)
+
+
+def _key(node: yaml.Node) -> str:
+    """As it is written: YAML would read `on` as true."""
+    return node.value if isinstance(node, yaml.ScalarNode) else "?"

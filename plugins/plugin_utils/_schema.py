@@ -35,12 +35,12 @@ formats = jsonschema.FormatChecker(())
 
 @formats.checks("cidr", ValueError)
 def _cidr(value: object) -> bool:
-    return not isinstance(value, str) or bool(ipaddress.ip_network(value))
+    return not isinstance(value, str) or "%" not in value and bool(ipaddress.ip_network(value))
 
 
 @formats.checks("ip", ValueError)
 def _ip(value: object) -> bool:
-    return not isinstance(value, str) or bool(ipaddress.ip_address(value))
+    return not isinstance(value, str) or "%" not in value and bool(ipaddress.ip_address(value))
 
 
 @formats.checks("date", ValueError)
@@ -71,18 +71,29 @@ def validate(fragment: Fragment) -> List[Problem]:
 def _problems(fragment: Fragment, error) -> Iterable[Problem]:
     path: Tuple[object, ...] = tuple(error.absolute_path)
     kind, wanted, found = error.validator, error.validator_value, error.instance
+    if "propertyNames" in error.absolute_schema_path:
+        path += (found,)
     if kind in ("additionalProperties", "unevaluatedProperties") and isinstance(found, dict):
         known = _known(error.schema)
         for key in found:
             if key not in known:
                 yield fragment.problem(path + (key,), f"unknown key '{key}'", _either(known), did_you_mean(key, known))
+            elif key != "not" and "not" in found and "not" in known:
+                yield fragment.problem(path + (key,), f"'{key}' can't stand beside 'not'", "", "Leave one of them out")
     elif kind == "required":
-        missing = [key for key in wanted if key not in found]
-        for key in missing:
-            if f"'{key}'" in error.message:
+        for key in wanted:
+            if key not in found and error.message.startswith(f"'{key}'"):
                 yield fragment.problem(path, f"'{key}' is missing", "", f"Add `{key}:`")
+    elif kind == "dependentRequired":
+        for key in (need for present in wanted if present in found for need in wanted[present] if need not in found):
+            yield fragment.problem(path, f"'{key}' is missing", "", f"Add `{key}:`")
+    elif kind == "anyOf":  # which of its own keys a set has to have
+        if set(found) <= {"optional", "extensible"}:
+            keys = (key for each in wanted for key in each["required"])
+            yield fragment.problem(path, "it selects nothing by itself", f"at least one of {_either(keys)}")
     elif kind == "enum":
-        yield fragment.problem(path, f"found {found!r}", _either(wanted), did_you_mean(found, map(str, wanted)))
+        shown = repr(found) if isinstance(found, str) else _short(found)
+        yield fragment.problem(path, f"found {shown}", _either(wanted), did_you_mean(found, map(str, wanted)))
     elif kind == "const":
         yield fragment.problem(path, f"found {found!r}", repr(wanted))
     elif kind == "type":
@@ -95,8 +106,15 @@ def _problems(fragment: Fragment, error) -> Iterable[Problem]:
             "date": "a date such as 2027-03-31",
         }[wanted]
         yield fragment.problem(path, f"found {found!r}", what)
+    elif kind == "not" and "required" in wanted:
+        key = wanted["required"][0]
+        yield fragment.problem(path + (key,), f"'{key}' with action '{found['action']}'", "", "Leave one of them out")
     elif kind in ("pattern", "not"):
         yield fragment.problem(path, f"found {_short(found)}", _described(error))
+    elif kind in ("minimum", "maximum"):
+        yield fragment.problem(path, f"found {found}", f"{'at least' if kind == 'minimum' else 'at most'} {wanted}")
+    elif kind == "maxLength":
+        yield fragment.problem(path, f"{len(found)} characters", f"at most {wanted}", "Make it shorter")
     elif kind == "maxItems":
         yield fragment.problem(
             path,
@@ -111,8 +129,9 @@ def _problems(fragment: Fragment, error) -> Iterable[Problem]:
             f"at most {wanted} of a kind on a host",
             "Put sets that always stand together into one",
         )
-    elif kind in ("minItems", "minProperties"):
-        yield fragment.problem(path, "it is empty", "at least one entry", "Leave it out, or say what is in it")
+    elif kind in ("minItems", "minProperties", "minLength"):
+        what = "text" if kind == "minLength" else "at least one entry"
+        yield fragment.problem(path, "it is empty", what, "Leave it out, or say what is in it")
     elif kind == "uniqueItems":
         yield fragment.problem(path, "an entry stands twice", "", "Keep one of them")
     else:
@@ -120,25 +139,26 @@ def _problems(fragment: Fragment, error) -> Iterable[Problem]:
 
 
 def _described(error) -> str:
-    if error.validator == "not" and "required" in error.validator_value:
-        key = error.validator_value["required"][0]
-        return f"no '{key}' with action {error.instance.get('action')!r}"
     if error.validator == "not" and "enum" in error.validator_value:
         return "a name that is not built in"
     if error.validator == "not":
         return "a name that does not begin with 'exfil-guard '"
-    return error.schema.get("description") or f"text that matches {error.validator_value}"
+    text = error.schema.get("description") or f"text that matches {error.validator_value}"
+    return (text[:1].lower() + text[1:]).rstrip(".")
 
 
 def _known(part: Dict[str, Any]) -> List[str]:
     known = set(part.get("properties", ()))
     if "$ref" in part:
         known.update(_known(schema()["$defs"][part["$ref"].rsplit("/", 1)[1]]))
+    for key in ("then", "else"):
+        if key in part:
+            known.update(_known(part[key]))
     return sorted(known)
 
 
 def _combinations(fragment: Fragment) -> Iterable[Problem]:
-    """What the schema does not say: objects go with actions."""
+    """What the schema does not say: objects go with actions; ends of ranges; lengths in bytes."""
     for number, rule in enumerate(fragment.data.get("rules") or ()):
         path = ("rules", number)
         for actions, key in ((FILE_ACTIONS, "resources"), (NETWORK_ACTIONS, "destinations")):
@@ -158,15 +178,21 @@ def _combinations(fragment: Fragment) -> Iterable[Problem]:
                     "Add one to `deny`, or leave it out",
                 )
         if len(rule["name"].encode()) > 95:
-            yield fragment.problem(path + ("name",), f"{len(rule['name'].encode())} bytes of UTF-8", "at most 95")
-    for name, found in (fragment.data.get("destinations") or {}).items():
-        for index, port in enumerate(found.get("ports") or ()):
-            if isinstance(port, str):
-                first, last = map(int, port.split("-"))
-                if not first <= last <= 65535:
-                    yield fragment.problem(
-                        ("destinations", name, "ports", index), f"found {port!r}", "first-last, at most 65535"
-                    )
+            yield fragment.problem(
+                path + ("name",), f"{len(rule['name'].encode())} bytes of UTF-8", "at most 95", "Make it shorter"
+            )
+        if isinstance(rule.get("destinations"), dict):
+            yield from _ranges(fragment, path + ("destinations",), rule["destinations"])
+    for name, found in fragment.data.get("destinations", {}).items():
+        yield from _ranges(fragment, ("destinations", name), found)
+
+
+def _ranges(fragment: Fragment, path: Tuple[object, ...], destination: Dict[str, Any]) -> Iterable[Problem]:
+    for index, port in enumerate(destination.get("ports") or ()):
+        if isinstance(port, str):
+            first, last = map(int, port.split("-"))
+            if not first <= last <= 65535:
+                yield fragment.problem(path + ("ports", index), f"found {port!r}", "first-last, at most 65535")
 
 
 def _either(values: Iterable[object]) -> str:

@@ -176,7 +176,7 @@ class _Resolver:
         found = set()
         for value in values:
             text = str(value)
-            if text.isdigit():
+            if text.isascii() and text.isdigit():
                 number: Optional[int] = int(text)
                 if int(text) >= _NO_ID:
                     self.problems.append(Problem(where, "{0} is no id".format(text), "0 to {0}".format(_NO_ID - 1), ""))

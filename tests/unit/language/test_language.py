@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import jinja2
+import jsonschema
 import pytest
 from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _policy
 from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
@@ -98,8 +99,8 @@ BAD = {
     ),
     "relative path": (
         "policy: 1\nresources:\n  x: {paths: [srv/x]}\n",
-        'policies/a.yml.j2:3: $.resources.x.paths[0]: found "srv/x"; expected Absolute. * stands for anything within one '
-        "component, ** as the last component for the folder itself and everything below it.",
+        'policies/a.yml.j2:3: $.resources.x.paths[0]: found "srv/x"; expected an absolute path without `..`; * stands '
+        "for anything within one component, ** as the last component for the folder itself and everything below it",
     ),
     "host bits": (
         "policy: 1\ndestinations:\n  x: {cidrs: [10.0.0.1/8]}\n",
@@ -125,7 +126,99 @@ BAD = {
     ),
     "built-in set": (
         "policy: 1\ndestinations:\n  loopback: {cidrs: [10.0.0.0/8]}\n",
-        'policies/a.yml.j2:2: $.destinations: found "loopback"; expected a name that is not built in',
+        'policies/a.yml.j2:3: $.destinations.loopback: found "loopback"; expected a name that is not built in',
+    ),
+    "no such day": (
+        BASE + "    expires: 2027-02-31\n",
+        "policies/a.yml.j2:13: $.rules[0].expires: found '2027-02-31'; expected a date such as 2027-03-31",
+    ),
+    "unknown YAML tag": (
+        "policy: !vault x\n",
+        "policies/a.yml.j2:1: not YAML: could not determine a constructor for the tag '!vault'. "
+        "It was rendered to: 'policy: !vault x'",
+    ),
+    "two documents": (
+        "policy: 1\n---\npolicy: 1\n",
+        "policies/a.yml.j2:2: not YAML: expected a single document in the stream but found another document. "
+        "It was rendered to: '---'",
+    ),
+    "an anchor in itself": (
+        "policy: 1\nrules: &rules\n  - *rules\n",
+        "policies/a.yml.j2:2: $.rules[0]: it contains itself. Write it out",
+    ),
+    "an expression that fails": ("policy: 1\nmode: {{ 1 / 0 }}\n", "policies/a.yml.j2:2: template: division by zero"),
+    "a variable without the attribute": (
+        "policy: 1\nmode: {{ {}.mode }}\n",
+        "policies/a.yml.j2:2: undefined variable: 'dict object' has no attribute 'mode'. "
+        "Set the variable for this host or give it a default",
+    ),
+    "nothing": ("", "policies/a.yml.j2: $: 'policy' is missing. Add `policy:`"),
+    "name of a set": (
+        "policy: 1\nsubjects:\n  the admins: {users: [root]}\n",
+        'policies/a.yml.j2:3: $.subjects.the admins: found "the admins"; expected the name of a set: letters, digits, '
+        "dot, dash and underscore, at most 63",
+    ),
+    "a set of everybody": (
+        "policy: 1\nsubjects:\n  dba: {optional: true}\n",
+        "policies/a.yml.j2:3: $.subjects.dba: it selects nothing by itself; expected at least one of users, login_users, "
+        "groups, services or executables",
+    ),
+    "** within a path": (
+        "policy: 1\nresources:\n  x: {paths: [/srv/x**]}\n",
+        'policies/a.yml.j2:3: $.resources.x.paths[0]: found "/srv/x**"; expected an absolute path without `..`; * stands '
+        "for anything within one component, ** as the last component for the folder itself and everything below it",
+    ),
+    "port": (
+        "policy: 1\ndestinations:\n  x: {ports: [70000]}\n",
+        "policies/a.yml.j2:3: $.destinations.x.ports[0]: found 70000; expected at most 65535",
+    ),
+    "unknown protocol": (
+        "policy: 1\ndestinations:\n  x: {protocols: [tpc]}\n",
+        "policies/a.yml.j2:3: $.destinations.x.protocols[0]: found 'tpc'; expected tcp, udp, udplite, sctp, dccp, icmp or "
+        "icmpv6. Did you mean 'tcp'?",
+    ),
+    "long name": (
+        BASE.replace("name: exports", "name: " + "é" * 48),
+        "policies/a.yml.j2:9: $.rules[0].name: 96 bytes of UTF-8; expected at most 95. Make it shorter",
+    ),
+    "not of a rule": (
+        BASE + "    not: [exports]\n",
+        "policies/a.yml.j2:13: $.rules[0].not: unknown key 'not'; expected accepts_extensible, deny, destinations, "
+        "except, expires, mode, name, resources or subjects",
+    ),
+    "not misspelt": (
+        BASE + "  - name: x\n    deny: [read]\n    resources: {nto: [exports]}\n",
+        "policies/a.yml.j2:15: $.rules[1].resources.nto: unknown key 'nto'; expected not, optional or paths. "
+        "Did you mean 'not'?",
+    ),
+    "a set and not": (
+        BASE + "  - name: x\n    deny: [send]\n    destinations: {not: [corp], ports: [53]}\n",
+        "policies/a.yml.j2:15: $.rules[1].destinations.ports: 'ports' can't stand beside 'not'. Leave one of them out",
+    ),
+    "an assertion on nothing": (
+        "policy: 1\nassertions:\n  - {action: read, expect: deny}\n",
+        "policies/a.yml.j2:3: $.assertions[0]: 'path' is missing. Add `path:`",
+    ),
+    "an assertion on a path and an address": (
+        "policy: 1\nassertions:\n  - {action: read, path: /x, address: 10.0.0.1, expect: allow}\n",
+        "policies/a.yml.j2:3: $.assertions[0].address: 'address' with action 'read'. Leave one of them out",
+    ),
+    "except by program alone": (
+        BASE.replace("{groups: [dba]}", "{executables: [/usr/bin/psql]}"),
+        "policies/a.yml.j2:12: $.rules[0].except: 'dba' excepts whoever executes its `executables`; expected one of users, "
+        "login_users, groups, services in it too. A program can be made to do what it was not written for: say who is "
+        "excepted with it",
+    ),
+    "accepts what is not there": (
+        BASE + "    accepts_extensible: [dbas]\n",
+        "policies/a.yml.j2:13: $.rules[0].accepts_extensible: this rule has no 'dbas' under `not` or `except`. "
+        "Did you mean 'dba'?",
+    ),
+    "extensible under not": (
+        BASE.replace("[10.0.0.0/8]}", "[10.0.0.0/8], extensible: true}")
+        + "  - name: x\n    deny: [send]\n    destinations: {not: [corp]}\n",
+        "policies/a.yml.j2:15: $.rules[1].destinations.not: 'corp' is extensible, so that another fragment could weaken "
+        "this rule; expected a closed set. Say `accepts_extensible: [corp]` if that is meant",
     ),
     "assertion": (
         BASE + "assertions:\n  - {user: alice, action: read, path: /srv/exports/a, expect: allow}\n",
@@ -157,7 +250,7 @@ def test_every_error_of_every_fragment_at_once():
     messages = refused(*sources)
     files = {message.split(":")[0] for message in messages}
     # what is found only in the merged policy waits until each fragment is right by itself
-    late = {"assertion", "extensible under except", "unknown set"}
+    late = {"assertion", "unknown set"}
     expected = {f"policies/{chr(97 + n)}.yml.j2" for n, kind in enumerate(BAD) if kind not in late}
     assert expected <= files
 
@@ -186,6 +279,125 @@ def test_fragments_that_disagree(change, message):
         ]
         return
     assert refused(BASE, BASE.replace(old, new)) == [message]
+
+
+def test_extensible_sets_with_other_keys():
+    one = "policy: 1\nsubjects:\n  ops: {extensible: true, %s}\n"
+    assert refused(one % "users: [alice]", one % "groups: [ops]") == [
+        "policies/b.yml.j2:3: $.subjects.ops: 'ops' has other keys than in policies/a.yml.j2; expected the same keys. "
+        "Keys are joined by AND: another key would make the set smaller"
+    ]
+
+
+def test_a_template_that_is_not_text(tmp_path):
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "all.yml.j2").write_bytes(b"policy: 1\n# \xff\n")
+    template = _policy.read(str(folder), str(folder / "all.yml.j2"))
+    missing = _policy.read(str(folder), str(folder / "web.yml.j2"))
+    with pytest.raises(FragmentErrors) as caught:
+        _policy.document([template, missing], lambda source: source, TODAY)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "policies/all.yml.j2: byte 13 is not UTF-8. Save it as UTF-8",
+        "policies/web.yml.j2: it can't be read: No such file or directory",
+    ]
+
+
+def test_a_template_of_no_group(tmp_path):
+    folder = tmp_path / "policies"
+    (folder / "hosts").mkdir(parents=True)
+    for name in ("all.yml.j2", "databse.yml.j2", "notes.txt", "hosts/db1.yml.j2", "hosts/db7.yml.j2"):
+        (folder / name).touch()
+    assert _policy.stray(str(folder), ["all", "database"], ["db1", "web1"]) == [
+        "policies/databse.yml.j2: the inventory has no group 'databse'. Did you mean 'database'?",
+        "policies/hosts/db7.yml.j2: the inventory has no host 'db7'. Did you mean 'db1'?",
+    ]
+
+
+def test_keys_of_an_anchor_may_be_replaced():
+    text = "policy: 1\nsubjects:\n  a: &a {users: [u], optional: true}\n  b: {<<: *a, users: [v]}\n"
+    assert document(text)["subjects"] == {
+        "a": {"users": ["u"], "optional": True},
+        "b": {"users": ["v"], "optional": True},
+    }
+
+
+def test_sets_said_in_place():
+    text = """policy: 1
+rules:
+  - name: x
+    deny: [read, connect]
+    subjects: {users: [0, alice]}
+    resources: {paths: [/srv/x/**]}
+    destinations: {cidrs: [10.0.0.0/8], ports: [8000-8100]}
+"""
+    result = document(text)
+    assert result["subjects"] == {"x (inline)": {"users": [0, "alice"]}}
+    assert result["resources"] == {"x (inline)": {"paths": ["/srv/x/**"]}}
+    assert result["destinations"] == {"x (inline)": {"cidrs": ["10.0.0.0/8"], "ports": ["8000-8100"]}}
+    assert result["rules"][0]["resources"] == ["x (inline)"]
+    assert refused(text, text.replace("[0, alice]", "[0]")) == [
+        "policies/b.yml.j2:3: $.rules[0]: rule 'x' differs from the one in policies/a.yml.j2; expected the same rule. "
+        "Give it another name"
+    ]
+
+
+@pytest.mark.parametrize("who, ends", [
+    ("{user: 0, action: read}", "deny"),
+    ("{user: 1, action: read}", "allow"),
+    ("{user: bob, service: app.slice, action: read}", "deny"),
+    ("{user: bob, service: app-web.slice, action: read}", "deny"),
+    ("{user: bob, service: app.service, action: read}", "allow"),
+    ("{user: bob, action: write}", "deny"),  # who logs in is below user.slice
+    ("{user: bob, service: cron.service, action: write}", "allow"),
+    ("{user: root, login_user: bob, action: execute}", "deny"),
+    ("{user: bob, login_user: root, action: execute}", "allow"),
+    ("{user: bob, action: execute}", "deny"),
+])  # fmt: skip
+def test_whom_an_assertion_is_about(who, ends):
+    text = """policy: 1
+subjects:
+  root: {users: [0]}
+  app: {services: [app.slice]}
+  people: {services: [user.slice]}
+  bob: {login_users: [bob]}
+resources: {x: {paths: [/srv/x]}}
+rules:
+  - {name: a, deny: [read], subjects: [root, app], resources: [x]}
+  - {name: b, deny: [write], subjects: [people], resources: [x]}
+  - {name: c, deny: [execute], subjects: [bob], resources: [x]}
+assertions:
+"""
+    document(text + f"  - {{{who[1:-1]}, path: /srv/x, expect: {ends}}}\n")
+
+
+def test_audit_of_a_rule_passes_and_is_reported():
+    text = BASE + "    mode: audit\nassertions:\n  - {action: read, path: /srv/exports/a, expect: %s}\n"
+    document(text % "audit")
+    document(text % "allow")
+    assert refused(text % "deny") == [
+        "policies/a.yml.j2:15: $.assertions[0]: the assertion does not hold: audit by rule 'exports'; expected deny. "
+        "Mend the rule or the assertion"
+    ]
+
+
+def test_the_schema_is_a_schema_and_says_what_each_field_is():
+    schema = json.loads((ROOT / "schemas" / "policy.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+    def described(part):
+        while "description" not in part and part.get("$ref", "").startswith("#/$defs/"):
+            part = schema["$defs"][part["$ref"].rsplit("/", 1)[1]]
+        return "description" in part
+
+    def fields(part):
+        if isinstance(part, dict):
+            yield from part.get("properties", {}).items()
+            for key, each in part.items():
+                if key != "if":
+                    yield from fields(each)
+
+    assert [name for name, part in fields(schema) if not described(part)] == []
 
 
 def test_equal_fragments_are_one():
