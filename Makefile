@@ -73,7 +73,7 @@ test-lint: needs
 
 test-unit: needs build
 	$(STEP) "unit"
-	@pytest -q tests/unit
+	@$(SUDO) env PATH="$(PATH)" pytest -q -p no:cacheprovider tests/unit
 
 test-property: needs
 	$(STEP) "properties"

@@ -16,7 +16,11 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer,
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
     ARRAY, HASH, INNER_MAP, LPM_TRIE, Kernel, MapSpec)
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="maps are made as root")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def root():
+    assert os.geteuid() == 0, "maps are made as root: run `make test-unit`, which uses sudo"
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
 
