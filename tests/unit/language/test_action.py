@@ -36,6 +36,10 @@ rules:
 """
 HOSTS = {
     "undefined": ("policy: 1\nmode: {{ nope }}\n", ":2: undefined variable: 'nope' is undefined. "),
+    "filtered": (
+        "policy: 1\ndestinations:\n  x: {cidrs: {{ nope | to_json }}}\n",
+        ":3: undefined variable: 'nope' is undefined. ",
+    ),
     "attribute": ("policy: 1\n\nmode: {{ networks.nope }}\n", ":3: undefined variable: "),
     "syntax": ("policy: 1\nmode: {% endif %}\n", ":2: template syntax: "),
     "filter": ("policy: 1\nmode: {{ 'x' | nope }}\n", ":2: template syntax: "),

@@ -455,17 +455,27 @@ def test_order_of_fragments_is_irrelevant(sources, chance):
     assert _document.digest(document(*sources)) == before
 
 
+def examples(file):
+    return re.findall(r"```(?:yaml|jinja)\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
+
+
 @pytest.mark.parametrize(
     "example",
-    re.findall(
-        r"```yaml\n(.*?)```",
-        (ROOT / "docs" / "policy-language.md").read_text() + (ROOT / "README.md").read_text(),
-        re.DOTALL,
-    ),
+    examples("docs/policy-language.md") + [each for each in examples("README.md") if "policy: 1" in each],
 )
 def test_every_policy_in_the_documentation_is_valid(example):
-    if "policy: 1" in example:
-        document(example, **VARIABLES)
+    assert document(example, **VARIABLES)["rules"]
+
+
+def test_the_messages_in_the_documentation():
+    shown = re.search(r"```text\n.*?\n(.*?)```", (ROOT / "docs" / "policy-language.md").read_text(), re.DOTALL)[1]
+    first = "policy: 1\nmode: audit\ndestinations:\n  company: {cidrs: [{{ company_networks }}]}\n"
+    second = "policy: 1\nresources:\n  exports:\n    paths:\n      - /srv/exports/**\nrules:\n  - name: exports\n"
+    second += "    resources: [exports]\n    deny: [raed]\n"
+    templates = [_policy.Template("policies/all.yml.j2", first), _policy.Template("policies/web.yml.j2", second)]
+    with pytest.raises(FragmentErrors) as caught:
+        _policy.document(templates, lambda source: environment.from_string(source).render(), TODAY)
+    assert shown == "".join(f"  - {problem}\n" for problem in caught.value.problems)
 
 
 VARIABLES = {
