@@ -991,13 +991,15 @@ static __always_inline bool same_place(const struct placed *a, const struct plac
 /* What the path of this dentry depends on, by value. False: it can't be told, or names nothing that lasts. */
 static __always_inline bool tag_file(const struct view *v, const struct dentry *d, struct placed *p)
 {
-	const struct dentry *parent = d->d_parent;
-	const struct inode *above = parent->d_inode;
-	__u32 length = d->d_name.len;
+	const struct dentry *parent;
+	const struct inode *above;
+	__u32 length;
 
-	barrier_var(length);
-	if (length >= GUARD_COMPONENT || !length || rename_sequence(&p->rename_sequence) || (p->rename_sequence & 1))
+	/* before the parent: a rename in between shows as another sequence at the end of the walk */
+	if (rename_sequence(&p->rename_sequence) || (p->rename_sequence & 1))
 		return 0;
+	parent = d->d_parent;
+	above = parent->d_inode;
 	if (!above)
 		return 0;
 	p->generation = v->generation;
@@ -1006,9 +1008,10 @@ static __always_inline bool tag_file(const struct view *v, const struct dentry *
 	/* without generations a directory's number may have come back */
 	if (!p->parent_generation)
 		return 0;
+	length = d->d_name.len;
 	p->length = length;
 	barrier_var(length);
-	if (length >= GUARD_COMPONENT)
+	if (!length || length >= GUARD_COMPONENT)
 		return 0;
 	return !bpf_probe_read_kernel(p->name, length, d->d_name.name);
 }
