@@ -131,7 +131,7 @@ def _write(root: str, path: str, content: bytes, mode: int) -> None:
     where = _there(root, path)
     folder = os.path.dirname(where)
     os.makedirs(folder, mode=0o755, exist_ok=True)
-    temporary = "{0}/.{1}.exfil-guard".format(folder, os.path.basename(where))
+    temporary = _temporary(where)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         with open(fd, "wb") as file:
@@ -148,6 +148,11 @@ def _write(root: str, path: str, content: bytes, mode: int) -> None:
             pass
         raise EnforcerError("cannot write {0}: {1}".format(path, error.strerror or error)) from error
     _sync(folder)
+
+
+def _temporary(path: str) -> str:
+    """What is written before it takes the place of ``path``; a run that was killed may have left it."""
+    return "{0}/.{1}.exfil-guard".format(os.path.dirname(path), os.path.basename(path))
 
 
 def _sync(folder: str) -> None:
@@ -178,7 +183,7 @@ def _target(link: str) -> str:
 
 def _enable(link: str, unit: str) -> None:
     os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
-    temporary = link + ".exfil-guard"
+    temporary = _temporary(link)
     if os.path.lexists(temporary):
         os.unlink(temporary)
     os.symlink(unit, temporary)
@@ -189,25 +194,32 @@ def _enable(link: str, unit: str) -> None:
 
 
 def traces(root: str = "/") -> List[str]:
-    """Every file and folder of ours, folders last. What leans on the boot unit comes before the unit."""
-    found = [link for link in sorted(ENABLED) if os.path.lexists(_there(root, link))]
-    folders = []
+    """Every file and folder of ours, in the order in which they go: a folder after what is in it, and what leans on the
+    boot unit before the unit."""
+    found: List[str] = []
+
+    def add(path: str) -> bool:
+        paths = [each for each in (_temporary(path), path) if os.path.lexists(_there(root, each))]
+        found.extend(paths)
+        return bool(paths)
+
+    for link in sorted(ENABLED):
+        add(link)
     units = _there(root, UNITS)
     for name in sorted(os.listdir(units)) if os.path.isdir(units) else ():
-        path = "{0}/{1}/{2}".format(UNITS, name, _DROP_IN)
-        if name.endswith(".d") and os.path.lexists(_there(root, path)):
-            found.append(path)
-            if os.listdir(_there(root, UNITS + "/" + name)) == [_DROP_IN]:
-                folders.append(UNITS + "/" + name)
+        folder = "{0}/{1}".format(UNITS, name)
+        if name.endswith(".d") and add("{0}/{1}".format(folder, _DROP_IN)):
+            if all("{0}/{1}".format(folder, each) in found for each in os.listdir(_there(root, folder))):
+                found.append(folder)
     for path in ["{0}/{1}".format(UNITS, unit) for unit in (BOOT, REFRESH, TIMER)] + [COMMAND]:
-        if os.path.lexists(_there(root, path)):
-            found.append(path)
+        add(path)
     for top in (STATE, LIBRARY):  # the code last: until then the next run can end what this one began
-        for folder, _, names in os.walk(_there(root, top), topdown=False):
+        for folder, folders, names in os.walk(_there(root, top), topdown=False):
             inside = "/" + os.path.relpath(folder, root)
-            found.extend(sorted("{0}/{1}".format(inside, name) for name in names))
-            folders.append(inside)
-    return found + folders
+            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            found.extend("{0}/{1}".format(inside, name) for name in sorted(names + links))
+            found.append(inside)
+    return found
 
 
 def remove(*, check: bool = False, root: str = "/", control: Systemctl = systemctl) -> List[str]:

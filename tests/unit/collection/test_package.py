@@ -151,6 +151,66 @@ def test_removal_leaves_no_trace(package, host, systemd):
     assert install.remove(root=host, control=systemd) == []
 
 
+CHANGES = ("makedirs", "replace", "symlink", "unlink", "rmdir", "open")
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_after(steps, monkeypatch, work):
+    """Runs ``work`` until that many changes of the disk were made; whether it was killed."""
+    left = [steps]
+
+    def counted(original, name):
+        def call(*arguments, **options):
+            if name == "open" and not arguments[1] & os.O_CREAT:
+                return original(*arguments, **options)
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            return original(*arguments, **options)
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in CHANGES:
+            patch.setattr(install.os, name, counted(getattr(os, name), name))
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+def test_a_run_killed_at_any_step_is_ended_or_undone_by_the_next(package, tmp_path, monkeypatch):
+    few = {path: package[path] for path in sorted(package)[:2] + [install.COMMAND, install.LIBRARY + "/PACKAGE"]}
+    few.update((path, body) for path, body in package.items() if path.startswith(install.UNITS))
+    for began in ("ensure", "remove"):
+        for steps in range(1000):
+            root, control = str(tmp_path / "{0}-{1}".format(began, steps)), Systemd()
+            for folder in ("etc/systemd/system/sysinit.target.wants", "etc/systemd/system/timers.target.wants",
+                           "usr/sbin", "usr/lib", "var/lib"):
+                os.makedirs(os.path.join(root, folder))
+            before = tree(root)
+            if began == "remove":
+                install.ensure(few, root=root, control=control)
+            work = {"ensure": lambda: install.ensure(few, root=root, control=control),  # noqa: B023
+                    "remove": lambda: install.remove(root=root, control=control)}[began]  # noqa: B023
+            killed = killed_after(steps, monkeypatch, work)
+            if began == "ensure":  # PACKAGE vouches for all the others, so it must not be there before them
+                vouched = os.path.exists(root + install.LIBRARY + "/PACKAGE")
+                assert not vouched or all(os.path.exists(root + path) for path in few)
+            if steps % 2:
+                install.ensure(few, root=root, control=control)
+                assert install.ensure(few, root=root, control=control) == []
+            install.remove(root=root, control=control)
+            # a folder for a drop-in that was not written yet tells nobody whose it is
+            assert [path for path in tree(root) if path not in before and not path.endswith(".d")] == []
+            if not killed:
+                break
+        assert not killed and steps > 10
+
+
 def test_the_boot_unit_stops_after_everything_that_requires_it(package, host, systemd):
     install.ensure(package, root=host, control=systemd)
     systemd.active.add("exfil-guard-boot.service")
