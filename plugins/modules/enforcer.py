@@ -30,13 +30,13 @@ options:
     description: Set by the action plugin, when the host does not have the package yet. A zip in Base64.
     type: str
 extends_documentation_fragment:
-  - exfil.guard.attributes
-  - exfil.guard.attributes.state
+  - exfil.guard._attributes
+  - exfil.guard._attributes.state
 seealso:
   - module: exfil.guard.policy
   - module: exfil.guard.status_info
 author:
-  - the exfil.guard authors (@exfil-guard)
+  - the exfil.guard authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

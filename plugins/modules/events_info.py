@@ -18,12 +18,12 @@ options:
     type: int
     default: 1000
 extends_documentation_fragment:
-  - exfil.guard.attributes
-  - exfil.guard.attributes.info
+  - exfil.guard._attributes
+  - exfil.guard._attributes.info
 seealso:
   - module: exfil.guard.status_info
 author:
-  - the exfil.guard authors (@exfil-guard)
+  - the exfil.guard authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -49,14 +49,14 @@ options:
     description: Set by the action plugin, in check mode on a host without the enforcer. A zip in Base64.
     type: str
 extends_documentation_fragment:
-  - exfil.guard.attributes
-  - exfil.guard.attributes.state
+  - exfil.guard._attributes
+  - exfil.guard._attributes.state
 seealso:
   - module: exfil.guard.enforcer
   - module: exfil.guard.status_info
   - module: exfil.guard.events_info
 author:
-  - the exfil.guard authors (@exfil-guard)
+  - the exfil.guard authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -106,6 +106,10 @@ deadline_seconds:
   description: How long it stays on trial.
   returned: O(state=present)
   type: int
+confirmed:
+  description: Whether a new connection worked under the policy on trial.
+  returned: when the policy was put on trial
+  type: bool
 problems:
   description: Every error of the policy on this host.
   returned: failure

@@ -14,12 +14,12 @@ description:
     document.
   - The same as C(exfil-guard status --json) on the host.
 extends_documentation_fragment:
-  - exfil.guard.attributes
-  - exfil.guard.attributes.info
+  - exfil.guard._attributes
+  - exfil.guard._attributes.info
 seealso:
   - module: exfil.guard.events_info
 author:
-  - the exfil.guard authors (@exfil-guard)
+  - the exfil.guard authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

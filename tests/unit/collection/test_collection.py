@@ -70,7 +70,8 @@ def test_the_archive_holds_what_the_collection_needs(archive):
         assert "plugins/module_utils/guard/{0}.py".format(name) in archive
     for name in ("plugins/action/enforcer.py", "plugins/action/policy.py", "plugins/plugin_utils/_package.py",
                  "plugins/module_utils/_installed.py", "meta/runtime.yml", "README.md", "LICENSES/GPL-3.0-or-later.txt",
-                 "roles/enforcer/tasks/main.yml", "roles/policy/tasks/main.yml", "bpf/guard.bpf.c", "site.yml"):
+                 "roles/enforcer/tasks/main.yml", "roles/policy/tasks/main.yml", "bpf/guard.bpf.c", "site.yml",
+                 "schemas/policy.schema.json", "roles/enforcer/files/exfil-guard-boot.service"):
         assert name in archive
 
 
@@ -79,6 +80,10 @@ def test_the_archive_holds_nothing_else(archive):
     assert top - {"MANIFEST.json", "FILES.json"} == set(SHIPPED)
     assert not [name for name in archive if "__pycache__" in name or name.endswith((".pyc", ".tmp"))]
     assert not [name for name, each in archive.items() if each.issym() or each.islnk()]
+
+
+def test_the_changelog_is_in_order():
+    run("antsibull-changelog", "lint")
 
 
 def test_version_has_a_changelog():

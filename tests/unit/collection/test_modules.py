@@ -5,16 +5,22 @@
 
 import importlib
 import json
+import os
+import sys
 
 import pytest
+import yaml
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.exfil.guard.plugins.action import enforcer as action
 from ansible_collections.exfil.guard.plugins.module_utils import _installed
-from ansible_collections.exfil.guard.plugins.module_utils.guard import errors
+from ansible_collections.exfil.guard.plugins.module_utils.guard import errors, install
 from ansible_collections.exfil.guard.plugins.modules import enforcer, events_info, policy, status_info
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 from fake_kernel import GOOD, FakeKernel
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "host"))
+from fake_system import FakeSystem  # noqa: E402
 
 GUARD = "ansible_collections.exfil.guard.plugins.module_utils.guard."
 
@@ -74,6 +80,22 @@ def test_nothing_is_installed_on_a_host_that_lacks_something(kernel, monkeypatch
     with pytest.raises(errors.PolicyErrors, match="libbpf.so.1 is not there. Install libbpf 1.0"):
         enforcer.present(Guard(), kernel, "/nowhere", False)
     assert kernel.calls == []
+
+
+def test_check_mode_tells_everything_of_a_host_that_lacks_something(kernel, monkeypatch, tmp_path):
+    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
+    monkeypatch.setattr(install, "systemctl", lambda arguments: "")
+    monkeypatch.setattr(install.ensure, "__kwdefaults__", dict(install.ensure.__kwdefaults__, root=str(tmp_path),
+                                                               control=lambda arguments: ""))
+    kernel.found = GOOD._replace(libbpf="", lsms=("lockdown", "capability", "yama"))
+    path = tmp_path / "package.zip"
+    path.write_bytes(_package.build()[1])
+    result = enforcer.present(Guard(), kernel, str(path) + install.LIBRARY, True)
+    assert result["changed"] and result["lsm"] == "lockdown,yama,bpf"
+    assert sorted(each["name"] for each in result["lacking"]) == ["libbpf", "lsm"]
+    lines = result["diff"]["prepared"].splitlines()
+    assert "+ /usr/lib/exfil-guard/guard.bpf.o" in lines and "+ enforcer " + result["version"] in lines
+    assert kernel.calls == [] and os.listdir(str(tmp_path)) == ["package.zip"]
 
 
 # ---- policy: is the enforcer in order? ----------------------------------------------------------------------------
@@ -155,6 +177,37 @@ def test_an_error_is_told_in_words(monkeypatch, capsys):
         _installed.run(basic.AnsibleModule({}), Guard(), work)
     result = json.loads(capsys.readouterr().out)
     assert result["failed"] and result["msg"] == "the disk is full. Free some space"
+
+
+# ---- results are what the documentation says --------------------------------------------------------------------
+
+
+def documented(module):
+    return yaml.safe_load(module.RETURN)
+
+
+def test_status_has_what_is_documented(kernel, tmp_path):
+    guard = Guard()
+    guard.enforcer.ensure(kernel, b"object")
+    found = guard.status.status(kernel, guard.store.Store(str(tmp_path)))
+    for key, each in documented(status_info)["status"]["contains"].items():
+        assert found[key] is None or isinstance(found[key], TYPES[each["type"]]), key
+
+
+def test_events_have_what_is_documented():
+    guard = Guard()
+    keys = set()
+    for fields in ({"device": 1, "path": b"a\0", "path_size": 2}, {"action": 3, "family": 2, "address": b"\x0a\0\0\1"}):
+        raw = dict.fromkeys(guard.events.Raw._fields, 0)
+        raw.update({"address": b"", "comm": b"cat", "rule": b"no", "path": b"", "executable": b"", "cgroup": b""}, **fields)
+        event = guard.events.decode_all([guard.events.EVENT.pack(*raw.values())], FakeSystem(), 0)[0]
+        told = documented(events_info)["events"]["contains"]
+        assert all(event[key] is None or isinstance(event[key], TYPES[told[key]["type"]]) for key in set(told) & set(event))
+        keys |= set(event)
+    assert keys >= set(documented(events_info)["events"]["contains"])
+
+
+TYPES = {"bool": bool, "str": str, "int": int, "list": list, "dict": dict}
 
 
 # ---- action plugin ------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 
-class ModuleDocFragment:
+class ModuleDocFragment:  # private to this collection
     DOCUMENTATION = r"""
 options: {}
 requirements:

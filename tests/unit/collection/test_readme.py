@@ -1,0 +1,87 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the README says is so: its commands, paths, variables and numbers. Its policies are tried in tests/unit/language."""
+
+import json
+import os
+import re
+
+import pytest
+import yaml
+from ansible_collections.exfil.guard.plugins.module_utils.guard import cli, layout, records
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+
+def read(*parts):
+    with open(os.path.join(ROOT, *parts), encoding="utf-8") as file:
+        return file.read()
+
+
+README = read("README.md")
+MAKE = sorted(set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README)))
+TARGETS = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("target", MAKE)
+def test_its_make_commands(target):
+    assert target in TARGETS
+
+
+def test_it_starts_with_the_demo_and_names_the_tests():
+    assert {"demo", "test", "lab-down", "help"} <= set(MAKE)
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`exfil-guard ([a-z]+)", README))))
+def test_its_commands_on_the_host(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0 and "exfil-guard " + command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted(
+    set(re.findall(r"\]\(([^)#:]+)\)", README))
+    | {path for cell in re.findall(r"^\| (`[^|]+`) \|", README, re.MULTILINE) if "exfil_guard" not in cell
+       for path in re.findall(r"`([^`]+)`", cell)}
+    | set(re.findall(r"(?:plugins|schemas|roles|docs|bpf)/[\w./-]*\w", README))))
+def test_its_paths(path):
+    assert os.path.exists(os.path.join(ROOT, path))
+
+
+def test_its_picture_names_the_steps():
+    for step in re.findall(r"guard/(\w+\.py)", README):
+        assert os.path.exists(os.path.join(ROOT, "plugins", "module_utils", "guard", step))
+
+
+def test_its_table_of_variables():
+    told, role = set(), ""
+    for line in README.splitlines():
+        cells = re.match(r"\| (\w*) ?\| `(exfil_guard_\w+)` \| (.+?) \|", line)
+        if cells:
+            role = cells[1] or role
+            told.add((role, cells[2], cells[3]))
+    expected = set()
+    for role in ("enforcer", "policy"):
+        for name, default in yaml.safe_load(read("roles", role, "defaults", "main.yml")).items():
+            shown = "`policies/` beside the inventory" if "inventory_dir" in str(default) else "`{0}`".format(
+                str(default).lower() if isinstance(default, bool) else default)
+            expected.add((role, name, shown))
+    assert told == {each for each in expected if each[:2] != ("enforcer", "exfil_guard_state")}
+
+
+def test_its_numbers():
+    schema = json.loads(read("schemas", "policy.schema.json"))
+    most = {schema["properties"][kind]["maxProperties"] for kind in ("subjects", "resources", "destinations")}
+    assert "At most {0} rules and {1} sets of a kind".format(layout.RULES, most.pop()) in README and not most
+    actions = ", ".join("`{0}`".format(action) for action in records.ACTIONS)
+    assert "Actions today: {0}.".format(actions) in README
+
+
+def test_its_support_is_what_is_checked():
+    runtime = yaml.safe_load(read("meta", "runtime.yml"))["requires_ansible"]
+    assert runtime == ">=2.18.0" and README.count("ansible-core 2.18 or newer") == 2
+    from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer
+
+    assert enforcer.OLDEST["x86_64"] == (6, 1) and "| Linux | 6.1 and newer" in README
+    assert enforcer.OLDEST["aarch64"] == (6, 4) and "64-bit Arm from Linux 6.4" in README
