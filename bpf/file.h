@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Hooks on files: open, map, link, rename.
+ */
+#ifndef GUARD_FILE_H
+#define GUARD_FILE_H
+
+static __always_inline bool same_place(const struct placed *a, const struct placed *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+	__u64 differ = 0;
+	__u32 i;
+
+	GUARD_UNROLL
+	for (i = 0; i < sizeof(*a) / sizeof(__u64); i++)
+		differ |= x[i] ^ y[i];
+	return !differ;
+}
+
+/* What the path of this dentry depends on, by value. False: it can't be told, or names nothing that lasts. */
+static __always_inline bool tag_file(const struct view *v, const struct dentry *d, struct placed *p)
+{
+	const struct dentry *parent;
+	const struct inode *above;
+	__u32 length;
+
+	/* before the parent: a rename in between shows as another sequence at the end of the walk */
+	if (rename_sequence(&p->rename_sequence) || (p->rename_sequence & 1))
+		return 0;
+	parent = d->d_parent;
+	above = parent->d_inode;
+	if (!above)
+		return 0;
+	p->generation = v->generation;
+	p->parent_inode = above->i_ino;
+	p->parent_generation = above->i_generation;
+	/* without generations a directory's number may have come back */
+	if (!p->parent_generation)
+		return 0;
+	length = d->d_name.len;
+	p->length = length;
+	barrier_var(length);
+	if (!length || length >= GUARD_COMPONENT)
+		return 0;
+	return !bpf_probe_read_kernel(p->name, length, d->d_name.name);
+}
+
+/* The actions that rules which cover a state are about. */
+static __noinline __u32 actions_of(const struct view *v, __u32 state)
+{
+	const struct guard_policy *p;
+	const struct guard_state *s;
+	__u32 actions = 0, i;
+
+	if (!v)
+		return ~0U;
+	p = policy_of(v);
+	s = state_of(v->slot, state);
+	if (!p || !s)
+		return ~0U;
+	for (i = GUARD_READ; i <= GUARD_EXECUTE; i++)
+		if (guard_concerns(&s->covers, &p->of_action[i]))
+			actions |= 1U << i;
+	return actions;
+}
+
+/* pipes, sockets and the like have no name to be covered by */
+static __always_inline bool nameless(struct inode *inode)
+{
+	unsigned long magic = inode->i_sb->s_magic;
+
+	return magic == PIPEFS_MAGIC || magic == ANON_INODE_MAGIC || (inode->i_mode & S_IFMT) == S_IFSOCK;
+}
+
+/* The state of a file by its dentry, through the cache in its inode. Gives the actions that are left to decide. */
+static __noinline __u32 place_file(const struct view *v, struct file *file, struct place *at, __u32 actions)
+{
+	struct dentry *d = file->f_path.dentry;
+	struct inode_value *cache = 0;
+	struct placed now = {};
+	__u32 version;
+	bool hit;
+
+	if (!v || !at)
+		return actions;
+	if (tag_file(v, d, &now)) {
+		cache = bpf_inode_storage_get(&inodes, file->f_inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (cache) {
+			/* the additions of nothing are barriers */
+			version = __sync_fetch_and_add(&cache->version, 0);
+			hit = !(version & 1) && same_place(&cache->placed, &now);
+			if (hit) {
+				at->state = cache->state;
+				actions &= cache->actions;
+				if (__sync_fetch_and_add(&cache->version, 0) == version) {
+					at->reason = GUARD_BY_RULE;
+					return actions;
+				}
+			}
+		}
+	}
+	if (nameless(file->f_inode))
+		return 0;
+	guard_place(v->slot, number(d), at);
+	if (!cache || at->reason != GUARD_BY_RULE || at->sequence != now.rename_sequence)
+		return ~0U;
+	version = cache->version;
+	if ((version & 1) || __sync_val_compare_and_swap(&cache->version, version, version + 1) != version)
+		return ~0U;
+	cache->placed = now;
+	cache->state = at->state;
+	cache->actions = actions_of(v, at->state);
+	__sync_fetch_and_add(&cache->version, 1);
+	return ~0U;
+}
+
+/* One place of a file: every action that is wanted, against the rules that cover it. */
+static __noinline bool refuse_place(const struct view *v, const struct bound *b, const struct place *at, __u32 actions,
+				    const struct dentry *d)
+{
+	const struct guard_state *s = 0;
+	struct outcome o = {};
+	__u32 i;
+
+	if (!v || !b || !at)
+		return 1;
+	o.reason = at->reason;
+	if (at->reason == GUARD_BY_RULE) {
+		s = state_of(v->slot, at->state);
+		if (!s)
+			o.reason = GUARD_BROKEN_MAP;
+	}
+	for (i = GUARD_READ; i <= GUARD_EXECUTE; i++) {
+		if (!(actions & (1U << i)))
+			continue;
+		o.action = i;
+		if (!allowed(v, b, s ? &s->covers : 0, &o) && tell_file(v, &o, d))
+			return 1;
+	}
+	return 0;
+}
+
+/* 6.1 opens an overlay's backing file with the overlay's dentry: then the inode's own names say where it is, all of
+ * them, since which one is meant can't be told. */
+static __noinline bool refuse_aliases(const struct view *v, const struct bound *b, struct inode *inode, __u32 actions)
+{
+	struct hlist_node *node;
+	struct place at = {};
+	struct dentry *d = 0;
+	__u32 i;
+
+	if (!v || !b)
+		return 1;
+	at.reason = GUARD_NO_CHAIN;
+	node = BPF_CORE_READ(inode, i_dentry.first);
+	for (i = 0; node && i < GUARD_ALIASES; i++) {
+		if (bpf_core_field_exists(((struct dentry *)0)->d_u.d_alias))
+			d = (void *)node - bpf_core_field_offset(struct dentry, d_u.d_alias);
+		else
+			d = (void *)node - bpf_core_field_offset(struct dentry___7, d_alias);
+		guard_place(v->slot, (__u64)d, &at);
+		if (refuse_place(v, b, &at, actions, d))
+			return 1;
+		node = BPF_CORE_READ(node, next);
+		if (!node)
+			return 0;
+	}
+	at.reason = GUARD_NO_CHAIN;
+	return refuse_place(v, b, &at, actions, d);
+}
+
+static __always_inline bool refuse_file(struct file *file, __u32 actions)
+{
+	const struct bound *b;
+	struct inode *inode;
+	struct dentry *d;
+	struct bound local;
+	struct place at = {};
+	struct view v;
+
+	if (!see(&v))
+		return 0;
+	b = bound(&v, &local);
+	actions &= b->actions;
+	if (!actions)
+		return 0;
+	inode = file->f_inode;
+	d = file->f_path.dentry;
+	if (d->d_inode != inode)
+		return !nameless(inode) && refuse_aliases(&v, b, inode, actions);
+	actions &= place_file(&v, file, &at, actions);
+	return actions && refuse_place(&v, b, &at, actions, d);
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(file_open, struct file *file, int ret)
+{
+	__u32 actions = 0;
+
+	if (ret)
+		return ret;
+	if (file->f_flags & FMODE_EXEC) {
+		actions = 1U << GUARD_EXECUTE;
+	} else {
+		if (file->f_mode & FMODE_READ)
+			actions |= 1U << GUARD_READ;
+		if ((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC))
+			actions |= 1U << GUARD_WRITE;
+	}
+	if (refuse_file(file, actions))
+		return -EPERM;
+	return 0;
+}
+
+/* Code that comes in by mapping it: ld.so, a library. What exec opened was decided when it was opened. */
+SEC("lsm/mmap_file")
+int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+{
+	if (ret)
+		return ret;
+	if (!file || !(prot & PROT_EXEC) || (file->f_flags & FMODE_EXEC))
+		return 0;
+	if (refuse_file(file, 1U << GUARD_EXECUTE))
+		return -EPERM;
+	return 0;
+}
+
+/* A second name for an object, or another: refused when a rule that covers what is behind the old one does not cover
+ * it behind the new one. A rename also writes over what is at its target. */
+struct move {
+	struct place source, target;
+	__u32 action;
+};
+
+static __noinline bool refuse_move(const struct view *v, const struct bound *b, const struct move *move,
+				   const struct dentry *from, const struct dentry *to)
+{
+	const struct guard_state *s = 0, *t = 0;
+	struct guard_vector weakened;
+	const struct inode *inode;
+	struct outcome o = {};
+
+	if (!v || !b || !move)
+		return 1;
+	inode = BPF_CORE_READ(from, d_inode);
+	o.action = move->action;
+	o.reason = move->source.reason ? move->source.reason : move->target.reason;
+	if (o.reason == GUARD_BY_RULE) {
+		s = state_of(v->slot, move->source.state);
+		t = state_of(v->slot, move->target.state);
+		if (!s || !t)
+			o.reason = GUARD_BROKEN_MAP;
+	}
+	if (!s || !t)
+		return !allowed(v, b, 0, &o) && tell_file(v, &o, from);
+	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR)
+		guard_weakened(&weakened, &s->reaches, &t->pervades);
+	else
+		guard_weakened(&weakened, &s->covers, &t->covers);
+	if (!allowed(v, b, &weakened, &o) && tell_file(v, &o, from))
+		return 1;
+	inode = BPF_CORE_READ(to, d_inode);
+	if (move->action != GUARD_RENAME || !inode)
+		return 0;
+	o.action = GUARD_WRITE;
+	return !allowed(v, b, &t->covers, &o) && tell_file(v, &o, to);
+}
+
+static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, __u32 action)
+{
+	const __u32 file_actions = 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE;
+	struct move move = { .action = action };
+	const struct bound *b;
+	struct bound local;
+	struct view v;
+
+	if (!see(&v))
+		return 0;
+	b = bound(&v, &local);
+	if (!(b->actions & file_actions))
+		return 0;
+	guard_place(v.slot, number(from), &move.source);
+	guard_place(v.slot, number(to), &move.target);
+	return refuse_move(&v, b, &move, from, to);
+}
+
+SEC("lsm/inode_link")
+int BPF_PROG(inode_link, struct dentry *from, struct inode *folder, struct dentry *to, int ret)
+{
+	if (ret)
+		return ret;
+	if (refuse_name(from, to, GUARD_LINK))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_rename")
+int BPF_PROG(inode_rename, struct inode *old_folder, struct dentry *from, struct inode *new_folder, struct dentry *to,
+	     int ret)
+{
+	if (ret)
+		return ret;
+	if (refuse_name(from, to, GUARD_RENAME))
+		return -EPERM;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a task executes, recorded at exec and handed on at fork.
+ */
+#ifndef GUARD_IDENTITY_H
+#define GUARD_IDENTITY_H
+
+SEC("lsm/bprm_committed_creds")
+int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
+{
+	struct task *t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (!t)
+		return 0;
+	t->generation = 0;
+	record_executable(t, bprm->file->f_inode);
+	return 0;
+}
+
+SEC("lsm/task_alloc")
+int BPF_PROG(task_alloc, struct task_struct *child, unsigned long flags, int ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task *parent, *t;
+
+	if (ret)
+		return ret;
+	parent = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!parent)
+		return 0;
+	executable(task, parent);
+	if (!parent->recorded)
+		return 0;
+	t = bpf_task_storage_get(&tasks, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!t)
+		return 0;
+	t->inode = parent->inode;
+	t->device = parent->device;
+	t->inode_generation = parent->inode_generation;
+	t->recorded = 1;
+	return 0;
+}
+
+#endif

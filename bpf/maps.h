@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The tables of a generation, what outlives it, and the generation that a decision is taken under.
+ */
+#ifndef GUARD_MAPS_H
+#define GUARD_MAPS_H
+
+#define INNER(NAME, TYPE, KEY, VALUE, FLAGS)			\
+struct NAME##_table {						\
+	__uint(type, TYPE);					\
+	__uint(max_entries, 1);					\
+	__uint(key_size, sizeof(KEY));				\
+	__uint(value_size, sizeof(VALUE));			\
+	__uint(map_flags, FLAGS);				\
+}
+
+/* one inner map a generation, in the generation's slot */
+#define TABLE(NAME, TYPE, KEY, VALUE, FLAGS)			\
+INNER(NAME, TYPE, KEY, VALUE, FLAGS);				\
+struct {							\
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);		\
+	__uint(max_entries, GUARD_SLOTS);			\
+	__type(key, __u32);					\
+	__array(values, struct NAME##_table);			\
+} NAME SEC(".maps")
+
+TABLE(policy, BPF_MAP_TYPE_ARRAY, __u32, struct guard_policy, 0);
+TABLE(subjects, BPF_MAP_TYPE_ARRAY, __u32, struct guard_subject, BPF_F_INNER_MAP);
+TABLE(destinations, BPF_MAP_TYPE_ARRAY, __u32, struct guard_destination, BPF_F_INNER_MAP);
+TABLE(ids, BPF_MAP_TYPE_HASH, struct guard_id_key, guard_u64, 0);
+TABLE(ipv4, BPF_MAP_TYPE_LPM_TRIE, struct guard_ipv4_key, guard_u64, BPF_F_NO_PREALLOC);
+TABLE(ipv6, BPF_MAP_TYPE_LPM_TRIE, struct guard_ipv6_key, guard_u64, BPF_F_NO_PREALLOC);
+TABLE(ports, BPF_MAP_TYPE_LPM_TRIE, struct guard_port_key, guard_u64, BPF_F_NO_PREALLOC);
+TABLE(superblocks, BPF_MAP_TYPE_HASH, struct guard_superblock_key, guard_u32, 0);
+TABLE(states, BPF_MAP_TYPE_ARRAY, __u32, struct guard_state, BPF_F_INNER_MAP);
+TABLE(edges, BPF_MAP_TYPE_HASH, struct guard_edge_key, guard_u32, 0);
+TABLE(bytes, BPF_MAP_TYPE_ARRAY, __u32, struct guard_bytes, BPF_F_INNER_MAP);
+TABLE(rules, BPF_MAP_TYPE_ARRAY, __u32, struct guard_rule, BPF_F_INNER_MAP);
+
+INNER(record, BPF_MAP_TYPE_ARRAY, __u32, struct guard_record, 0);
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct record_table);
+} control SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, guard_u64);
+	__type(value, struct guard_count);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct guard_totals);
+} totals SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct guard_facts);
+} facts SEC(".maps");
+
+#define CACHED_GROUPS 12
+
+struct group_list {
+	__u32 count, pad;
+	__u32 ids[CACHED_GROUPS];
+};
+
+/* the rules that bind a task, and the actions that any of them is about */
+struct bound {
+	__u32 actions;
+	__u32 pad;
+	struct guard_vector rules;
+};
+
+struct task {
+	/* the executable, as recorded at exec and handed on at fork */
+	__u64 inode;
+	__u32 device;
+	__u32 inode_generation;
+	__u32 recorded;
+	/* what `bound` was worked out from, by value: a pointer may come back as something else */
+	__u32 login;
+	__u64 generation;	/* of the policy; 0: nothing is cached */
+	__u64 cgroup;
+	__u64 user_ns;
+	__u32 ids[8];
+	__u32 uses;		/* of the policy */
+	__u32 pad;
+	struct group_list groups;
+	struct bound bound;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task);
+} tasks SEC(".maps");
+
+/* A file's automaton state, under everything that its path depends on. A cache: it goes with the inode. */
+struct placed {
+	__u64 generation;
+	__u64 parent_inode;
+	__u32 parent_generation;
+	__u32 rename_sequence;
+	__u32 length;
+	char name[GUARD_COMPONENT];
+};
+struct inode_value {
+	__u32 version;		/* odd while somebody writes; a reader that sees it move has read nothing */
+	__u32 state;
+	__u32 actions;		/* that any rule which covers the state is about */
+	__u32 pad;
+	struct placed placed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct inode_value);
+} inodes SEC(".maps");
+
+/* A kernel pointer as a plain number: a global function takes no other. */
+static __noinline __u64 number(const void *pointer)
+{
+	__u64 n = 0;
+
+	bpf_probe_read_kernel(&n, sizeof(n), &pointer);
+	return n;
+}
+
+struct view {
+	__u64 generation;
+	__u32 slot;
+	__u32 pad;
+};
+
+/* SLOT: a variable, since its address is taken: stack is short */
+#define INNER_OF(OUTER, SLOT) bpf_map_lookup_elem(&(OUTER), &(SLOT))
+
+/* One read of the record gives the slot of the whole decision. Past its deadline an unconfirmed record means its
+ * fallback, with nobody's help. False: no policy is in force. */
+static __always_inline bool see(struct view *v)
+{
+	__u32 zero = 0;
+	void *inner = bpf_map_lookup_elem(&control, &zero);
+	const struct guard_record *record;
+	__u64 deadline;
+
+	if (!inner)
+		return 0;
+	record = bpf_map_lookup_elem(inner, &zero);
+	if (!record)
+		return 0;
+	deadline = record->deadline;
+	if (deadline && bpf_ktime_get_boot_ns() >= deadline) {
+		v->generation = record->fallback_generation;
+		v->slot = record->fallback_slot;
+	} else {
+		v->generation = record->generation;
+		v->slot = record->slot;
+	}
+	return v->slot < GUARD_SLOTS;
+}
+
+static __always_inline const struct guard_policy *policy_of(const struct view *v)
+{
+	void *inner = INNER_OF(policy, v->slot);
+	__u32 zero = 0;
+
+	return inner ? bpf_map_lookup_elem(inner, &zero) : 0;
+}
+
+static __always_inline struct guard_totals *total(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&totals, &zero);
+}
+
+#endif

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Who acts: which rules bind the current task.
+ */
+#ifndef GUARD_SUBJECT_H
+#define GUARD_SUBJECT_H
+
+static __always_inline guard_u64 sets_of(void *ids_table, __u32 kind, __u32 number)
+{
+	struct guard_id_key key = { .kind = kind, .number = number };
+	guard_u64 *sets = bpf_map_lookup_elem(ids_table, &key);
+
+	return sets ? *sets : 0;
+}
+
+struct tally {
+	guard_u64 any, all, members;
+	__u32 last;
+	__u32 cut;
+};
+
+static __always_inline void count_user(void *table, struct tally *t, __u32 id)
+{
+	guard_u64 sets;
+
+	if (id == t->last)
+		return;
+	sets = sets_of(table, GUARD_ID_USER, id);
+	t->last = id;
+	t->any |= sets;
+	t->all &= sets;
+}
+
+static __always_inline void count_users(void *table, struct tally *t, const struct cred *cred)
+{
+	struct user_namespace *ns = cred->user_ns, *parent;
+	int i;
+
+	count_user(table, t, cred->uid.val);
+	count_user(table, t, cred->euid.val);
+	count_user(table, t, cred->suid.val);
+	count_user(table, t, cred->fsuid.val);
+	/* the owner of each namespace above the first: a subordinate uid does not free its owner */
+	for (i = 0; i < GUARD_NAMESPACES; i++) {
+		parent = BPF_CORE_READ(ns, parent);
+		if (!parent)
+			return;
+		count_user(table, t, BPF_CORE_READ(ns, owner.val));
+		ns = parent;
+	}
+	if (BPF_CORE_READ(ns, parent))
+		t->cut = 1;
+}
+
+static __always_inline void count_groups(void *table, struct tally *t, const struct cred *cred)
+{
+	const struct group_info *info = cred->group_info;
+	int n = BPF_CORE_READ(info, ngroups), i;
+	__u32 ids[4] = { cred->gid.val, cred->egid.val, cred->sgid.val, cred->fsgid.val };
+
+	t->members |= sets_of(table, GUARD_ID_GROUP, ids[0]);
+	for (i = 0; i < 4; i++)
+		t->any |= sets_of(table, GUARD_ID_GROUP, ids[i]);
+	for (i = 0; i < GUARD_GROUPS; i++) {
+		__u32 id = 0;
+		guard_u64 sets;
+
+		if (i >= n)
+			return;
+		bpf_probe_read_kernel(&id, sizeof(id), &info->gid[i]);
+		sets = sets_of(table, GUARD_ID_GROUP, id);
+		t->any |= sets;
+		t->members |= sets;
+	}
+	if (n > GUARD_GROUPS)
+		t->cut = 1;
+}
+
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
+{
+	struct kernfs_node___618 *newer = (void *)node;
+
+	if (bpf_core_field_exists(newer->__parent))
+		return BPF_CORE_READ(newer, __parent);
+	return BPF_CORE_READ(node, parent);
+}
+
+/* The automaton's state for the task's cgroup; -1: it could not be told. */
+int guard_service(__u32 slot, __u32 root)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct kernfs_node *node = task->cgroups->dfl_cgrp->kn, *parent;
+	__u64 chain[GUARD_CGROUP_DEPTH];
+	__u32 depth = 0, i;
+	int state = root;
+
+	for (i = 0; i < GUARD_CGROUP_DEPTH; i++) {
+		parent = parent_of(node);
+		if (!parent)
+			break;
+		chain[i & (GUARD_CGROUP_DEPTH - 1)] = (__u64)node;
+		depth++;
+		node = parent;
+	}
+	if (parent_of(node))
+		return -1;
+	for (i = 0; i < GUARD_CGROUP_DEPTH; i++) {
+		if (!depth || state <= 0)
+			break;
+		depth--;
+		node = (struct kernfs_node *)chain[depth & (GUARD_CGROUP_DEPTH - 1)];
+		state = guard_step(slot, state, (__u64)BPF_CORE_READ(node, name));
+	}
+	return state;
+}
+
+static __always_inline void record_executable(struct task *t, const struct inode *inode)
+{
+	t->inode = BPF_CORE_READ(inode, i_ino);
+	t->inode_generation = BPF_CORE_READ(inode, i_generation);
+	t->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	t->recorded = 1;
+}
+
+/* The file that the task executes, or 0. What was recorded at exec decides: mm->exe_file can be changed in a user
+ * namespace, so it counts only while it is the recorded file, or for a task older than the enforcer. */
+static __always_inline const struct file *executable(struct task_struct *task, struct task *t)
+{
+	const struct mm_struct *mm = task->mm;
+	const struct inode *inode;
+	const struct file *file;
+	struct guard_facts *f;
+	__u32 zero = 0;
+
+	if (!mm || !t)
+		return 0;
+	file = BPF_CORE_READ(mm, exe_file);
+	if (!file)
+		return 0;
+	inode = BPF_CORE_READ(file, f_inode);
+	if (!t->recorded) {
+		f = bpf_map_lookup_elem(&facts, &zero);
+		if (!f || task->start_boottime >= f->loaded)
+			return 0;
+		record_executable(t, inode);
+		return file;
+	}
+	if (t->inode != BPF_CORE_READ(inode, i_ino) || t->device != BPF_CORE_READ(inode, i_sb, s_dev) ||
+	    t->inode_generation != BPF_CORE_READ(inode, i_generation))
+		return 0;
+	return file;
+}
+
+static __always_inline const struct guard_state *state_of(__u32 slot, __u32 state)
+{
+	void *inner = INNER_OF(states, slot);
+
+	return inner ? bpf_map_lookup_elem(inner, &state) : 0;
+}
+
+/* The automaton's state for the executable; -1: it is not known. */
+int guard_executable(__u32 slot)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct file *file = executable(task, bpf_task_storage_get(&tasks, task, 0, 0));
+	struct place place = {};
+
+	if (!file || guard_place(slot, (__u64)BPF_CORE_READ(file, f_path.dentry), &place) ||
+	    place.reason != GUARD_BY_RULE)
+		return -1;
+	return place.state;
+}
+
+/* Works out which rules bind the current task. Whatever can't be told binds and does not free. */
+int guard_bind(__u32 slot, int service, int exe, struct bound *out)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct cred *cred = task->cred, *real = task->real_cred;
+	const struct guard_policy *p;
+	const struct guard_state *s;
+	struct guard_who who = {};
+	struct guard_vector freed;
+	struct tally t;
+	guard_u64 binding, freeing;
+	__u32 zero = 0, i;
+	void *table;
+
+	if (!out)
+		return -1;
+	out->actions = 0;
+	table = INNER_OF(policy, slot);
+	if (!table)
+		return -1;
+	p = bpf_map_lookup_elem(table, &zero);
+	if (!p)
+		return -1;
+	table = INNER_OF(ids, slot);
+	if (!table)
+		return -1;
+
+	t = (struct tally){ .last = cred->uid.val };
+	t.any = t.all = sets_of(table, GUARD_ID_USER, t.last);
+	count_users(table, &t, cred);
+	if (cred != real)
+		count_users(table, &t, real);
+	who.user_bind = t.cut ? t.any | ~(1ULL << GUARD_CANARY_SET) : t.any;
+	who.user_free = t.cut ? 0 : t.all;
+
+	if (bpf_core_field_exists(task->loginuid))
+		who.login = sets_of(table, GUARD_ID_LOGIN, task->loginuid.val);
+
+	if (p->uses & GUARD_USES_GROUPS) {
+		t = (struct tally){};
+		count_groups(table, &t, cred);
+		if (cred != real) {
+			count_groups(table, &t, real);
+			t.members = 0;	/* two lists: whoever is in only one of them is not freed */
+		}
+		who.group_bind = t.cut ? ~0ULL : t.any;
+		who.group_free = t.cut ? 0 : t.members;
+	}
+
+	s = service < 0 ? 0 : state_of(slot, service);
+	who.service_bind = s ? s->services : ~0ULL;
+	who.service_free = s ? s->services : 0;
+	s = exe < 0 ? 0 : state_of(slot, exe);
+	who.executable_bind = s ? s->executables : ~0ULL;
+	who.executable_free = s ? s->executables : 0;
+
+	binding = guard_binding_sets(p, &who);
+	freeing = guard_freeing_sets(p, &who);
+	table = INNER_OF(subjects, slot);
+	if (!table)
+		return -1;
+	__builtin_memset(&freed, 0, sizeof(freed));
+	out->rules = p->always;
+	for (i = 0; i < GUARD_SETS; i++) {
+		guard_u64 sets = binding | freeing;
+		const struct guard_subject *set;
+		__u32 index = guard_lowest(sets);
+
+		if (!sets)
+			break;
+		set = bpf_map_lookup_elem(table, &index);
+		if (!set)
+			break;
+		sets &= -sets;
+		if (binding & sets)
+			guard_add(&out->rules, &set->binds);
+		if (freeing & sets)
+			guard_add(&freed, &set->frees);
+		binding &= ~sets;
+		freeing &= ~sets;
+	}
+	guard_remove(&out->rules, &freed);
+	out->actions = 0;
+	for (i = GUARD_READ; i <= GUARD_SEND; i++)
+		if (guard_concerns(&out->rules, &p->of_action[i]))
+			out->actions |= 1U << i;
+	return 0;
+}
+
+static __always_inline int bind(const struct view *v, __u32 uses, __u32 service_root, struct bound *out)
+{
+	int service = uses & GUARD_USES_SERVICES ? guard_service(v->slot, service_root) : -1;
+	int exe = uses & GUARD_USES_EXECUTABLES ? guard_executable(v->slot) : -1;
+
+	return guard_bind(v->slot, service, exe, out);
+}
+
+static __always_inline __u64 cgroup_of(struct task_struct *task)
+{
+	return task->cgroups->dfl_cgrp->kn->id;
+}
+
+static __noinline int read_groups(const struct cred *cred, struct group_list *list)
+{
+	const struct group_info *info = cred->group_info;
+	__u32 size;
+
+	if (!list)
+		return -1;
+	__builtin_memset(list, 0, sizeof(*list));
+	list->count = info->ngroups;
+	size = list->count * sizeof(__u32);
+	barrier_var(size);
+	if (list->count > CACHED_GROUPS || size > sizeof(list->ids))
+		return -1;
+	return size ? bpf_probe_read_kernel(list->ids, size, &info->gid[0]) : 0;
+}
+
+static __noinline bool same_groups(const struct cred *cred, const struct group_list *cached)
+{
+	struct group_list now;
+	const __u64 *x = (const __u64 *)&now, *y = (const __u64 *)cached;
+	__u64 differ = 0;
+	__u32 i;
+
+	if (!cached || read_groups(cred, &now))
+		return 0;
+	for (i = 0; i < sizeof(now) / sizeof(__u64); i++)
+		differ |= x[i] ^ y[i];
+	return !differ;
+}
+
+/* Is what was cached for this task still about the same task and policy? Compared is what the policy looks at. The
+ * first user namespace is never freed, so its pointer, stored when its level was seen to be 0, says as much. */
+static __always_inline bool current_tag(struct task *t, struct task_struct *task, const struct cred *cred,
+					const struct view *v)
+{
+	if (t->generation != v->generation || cred != task->real_cred || t->user_ns != (__u64)cred->user_ns)
+		return 0;
+	if (t->ids[0] != cred->uid.val || t->ids[1] != cred->euid.val || t->ids[2] != cred->suid.val ||
+	    t->ids[3] != cred->fsuid.val)
+		return 0;
+	if (!t->uses)
+		return 1;
+	if ((t->uses & GUARD_USES_GROUPS) &&
+	    (t->ids[4] != cred->gid.val || t->ids[5] != cred->egid.val || t->ids[6] != cred->sgid.val ||
+	     t->ids[7] != cred->fsgid.val || !same_groups(cred, &t->groups)))
+		return 0;
+	if ((t->uses & GUARD_USES_SERVICES) && t->cgroup != cgroup_of(task))
+		return 0;
+	return !(t->uses & GUARD_USES_LOGIN) || !bpf_core_field_exists(task->loginuid) || t->login == task->loginuid.val;
+}
+
+static __always_inline bool tag(struct task *t, struct task_struct *task, const struct cred *cred)
+{
+	if ((t->uses & GUARD_USES_GROUPS) && read_groups(cred, &t->groups))
+		return 0;
+	t->user_ns = number(cred->user_ns);
+	t->ids[0] = cred->uid.val;
+	t->ids[1] = cred->euid.val;
+	t->ids[2] = cred->suid.val;
+	t->ids[3] = cred->fsuid.val;
+	t->ids[4] = cred->gid.val;
+	t->ids[5] = cred->egid.val;
+	t->ids[6] = cred->sgid.val;
+	t->ids[7] = cred->fsgid.val;
+	if (bpf_core_field_exists(task->loginuid))
+		t->login = task->loginuid.val;
+	t->cgroup = cgroup_of(task);
+	return 1;
+}
+
+/* The same, worked out now. Two creds, or a user namespace, are never cached. 0: the rules are in *local. */
+static __noinline struct bound *work_out(const struct view *v, struct task *t, struct bound *local)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct cred *cred = task->cred;
+	const struct guard_policy *p;
+	struct guard_totals *sum;
+	__u32 uses, root;
+
+	if (!v || !local)
+		return 0;
+	p = policy_of(v);
+	uses = p ? p->uses : 0;
+	root = p ? p->service_root : 0;
+	if (!t) {
+		__builtin_memset(local, 0, sizeof(*local));
+		sum = total();
+		if (sum)
+			__sync_fetch_and_add(&sum->uncached, 1);
+		bind(v, uses, root, local);
+		return 0;
+	}
+	t->generation = 0;
+	t->uses = uses;
+	if (!bind(v, uses, root, &t->bound) && cred == task->real_cred && !cred->user_ns->level && tag(t, task, cred))
+		t->generation = v->generation;
+	return &t->bound;
+}
+
+/* The rules that bind the current task: from its storage, worked out again when anything they follow from changed. */
+static __always_inline const struct bound *bound(const struct view *v, struct bound *local)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task *t = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	const struct cred *cred = task->cred;
+	const struct bound *b;
+
+	if (t && current_tag(t, task, cred, v))
+		return &t->bound;
+	b = work_out(v, t, local);
+	return b ? b : local;
+}
+
+#endif
