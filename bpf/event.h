@@ -190,6 +190,26 @@ static __always_inline void describe(const struct view *v, const struct outcome 
 	m->rule = o->rule;
 }
 
+/* An action without an object: every rule of it that binds the task covers what it does. */
+static __noinline bool refuse_plain(__u32 action)
+{
+	struct outcome o = { .action = action };
+	const struct bound *b;
+	struct matter m = {};
+	struct view v;
+
+	if (!see(&v))
+		return 0;
+	b = bound(&v);
+	if (!b)
+		return 1;
+	if (!(b->actions & (1U << GUARD_PLAIN)) || allowed(&v, b, 0, &o))
+		return 0;
+	describe(&v, &o, &m);
+	guard_tell(&m);
+	return o.verdict == GUARD_DENY;
+}
+
 static __noinline bool tell_file(const struct view *v, const struct outcome *o, const struct dentry *d)
 {
 	const struct inode *inode = BPF_CORE_READ(d, d_inode);

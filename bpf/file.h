@@ -174,13 +174,14 @@ static __always_inline bool refuse_file(struct file *file, __u32 actions)
 	const struct bound *b;
 	struct inode *inode;
 	struct dentry *d;
-	struct bound local;
 	struct place at = {};
 	struct view v;
 
 	if (!see(&v))
 		return 0;
-	b = bound(&v, &local);
+	b = bound(&v);
+	if (!b)
+		return 1;
 	actions &= b->actions;
 	if (!actions)
 		return 0;
@@ -268,15 +269,16 @@ static __noinline bool refuse_move(const struct view *v, const struct bound *b, 
 
 static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, __u32 action)
 {
-	const __u32 file_actions = 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE;
+	const __u32 file_actions = 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE | 1U << GUARD_UNIX_CONNECT;
 	struct move move = { .action = action };
 	const struct bound *b;
-	struct bound local;
 	struct view v;
 
 	if (!see(&v))
 		return 0;
-	b = bound(&v, &local);
+	b = bound(&v);
+	if (!b)
+		return 1;
 	if (!(b->actions & file_actions))
 		return 0;
 	guard_place(v.slot, number(from), &move.source);

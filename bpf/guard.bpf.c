@@ -18,4 +18,5 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "event.h"
 #include "file.h"
 #include "network.h"
+#include "machine.h"
 #include "identity.h"

@@ -23,18 +23,47 @@
 #define GUARD_ALIASES 4		/* other names of an inode looked at */
 #define GUARD_COMPONENT 36	/* bytes of a literal component in an edge key */
 #define GUARD_NAME 96		/* bytes of a rule's name, NUL included */
+#define GUARD_LABELS 64		/* resource sets that `has_read` names */
+#define GUARD_LABEL_NAME 64	/* bytes of a set's name, NUL included */
+#define GUARD_ABSTRACT 0xffffffffU	/* "superblock" of abstract unix socket names, each one component */
 #define GUARD_PATH 512		/* bytes of a path in an event */
 
 /* actions; also the index into guard_policy.of_action */
 enum guard_action {
+	/* on an object; a task's cache holds which of them any rule that binds it is about */
 	GUARD_READ = 0,
 	GUARD_WRITE = 1,
 	GUARD_EXECUTE = 2,
 	GUARD_CONNECT = 3,
 	GUARD_SEND = 4,
-	GUARD_LINK = 6,		/* a new name, or another, for a file: of_action holds every rule with a file action */
-	GUARD_RENAME = 7,
-	GUARD_ACTIONS = 8,
+	GUARD_REPLY = 5,
+	GUARD_BIND = 6,
+	GUARD_LISTEN = 7,
+	GUARD_ACCEPT = 8,
+	GUARD_UNIX_CONNECT = 9,
+	GUARD_VSOCK = 10,
+	GUARD_PLAIN = 13,	/* of_action holds every rule with an action below that has no object */
+	GUARD_LINK = 14,	/* a new name, or another, for a file: of_action holds every rule on resources */
+	GUARD_RENAME = 15,
+	/* without an object: plus the address family of a new socket */
+	GUARD_SOCKET = 16,
+	GUARD_OTHER_SOCKET = 63,	/* a family without a name of ours */
+	GUARD_RAW_SOCKET = 64,
+	GUARD_MOUNT = 65,
+	GUARD_PTRACE = 66,
+	GUARD_LOAD_MODULE = 67,
+	GUARD_BPF = 68,
+	GUARD_PERF = 69,
+	GUARD_USER_NAMESPACE = 70,
+	GUARD_IO_URING = 71,
+	GUARD_BLOCK_DEVICE = 72,
+	GUARD_VIRTIO_PORT = 73,
+	GUARD_SERIAL = 74,
+	GUARD_TUN = 75,
+	GUARD_GUEST_DEVICE = 76,
+	/* plus the number of a capability */
+	GUARD_CAPABILITY = 80,
+	GUARD_ACTIONS = 128,
 };
 
 enum guard_verdict { GUARD_ALLOW = 0, GUARD_AUDIT = 1, GUARD_DENY = 2 };
@@ -47,7 +76,10 @@ enum guard_reason {
 	GUARD_UNKNOWN_FS = 3,	/* a superblock nobody has resolved */
 	GUARD_UNSTABLE = 4,	/* renames did not stop during the walk */
 	GUARD_BROKEN_MAP = 5,	/* a table of the generation has no such entry */
-	GUARD_REASONS = 8,
+	GUARD_NO_ADDRESS = 6,	/* where it goes can't be told: source routing, an address that can't be read */
+	GUARD_NO_LABEL = 7,	/* what was read could not be remembered */
+	GUARD_TAMPER = 8,	/* what enforces was touched; no rule says so */
+	GUARD_REASONS = 16,
 };
 
 /* kinds of number in the ids table */
@@ -56,7 +88,8 @@ enum guard_id_kind {
 	GUARD_ID_LOGIN = 1,
 	GUARD_ID_GROUP = 2,
 	GUARD_ID_PROTOCOL = 3,
-	GUARD_ID_KINDS = 4,
+	GUARD_ID_LABEL = 4,
+	GUARD_ID_KINDS = 5,
 };
 
 typedef unsigned long long guard_u64;
@@ -81,8 +114,9 @@ struct guard_policy {
 	struct guard_vector of_action[GUARD_ACTIONS];
 	struct guard_vector audit;		/* rules that only report */
 	struct guard_vector not_destinations;	/* rules whose destinations are negated */
+	struct guard_vector named;		/* rules with `subjects` */
 	/* sets that have no such key, so that the key holds for everybody */
-	guard_u64 any_user, any_login, any_group, any_service, any_executable;	/* subject sets */
+	guard_u64 any_user, any_login, any_group, any_service, any_executable, any_label;	/* subject sets */
 	guard_u64 any_address, any_port, any_protocol;				/* destination sets */
 	guard_u32 service_root;		/* automaton state of the cgroup root */
 	guard_u32 uses;			/* GUARD_USES_* */
@@ -91,6 +125,7 @@ struct guard_policy {
 #define GUARD_USES_SERVICES 2
 #define GUARD_USES_EXECUTABLES 4
 #define GUARD_USES_LOGIN 8
+#define GUARD_USES_LABELS 16
 
 /* map "subjects", index: subject set */
 struct guard_subject {
@@ -104,13 +139,25 @@ struct guard_destination {
 	struct guard_vector spares;	/* rules that name it under `not` */
 };
 
-/* map "ids": {kind, number} -> sets (subject sets; destination sets for protocols) */
+/* map "ids": {kind, number} -> sets (subject sets, for labels too; destination sets for protocols) */
 struct guard_id_key { guard_u32 kind, number; };
 
 /* maps "ipv4", "ipv6", "ports": LPM tries -> destination sets, ancestors included */
 struct guard_ipv4_key { guard_u32 prefixlen; guard_u8 address[4]; };
 struct guard_ipv6_key { guard_u32 prefixlen; guard_u8 address[16]; };
 struct guard_port_key { guard_u32 prefixlen; guard_u8 port[2]; };	/* big endian */
+
+/* map "vsock": LPM trie over a context id, then a port -> destination sets, ancestors included */
+struct guard_vsock_key { guard_u32 prefixlen; guard_u8 cid[4]; guard_u8 port[4]; };	/* big endian */
+
+/* map "devices": a device number -> the action without an object that opening it is. First asked with the minor, then
+ * with GUARD_ANY_MINOR. */
+struct guard_device_key { guard_u32 block, device; };	/* 1: a block device; kernel's number */
+#define GUARD_ANY_MINOR 0xfffff
+
+/* map "labels", index: label bit. The name of the resource set whose readers carry it; a bit keeps its name from one
+ * generation to the next, since tasks keep their labels. */
+struct guard_label { char name[GUARD_LABEL_NAME]; };
 
 /* map "superblocks": device number as in mountinfo -> automaton start state */
 struct guard_superblock_key { guard_u32 device; };	/* kernel's: major << 20 | minor */
@@ -121,6 +168,7 @@ struct guard_state {
 	guard_u32 bytes;		/* != 0: first byte state; the byte automaton decides every component here */
 	guard_u64 services;		/* subject sets whose `services` accept here */
 	guard_u64 executables;		/* subject sets whose `executables` accept here */
+	guard_u64 labels;		/* that reading an object of this state gives */
 	struct guard_vector covers;	/* rules that cover an object of this state (negations worked in) */
 	struct guard_vector reaches;	/* rules that cover it or something below it */
 	struct guard_vector pervades;	/* rules that cover it and everything below it */

@@ -31,6 +31,9 @@ TABLE(ids, BPF_MAP_TYPE_HASH, struct guard_id_key, guard_u64, 0);
 TABLE(ipv4, BPF_MAP_TYPE_LPM_TRIE, struct guard_ipv4_key, guard_u64, BPF_F_NO_PREALLOC);
 TABLE(ipv6, BPF_MAP_TYPE_LPM_TRIE, struct guard_ipv6_key, guard_u64, BPF_F_NO_PREALLOC);
 TABLE(ports, BPF_MAP_TYPE_LPM_TRIE, struct guard_port_key, guard_u64, BPF_F_NO_PREALLOC);
+TABLE(vsock, BPF_MAP_TYPE_LPM_TRIE, struct guard_vsock_key, guard_u64, BPF_F_NO_PREALLOC);
+TABLE(devices, BPF_MAP_TYPE_HASH, struct guard_device_key, guard_u32, 0);
+TABLE(labels, BPF_MAP_TYPE_ARRAY, __u32, struct guard_label, BPF_F_INNER_MAP);
 TABLE(superblocks, BPF_MAP_TYPE_HASH, struct guard_superblock_key, guard_u32, 0);
 TABLE(states, BPF_MAP_TYPE_ARRAY, __u32, struct guard_state, BPF_F_INNER_MAP);
 TABLE(edges, BPF_MAP_TYPE_HASH, struct guard_edge_key, guard_u32, 0);
@@ -78,11 +81,18 @@ struct group_list {
 	__u32 ids[CACHED_GROUPS];
 };
 
-/* the rules that bind a task, and the actions that any of them is about */
+/* the rules that bind a task, and those actions below 32 that any of them is about */
 struct bound {
 	__u32 actions;
 	__u32 pad;
 	struct guard_vector rules;
+};
+
+/* ids on the way to subject sets */
+struct tally {
+	guard_u64 any, all, members;
+	__u32 last;
+	__u32 cut;
 };
 
 struct task {
@@ -101,6 +111,10 @@ struct task {
 	__u32 pad;
 	struct group_list groups;
 	struct bound bound;
+	/* while it is worked out: only the task itself does so, and stack is short */
+	struct guard_who who;
+	struct guard_vector freed;
+	struct tally tally;
 };
 
 struct {
@@ -109,6 +123,22 @@ struct {
 	__type(key, int);
 	__type(value, struct task);
 } tasks SEC(".maps");
+
+/* Stands in for a task's storage when that can't be had: keyed by the task, so that nobody else writes it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct task);
+} spare SEC(".maps");
+
+/* What a new entry of `spare` begins as. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct task);
+} blank SEC(".maps");
 
 /* A file's automaton state, under everything that its path depends on. A cache: it goes with the inode. */
 struct placed {

@@ -193,13 +193,14 @@ static __always_inline bool refuse_endpoint(struct socket *sock, const void *add
 	struct endpoint e = {};
 	struct outcome o = {};
 	const struct bound *b;
-	struct bound local;
 	struct view v;
 	__u32 i;
 
 	if (!see(&v))
 		return 0;
-	b = bound(&v, &local);
+	b = bound(&v);
+	if (!b)
+		return 1;
 	actions &= b->actions;
 	if (!actions || !find_endpoint(sock, address, sending, &e))
 		return 0;

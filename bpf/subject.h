@@ -13,12 +13,6 @@ static __always_inline guard_u64 sets_of(void *ids_table, __u32 kind, __u32 numb
 	return sets ? *sets : 0;
 }
 
-struct tally {
-	guard_u64 any, all, members;
-	__u32 last;
-	__u32 cut;
-};
-
 static __always_inline void count_user(void *table, struct tally *t, __u32 id)
 {
 	guard_u64 sets;
@@ -171,23 +165,20 @@ int guard_executable(__u32 slot)
 	return place.state;
 }
 
-/* Works out which rules bind the current task. Whatever can't be told binds and does not free. */
-int guard_bind(__u32 slot, int service, int exe, struct bound *out)
+/* Works out which rules bind the current task, into *t. Whatever can't be told binds and does not free. */
+int guard_bind(__u32 slot, int service, int exe, struct task *t)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred, *real = task->real_cred;
 	const struct guard_policy *p;
 	const struct guard_state *s;
-	struct guard_who who = {};
-	struct guard_vector freed;
-	struct tally t;
 	guard_u64 binding, freeing;
 	__u32 zero = 0, i;
 	void *table;
 
-	if (!out)
+	if (!t)
 		return -1;
-	out->actions = 0;
+	t->bound.actions = 0;
 	table = INNER_OF(policy, slot);
 	if (!table)
 		return -1;
@@ -197,43 +188,45 @@ int guard_bind(__u32 slot, int service, int exe, struct bound *out)
 	table = INNER_OF(ids, slot);
 	if (!table)
 		return -1;
+	__builtin_memset(&t->who, 0, sizeof(t->who));
+	__builtin_memset(&t->freed, 0, sizeof(t->freed));
+	__builtin_memset(&t->tally, 0, sizeof(t->tally));
 
-	t = (struct tally){ .last = cred->uid.val };
-	t.any = t.all = sets_of(table, GUARD_ID_USER, t.last);
-	count_users(table, &t, cred);
+	t->tally.last = cred->uid.val;
+	t->tally.any = t->tally.all = sets_of(table, GUARD_ID_USER, t->tally.last);
+	count_users(table, &t->tally, cred);
 	if (cred != real)
-		count_users(table, &t, real);
-	who.user_bind = t.cut ? t.any | ~(1ULL << GUARD_CANARY_SET) : t.any;
-	who.user_free = t.cut ? 0 : t.all;
+		count_users(table, &t->tally, real);
+	t->who.user_bind = t->tally.cut ? t->tally.any | ~(1ULL << GUARD_CANARY_SET) : t->tally.any;
+	t->who.user_free = t->tally.cut ? 0 : t->tally.all;
 
 	if (bpf_core_field_exists(task->loginuid))
-		who.login = sets_of(table, GUARD_ID_LOGIN, task->loginuid.val);
+		t->who.login = sets_of(table, GUARD_ID_LOGIN, task->loginuid.val);
 
 	if (p->uses & GUARD_USES_GROUPS) {
-		t = (struct tally){};
-		count_groups(table, &t, cred);
+		__builtin_memset(&t->tally, 0, sizeof(t->tally));
+		count_groups(table, &t->tally, cred);
 		if (cred != real) {
-			count_groups(table, &t, real);
-			t.members = 0;	/* two lists: whoever is in only one of them is not freed */
+			count_groups(table, &t->tally, real);
+			t->tally.members = 0;	/* two lists: whoever is in only one of them is not freed */
 		}
-		who.group_bind = t.cut ? ~0ULL : t.any;
-		who.group_free = t.cut ? 0 : t.members;
+		t->who.group_bind = t->tally.cut ? ~0ULL : t->tally.any;
+		t->who.group_free = t->tally.cut ? 0 : t->tally.members;
 	}
 
 	s = service < 0 ? 0 : state_of(slot, service);
-	who.service_bind = s ? s->services : ~0ULL;
-	who.service_free = s ? s->services : 0;
+	t->who.service_bind = s ? s->services : ~0ULL;
+	t->who.service_free = s ? s->services : 0;
 	s = exe < 0 ? 0 : state_of(slot, exe);
-	who.executable_bind = s ? s->executables : ~0ULL;
-	who.executable_free = s ? s->executables : 0;
+	t->who.executable_bind = s ? s->executables : ~0ULL;
+	t->who.executable_free = s ? s->executables : 0;
 
-	binding = guard_binding_sets(p, &who);
-	freeing = guard_freeing_sets(p, &who);
+	binding = guard_binding_sets(p, &t->who);
+	freeing = guard_freeing_sets(p, &t->who);
 	table = INNER_OF(subjects, slot);
 	if (!table)
 		return -1;
-	__builtin_memset(&freed, 0, sizeof(freed));
-	out->rules = p->always;
+	t->bound.rules = p->always;
 	for (i = 0; i < GUARD_SETS; i++) {
 		guard_u64 sets = binding | freeing;
 		const struct guard_subject *set;
@@ -246,26 +239,25 @@ int guard_bind(__u32 slot, int service, int exe, struct bound *out)
 			break;
 		sets &= -sets;
 		if (binding & sets)
-			guard_add(&out->rules, &set->binds);
+			guard_add(&t->bound.rules, &set->binds);
 		if (freeing & sets)
-			guard_add(&freed, &set->frees);
+			guard_add(&t->freed, &set->frees);
 		binding &= ~sets;
 		freeing &= ~sets;
 	}
-	guard_remove(&out->rules, &freed);
-	out->actions = 0;
-	for (i = GUARD_READ; i <= GUARD_SEND; i++)
-		if (guard_concerns(&out->rules, &p->of_action[i]))
-			out->actions |= 1U << i;
+	guard_remove(&t->bound.rules, &t->freed);
+	for (i = GUARD_READ; i <= GUARD_PLAIN; i++)
+		if (guard_concerns(&t->bound.rules, &p->of_action[i]))
+			t->bound.actions |= 1U << i;
 	return 0;
 }
 
-static __always_inline int bind(const struct view *v, __u32 uses, __u32 service_root, struct bound *out)
+static __always_inline int bind(const struct view *v, __u32 uses, __u32 service_root, struct task *t)
 {
 	int service = uses & GUARD_USES_SERVICES ? guard_service(v->slot, service_root) : -1;
 	int exe = uses & GUARD_USES_EXECUTABLES ? guard_executable(v->slot) : -1;
 
-	return guard_bind(v->slot, service, exe, out);
+	return guard_bind(v->slot, service, exe, t);
 }
 
 static __always_inline __u64 cgroup_of(struct task_struct *task)
@@ -343,47 +335,57 @@ static __always_inline bool tag(struct task *t, struct task_struct *task, const 
 	return 1;
 }
 
-/* The same, worked out now. Two creds, or a user namespace, are never cached. 0: the rules are in *local. */
-static __noinline struct bound *work_out(const struct view *v, struct task *t, struct bound *local)
+/* Without its storage a task is worked out into an entry of `spare`, each time anew. */
+static __noinline struct task *spare_task(void)
+{
+	__u64 key = number(bpf_get_current_task_btf());
+	struct guard_totals *sum = total();
+	struct task *fresh;
+	__u32 zero = 0;
+
+	if (sum)
+		__sync_fetch_and_add(&sum->uncached, 1);
+	fresh = bpf_map_lookup_elem(&blank, &zero);
+	if (fresh)
+		bpf_map_update_elem(&spare, &key, fresh, BPF_ANY);
+	return bpf_map_lookup_elem(&spare, &key);
+}
+
+/* The same, worked out now. Two creds, or a user namespace, are never cached. 0: there is nowhere to put it. */
+static __noinline struct bound *work_out(const struct view *v, struct task *t)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred;
 	const struct guard_policy *p;
-	struct guard_totals *sum;
 	__u32 uses, root;
+	bool stored = t;
 
-	if (!v || !local)
+	if (!v)
+		return 0;
+	if (!t)
+		t = spare_task();
+	if (!t)
 		return 0;
 	p = policy_of(v);
 	uses = p ? p->uses : 0;
 	root = p ? p->service_root : 0;
-	if (!t) {
-		__builtin_memset(local, 0, sizeof(*local));
-		sum = total();
-		if (sum)
-			__sync_fetch_and_add(&sum->uncached, 1);
-		bind(v, uses, root, local);
-		return 0;
-	}
 	t->generation = 0;
 	t->uses = uses;
-	if (!bind(v, uses, root, &t->bound) && cred == task->real_cred && !cred->user_ns->level && tag(t, task, cred))
+	if (!bind(v, uses, root, t) && stored && cred == task->real_cred && !cred->user_ns->level && tag(t, task, cred))
 		t->generation = v->generation;
 	return &t->bound;
 }
 
-/* The rules that bind the current task: from its storage, worked out again when anything they follow from changed. */
-static __always_inline const struct bound *bound(const struct view *v, struct bound *local)
+/* The rules that bind the current task: from its storage, worked out again when anything they follow from changed.
+ * 0: it can't be told, so that whoever asks refuses. */
+static __always_inline const struct bound *bound(const struct view *v)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task *t = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	const struct cred *cred = task->cred;
-	const struct bound *b;
 
-	if (t && current_tag(t, task, cred, v))
+	if (t && current_tag(t, task, task->cred, v))
 		return &t->bound;
-	b = work_out(v, t, local);
-	return b ? b : local;
+	return work_out(v, t);
 }
 
 #endif

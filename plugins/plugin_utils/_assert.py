@@ -100,9 +100,14 @@ def _event(assertion: Dict[str, Any], system: SymbolicSystem):
         login_user=system.user(assertion.get("login_user", assertion.get("user", NOBODY))),
         service=_cgroup(service) if service else ("user.slice",),
         executable=_location(assertion.get("executable", "/" + NOBODY)),
+        labels=frozenset(assertion.get("has_read", ())),
     )
     if "path" in assertion:
         return records.FileEvent(task, assertion["action"], _location(assertion["path"]))
+    if "cid" in assertion:
+        return records.VsockEvent(task, assertion["cid"], assertion.get("port", 443))
+    if "address" not in assertion:
+        return records.PlainEvent(task, assertion["action"])
     protocol = _PROTOCOLS[assertion.get("protocol", "tcp")]
     return records.NetworkEvent(task, assertion["action"], assertion["address"], assertion.get("port", 443), protocol)
 

@@ -28,6 +28,7 @@ def merge(fragments: Iterable[Fragment]) -> Tuple[Dict[str, Any], List[Problem]]
     for kind in KINDS:
         document[kind], extensible[kind] = _sets(ordered, kind, problems)
     rules = _rules(ordered, document, problems)
+    _labels(ordered, document, problems)
     for _name, (fragment, number, rule) in sorted(rules.items()):
         _names(fragment, number, rule, document, extensible, problems)
     document["rules"] = [rules[name][2] for name in sorted(rules)]
@@ -160,6 +161,15 @@ def _names(fragment, number, rule, document, extensible, problems) -> None:
                         f"Say `accepts_extensible: [{name}]` if that is meant",
                     )
                 )
+            elif key == "except" and "has_read" in known[name]:
+                problems.append(
+                    fragment.problem(
+                        path,
+                        f"'{name}' excepts whoever has read something",
+                        "a set without `has_read`",
+                        "Reading must not free anyone: say who is excepted",
+                    )
+                )
             elif key == "except" and not set(WHO) & set(known[name]):
                 problems.append(
                     fragment.problem(
@@ -181,6 +191,29 @@ def _names(fragment, number, rule, document, extensible, problems) -> None:
                     did_you_mean(name, weakening) or "Leave it out",
                 )
             )
+
+
+def _labels(ordered: List[Fragment], document: Dict[str, Any], problems: List[Problem]) -> None:
+    """`has_read` names resource sets."""
+    known = document["resources"]
+    for fragment in ordered:
+        places = [(("subjects", name), body) for name, body in sorted((fragment.data.get("subjects") or {}).items())]
+        places += [
+            (("rules", number, "subjects"), rule["subjects"])
+            for number, rule in enumerate(fragment.data.get("rules") or ())
+            if isinstance(rule.get("subjects"), dict)
+        ]
+        for path, body in places:
+            for name in body.get("has_read") or ():
+                if name not in known:
+                    problems.append(
+                        fragment.problem(
+                            path + ("has_read",),
+                            f"no set '{name}' under resources",
+                            "",
+                            did_you_mean(name, list(known)) or "Define it",
+                        )
+                    )
 
 
 def _limits(ordered: List[Fragment], document: Dict[str, Any], problems: List[Problem]) -> None:

@@ -13,6 +13,7 @@ import os
 from typing import Any, Dict, Iterable, List, Tuple
 
 import jsonschema
+from ansible_collections.exfil.guard.plugins.module_utils.guard import actions
 
 from ._problems import Problem, did_you_mean
 from ._render import Fragment
@@ -20,8 +21,6 @@ from ._render import Fragment
 SCHEMA = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "schemas", "policy.schema.json"
 )
-FILE_ACTIONS = ("read", "write", "execute")
-NETWORK_ACTIONS = ("connect", "send")
 _KINDS = {
     "object": "a mapping",
     "array": "a list",
@@ -93,7 +92,8 @@ def _problems(fragment: Fragment, error) -> Iterable[Problem]:
             yield fragment.problem(path, "it selects nothing by itself", f"at least one of {_either(keys)}")
     elif kind == "enum":
         shown = repr(found) if isinstance(found, str) else _short(found)
-        yield fragment.problem(path, f"found {shown}", _either(wanted), did_you_mean(found, map(str, wanted)))
+        expected = _either(wanted) if len(wanted) <= 20 else f"one of the {len(wanted)} that the documentation lists"
+        yield fragment.problem(path, f"found {shown}", expected, did_you_mean(found, map(str, wanted)))
     elif kind == "const":
         yield fragment.problem(path, f"found {found!r}", repr(wanted))
     elif kind == "type":
@@ -161,8 +161,8 @@ def _combinations(fragment: Fragment) -> Iterable[Problem]:
     """What the schema does not say: objects go with actions; ends of ranges; lengths in bytes."""
     for number, rule in enumerate(fragment.data.get("rules") or ()):
         path = ("rules", number)
-        for actions, key in ((FILE_ACTIONS, "resources"), (NETWORK_ACTIONS, "destinations")):
-            wanted = [action for action in rule["deny"] if action in actions]
+        for acting, key in ((actions.RESOURCES, "resources"), (actions.DESTINATIONS, "destinations")):
+            wanted = [action for action in rule["deny"] if action in acting]
             if wanted and key not in rule:
                 yield fragment.problem(
                     path,
@@ -174,7 +174,7 @@ def _combinations(fragment: Fragment) -> Iterable[Problem]:
                 yield fragment.problem(
                     path + (key,),
                     f"'{key}' without an action for it",
-                    _either(actions),
+                    _either(acting),
                     "Add one to `deny`, or leave it out",
                 )
         if len(rule["name"].encode()) > 95:
@@ -188,6 +188,8 @@ def _combinations(fragment: Fragment) -> Iterable[Problem]:
 
 
 def _ranges(fragment: Fragment, path: Tuple[object, ...], destination: Dict[str, Any]) -> Iterable[Problem]:
+    for key in sorted(set(destination) & {"cidrs", "ports", "protocols"}) if "vsock" in destination else ():
+        yield fragment.problem(path + (key,), f"'{key}' can't stand beside 'vsock'", "", "Make two sets of it")
     for index, port in enumerate(destination.get("ports") or ()):
         if isinstance(port, str):
             first, last = map(int, port.split("-"))

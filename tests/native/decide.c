@@ -24,4 +24,4 @@ void remove_from(struct guard_vector *to, const struct guard_vector *from) { gua
 
 #define SIZE(NAME) unsigned size_##NAME(void) { return sizeof(struct guard_##NAME); }
 SIZE(vector) SIZE(record) SIZE(policy) SIZE(subject) SIZE(destination) SIZE(id_key) SIZE(ipv4_key) SIZE(ipv6_key)
-SIZE(port_key) SIZE(state) SIZE(edge_key) SIZE(bytes) SIZE(rule)
+SIZE(port_key) SIZE(vsock_key) SIZE(device_key) SIZE(label) SIZE(state) SIZE(edge_key) SIZE(bytes) SIZE(rule) SIZE(totals)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "tests" / "property")]
 
 import kernel_model  # noqa: E402
-from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, layout, semantics  # noqa: E402
+from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, compile, layout, semantics  # noqa: E402
 from strategies import events, policies  # noqa: E402
 
 TODAY = datetime.date(2026, 6, 1)
@@ -33,7 +33,7 @@ class Who(ctypes.Structure):
         (name, ctypes.c_uint64)
         for name in (
             "user_bind", "user_free", "login", "group_bind", "group_free",
-            "service_bind", "service_free", "executable_bind", "executable_free",
+            "service_bind", "service_free", "executable_bind", "executable_free", "label",
         )
     ]  # fmt: skip
 
@@ -121,7 +121,7 @@ def test_lowest_bit(library, word):
 
 def test_sizes_are_those_of_the_layout(library):
     for name in ("vector", "record", "policy", "subject", "destination", "id_key", "ipv4_key", "ipv6_key", "port_key",
-                 "state", "edge_key", "bytes", "rule"):  # fmt: skip
+                 "vsock_key", "device_key", "label", "state", "edge_key", "bytes", "rule", "totals"):  # fmt: skip
         assert getattr(library, "size_" + name)() == getattr(layout, name.upper()).size, name
 
 
@@ -129,8 +129,13 @@ def test_numbers_are_those_of_the_layout():
     text = (ROOT / "bpf" / "layout.h").read_text()
     defined = {name: int(value, 0) for name, value in re.findall(r"(?:#define )?\bGUARD_(\w+)(?: =)? (\d+)\b", text)}
     for name in ("LAYOUT", "RULES", "WORDS", "SETS", "CANARY_SET", "SLOTS", "DEPTH", "COMPONENT", "NAME", "PATH", "READ",
-                 "WRITE", "EXECUTE", "CONNECT", "SEND", "LINK", "RENAME", "ID_USER", "ID_LOGIN", "ID_GROUP", "ID_PROTOCOL",
-                 "USES_GROUPS", "USES_SERVICES", "USES_EXECUTABLES", "USES_LOGIN"):  # fmt: skip
+                 "WRITE", "EXECUTE", "CONNECT", "SEND", "REPLY", "BIND", "LISTEN", "ACCEPT", "UNIX_CONNECT", "VSOCK", "PLAIN",
+                 "LINK", "RENAME", "SOCKET", "OTHER_SOCKET", "RAW_SOCKET", "CAPABILITY", "ACTIONS", "LABELS", "LABEL_NAME",
+                 "ID_USER", "ID_LOGIN", "ID_GROUP", "ID_PROTOCOL", "ID_LABEL",
+                 "USES_GROUPS", "USES_SERVICES", "USES_EXECUTABLES", "USES_LOGIN", "USES_LABELS"):  # fmt: skip
         assert getattr(layout, name) == defined[name], name
-    reasons = ["BY_RULE", "NO_CHAIN", "TOO_DEEP", "UNKNOWN_FS", "UNSTABLE", "BROKEN_MAP"]
+    reasons = ["BY_RULE", "NO_CHAIN", "TOO_DEEP", "UNKNOWN_FS", "UNSTABLE", "BROKEN_MAP", "NO_ADDRESS", "NO_LABEL", "TAMPER"]
     assert [defined[reason] for reason in reasons] == list(range(len(layout.REASONS)))
+    assert defined["REASONS"] == layout.REASON_SLOTS
+    for action in actions.MACHINE:
+        assert defined[action.upper().replace("-", "_")] == actions.NUMBERS[action], action

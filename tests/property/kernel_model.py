@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, layout, records
+from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, compile, layout, records
 
 ALL = (1 << 64) - 1
 OUTCOMES = ("allow", "audit", "deny")
@@ -20,23 +20,35 @@ class PythonCore:
 
     def binding_sets(self, policy, who):
         return self._sets(
-            policy, who["user_bind"], who["login"], who["group_bind"], who["service_bind"], who["executable_bind"]
+            policy,
+            who["user_bind"],
+            who["login"],
+            who["group_bind"],
+            who["service_bind"],
+            who["executable_bind"],
+            who["label"],
         )
 
     def freeing_sets(self, policy, who):
         return self._sets(
-            policy, who["user_free"], who["login"], who["group_free"], who["service_free"], who["executable_free"]
+            policy,
+            who["user_free"],
+            who["login"],
+            who["group_free"],
+            who["service_free"],
+            who["executable_free"],
+            who["label"],
         )
 
     def _sets(self, policy, *found):
         total = ALL
-        for anyone, sets in zip(policy["any"][:5], found):
+        for anyone, sets in zip(policy["any"][:6], found):
             total &= anyone | sets
         return total
 
     def destination_sets(self, policy, *found):
         total = ALL
-        for anywhere, sets in zip(policy["any"][5:], found):
+        for anywhere, sets in zip(policy["any"][6:], found):
             total &= anywhere | sets
         return total
 
@@ -55,17 +67,18 @@ class Model:
         fields = layout.POLICY.unpack(self.tables["policy"][_index(0)])
         vectors = [
             _join(fields[i : i + layout.WORDS])
-            for i in range(0, layout.WORDS * (3 + layout.ACTION_SLOTS), layout.WORDS)
+            for i in range(0, layout.WORDS * (4 + layout.ACTIONS), layout.WORDS)
         ]
         self.policy = {
             "raw": self.tables["policy"][_index(0)],
             "always": vectors[0],
-            "of_action": vectors[1 : 1 + layout.ACTION_SLOTS],
-            "audit": vectors[-2],
-            "not_destinations": vectors[-1],
-            "any": fields[-10:-2],
+            "of_action": vectors[1 : 1 + layout.ACTIONS],
+            "audit": vectors[-3],
+            "not_destinations": vectors[-2],
+            "any": fields[-11:-2],
             "service_root": fields[-2],
         }
+        self.labels = compile.labels_of(self.tables)
         self.names = [
             layout.RULE.unpack(value)[1].rstrip(b"\0").decode()
             for _key, value in sorted(self.tables["rules"].items(), key=_number)
@@ -73,8 +86,13 @@ class Model:
 
     def decide(self, event) -> records.Verdict:
         bound = self.bound(event.task)
+        if isinstance(event, records.PlainEvent):
+            return self._verdict(bound, (1 << 64 * layout.WORDS) - 1, actions.NUMBERS[event.action], None)
         if isinstance(event, records.NetworkEvent):
-            return self._verdict(bound, self.reach(event), layout.CONNECT + (event.action == "send"), None)
+            covers = None if event.trouble else self.reach(event)
+            return self._verdict(bound, covers, actions.NUMBERS[event.action], event.trouble)
+        if isinstance(event, records.VsockEvent):
+            return self._verdict(bound, self.reach_vsock(event), layout.VSOCK, None)
         if isinstance(event, records.AliasEvent):
             source, target = self.place(event.source), self.place(event.target)
             trouble = source[1] or target[1]
@@ -87,7 +105,7 @@ class Model:
             return self._verdict(bound, covers, layout.LINK, None)
         state, trouble = self.place(event.location)
         covers = None if trouble else self.vectors(state)[0]
-        return self._verdict(bound, covers, records.ACTIONS.index(event.action), trouble)
+        return self._verdict(bound, covers, actions.NUMBERS[event.action], trouble)
 
     def _verdict(self, bound, covers, action, trouble):
         outcome, rule = self.core.decide(bound, covers, self.policy["of_action"][action], self.policy["audit"])
@@ -125,6 +143,7 @@ class Model:
             "user_bind": _any(users) | (ALL & ~(1 << layout.CANARY_SET) if task.lists_cut else 0),
             "user_free": 0 if task.lists_cut else _all(users),
             "login": self.ids(layout.ID_LOGIN, task.login_user),
+            "label": _any(self.ids(layout.ID_LABEL, bit) for name, bit in self.labels.items() if name in task.labels),
             "group_bind": ALL if task.lists_cut else _any(groups),
             "group_free": 0 if task.lists_cut else _any(memberships),
             "service_bind": ALL if services is None else services,
@@ -142,7 +161,7 @@ class Model:
         return layout.STATE.unpack(self.tables["states"][_index(number)])
 
     def vectors(self, number):
-        words = self.state(number)[4:]
+        words = self.state(number)[5:]
         return [_join(words[i : i + layout.WORDS]) for i in range(0, 3 * layout.WORDS, layout.WORDS)]
 
     def place(self, where: records.Location):
@@ -185,6 +204,13 @@ class Model:
             _longest(self.tables["ports"], layout.PORT_KEY, event.port.to_bytes(2, "big")),
             self.ids(layout.ID_PROTOCOL, event.protocol),
         )
+        return self._covering(sets)
+
+    def reach_vsock(self, event: records.VsockEvent) -> int:
+        packed = event.cid.to_bytes(4, "big") + event.port.to_bytes(4, "big")
+        return self._covering(_longest(self.tables["vsock"], layout.VSOCK_KEY, packed))
+
+    def _covering(self, sets: int) -> int:
         covers, spared = 0, 0
         for index, value in self.tables["destinations"].items():
             if sets >> int.from_bytes(index, "little") & 1:

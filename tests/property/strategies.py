@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import records
+from ansible_collections.exfil.guard.plugins.module_utils.guard import actions as all_actions
+from ansible_collections.exfil.guard.plugins.module_utils.guard import layout, records
 from hypothesis import strategies as st
 
 IDS = [0, 1000, 1001, 4294967295]
 DEVICES = [1, 2]
+ON_DEVICES = DEVICES + [layout.ABSTRACT]
+ACTIONS = [*all_actions.RESOURCES, *all_actions.DESTINATIONS, "raw-socket", "packet-socket", "other-socket", "mount", "cap-bpf"]
+CIDS, VSOCK_PORTS = [1, 2, 0xFFFFFFFF], [0, 1024, 0xFFFFFFFF]
 LONG = "x" * 40
 NAMES = ["a", "b", "ab", "aab", "c.csv", ".csv", LONG, LONG + "y", "é"]
 HEADS = ["a", "b", "ab", "*", "a*", "*.csv", "*a*", LONG, "é"]
@@ -35,7 +39,7 @@ def some(elements, least=0, most=3):
 
 patterns = st.builds(
     lambda device, head, tree: records.PathPattern(device, tuple(head) + (("**",) if tree else ())),
-    st.sampled_from(DEVICES),
+    st.sampled_from(ON_DEVICES),
     st.lists(st.sampled_from(HEADS), max_size=3),
     st.booleans(),
 )
@@ -54,12 +58,20 @@ subject_sets = st.builds(
     groups=maybe(some(IDS, 1)),
     services=maybe(st.frozensets(cgroups, min_size=1, max_size=2)),
     executables=maybe(paths),
+    has_read=st.none(),  # policies() names their own resource sets
 )
-destination_sets = st.builds(
-    records.DestinationSet,
-    cidrs=maybe(some(CIDRS, 1, 4)),
-    ports=maybe(some(PORTS, 1)),
-    protocols=maybe(some([6, 17], 1)),
+endpoints = st.one_of(
+    st.just((None, None)), st.tuples(st.sampled_from(CIDS), st.sampled_from([None, *VSOCK_PORTS]))
+)
+destination_sets = st.one_of(
+    st.builds(
+        records.DestinationSet,
+        cidrs=maybe(some(CIDRS, 1, 4)),
+        ports=maybe(some(PORTS, 1)),
+        protocols=maybe(some([6, 17], 1)),
+        vsock=st.none(),
+    ),
+    st.frozensets(endpoints, min_size=1, max_size=3).map(lambda found: records.DestinationSet(vsock=found)),
 )
 
 
@@ -68,6 +80,9 @@ def policies(draw):
     subjects = draw(st.dictionaries(st.sampled_from("stuv"), subject_sets, max_size=4))
     resources = draw(st.dictionaries(st.sampled_from("mno"), st.builds(records.ResourceSet, paths), max_size=3))
     destinations = draw(st.dictionaries(st.sampled_from("def"), destination_sets, max_size=3))
+    if resources:
+        for name in draw(some(sorted(subjects))) if subjects else ():
+            subjects[name] = subjects[name]._replace(has_read=draw(some(sorted(resources), 1)))
 
     def selection(sets):
         return st.builds(records.Selection, some(sorted(sets)) if sets else st.just(frozenset()), st.booleans())
@@ -75,15 +90,15 @@ def policies(draw):
     names = sorted(subjects)
     rules = []
     for number in range(draw(st.integers(0, 5))):
-        actions = draw(some(records.ACTIONS, 1))
+        actions = draw(some(ACTIONS, 1))
         rules.append(
             records.Rule(
                 name=f"rule {number}",
                 deny=actions,
                 subjects=draw(maybe(some(names, 1))) if names else None,
                 excepts=draw(some(names)) if names else frozenset(),
-                resources=draw(selection(resources)) if actions & set(records.FILE_ACTIONS) else None,
-                destinations=draw(selection(destinations)) if actions & set(records.NETWORK_ACTIONS) else None,
+                resources=draw(selection(resources)) if actions & set(all_actions.RESOURCES) else None,
+                destinations=draw(selection(destinations)) if actions & set(all_actions.DESTINATIONS) else None,
                 audit=draw(st.booleans()),
                 expires=draw(st.sampled_from([None, None, "2026-05-31", "2026-06-01", "2026-06-02"])),
             )
@@ -93,7 +108,7 @@ def policies(draw):
 
 locations = st.builds(
     records.Location,
-    st.sampled_from(DEVICES + [3]),  # the last is a superblock that nobody resolved
+    st.sampled_from(ON_DEVICES + [3]),  # the last is a superblock that nobody resolved
     st.lists(st.sampled_from(NAMES), max_size=4).map(tuple),
     st.booleans(),
     st.sampled_from([None, None, None, "too-deep"]),
@@ -110,18 +125,22 @@ def tasks(draw):
         login_user=draw(st.sampled_from(IDS)),
         service=draw(maybe(cgroups)),
         executable=draw(maybe(locations)),
+        labels=draw(some(list("mno"))),
         lists_cut=draw(st.booleans()),
     )
 
 
-file_events = st.builds(records.FileEvent, tasks(), st.sampled_from(records.FILE_ACTIONS), locations)
+file_events = st.builds(records.FileEvent, tasks(), st.sampled_from(all_actions.RESOURCES), locations)
 alias_events = st.builds(records.AliasEvent, tasks(), locations, locations, st.booleans())
 network_events = st.builds(
     records.NetworkEvent,
     tasks(),
-    st.sampled_from(records.NETWORK_ACTIONS),
+    st.sampled_from(all_actions.NETWORK),
     st.sampled_from(ADDRESSES),
     st.sampled_from(PORT),
     st.sampled_from([1, 6, 17]),
+    st.sampled_from([None, None, None, "no-address"]),
 )
-events = st.one_of(file_events, alias_events, network_events)
+vsock_events = st.builds(records.VsockEvent, tasks(), st.sampled_from(CIDS), st.sampled_from(VSOCK_PORTS))
+plain_events = st.builds(records.PlainEvent, tasks(), st.sampled_from([a for a in ACTIONS if a in all_actions.PLAIN]))
+events = st.one_of(file_events, alias_events, network_events, vsock_events, plain_events)

@@ -10,9 +10,9 @@ import datetime
 import errno
 import hashlib
 import json
-from typing import Any, Dict, FrozenSet, Iterable, List, NamedTuple, Optional
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
-from . import canary, compile, enforcer, lock, plan, reconcile, resolve
+from . import canary, compile, enforcer, hooks, lock, plan, reconcile, resolve
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
 from .reconcile import NO_SLOT, SECOND, Live, Record
@@ -34,6 +34,7 @@ class Compiled(NamedTuple):
     hooks: FrozenSet[str]
     rules: List[str]  # names, in order of their bits
     places: canary.Places
+    labels: Dict[str, int]
 
 
 class _Wanted(NamedTuple):
@@ -46,19 +47,22 @@ class _Wanted(NamedTuple):
     hooks: FrozenSet[str]
     rules: List[str]
     places: canary.Places
+    labels: Dict[str, int]
 
 
-def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder: str = canary.FOLDER) -> Compiled:
-    """The same for an apply and at boot, so that the first run after a reboot finds nothing to do."""
+def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder: str,
+             labels: Mapping[str, int]) -> Compiled:
+    """The same for an apply and at boot, so that the first run after a reboot finds nothing to do. ``labels``: the bits
+    that names have already."""
     places = canary.find(system, canary_folder)
-    image = compile.compile_policy(resolved, now, canary=places.denied)
+    image = compile.compile_policy(resolved, now, canary=places.denied, labels=labels)
     rules = compile.rule_bits(image)
-    hooks = set(compile.hooks_needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
+    wanted = set(hooks.needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
     if canary.FILE_RULE in rules:
-        hooks.add(canary.FILE_HOOK)
+        wanted.add(canary.FILE_HOOK)
     if canary.NETWORK_RULE in rules:
-        hooks.add(canary.NETWORK_HOOK)
-    return Compiled(image, frozenset(hooks), rules, places)
+        wanted.add(canary.NETWORK_HOOK)
+    return Compiled(image, frozenset(wanted), rules, places, compile.labels_of(image.tables))
 
 
 def apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], *, now: datetime.date,
@@ -115,15 +119,15 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
     version = enforcer.installed(kernel) if check else _installed(kernel)
     if not check:
         canary.prepare(folder)
-    wanted = _want(document, system, now, folder)
+    live = reconcile.read(kernel) if version else None
+    wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {})
     warnings: List[str] = []
-    if version is None:
+    if version is None or live is None:
         lacking = enforcer.shortcomings(kernel.environment())
         warnings.append("the enforcer is not installed yet: run without check mode installs it first")
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
         return _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
     _check_capability(kernel, version, wanted, now)
-    live = reconcile.read(kernel)
     before = store.load(live.generation) if live.generation else None
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
     if not wrong:
@@ -138,9 +142,9 @@ def _installed(kernel: Kernel) -> str:
     return version
 
 
-def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str) -> _Wanted:
+def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str, labels: Mapping[str, int]) -> _Wanted:
     resolved = resolve.resolve(document, system)
-    return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder))
+    return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels))
 
 
 def _digest(document: Dict[str, Any]) -> str:
@@ -158,7 +162,7 @@ def _check_capability(kernel: Kernel, version: str, wanted: _Wanted, now: dateti
     available = reconcile.available_hooks(kernel, version)
     for rule in wanted.resolved.rules:
         alone = wanted.resolved._replace(rules=(rule,))
-        for hook in sorted(set(compile.hooks_needed(alone, now)) - available):
+        for hook in sorted(set(hooks.needed(alone, now)) - available):
             problems.append(Problem("rule " + rule.name, "this kernel's hook {0} is not guarded".format(hook), "",
                                     "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's "
                                     "action ({0})".format(", ".join(sorted(rule.deny)))))
@@ -173,7 +177,7 @@ def _stored(wanted: _Wanted, generation: int, confirmed: bool) -> Dict[str, Any]
     resolved = json.loads(json.dumps(resolve.to_json(wanted.resolved)))  # as it will be read back
     return {"generation": generation, "document": wanted.document, "digest": wanted.digest, "confirmed": confirmed,
             "resolved": resolved, "hooks": sorted(wanted.hooks),
-            "image": wanted.image.digest(),
+            "image": wanted.image.digest(), "labels": wanted.labels,
             "applied_at": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat()}
 
 

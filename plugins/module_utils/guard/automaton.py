@@ -109,8 +109,6 @@ class _Builder:
             self.rows.append(row)
             starred = any(heads[h][at : at + 1] == b"*" for h, at in current)
             for byte in range(1, 256) if starred else alphabet:
-                if byte == 47:
-                    continue
                 following = _closure(
                     {(h, at) for h, at in current if heads[h][at : at + 1] == b"*"}
                     | {(h, at + 1) for h, at in current if at < len(heads[h]) and heads[h][at] == byte != 42},

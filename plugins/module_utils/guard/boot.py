@@ -9,7 +9,7 @@ import datetime
 import json
 from typing import Any, List
 
-from . import apply, canary, compile, enforcer, lock, reconcile, resolve
+from . import apply, canary, compile, enforcer, hooks, lock, reconcile, resolve
 from .errors import EnforcerError
 
 OBJECT = "/usr/lib/exfil-guard/guard.bpf.o"
@@ -60,17 +60,17 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
     resolved = resolve.renumber(stored["resolved"], system)
     canary.prepare(folder)
     places = canary.find(system, folder)
-    image = compile.compile_policy(resolved, now, canary=places.denied)
-    hooks = set(stored.get("hooks") or ()) | set(compile.hooks_needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
-    lacking = sorted(hooks - reconcile.available_hooks(kernel, version))
+    image = compile.compile_policy(resolved, now, canary=places.denied, labels=stored.get("labels") or {})
+    wanted = set(stored.get("hooks") or ()) | set(hooks.needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
+    lacking = sorted(wanted - reconcile.available_hooks(kernel, version))
     if lacking:
         raise EnforcerError("this kernel has no hook {0}, which the policy needs".format(", ".join(lacking)),
                             "Boot the kernel that the policy was applied on")
     generation = stored["generation"]
     if live.newest >= generation:
         generation = reconcile.next_generation(live, store.numbers())
-    reconcile.load(kernel, image, generation, hooks, version=version)
-    renewed = dict(stored, generation=generation, image=image.digest(), hooks=sorted(hooks),
+    reconcile.load(kernel, image, generation, wanted, version=version)
+    renewed = dict(stored, generation=generation, image=image.digest(), hooks=sorted(wanted),
                    resolved=json.loads(json.dumps(resolve.to_json(resolved))))
     if renewed != stored:
         store.save(renewed)
@@ -103,7 +103,7 @@ def _refresh(kernel: Any, system: Any, store: Any, now: datetime.date, folder: s
     in_force = record is not None and record.slot != reconcile.NO_SLOT and not record.deadline
     if in_force:
         image = compile.compile_policy(resolve.resolve(stored["document"], system), now,
-                                       canary=canary.find(system, folder).denied)
+                                       canary=canary.find(system, folder).denied, labels=stored.get("labels") or {})
         if image.digest() == stored.get("image"):
             return "generation {0} is up to date".format(stored["generation"])
     # under the lock that is held already, so that no other run comes in between

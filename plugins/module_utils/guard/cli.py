@@ -43,10 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--login-user", help="who logged in, if another (sudo); default: the user, none for a service")
     explain.add_argument("--service", help="systemd unit that the process belongs to; default: the user's session")
     explain.add_argument("--executable", help="the program; default: unknown, which binds and does not except")
-    explain.add_argument("--action", help="read, write, execute, connect or send; default: all that fit the object")
-    target = explain.add_mutually_exclusive_group(required=True)
-    target.add_argument("--path", help="the file")
-    target.add_argument("--address", help="IPv4 or IPv6 address")
+    explain.add_argument("--has-read", action="append", metavar="SET", default=[],
+                         help="a resource set that the process has read something of; repeatable")
+    explain.add_argument("--action", help="default: all that fit the object; one without an object has to be said")
+    target = explain.add_mutually_exclusive_group()
+    target.add_argument("--path", help="the file, or a unix socket")
+    target.add_argument("--address", help="IPv4 or IPv6 address, or vsock:CID")
     explain.add_argument("--port", type=int, default=443, help="default: 443")
     explain.add_argument("--protocol", default="tcp", help="name or number; default: tcp")
     explain.add_argument("--generation", type=int, help="a stored generation; default: the one in force")
@@ -110,7 +112,7 @@ def _explain(host: _Host, arguments: argparse.Namespace) -> int:
         raise EnforcerError("there is no stored policy" + which,
                             "Apply one with role exfil.guard.policy")
     who = explain.task(host.system, user=arguments.user, groups=arguments.group, login_user=arguments.login_user,
-                       service=arguments.service, executable=arguments.executable)
+                       service=arguments.service, executable=arguments.executable, has_read=arguments.has_read)
     answers = explain.explain(resolve.from_json(stored["resolved"]), who, host.now, path=arguments.path,
                               address=arguments.address, port=arguments.port, protocol=arguments.protocol,
                               action=arguments.action, system=host.system)

@@ -8,21 +8,13 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import automaton, layout, records, semantics
+from . import actions, automaton, layout, records, semantics
 
 CANARY_FILE = "exfil-guard canary: file"
 CANARY_NETWORK = "exfil-guard canary: network"
 CANARY_ADDRESS = "192.0.2.1/32"
-
-_HOOKS = {
-    "read": ("file_open", "inode_link", "inode_rename"),
-    "write": ("file_open", "inode_link", "inode_rename"),
-    "execute": ("file_open", "mmap_file", "inode_link", "inode_rename"),
-    "connect": ("socket_connect", "socket_sendmsg"),
-    "send": ("socket_sendmsg",),
-}
 
 Table = Dict[bytes, bytes]
 
@@ -40,17 +32,6 @@ class Image(NamedTuple):
         return total.hexdigest()
 
 
-def hooks_needed(resolved: records.Resolved, now: datetime.date) -> FrozenSet[str]:
-    """The programs that the rules in force ask for; the identity hooks come with any policy."""
-    return frozenset(
-        hook
-        for rule in resolved.rules
-        if semantics.in_force(rule, now)
-        for action in rule.deny
-        for hook in _HOOKS[action]
-    )
-
-
 def rule_bits(image: Image) -> List[str]:
     """Names of the rules by bit."""
     rows = sorted((int.from_bytes(k, "little"), v) for k, v in image.tables["rules"].items())
@@ -62,15 +43,19 @@ def rule_id(name: str) -> int:
 
 
 def compile_policy(
-    resolved: records.Resolved, now: datetime.date, canary: Optional[records.PathPattern] = None
+    resolved: records.Resolved,
+    now: datetime.date,
+    canary: Optional[records.PathPattern] = None,
+    labels: Mapping[str, int] = {},
 ) -> Image:
-    """``canary``: the file that only layout.CANARY_USER may not read. Raises automaton.TooLarge."""
+    """``canary``: the file that only layout.CANARY_USER may not read; ``labels``: the bits that names have in the
+    kernel already (see labels_of). Raises automaton.TooLarge."""
     rules = [rule for rule in sorted(resolved.rules) if semantics.in_force(rule, now)]
     subjects, resources, destinations = dict(resolved.subjects), dict(resolved.resources), dict(resolved.destinations)
-    if canary and any(rule.deny.intersection(records.FILE_ACTIONS) for rule in rules):
+    if canary and any(rule.deny.intersection(actions.FILES) for rule in rules):
         resources[CANARY_FILE] = records.ResourceSet(frozenset([canary]))
         rules.append(_canary(CANARY_FILE, "read", resources=records.Selection(frozenset([CANARY_FILE]))))
-    if any(rule.deny.intersection(records.NETWORK_ACTIONS) for rule in rules):
+    if any(rule.deny.intersection(actions.NETWORK) for rule in rules):
         destinations[CANARY_NETWORK] = records.DestinationSet(cidrs=frozenset([CANARY_ADDRESS]))
         rules.append(_canary(CANARY_NETWORK, "connect", destinations=records.Selection(frozenset([CANARY_NETWORK]))))
     if any(rule.name in (CANARY_FILE, CANARY_NETWORK) for rule in rules):
@@ -81,9 +66,16 @@ def compile_policy(
     if CANARY_FILE in subjects:
         who += [None] * (layout.CANARY_SET - len(who)) + [CANARY_FILE]
     tables: Dict[str, Table] = {"ids": {}}
-    masks = _automaton_tables(tables, rules, subjects, who, resources, resolved.superblocks)
-    _number_tables(tables, subjects, who, destinations, where)
-    _rule_tables(tables, rules, who, where, subjects, destinations, masks)
+    bits = _label_bits(subjects, labels)
+    root = _automaton_tables(tables, rules, subjects, who, resources, resolved.superblocks, bits)
+    _number_tables(tables, subjects, who, destinations, where, bits)
+    _rule_tables(tables, rules, who, where, subjects, destinations, root)
+    names = {bit: name for name, bit in bits.items()}
+    tables["labels"] = _rows(layout.LABEL, [(names.get(bit, "").encode(),) for bit in range(layout.LABELS)])
+    tables["devices"] = {
+        layout.DEVICE_KEY.pack(block, device): _index(actions.NUMBERS[action])
+        for block, device, action in resolved.devices
+    }
     return Image(tables)
 
 
@@ -107,13 +99,40 @@ def _sets(names: List[Optional[str]], wanted) -> int:
     return sum(1 << bit for bit, name in enumerate(names) if name is not None and wanted(name))
 
 
+# -- labels -------------------------------------------------------------------------------------------------------
+
+
+def labels_of(tables: Mapping[str, Table]) -> Dict[str, int]:
+    """The bits that names have in a generation: what the next one starts from."""
+    named = {
+        layout.LABEL.unpack(value)[0].rstrip(b"\0").decode(): int.from_bytes(key, "little")
+        for key, value in tables.get("labels", {}).items()
+    }
+    return {name: bit for name, bit in named.items() if name}
+
+
+def _label_bits(subjects: Mapping[str, records.SubjectSet], labels: Mapping[str, int]) -> Dict[str, int]:
+    """A name keeps its bit, also while no rule needs it: tasks may still carry it. When none is free, such a bit goes
+    to a new name."""
+    wanted = sorted({name for who in subjects.values() for name in who.has_read or ()})
+    bits = dict(labels)
+    free = [bit for bit in range(layout.LABELS) if bit not in bits.values()]
+    unused = sorted(name for name in bits if name not in wanted)
+    for name in wanted:
+        if name not in bits:
+            bits[name] = free.pop(0) if free else bits.pop(unused.pop(0))
+    return bits
+
+
 # -- paths --------------------------------------------------------------------------------------------------------
 
 
-def _automaton_tables(tables, rules, subjects, who, resources, superblocks) -> int:
-    """Fills superblocks, states, edges and bytes; returns the state of the cgroup root."""
+def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits) -> int:
+    """Fills superblocks, states, edges and bytes; returns the state of the cgroup root. Names of abstract unix sockets
+    lie on a superblock of their own, which is always there."""
+    superblocks = set(superblocks) | {layout.ABSTRACT}
     names = sorted(resources)
-    devices = sorted(set(superblocks) | {p.device for r in resources.values() for p in r.paths})
+    devices = sorted(superblocks | {p.device for r in resources.values() for p in r.paths})
     roots: Dict[int, Dict[records.Components, int]] = {device: {} for device in devices}
     for bit, name in enumerate(names):
         for pattern in resources[name].paths:
@@ -156,6 +175,9 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks) -> i
             known[marks] = plainly | (everything & ~spared)
         return known[marks]
 
+    def labels(marks: int) -> int:
+        return sum(1 << bits[name] for index, name in enumerate(names) if name in bits and marks >> index & 1)
+
     covers = [covering(state.marks) for state in built.states]
     reaches, pervades = _below(built, covers)
     limit = (1 << layout.SETS) - 1
@@ -168,6 +190,7 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks) -> i
             state.bytes,
             state.marks >> layout.SETS & limit,
             state.marks & limit,
+            labels(state.marks >> 2 * layout.SETS),
             *(_vector(covers[number]) + _vector(reaches[number]) + _vector(pervades[number])),
         )
         for number, state in enumerate(built.states)
@@ -217,8 +240,8 @@ def _below(built: automaton.Automaton, covers: List[int]) -> Tuple[List[int], Li
 # -- numbers ------------------------------------------------------------------------------------------------------
 
 
-def _number_tables(tables, subjects, who, destinations, where) -> None:
-    """Fills ids, ipv4, ipv6 and ports."""
+def _number_tables(tables, subjects, who, destinations, where, bits) -> None:
+    """Fills ids, ipv4, ipv6, ports and vsock."""
     ids: Dict[Tuple[int, int], int] = {}
     for bit, name in enumerate(who):
         if name is None:
@@ -228,6 +251,7 @@ def _number_tables(tables, subjects, who, destinations, where) -> None:
             (layout.ID_USER, found.users),
             (layout.ID_LOGIN, found.login_users),
             (layout.ID_GROUP, found.groups),
+            (layout.ID_LABEL, None if found.has_read is None else [bits[name] for name in found.has_read]),
         ):
             for number in numbers or ():
                 ids[kind, number] = ids.get((kind, number), 0) | 1 << bit
@@ -252,11 +276,30 @@ def _number_tables(tables, subjects, who, destinations, where) -> None:
             sets |= above or 0
         name, key = ("ipv4", layout.IPV4_KEY) if network.version == 4 else ("ipv6", layout.IPV6_KEY)
         tables[name][key.pack(network.prefixlen, network.network_address.packed)] = sets.to_bytes(8, "little")
+    tables["vsock"] = _vsock_table(destinations, where)
     tables["ports"] = {}
     for (length, number), sets in ports.items():
         for shorter in range(length):
             sets |= ports.get((shorter, number >> (16 - shorter) << (16 - shorter)), 0)
         tables["ports"][layout.PORT_KEY.pack(length, number.to_bytes(2, "big"))] = sets.to_bytes(8, "little")
+
+
+def _vsock_table(destinations, where) -> Table:
+    """Keyed by context id, then port; resolve refuses a port of any context id, which a trie can't say."""
+    entries: Dict[Tuple[Optional[int], Optional[int]], int] = {}
+    for bit, name in enumerate(where):
+        for entry in destinations[name].vsock or ():
+            entries[entry] = entries.get(entry, 0) | 1 << bit
+    table: Table = {}
+    for (cid, port), sets in entries.items():
+        if cid is not None:
+            sets |= entries.get((None, None), 0)
+        if port is not None:
+            sets |= entries.get((cid, None), 0)
+        length = 0 if cid is None else 32 if port is None else 64
+        address = (cid or 0).to_bytes(4, "big") + (port or 0).to_bytes(4, "big")
+        table[layout.VSOCK_KEY.pack(length, address)] = sets.to_bytes(8, "little")
+    return table
 
 
 def _port_prefixes(first: int, last: int) -> Iterable[Tuple[int, int]]:
@@ -272,22 +315,26 @@ def _port_prefixes(first: int, last: int) -> Iterable[Tuple[int, int]]:
 
 
 def _rule_tables(tables, rules, who, where, subjects, destinations, service_root) -> None:
-    of_action = [0] * layout.ACTION_SLOTS
-    for number, action in enumerate(records.ACTIONS):
-        of_action[number] = _bits(rules, lambda rule, action=action: action in rule.deny)
-    of_action[layout.LINK] = of_action[layout.RENAME] = of_action[0] | of_action[1] | of_action[2]
+    of_action = [0] * layout.ACTIONS
+    for bit, rule in enumerate(rules):
+        for action in rule.deny:
+            of_action[actions.NUMBERS[action]] |= 1 << bit
+    of_action[layout.LINK] = of_action[layout.RENAME] = _union(of_action, actions.RESOURCES)
+    of_action[layout.PLAIN] = _union(of_action, actions.PLAIN)
     found = [subjects[name] for name in who if name is not None]
     uses = (
         (layout.USES_GROUPS if any(s.groups is not None for s in found) else 0)
         | (layout.USES_SERVICES if any(s.services is not None for s in found) else 0)
         | (layout.USES_EXECUTABLES if any(s.executables is not None for s in found) else 0)
         | (layout.USES_LOGIN if any(s.login_users is not None for s in found) else 0)
+        | (layout.USES_LABELS if any(s.has_read is not None for s in found) else 0)
     )
     vectors = _vector(_bits(rules, lambda rule: rule.subjects is None))
     for bits in of_action:
         vectors += _vector(bits)
     vectors += _vector(_bits(rules, lambda rule: rule.audit))
     vectors += _vector(_bits(rules, lambda rule: rule.destinations is not None and rule.destinations.negated))
+    vectors += _vector(_bits(rules, lambda rule: rule.subjects is not None))
     tables["policy"] = {
         _index(0): layout.POLICY.pack(
             *vectors,
@@ -296,9 +343,10 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
             _sets(who, lambda name: subjects[name].groups is None),
             _sets(who, lambda name: subjects[name].services is None),
             _sets(who, lambda name: subjects[name].executables is None),
-            _sets(where, lambda name: destinations[name].cidrs is None),
-            _sets(where, lambda name: destinations[name].ports is None),
-            _sets(where, lambda name: destinations[name].protocols is None),
+            _sets(who, lambda name: subjects[name].has_read is None),
+            _sets(where, lambda name: destinations[name].vsock is None and destinations[name].cidrs is None),
+            _sets(where, lambda name: destinations[name].vsock is None and destinations[name].ports is None),
+            _sets(where, lambda name: destinations[name].vsock is None and destinations[name].protocols is None),
             service_root,
             uses,
         )
@@ -320,6 +368,13 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
         ],
     )
     tables["rules"] = _rows(layout.RULE, [(rule_id(rule.name), rule.name.encode()) for rule in rules], (0, b""))
+
+
+def _union(of_action: List[int], names: Iterable[str]) -> int:
+    rules = 0
+    for name in names:
+        rules |= of_action[actions.NUMBERS[name]]
+    return rules
 
 
 def _names(rule: records.Rule, name: str, negated: bool) -> bool:

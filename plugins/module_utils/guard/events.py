@@ -16,13 +16,11 @@ import struct
 import time
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from . import lock, reconcile, resolve
+from . import actions, layout, lock, reconcile, resolve
 from .errors import EnforcerError
 
 LOCK = "/run/lock/exfil-guard-events.lock"
-ACTIONS = {0: "read", 1: "write", 2: "execute", 3: "connect", 4: "send", 6: "link", 7: "rename"}
 VERDICTS = {0: "allowed", 1: "audit", 2: "denied"}
-REASONS = ("rule", "no-chain", "too-deep", "unknown-filesystem", "unstable", "broken-map", "6", "7")
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite", 262: "mptcp"}
 EVENT = struct.Struct("=7Q14I16s16s96s4I512s256s256s")  # struct guard_event
 _BUSY, _DISCARD = 1 << 31, 1 << 30
@@ -174,8 +172,9 @@ def decode(record: bytes, mounts: Sequence[resolve.Mount], system: Any, started:
     unit = next((part for part in reversed(cgroup) if part.endswith((b".service", b".scope", b".socket"))), b"")
     event: Dict[str, Any] = {
         "sequence": raw.sequence, "time": when.isoformat(timespec="milliseconds"), "generation": raw.generation,
-        "verdict": VERDICTS.get(raw.verdict, str(raw.verdict)), "action": ACTIONS.get(raw.action, str(raw.action)),
-        "reason": REASONS[raw.reason] if raw.reason < len(REASONS) else str(raw.reason),
+        "verdict": VERDICTS.get(raw.verdict, str(raw.verdict)),
+        "action": actions.NAMES.get(raw.action, str(raw.action)),
+        "reason": layout.REASONS[raw.reason] if raw.reason < len(layout.REASONS) else str(raw.reason),
         "rule": _text(raw.rule.split(b"\0")[0]) or None, "pid": raw.pid, "tid": raw.tid,
         "command": _text(raw.comm.split(b"\0")[0]), "uid": raw.uid, "euid": raw.euid, "gid": raw.gid,
         "user": _name(system, raw.uid), "login_uid": None if raw.login_uid == _NOBODY else raw.login_uid,

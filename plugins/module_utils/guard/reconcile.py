@@ -30,6 +30,9 @@ TABLES: Dict[str, MapSpec] = {
     "ipv4": MapSpec(LPM_TRIE, layout.IPV4_KEY.size, 8, 1, NO_PREALLOC),
     "ipv6": MapSpec(LPM_TRIE, layout.IPV6_KEY.size, 8, 1, NO_PREALLOC),
     "ports": MapSpec(LPM_TRIE, layout.PORT_KEY.size, 8, 1, NO_PREALLOC),
+    "vsock": MapSpec(LPM_TRIE, layout.VSOCK_KEY.size, 8, 1, NO_PREALLOC),
+    "devices": MapSpec(HASH, layout.DEVICE_KEY.size, 4, 1),
+    "labels": MapSpec(ARRAY, 4, layout.LABEL.size, 1, INNER_MAP),
     "superblocks": MapSpec(HASH, 4, 4, 1),
     "states": MapSpec(ARRAY, 4, layout.STATE.size, 1, INNER_MAP),
     "edges": MapSpec(HASH, layout.EDGE_KEY.size, 4, 1),
@@ -40,16 +43,16 @@ RECORD = MapSpec(ARRAY, 4, layout.RECORD.size, 1)
 OUTER = MapSpec(ARRAY_OF_MAPS, 4, 4, SLOTS)
 CONTROL = MapSpec(ARRAY_OF_MAPS, 4, 4, 1)
 
-# the maps that outlive a generation; the two storages hold caches, whose values may change with the object
+# the maps that outlive a generation; STORAGES hold caches, whose values may change with the object
 MAPS: Dict[str, MapSpec] = dict(
     {name: OUTER for name in TABLES},
     control=CONTROL,
     events=MapSpec(kernel_module.RINGBUF, 0, 0, 1 << 20),
     counters=MapSpec(HASH, 8, 16, 8192),
-    totals=MapSpec(ARRAY, 4, 104, 1),
+    totals=MapSpec(ARRAY, 4, layout.TOTALS.size, 1),
     facts=MapSpec(ARRAY, 4, 16, 1),
 )
-STORAGES = ("tasks", "inodes")
+STORAGES = ("tasks", "inodes", "spare", "blank")
 
 _ZERO = struct.pack("=I", 0)
 

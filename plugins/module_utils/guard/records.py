@@ -7,10 +7,6 @@ from __future__ import annotations
 
 from typing import Dict, FrozenSet, NamedTuple, Optional, Tuple
 
-FILE_ACTIONS = ("read", "write", "execute")
-NETWORK_ACTIONS = ("connect", "send")
-ACTIONS = FILE_ACTIONS + NETWORK_ACTIONS  # the index is enum guard_action
-
 Components = Tuple[str, ...]
 
 
@@ -18,7 +14,7 @@ class PathPattern(NamedTuple):
     """A path inside one superblock. ``*`` stands for any run of bytes within a component; a last component ``**``
     for any number of components, also none. ``()`` is the superblock's root itself."""
 
-    device: int  # the kernel's number, major << 20 | minor
+    device: int  # the kernel's number, major << 20 | minor; layout.ABSTRACT: the name of an abstract unix socket
     components: Components
 
 
@@ -30,6 +26,7 @@ class SubjectSet(NamedTuple):
     groups: Optional[FrozenSet[int]] = None
     services: Optional[FrozenSet[Components]] = None  # cgroup paths from the root; each means the cgroup and all below
     executables: Optional[FrozenSet[PathPattern]] = None
+    has_read: Optional[FrozenSet[str]] = None  # names of resource sets; binds only
 
 
 class ResourceSet(NamedTuple):
@@ -42,6 +39,8 @@ class DestinationSet(NamedTuple):
     cidrs: Optional[FrozenSet[str]] = None  # canonical text; IPv4-mapped IPv6 has become IPv4
     ports: Optional[FrozenSet[Tuple[int, int]]] = None  # first and last, both included
     protocols: Optional[FrozenSet[int]] = None  # IP protocol numbers; MPTCP counts as TCP
+    # context id and port, None: any. A set with this key is about vsock alone and has no other
+    vsock: Optional[FrozenSet[Tuple[Optional[int], Optional[int]]]] = None
 
 
 class Selection(NamedTuple):
@@ -56,8 +55,8 @@ class Rule(NamedTuple):
     deny: FrozenSet[str]
     subjects: Optional[FrozenSet[str]] = None  # None binds everyone
     excepts: FrozenSet[str] = frozenset()
-    resources: Optional[Selection] = None  # for file actions
-    destinations: Optional[Selection] = None  # for network actions
+    resources: Optional[Selection] = None  # for actions.RESOURCES
+    destinations: Optional[Selection] = None  # for actions.DESTINATIONS
     audit: bool = False
     expires: Optional[str] = None  # ISO date (UTC): the first day on which the rule is no longer in force
 
@@ -73,6 +72,9 @@ class Resolved(NamedTuple):
     superblocks: FrozenSet[int]
     # the policy paths of `subjects/<set>` and `resources/<set>`, links followed: from them boot finds new devices
     paths: Dict[str, FrozenSet[str]] = {}
+    # device numbers whose opening is an action without an object: is it a block device, number (minor
+    # layout.ANY_MINOR: any), action
+    devices: FrozenSet[Tuple[bool, int, str]] = frozenset()
 
 
 class Location(NamedTuple):
@@ -94,6 +96,7 @@ class Task(NamedTuple):
     login_user: int = 0xFFFFFFFF
     service: Optional[Components] = ()  # cgroup path; None: could not be read
     executable: Optional[Location] = None  # None or with trouble: not known; binds, does not except
+    labels: FrozenSet[str] = frozenset()  # resource sets of which it has read something
     lists_cut: bool = False  # more groups or namespaces than looked at: bound by any `users`/`groups`, not excepted
 
 
@@ -113,11 +116,27 @@ class AliasEvent(NamedTuple):
 
 
 class NetworkEvent(NamedTuple):
+    """``address`` and ``port`` are the other side's; of `bind`, `listen` and `accept`, the socket's own."""
+
     task: Task
     action: str
     address: str  # text form; the meaning treats IPv4-mapped IPv6 as IPv4
     port: int
     protocol: int
+    trouble: Optional[str] = None  # member of layout.REASONS: where it goes can't be told
+
+
+class VsockEvent(NamedTuple):
+    task: Task
+    cid: int
+    port: int
+
+
+class PlainEvent(NamedTuple):
+    """An action without an object."""
+
+    task: Task
+    action: str
 
 
 class Verdict(NamedTuple):

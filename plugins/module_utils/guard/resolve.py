@@ -14,6 +14,7 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from . import layout
 from .errors import PolicyErrors, Problem
 from .records import Components, DestinationSet, PathPattern, ResourceSet, Resolved, Rule, Selection, SubjectSet
 
@@ -260,13 +261,22 @@ class _Resolver:
         if "executables" in body:
             fields["executables"] = self.located(body["executables"], "subjects/" + name,
                                                  self._where("subjects", name, "executables"), optional)
+        if "has_read" in body:
+            known = self.document.get("resources") or {}
+            for each in body["has_read"]:
+                if each not in known:
+                    self.problems.append(Problem(self._where("subjects", name, "has_read"),
+                                                 "unknown set {0!r}".format(each), "a set of `resources`",
+                                                 _close(each, known).strip()))
+            fields["has_read"] = frozenset(body["has_read"])
         return SubjectSet(**fields)
 
     def destination(self, name: str, body: Dict[str, Any]) -> DestinationSet:
         fields: Dict[str, Any] = {}
         for key, parse, expected in (("cidrs", parse_cidr, "an IPv4 or IPv6 network, as 10.0.0.0/8"),
                                      ("ports", parse_port, "a port or a range, as 443 or 8000-8100"),
-                                     ("protocols", parse_protocol, ", ".join(sorted(PROTOCOLS)) + " or a number")):
+                                     ("protocols", parse_protocol, ", ".join(sorted(PROTOCOLS)) + " or a number"),
+                                     ("vsock", parse_vsock, "a context id, a context id and a port as 2:1024, or any")):
             if key in body:
                 values = set()
                 for value in body[key]:
@@ -300,9 +310,9 @@ class _Resolver:
         subjects = {name: self.subject(name, body) for name, body in sorted((document.get("subjects") or {}).items())}
         resources = {}
         for name, body in sorted((document.get("resources") or {}).items()):
-            resources[name] = ResourceSet(self.located(body["paths"], "resources/" + name,
-                                                       self._where("resources", name, "paths"),
-                                                       bool(body.get("optional"))))
+            paths = self.located(body.get("paths") or (), "resources/" + name, self._where("resources", name, "paths"),
+                                 bool(body.get("optional")))
+            resources[name] = ResourceSet(paths | abstract(body.get("abstract_sockets") or ()))
         destinations = {name: self.destination(name, body)
                         for name, body in sorted((document.get("destinations") or {}).items())}
         rules = tuple(sorted((self.rule(body) for body in document.get("rules") or ()), key=lambda rule: rule.name))
@@ -345,6 +355,21 @@ def parse_protocol(value: Any) -> int:
     return number
 
 
+def parse_vsock(value: Any) -> Tuple[Optional[int], Optional[int]]:
+    if value == "any":
+        return None, None
+    cid, _, port = str(value).partition(":")
+    numbers = int(cid), int(port) if port else None
+    if not all(number is None or 0 <= number <= 0xFFFFFFFF for number in numbers):
+        raise ValueError(value)
+    return numbers
+
+
+def abstract(names: Iterable[str]) -> FrozenSet[PathPattern]:
+    """Names of abstract unix sockets, as patterns: each is one component, whatever is in it."""
+    return frozenset(PathPattern(layout.ABSTRACT, (name,)) for name in names)
+
+
 def resolve(document: Dict[str, Any], system: Any) -> Resolved:
     """Raises errors.PolicyErrors with every error at once."""
     return _Resolver(document, system).run()
@@ -355,6 +380,10 @@ def resolve(document: Dict[str, Any], system: Any) -> Resolved:
 
 def _listed(values: Optional[Iterable[Any]]) -> Optional[List[Any]]:
     return None if values is None else [list(each) if isinstance(each, tuple) else each for each in sorted(values)]
+
+
+def _endpoints(values: Optional[Iterable[Tuple[Optional[int], Optional[int]]]]) -> Optional[List[Any]]:
+    return None if values is None else sorted((list(each) for each in values), key=str)
 
 
 def _patterns(values: Optional[Iterable[PathPattern]]) -> Optional[List[Any]]:
@@ -373,12 +402,15 @@ def to_json(resolved: Resolved) -> Dict[str, Any]:
                   for rule in resolved.rules],
         "subjects": {name: {"users": _listed(each.users), "login_users": _listed(each.login_users),
                             "groups": _listed(each.groups), "services": _listed(each.services),
-                            "executables": _patterns(each.executables)} for name, each in resolved.subjects.items()},
+                            "executables": _patterns(each.executables), "has_read": _listed(each.has_read)}
+                     for name, each in resolved.subjects.items()},
         "resources": {name: _patterns(each.paths) for name, each in resolved.resources.items()},
         "destinations": {name: {"cidrs": _listed(each.cidrs), "ports": _listed(each.ports),
-                                "protocols": _listed(each.protocols)} for name, each in resolved.destinations.items()},
+                                "protocols": _listed(each.protocols), "vsock": _endpoints(each.vsock)}
+                         for name, each in resolved.destinations.items()},
         "superblocks": sorted(resolved.superblocks),
         "paths": {key: sorted(paths) for key, paths in resolved.paths.items()},
+        "devices": [list(each) for each in sorted(resolved.devices)],
     }
 
 
@@ -399,13 +431,14 @@ def from_json(stored: Dict[str, Any]) -> Resolved:
                    chosen(each["resources"]), chosen(each["destinations"]), each["audit"], each["expires"])
               for each in stored["rules"]),
         {name: SubjectSet(_set(each["users"]), _set(each["login_users"]), _set(each["groups"]),
-                          _set(each["services"]), _located(each["executables"]))
+                          _set(each["services"]), _located(each["executables"]), _set(each["has_read"]))
          for name, each in stored["subjects"].items()},
         {name: ResourceSet(_located(each) or frozenset()) for name, each in stored["resources"].items()},
-        {name: DestinationSet(_set(each["cidrs"]), _set(each["ports"]), _set(each["protocols"]))
+        {name: DestinationSet(_set(each["cidrs"]), _set(each["ports"]), _set(each["protocols"]), _set(each["vsock"]))
          for name, each in stored["destinations"].items()},
         frozenset(stored["superblocks"]),
-        {key: frozenset(paths) for key, paths in stored["paths"].items()})
+        {key: frozenset(paths) for key, paths in stored["paths"].items()},
+        frozenset((bool(block), device, action) for block, device, action in stored["devices"]))
 
 
 def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
@@ -415,7 +448,8 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
     shown = visible(mounts)
     subjects = {name: each if each.executables is None else each._replace(
         executables=translate(resolved.paths["subjects/" + name], shown)) for name, each in resolved.subjects.items()}
-    resources = {name: ResourceSet(translate(resolved.paths["resources/" + name], shown))
-                 for name in resolved.resources}
+    resources = {name: ResourceSet(translate(resolved.paths["resources/" + name], shown)
+                                   | {path for path in each.paths if path.device == layout.ABSTRACT})
+                 for name, each in resolved.resources.items()}
     return resolved._replace(subjects=subjects, resources=resources,
                              superblocks=frozenset(mount.device for mount in mounts))

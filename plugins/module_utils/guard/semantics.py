@@ -11,27 +11,33 @@ import ipaddress
 import re
 from typing import Callable, FrozenSet, Iterable, Optional
 
-from . import records
+from . import actions, layout, records
 
 Covers = Callable[[records.Rule], bool]
 
 
 def decide(policy: records.Resolved, event, now: datetime.date) -> records.Verdict:
     """An event is denied iff some rule in force with its action binds the task, does not except it, and covers the
-    object. ``event``: a FileEvent, AliasEvent or NetworkEvent; ``now``: the UTC date."""
-    if isinstance(event, records.NetworkEvent):
-        covers, actions, trouble = _covers_endpoint(policy, event), (event.action,), None
+    object. ``event``: one of the events of records; ``now``: the UTC date."""
+    trouble: Optional[str] = None
+    if isinstance(event, records.PlainEvent):
+        covers, tried = (lambda rule: True), (event.action,)
+    elif isinstance(event, records.NetworkEvent):
+        trouble = event.trouble
+        covers, tried = _covers_endpoint(policy, event), (event.action,)
+    elif isinstance(event, records.VsockEvent):
+        covers, tried = _covers_vsock(policy, event), ("vsock",)
     elif isinstance(event, records.AliasEvent):
         trouble = _trouble(policy, event.source) or _trouble(policy, event.target)
-        covers, actions = _covers_alias(policy, event), records.FILE_ACTIONS
+        covers, tried = _covers_alias(policy, event), actions.RESOURCES
     else:
         trouble = _trouble(policy, event.location)
-        covers, actions = _covers_file(policy, event.location), (event.action,)
+        covers, tried = _covers_file(policy, event.location), (event.action,)
     hits = [
         rule
         for rule in sorted(policy.rules)
         if in_force(rule, now)
-        and rule.deny.intersection(actions)
+        and rule.deny.intersection(tried)
         and binds(policy, rule, event.task)
         and not excepts(policy, rule, event.task)
         and (trouble or covers(rule))
@@ -42,6 +48,15 @@ def decide(policy: records.Resolved, event, now: datetime.date) -> records.Verdi
             if rule.audit is audit:
                 return records.Verdict(outcome, rule.name, reason)
     return records.Verdict("allow")
+
+
+def labels(policy: records.Resolved, where: records.Location) -> FrozenSet[str]:
+    """What a task has read of, once it has read the object: of the resource sets that any `has_read` names, those that
+    hold it; all of them when it can't be told where it is."""
+    named = frozenset(name for who in policy.subjects.values() for name in who.has_read or ())
+    if _trouble(policy, where):
+        return named
+    return frozenset(name for name in named if _matches(policy.resources[name].paths, where))
 
 
 def in_force(rule: records.Rule, now: datetime.date) -> bool:
@@ -69,6 +84,7 @@ def _may_be(policy: records.Resolved, name: str, task: records.Task) -> bool:
         and (who.login_users is None or task.login_user in who.login_users)
         and (who.services is None or task.service is None or _in_service(who.services, task.service))
         and (who.executables is None or not _known(policy, task) or _matches(who.executables, task.executable))
+        and (who.has_read is None or bool(who.has_read & task.labels))
     )
 
 
@@ -80,6 +96,7 @@ def _surely_is(policy: records.Resolved, name: str, task: records.Task) -> bool:
         and (who.login_users is None or task.login_user in who.login_users)
         and (who.services is None or (task.service is not None and _in_service(who.services, task.service)))
         and (who.executables is None or (_known(policy, task) and _matches(who.executables, task.executable)))
+        and (who.has_read is None or bool(who.has_read & task.labels))
     )
 
 
@@ -97,7 +114,7 @@ def _in_service(services: FrozenSet[records.Components], cgroup: records.Compone
 def _trouble(policy: records.Resolved, where: records.Location) -> Optional[str]:
     if where.trouble:
         return where.trouble
-    if where.device not in policy.superblocks and not where.pseudo:
+    if where.device not in policy.superblocks and where.device != layout.ABSTRACT and not where.pseudo:
         return "unknown-filesystem"
     return None
 
@@ -184,10 +201,19 @@ def _covers_endpoint(policy: records.Resolved, event: records.NetworkEvent) -> C
     def satisfied(name: str) -> bool:
         where = policy.destinations[name]
         return (
-            (where.cidrs is None or any(_in(address, cidr) for cidr in where.cidrs))
+            where.vsock is None
+            and (where.cidrs is None or any(_in(address, cidr) for cidr in where.cidrs))
             and (where.ports is None or any(first <= event.port <= last for first, last in where.ports))
             and (where.protocols is None or event.protocol in where.protocols)
         )
+
+    return lambda rule: _selected(rule.destinations, satisfied)
+
+
+def _covers_vsock(policy: records.Resolved, event: records.VsockEvent) -> Covers:
+    def satisfied(name: str) -> bool:
+        endpoints = policy.destinations[name].vsock or ()
+        return any(cid in (None, event.cid) and port in (None, event.port) for cid, port in endpoints)
 
     return lambda rule: _selected(rule.destinations, satisfied)
 

@@ -9,10 +9,9 @@ import datetime
 import struct
 from typing import Any, Dict, List, Optional
 
-from . import canary, compile, enforcer, reconcile, resolve
+from . import canary, compile, enforcer, layout, reconcile, resolve
 from .errors import EnforcerError
 
-_REASONS = ("rule", "no-chain", "too-deep", "unknown-filesystem", "unstable", "broken-map")
 _ZERO = bytes(4)
 
 
@@ -80,10 +79,10 @@ def _rules(kernel: Any, tables: Dict[str, Dict[bytes, bytes]]) -> List[Dict[str,
 
 def _totals(kernel: Any) -> Dict[str, Any]:
     with reconcile.opened(kernel, reconcile.map_path(kernel, "totals"), readonly=True) as totals:
-        value = kernel.lookup(totals, _ZERO) or bytes(104)
-    numbers = struct.unpack("=13Q", value)
+        value = kernel.lookup(totals, _ZERO) or bytes(layout.TOTALS.size)
+    numbers = layout.TOTALS.unpack(value)
     return {"denied": numbers[0], "audited": numbers[1], "events_written": numbers[2], "events_lost": numbers[3],
-            "reasons": dict(zip(_REASONS[1:], numbers[5:])), "uncached": numbers[12]}
+            "reasons": dict(zip(layout.REASONS[1:], numbers[5:])), "uncached": numbers[-1]}
 
 
 def drift(live: Any, stored: Optional[Dict[str, Any]], hooks: List[str], system: Any,
@@ -98,7 +97,8 @@ def drift(live: Any, stored: Optional[Dict[str, Any]], hooks: List[str], system:
     places = canary.find(system, canary_folder)
     wrong: Dict[str, int] = {}
     for day in (now, datetime.date(*(int(part) for part in stored["applied_at"][:10].split("-")))):
-        image = compile.compile_policy(resolved, day, canary=places.denied)
+        image = compile.compile_policy(resolved, day, canary=places.denied,
+                                       labels=compile.labels_of(live.tables))
         differing = reconcile.differences(image.tables, live.tables)
         wrong = wrong or differing
         if not differing:

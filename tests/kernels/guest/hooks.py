@@ -38,6 +38,7 @@ from machine import (
 
 EPERM = 1
 READS, RUNS, SENDS = "alice reads no secrets", "alice runs no tool", "alice sends nothing to the vault"
+MAKES = "carol makes no user namespace"  # not alice: she makes some on her way to a file
 VAULT4, VAULT6, OTHER4, OTHER6, PORT = "10.9.0.1", "fd09::1", "10.9.1.1", "fd09:1::1", 4443
 ATTEMPTS, STORIES = {}, {}
 enforcer = Enforcer()
@@ -75,13 +76,14 @@ RESOURCES = {
     "tools": {"paths": ["/srv/bin/runme", "/srv/bin/dynamic"]},
 }
 POLICY = {
-    "subjects": {"alice": {"users": ["alice"]}},
+    "subjects": {"alice": {"users": ["alice"]}, "carol": {"users": ["carol"]}},
     "resources": RESOURCES,
     "destinations": {"vault": {"cidrs": [VAULT4 + "/32", VAULT6 + "/128"]}},
     "rules": [
         rule(READS, ["read", "write"], subjects=["alice"], resources=["deep", "exports", "secret"]),
         rule(RUNS, ["execute"], subjects=["alice"], resources=["tools"]),
         rule(SENDS, ["connect", "send"], subjects=["alice"], destinations=["vault"]),
+        rule(MAKES, ["user-namespace"], subjects=["carol"]),
     ],
 }
 
@@ -620,6 +622,19 @@ def network_of_a_user_the_rule_does_not_bind():
             one.connect((VAULT4, PORT))
 
     return in_child(operation, user=BOB)
+
+
+# ---- the machine --------------------------------------------------------------------------------------------------
+
+
+@denied(MAKES)
+def user_namespace():
+    return in_child(lambda: call("unshare", NEWUSER), user=CAROL)
+
+
+@passes
+def user_namespace_of_a_user_the_rule_does_not_bind():
+    return in_child(lambda: call("unshare", NEWUSER), user=BOB)
 
 
 # ---- stories ------------------------------------------------------------------------------------------------------

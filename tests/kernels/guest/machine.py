@@ -272,13 +272,13 @@ class Enforcer:
 
     def totals(self):
         """denied, audited, written, lost, and the list of reasons."""
-        numbers = struct.unpack("=13Q", next(iter(self.table("totals").values())))
+        numbers = struct.unpack("=21Q", next(iter(self.table("totals").values())))
         return {
             "denied": numbers[0],
             "audited": numbers[1],
             "written": numbers[2],
             "lost": numbers[3],
-            "reasons": numbers[4:12],
+            "reasons": numbers[4:20],
         }
 
     def events(self):

@@ -177,7 +177,11 @@ def test_explain(host, capsys):
     host.run("explain", "--user", "alice", "--address", "192.0.2.9", "--json")
     answers = json.loads(capsys.readouterr().out)["answers"]
     assert [(each["action"], each["outcome"], each["rule"]) for each in answers] == [
-        ("connect", "deny", "inside only"), ("send", "deny", "inside only")]
+        ("connect", "deny", "inside only"), ("send", "deny", "inside only"), ("reply", "allow", None)]
+    host.run("explain", "--user", "alice", "--action", "mount")
+    assert capsys.readouterr().out == "allow mount\n"
+    assert host.run("explain", "--user", "alice") == 1
+    assert capsys.readouterr().err.startswith("exfil-guard: say a path, an address or an action without an object. ")
     assert host.run("explain", "--user", "alcie", "--path", "/srv") == 1
     assert capsys.readouterr().err == "exfil-guard: unknown user 'alcie'\n"
 
@@ -191,7 +195,7 @@ def test_a_host_without_enforcer(host, capsys, arguments):
 
 
 def test_usage_and_root(host, capsys):
-    for wrong in ([], ["nonsense"], ["explain", "--user", "alice"]):
+    for wrong in ([], ["nonsense"], ["explain", "--path", "/srv"]):
         with pytest.raises(SystemExit) as ended:
             cli.main(wrong, host)
         assert ended.value.code == 2

@@ -76,11 +76,11 @@ BAD = {
     "unknown key of a set": (
         "policy: 1\nsubjects:\n  dba:\n    group: [dba]\n",
         "policies/a.yml.j2:4: $.subjects.dba.group: unknown key 'group'; expected executables, extensible, groups, "
-        "login_users, optional, services or users. Did you mean 'groups'?",
+        "has_read, login_users, optional, services or users. Did you mean 'groups'?",
     ),
     "unknown action": (
         BASE + "  - name: x\n    deny: [raed]\n    resources: [exports]\n",
-        "policies/a.yml.j2:14: $.rules[1].deny[0]: found 'raed'; expected read, write, execute, connect or send. "
+        "policies/a.yml.j2:14: $.rules[1].deny[0]: found 'raed'; expected one of the 101 that the documentation lists. "
         "Did you mean 'read'?",
     ),
     "no resources": (
@@ -90,8 +90,8 @@ BAD = {
     ),
     "destinations without an action": (
         BASE + "  - name: x\n    deny: [read]\n    resources: [exports]\n    destinations: [corp]\n",
-        "policies/a.yml.j2:16: $.rules[1].destinations: 'destinations' without an action for it; expected connect or "
-        "send. Add one to `deny`, or leave it out",
+        "policies/a.yml.j2:16: $.rules[1].destinations: 'destinations' without an action for it; expected connect, "
+        "send, reply, bind, listen, accept or vsock. Add one to `deny`, or leave it out",
     ),
     "unknown set": (
         BASE + "  - name: x\n    deny: [read]\n    resources: [exprts]\n",
@@ -161,7 +161,7 @@ BAD = {
     "a set of everybody": (
         "policy: 1\nsubjects:\n  dba: {optional: true}\n",
         "policies/a.yml.j2:3: $.subjects.dba: it selects nothing by itself; expected at least one of users, login_users, "
-        "groups, services or executables",
+        "groups, services, executables or has_read",
     ),
     "** within a path": (
         "policy: 1\nresources:\n  x: {paths: [/srv/x**]}\n",
@@ -188,7 +188,7 @@ BAD = {
     ),
     "not misspelt": (
         BASE + "  - name: x\n    deny: [read]\n    resources: {nto: [exports]}\n",
-        "policies/a.yml.j2:15: $.rules[1].resources.nto: unknown key 'nto'; expected not, optional or paths. "
+        "policies/a.yml.j2:15: $.rules[1].resources.nto: unknown key 'nto'; expected abstract_sockets, not, optional or paths. "
         "Did you mean 'not'?",
     ),
     "a set and not": (

@@ -4,7 +4,7 @@
 import pytest
 from fake_kernel import GOOD, HOOKS, FakeKernel, Killed
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import MapSpec
 
@@ -74,12 +74,14 @@ def test_all_that_a_host_lacks_is_told_at_once(kernel):
 
 
 def test_an_object_of_another_layout_is_refused(kernel):
-    kernel.object.inner["states"] = kernel.object.inner["states"]._replace(value_size=248)
+    kernel.object.inner["states"] = kernel.object.inner["states"]._replace(value_size=layout.STATE.size + 8)
     with pytest.raises(EnforcerError) as refused:
         enforcer.ensure(kernel, OLD)
     assert str(refused.value) == (
         "the object is built for another layout: "
-        "map entries of states is type 2, key 4, value 248, entries 1, flags 0x1000, expected type 2, key 4, value 240, entries 1, flags 0x1000. Install the package and the object of one release")
+        "map entries of states is type 2, key 4, value {0}, entries 1, flags 0x1000, expected type 2, key 4, value {1}, "
+        "entries 1, flags 0x1000. Install the package and the object of one release".format(
+            layout.STATE.size + 8, layout.STATE.size))
     assert kernel.calls == []
 
 

@@ -12,7 +12,7 @@ import traceback
 
 import pytest
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
     ARRAY, HASH, INNER_MAP, LPM_TRIE, Kernel, MapSpec)
 
@@ -147,7 +147,7 @@ def test_generations_are_written_read_back_and_switched(inside):
     def check(kernel):
         make_maps(kernel)
         assert reconcile.read(kernel).record is None
-        first = {"policy": {number(0): b"\1" * 864}, "states": {number(i): bytes([i]) * 240 for i in range(7)},
+        first = {"policy": {number(0): b"\1" * layout.POLICY.size}, "states": {number(i): bytes([i]) * layout.STATE.size for i in range(7)},
                  "edges": {number(i) + bytes(36): number(i) for i in range(40)},
                  "ipv4": {struct.pack("=IBBBB", 8, 10, 0, 0, 0): bytes(8)},
                  "rules": {number(0): b"\7" * 8 + b"a rule".ljust(96, b"\0")}}
