@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
-    ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, TASK_STORAGE, Environment, LinkInfo, Loaded, MapInfo, MapSpec,
+    ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, TASK_STORAGE, Environment, LinkInfo, Loaded, MapInfo, MapSpec,
     ObjectInfo, ProgramInfo)
 
 HOOKS = ("task_alloc", "bprm_committed_creds", "file_open", "mmap_file", "inode_link",
@@ -27,7 +27,8 @@ class Killed(BaseException):
 
 
 def good_object() -> ObjectInfo:
-    maps = dict(reconcile.MAPS, tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1), inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1))
+    maps = dict(reconcile.MAPS, tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1), inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
+                spare=MapSpec(LRU_HASH, 8, 208, 4096), blank=MapSpec(reconcile.ARRAY, 4, 208, 1))
     inner = dict(reconcile.TABLES, control=reconcile.RECORD)
     return ObjectInfo(maps, inner, HOOKS)
 
