@@ -17,6 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "subject.h"
 #include "event.h"
 #include "file.h"
+#include "attributes.h"
 #include "network.h"
 #include "machine.h"
 #include "identity.h"

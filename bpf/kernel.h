@@ -40,6 +40,8 @@ enum {
 
 struct bpf_spin_lock { __u32 val; };
 
+struct iattr;
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct { __u32 val; } kuid_t;
@@ -58,7 +60,7 @@ struct cred {
 struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
 
 struct file_system_type { int fs_flags; };
-struct super_block { __u32 s_dev; unsigned long s_magic; struct dentry *s_root; };
+struct super_block { __u32 s_dev; unsigned long s_flags; unsigned long s_magic; struct dentry *s_root; };
 struct hlist_node { struct hlist_node *next; };
 struct hlist_head { struct hlist_node *first; };
 
@@ -82,6 +84,7 @@ struct dentry___7 { struct hlist_node d_alias; };
 struct path { struct dentry *dentry; };
 struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; };
 
+struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
 struct kernfs_node { __u64 id; const char *name; struct kernfs_node *parent; };
 struct kernfs_node___618 { struct kernfs_node *__parent; };
@@ -141,7 +144,14 @@ struct guard_sockaddr {
 #define FMODE_WRITE 0x2
 #define FMODE_EXEC 0x20
 #define O_TRUNC 01000
+#define MAY_WRITE 2
+#define MAY_READ 4
+#define MAY_APPEND 8
+#define PROT_WRITE 2
 #define PROT_EXEC 4
+#define MAP_SHARED 1		/* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
+#define VM_SHARED 8
+#define SB_NOUSER (1UL << 31)
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
 #define S_IFSOCK 0140000

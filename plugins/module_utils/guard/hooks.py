@@ -6,16 +6,22 @@
 from __future__ import annotations
 
 import datetime
-from typing import Dict, FrozenSet, Tuple
+from typing import Dict, FrozenSet, Iterable, Tuple
 
 from . import actions, records, semantics
 
 _NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
+# a file that is open already: used, received, mapped
+_OPEN = ("file_open", "file_permission", "file_receive", "mmap_file", "file_mprotect")
+_ATTRIBUTES = ("inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl")
+
+# Not on every kernel: where one is missing, another hook of the same action sees what it would
+_WHERE_PRESENT = frozenset({"inode_set_acl", "inode_remove_acl"})
 
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
-    "read": ("file_open",) + _NAMES,
-    "write": ("file_open",) + _NAMES,
-    "execute": ("file_open", "mmap_file") + _NAMES,
+    "read": _OPEN + _NAMES,
+    "write": _OPEN + _ATTRIBUTES + _NAMES,
+    "execute": ("file_open", "mmap_file", "file_mprotect") + _NAMES,
     "unix-connect": ("unix_stream_connect", "unix_may_send") + _NAMES,
     "connect": ("socket_connect", "socket_sendmsg"),
     "send": ("socket_sendmsg",),
@@ -56,3 +62,8 @@ def needed(resolved: records.Resolved, now: datetime.date) -> FrozenSet[str]:
         for action in rule.deny
         for hook in of_action(action)
     )
+
+
+def here(wanted: Iterable[str], available: FrozenSet[str]) -> FrozenSet[str]:
+    """``wanted`` without what a kernel may lack and this one does: its actions are whole without."""
+    return frozenset(wanted) - (_WHERE_PRESENT - available)

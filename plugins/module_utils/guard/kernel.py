@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one boundary to the kernel: bpf(2) by its number, bpffs, and libbpf for loading the object. No decision is
-taken here. What the kernel refuses comes out as OSError with the call's name; descriptors are plain numbers."""
+taken here. What the kernel refuses comes out as OSError with the call's name; descriptors are plain numbers.
+
+A program is named for the hook it guards. Where kernels differ in a hook's arguments the object has a program for each
+number of them, ``HOOK__N``: the one that fits is loaded, and known as ``HOOK`` from there on."""
 
 from __future__ import annotations
 
@@ -82,6 +85,10 @@ class Environment(NamedTuple):
     cgroup2: bool
     lsms: Tuple[str, ...]
     libbpf: str  # its version; empty: there is none
+
+
+def hook_of(program: str) -> str:
+    return program.partition("__")[0]
 
 
 def _mounted(where: str, kind: str) -> bool:
@@ -282,11 +289,13 @@ class Kernel:
     def describe(self, data: bytes) -> ObjectInfo:
         return self._library().describe(data)
 
-    def has_hook(self, hook: str) -> bool:
-        return self._library().has_hook(hook)
+    def has_hook(self, program: str) -> bool:
+        """Does this kernel have the hook of the program, with as many arguments as it is made for?"""
+        return self._library().has_hook(program)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
-        """Loads the object. Programs whose hook this kernel lacks are left out; maps in ``reuse`` are not made anew."""
+        """Loads the object. Programs whose hook this kernel lacks are left out, the others are given by their hook;
+        maps in ``reuse`` are not made anew."""
         return self._library().load(data, reuse)
 
     def _library(self) -> "_Libbpf":
@@ -371,7 +380,9 @@ class _Libbpf:
                 ("bpf_map__reuse_fd", ctypes.c_int, (pointer, ctypes.c_int)),
                 ("bpf_program__name", text, (pointer,)), ("bpf_program__fd", ctypes.c_int, (pointer,)),
                 ("bpf_program__set_autoload", ctypes.c_int, (pointer, ctypes.c_bool)),
-                ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int))):
+                ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int)),
+                ("btf__load_vmlinux_btf", pointer, ()), ("btf__free", None, (pointer,)),
+                ("btf__type_by_id", pointer, (pointer, number))):
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
         self._lib, self._libc = lib, libc
@@ -439,8 +450,22 @@ class _Libbpf:
         finally:
             lib.bpf_object__close(handle)
 
-    def has_hook(self, hook: str) -> bool:
-        return self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC) > 0
+    def has_hook(self, program: str) -> bool:
+        hook, _, arguments = program.partition("__")
+        function = self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC)
+        return function > 0 and (not arguments or self._arguments(function) == int(arguments))
+
+    def _arguments(self, function: int) -> int:
+        lib = self._lib
+        types = lib.btf__load_vmlinux_btf()
+        if not types:
+            return -1
+        try:
+            # struct btf_type: name, info, type; a function's type is its prototype, whose info ends in the count
+            prototype = struct.unpack("=III", ctypes.string_at(lib.btf__type_by_id(types, function), 12))[2]
+            return struct.unpack("=II", ctypes.string_at(lib.btf__type_by_id(types, prototype), 8))[1] & 0xFFFF
+        finally:
+            lib.btf__free(types)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
         lib = self._lib
@@ -457,7 +482,7 @@ class _Libbpf:
             for each in self._each(lib.bpf_object__next_program, handle):
                 name = lib.bpf_program__name(each).decode()
                 if self.has_hook(name):
-                    programs[name] = each
+                    programs[hook_of(name)] = each
                 else:
                     lib.bpf_program__set_autoload(each, False)
             del self._log[:]
