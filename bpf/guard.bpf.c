@@ -18,5 +18,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "event.h"
 #include "file.h"
 #include "network.h"
+#include "direction.h"
+#include "unix.h"
+#include "socket.h"
 #include "machine.h"
 #include "identity.h"

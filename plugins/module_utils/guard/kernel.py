@@ -12,7 +12,7 @@ import platform
 import struct
 import sys
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from .errors import EnforcerError
 
@@ -21,7 +21,8 @@ CGROUPS = "/sys/fs/cgroup"
 ACTIVE_LSMS = "/sys/kernel/security/lsm"
 SYSCALL = {"x86_64": 321, "aarch64": 280}
 
-HASH, ARRAY, LRU_HASH, LPM_TRIE, ARRAY_OF_MAPS, RINGBUF, INODE_STORAGE, TASK_STORAGE = 1, 2, 9, 11, 12, 27, 28, 29
+HASH, ARRAY, LRU_HASH, LPM_TRIE, ARRAY_OF_MAPS, SK_STORAGE = 1, 2, 9, 11, 12, 24
+RINGBUF, INODE_STORAGE, TASK_STORAGE = 27, 28, 29
 NO_PREALLOC, INNER_MAP = 1, 0x1000
 
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 3, 4, 6, 7
@@ -29,6 +30,8 @@ _PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 
 _LOOKUP_BATCH, _UPDATE_BATCH = 24, 26
 _RDONLY = 1 << 3
 _LSM_MAC = 27  # enum bpf_attach_type
+_BTF_STRUCT = 4
+_TCP_LISTEN = "0A"  # in /proc/net/tcp
 _ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
 
 
@@ -82,6 +85,7 @@ class Environment(NamedTuple):
     cgroup2: bool
     lsms: Tuple[str, ...]
     libbpf: str  # its version; empty: there is none
+    sendpage: bool = False  # before 6.5: sendfile and splice reach a socket by file_permission alone
 
 
 def _mounted(where: str, kind: str) -> bool:
@@ -100,6 +104,7 @@ class Kernel:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._number = SYSCALL.get(platform.machine()) if sys.maxsize > 1 << 32 else None
         self._libbpf: Optional[_Libbpf] = None
+        self._sendpage: Optional[bool] = None
 
     # ---- the host ---------------------------------------------------------------------------------------------
 
@@ -113,12 +118,39 @@ class Kernel:
                 lsms = tuple(file.read().strip().split(","))
         except OSError:
             lsms = ()
+        if self._sendpage is None and version not in ("", "0"):
+            self._sendpage = self._library().has_member("proto_ops", "sendpage")
         machine = platform.machine() if self._number else "{0}, 32 bits".format(platform.machine())
         return Environment(os.geteuid() == 0, machine if platform.machine() in SYSCALL else platform.machine(),
-                           platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version)
+                           platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version,
+                           bool(self._sendpage))
 
     def boottime(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def listening_ports(self) -> FrozenSet[int]:
+        """The TCP ports that are listened on now, in every network namespace that a process is in."""
+        namespaces = {}
+        for process in os.listdir("/proc"):
+            if process.isdigit():
+                try:
+                    namespaces[os.readlink("/proc/{0}/ns/net".format(process))] = process
+                except OSError:
+                    continue  # it has ended
+        found = set()
+        for process in namespaces.values():
+            for table in ("tcp", "tcp6"):
+                try:
+                    with open("/proc/{0}/net/{1}".format(process, table), encoding="ascii") as file:
+                        next(file)
+                        for line in file:
+                            _number, local, _remote, state = line.split(None, 4)[:4]
+                            if state != _TCP_LISTEN:
+                                break  # the listeners come first
+                            found.add(int(local.rpartition(":")[2], 16))
+                except (OSError, StopIteration):
+                    continue  # it has ended, or there is no IPv6
+        return frozenset(found)
 
     def as_user(self, user: int, operation: Callable[[], None]) -> int:
         """Forks, becomes ``user`` without any group and tries the operation; gives its errno, 0 when it passed."""
@@ -371,7 +403,10 @@ class _Libbpf:
                 ("bpf_map__reuse_fd", ctypes.c_int, (pointer, ctypes.c_int)),
                 ("bpf_program__name", text, (pointer,)), ("bpf_program__fd", ctypes.c_int, (pointer,)),
                 ("bpf_program__set_autoload", ctypes.c_int, (pointer, ctypes.c_bool)),
-                ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int))):
+                ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int)),
+                ("btf__load_vmlinux_btf", pointer, ()), ("btf__free", None, (pointer,)),
+                ("btf__find_by_name_kind", ctypes.c_int32, (pointer, text, number)),
+                ("btf__type_by_id", pointer, (pointer, number)), ("btf__name_by_offset", text, (pointer, number))):
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
         self._lib, self._libc = lib, libc
@@ -441,6 +476,22 @@ class _Libbpf:
 
     def has_hook(self, hook: str) -> bool:
         return self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC) > 0
+
+    def has_member(self, structure: str, member: str) -> bool:
+        """Whether a structure of the running kernel has such a member."""
+        lib = self._lib
+        types = lib.btf__load_vmlinux_btf()
+        if not types:
+            return False
+        try:
+            number = lib.btf__find_by_name_kind(types, structure.encode(), _BTF_STRUCT)
+            found = lib.btf__type_by_id(types, max(0, number))  # 0: void, without members
+            _name, info, _size = struct.unpack("=III", ctypes.string_at(found, 12))
+            members = ctypes.string_at(found + 12, 12 * (info & 0xFFFF))
+            return any(lib.btf__name_by_offset(types, name) == member.encode()
+                       for name, _type, _offset in struct.iter_unpack("=III", members))
+        finally:
+            lib.btf__free(types)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
         lib = self._lib
