@@ -223,7 +223,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	if (ret)
 		return ret;
 	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK)
-		return 0;
+		return answer((mask & MAY_WRITE) && refuse_socket_file(file));
 	if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
 		actions |= 1U << GUARD_READ;
 	if (mask & (MAY_WRITE | MAY_APPEND))

@@ -20,6 +20,8 @@ SLOTS = layout.SLOTS
 NO_SLOT = 0xFFFFFFFF
 SECOND = 1_000_000_000
 IDENTITY_HOOKS = ("bprm_committed_creds", "task_alloc")  # who a task is; attached with any policy, and first
+# which side a connection is from: attached before the hooks that ask
+DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_listen")
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
 TABLES: Dict[str, MapSpec] = {
@@ -51,8 +53,9 @@ MAPS: Dict[str, MapSpec] = dict(
     counters=MapSpec(HASH, 8, 16, 8192),
     totals=MapSpec(ARRAY, 4, layout.TOTALS.size, 1),
     facts=MapSpec(ARRAY, 4, 16, 1),
+    listeners=MapSpec(ARRAY, 4, 8, 65536 // 64),
 )
-STORAGES = ("tasks", "inodes", "spare", "blank")
+STORAGES = ("tasks", "inodes", "spare", "blank", "sockets")
 
 _ZERO = struct.pack("=I", 0)
 
@@ -297,7 +300,7 @@ def attached_hooks(kernel: Kernel, version: str) -> FrozenSet[str]:
 
 
 def _in_order(hooks: Iterable[str]) -> List[str]:
-    return sorted(hooks, key=lambda hook: (hook not in IDENTITY_HOOKS, hook))
+    return sorted(hooks, key=lambda hook: (hook not in IDENTITY_HOOKS, hook not in DIRECTION_HOOKS, hook))
 
 
 def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
@@ -308,11 +311,15 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
     if added and not kernel.exists(folder):
         kernel.mkdir(folder)
     identified = all(hook in before for hook in IDENTITY_HOOKS)
+    directed = not set(added) & set(DIRECTION_HOOKS)
     for hook in added:
         path = folder + "/" + hook
         if not identified and hook not in IDENTITY_HOOKS:
             _note_start(kernel)
             identified = True
+        if not directed and hook not in IDENTITY_HOOKS + DIRECTION_HOOKS:
+            _note_listeners(kernel)
+            directed = True
         with opened(kernel, program_path(kernel, version, hook)) as program:
             with _Opened(kernel, kernel.attach(program)) as link:
                 if kernel.exists(path):
@@ -320,6 +327,8 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
                 kernel.pin(link, path)
     if added and not identified:
         _note_start(kernel)
+    if not directed:
+        _note_listeners(kernel)
     return added
 
 
@@ -328,6 +337,16 @@ def _note_start(kernel: Kernel) -> None:
     with _opened_map(kernel, "facts") as facts:
         value = kernel.lookup(facts, _ZERO) or bytes(16)
         kernel.update(facts, _ZERO, struct.pack("=Q", kernel.boottime()) + value[8:])
+
+
+def _note_listeners(kernel: Kernel) -> None:
+    """Connections from before have no mark: those on a port that is listened on count as accepted."""
+    ports = kernel.listening_ports()
+    words = [0] * MAPS["listeners"].max_entries
+    for port in ports:
+        words[port // 64] |= 1 << port % 64
+    with _opened_map(kernel, "listeners") as listeners:
+        kernel.update_all(listeners, {struct.pack("=I", i): struct.pack("=Q", word) for i, word in enumerate(words)})
 
 
 def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
