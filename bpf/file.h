@@ -210,6 +210,8 @@ int BPF_PROG(file_open, struct file *file, int ret)
 	}
 	if (refuse_file(file, actions))
 		return -EPERM;
+	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, file->f_flags & FMODE_EXEC))
+		return -EPERM;
 	return 0;
 }
 

@@ -33,6 +33,7 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_F_INNER_MAP = 0x1000,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
@@ -129,6 +130,7 @@ struct guard_sockaddr {
 };
 
 #define EPERM 1
+#define CLONE_VM 0x100
 #define AF_UNSPEC 0
 #define AF_INET 2
 #define AF_INET6 10

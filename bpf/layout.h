@@ -120,6 +120,7 @@ struct guard_policy {
 	guard_u64 any_address, any_port, any_protocol;				/* destination sets */
 	guard_u32 service_root;		/* automaton state of the cgroup root */
 	guard_u32 uses;			/* GUARD_USES_* */
+	guard_u64 labels;		/* that some `has_read` names */
 };
 #define GUARD_USES_GROUPS 1
 #define GUARD_USES_SERVICES 2
@@ -202,7 +203,12 @@ struct guard_totals {
 struct guard_facts {
 	guard_u64 loaded;		/* CLOCK_BOOTTIME ns when the programs were loaded; set once by user space */
 	guard_u64 rename_lock;		/* set by the programs: 1 when they can read the rename sequence, so that they cache */
+	guard_u64 labels_since;		/* CLOCK_BOOTTIME ns from which labels are followed; 0: no rule needs them */
 };
+
+/* map "cells": what tasks that share an address space carry. Cell 1 is made by user space when labels come into use. */
+struct guard_cell_key { guard_u64 since, number; };
+struct guard_cell { guard_u64 labels, members; };
 
 /* ring buffer "events" */
 struct guard_event {

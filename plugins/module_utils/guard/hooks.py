@@ -40,6 +40,8 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
 }
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
+# whose rules ask what a task has read: how that is remembered
+_LABELS = ("bprm_creds_for_exec", "file_open", "task_free")
 
 
 def of_action(action: str) -> Tuple[str, ...]:
@@ -49,10 +51,12 @@ def of_action(action: str) -> Tuple[str, ...]:
 
 def needed(resolved: records.Resolved, now: datetime.date) -> FrozenSet[str]:
     """The programs that the rules in force ask for; the identity hooks come with any policy."""
-    return frozenset(
-        hook
-        for rule in resolved.rules
-        if semantics.in_force(rule, now)
-        for action in rule.deny
-        for hook in of_action(action)
-    )
+    found = set()
+    for rule in resolved.rules:
+        if not semantics.in_force(rule, now):
+            continue
+        for action in rule.deny:
+            found.update(of_action(action))
+        if any(resolved.subjects[name].has_read is not None for name in rule.subjects or ()):
+            found.update(_LABELS)
+    return frozenset(found)
