@@ -210,7 +210,9 @@ int BPF_PROG(file_open, struct file *file, int ret)
 	}
 	if (refuse_file(file, actions))
 		return -EPERM;
-	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, file->f_flags & FMODE_EXEC))
+	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, file->f_flags & FMODE_EXEC, 0))
+		return -EPERM;
+	if ((actions & (1U << GUARD_WRITE)) && refuse_writing(file))
 		return -EPERM;
 	return 0;
 }
@@ -221,7 +223,11 @@ int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long 
 {
 	if (ret)
 		return ret;
-	if (!file || !(prot & PROT_EXEC) || (file->f_flags & FMODE_EXEC))
+	if (!file)
+		return 0;
+	if (refuse_mapping(file, flags & MAP_SHARED))
+		return -EPERM;
+	if (!(prot & PROT_EXEC) || (file->f_flags & FMODE_EXEC))
 		return 0;
 	if (refuse_file(file, 1U << GUARD_EXECUTE))
 		return -EPERM;

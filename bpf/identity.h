@@ -59,7 +59,7 @@ int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm, int ret)
 SEC("lsm/task_free")
 int BPF_PROG(task_free, struct task_struct *task)
 {
-	leave_cell(bpf_task_storage_get(&carriers, task, 0, 0));
+	forget_task(task);
 	return 0;
 }
 

@@ -81,7 +81,13 @@ struct dentry {
 struct dentry___7 { struct hlist_node d_alias; };
 
 struct path { struct dentry *dentry; };
-struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; };
+struct file {
+	unsigned int f_mode;
+	unsigned int f_flags;
+	struct path f_path;
+	struct inode *f_inode;
+	void *private_data;
+};
 
 struct mm_struct { struct file *exe_file; };
 struct kernfs_node { __u64 id; const char *name; struct kernfs_node *parent; };
@@ -112,7 +118,10 @@ struct sock_common {
 	volatile unsigned char skc_state;
 	struct in6_addr skc_v6_daddr;
 };
-struct sock { struct sock_common __sk_common; __u16 sk_protocol; };
+struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u16 sk_type; };
+struct unix_sock { struct sock *peer; };
+struct kern_ipc_perm { int id; };
+struct msg_msg { long m_type; };
 struct socket { short type; struct sock *sk; };
 struct msghdr { void *msg_name; int msg_namelen; unsigned int msg_flags; };
 struct sockaddr { unsigned short sa_family; };
@@ -132,6 +141,7 @@ struct guard_sockaddr {
 #define EPERM 1
 #define CLONE_VM 0x100
 #define AF_UNSPEC 0
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_DGRAM 2
@@ -144,7 +154,13 @@ struct guard_sockaddr {
 #define FMODE_EXEC 0x20
 #define O_TRUNC 01000
 #define PROT_EXEC 4
+#define MAP_SHARED 1
+#define MAY_WRITE 2
+#define MAY_READ 4
+#define MAY_APPEND 8
 #define S_IFMT 0170000
+#define S_IFIFO 0010000
+#define S_IFREG 0100000
 #define S_IFDIR 0040000
 #define S_IFSOCK 0140000
 

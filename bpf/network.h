@@ -238,6 +238,10 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 		actions |= 1U << GUARD_CONNECT;
 	if (refuse_endpoint(sock, name, 1, actions))
 		return -EPERM;
+	if (refuse_sending(sock)) {
+		barrier();
+		return -EPERM;
+	}
 	return 0;
 }
 

@@ -328,6 +328,8 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
         | (layout.USES_EXECUTABLES if any(s.executables is not None for s in found) else 0)
         | (layout.USES_LOGIN if any(s.login_users is not None for s in found) else 0)
         | (layout.USES_LABELS if any(s.has_read is not None for s in found) else 0)
+        | (layout.DENIES_LABELS if any(subjects[name].has_read is not None for rule in rules if not rule.audit
+                                       for name in rule.subjects or ()) else 0)
     )
     labels = sum(1 << bits[name] for name in {name for s in found for name in s.has_read or ()})
     vectors = _vector(_bits(rules, lambda rule: rule.subjects is None))

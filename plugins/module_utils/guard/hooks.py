@@ -41,7 +41,21 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
 # whose rules ask what a task has read: how that is remembered
-_LABELS = ("bprm_creds_for_exec", "file_open", "task_free")
+_LABELS = (
+    "bprm_creds_for_exec",
+    "file_open",
+    "file_permission",
+    "file_receive",
+    "mmap_file",
+    "msg_queue_free_security",
+    "msg_queue_msgrcv",
+    "msg_queue_msgsnd",
+    "sk_free_security",
+    "socket_recvmsg",
+    "socket_sendmsg",
+    "task_free",
+    "unix_may_send",
+)
 
 
 def of_action(action: str) -> Tuple[str, ...]:

@@ -53,10 +53,11 @@ MAPS: Dict[str, MapSpec] = dict(
     counters=MapSpec(HASH, 8, 16, 8192),
     totals=MapSpec(ARRAY, 4, layout.TOTALS.size, 1),
     facts=MapSpec(ARRAY, 4, layout.FACTS.size, 1),
-    carriers=MapSpec(kernel_module.TASK_STORAGE, 4, 32, 0, NO_PREALLOC),
-    cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, 65536, NO_PREALLOC),
+    carriers=MapSpec(HASH, 8, layout.CARRIER.size, layout.CARRIERS, NO_PREALLOC),
+    cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, layout.CELLS, NO_PREALLOC),
+    wires=MapSpec(HASH, 8, layout.MARK.size, layout.WIRES, NO_PREALLOC),
 )
-STORAGES = ("tasks", "inodes", "spare", "blank")
+STORAGES = ("tasks", "inodes", "spare", "blank", "marks")
 
 _ZERO = struct.pack("=I", 0)
 
@@ -332,10 +333,10 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
 
 def _note_start(kernel: Kernel) -> None:
     """Tasks started from here on have their executable recorded; older ones are judged by what they run."""
-    _set_facts(kernel, lambda loaded, rename_lock, labels_since: (kernel.boottime(), rename_lock, labels_since))
+    _set_facts(kernel, lambda _loaded, *others: (kernel.boottime(), *others))
 
 
-def _set_facts(kernel: Kernel, change: Callable[[int, int, int], Tuple[int, int, int]]) -> None:
+def _set_facts(kernel: Kernel, change: Callable[..., Tuple[int, ...]]) -> None:
     with _opened_map(kernel, "facts") as facts:
         value = kernel.lookup(facts, _ZERO) or bytes(layout.FACTS.size)
         kernel.update(facts, _ZERO, layout.FACTS.pack(*change(*layout.FACTS.unpack(value))))
@@ -355,18 +356,20 @@ def _following(kernel: Kernel) -> bool:
 def _follow_labels(kernel: Kernel) -> None:
     """Labels of an earlier time are void: nobody has followed them since."""
     since = kernel.boottime()
+    for name in ("carriers", "cells", "wires"):
+        with _opened_map(kernel, name) as void:
+            for key in kernel.read_all(void):
+                kernel.delete(void, key)
     with _opened_map(kernel, "cells") as cells:
-        for key in kernel.read_all(cells):
-            kernel.delete(cells, key)
         kernel.update(cells, layout.CELL_KEY.pack(since, CROWD), layout.CELL.pack(0, CROWD + 1))
-    _set_facts(kernel, lambda loaded, rename_lock, _since: (loaded, rename_lock, since))
+    _set_facts(kernel, lambda loaded, rename_lock, _since, _unwatched: (loaded, rename_lock, since, 0))
 
 
 def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
     folder = links_path(kernel, version)
     gone = [hook for hook in reversed(_in_order(hooks)) if kernel.exists(folder + "/" + hook)]
     if set(gone) & set(FOLLOWING_HOOKS) and labels_since(kernel):
-        _set_facts(kernel, lambda loaded, rename_lock, _since: (loaded, rename_lock, 0))
+        _set_facts(kernel, lambda loaded, rename_lock, _since, unwatched: (loaded, rename_lock, 0, unwatched))
     for hook in gone:
         kernel.unlink(folder + "/" + hook)
     if not kernel.names(folder) and kernel.exists(folder):
