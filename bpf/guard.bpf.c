@@ -14,8 +14,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #include "maps.h"
 #include "path.h"
+#include "cell.h"
 #include "subject.h"
 #include "event.h"
+#include "label.h"
 #include "network.h"
 #include "direction.h"
 #include "unix.h"

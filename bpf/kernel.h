@@ -34,6 +34,7 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_F_CLONE = 0x200,
 	BPF_F_INNER_MAP = 0x1000,
@@ -84,7 +85,13 @@ struct dentry {
 struct dentry___7 { struct hlist_node d_alias; };
 
 struct path { struct dentry *dentry; };
-struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; };
+struct file {
+	unsigned int f_mode;
+	unsigned int f_flags;
+	struct path f_path;
+	struct inode *f_inode;
+	void *private_data;
+};
 
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
@@ -119,7 +126,9 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
-struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u8 sk_kern_sock : 1; };
+struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u16 sk_type; __u8 sk_kern_sock : 1; };
+struct kern_ipc_perm { int id; };
+struct msg_msg { long m_type; };
 struct socket { short type; struct sock *sk; };
 struct msghdr {
 	void *msg_name;
@@ -167,6 +176,7 @@ struct guard_sockaddr_vm { __u16 family; __u16 reserved; __u32 port; __u32 cid; 
 struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 
 #define EPERM 1
+#define CLONE_VM 0x100
 #define AF_UNSPEC 0
 #define AF_UNIX 1
 #define AF_INET 2
@@ -200,6 +210,8 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define VM_SHARED 8
 #define SB_NOUSER (1UL << 31)
 #define S_IFMT 0170000
+#define S_IFIFO 0010000
+#define S_IFREG 0100000
 #define S_IFDIR 0040000
 #define S_IFSOCK 0140000
 

@@ -75,8 +75,8 @@ class Model:
             "of_action": vectors[1 : 1 + layout.ACTIONS],
             "audit": vectors[-3],
             "not_destinations": vectors[-2],
-            "any": fields[-11:-2],
-            "service_root": fields[-2],
+            "any": fields[-12:-3],
+            "service_root": fields[-3],
         }
         self.labels = compile.labels_of(self.tables)
         self.names = [

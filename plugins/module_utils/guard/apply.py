@@ -121,7 +121,8 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         canary.prepare(folder)
     live = reconcile.read(kernel) if version else None
     wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {},
-                   reconcile.available_hooks(kernel, version) if version else frozenset(), kernel.environment().sendpage)
+                   reconcile.available_hooks(kernel, version) if version else frozenset(),
+                   kernel.environment().sendpage)
     warnings: List[str] = []
     if version is None or live is None:
         lacking = enforcer.shortcomings(kernel.environment())

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Dict, FrozenSet, Iterable, Tuple
+from typing import Dict, FrozenSet, Iterable, Set, Tuple
 
 from . import actions, records, semantics
 
@@ -52,6 +52,22 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
 }
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
+# whose rules ask what a task has read: how that is remembered
+_LABELS = (
+    "bprm_creds_for_exec",
+    "file_open",
+    "file_permission",
+    "file_receive",
+    "mmap_file",
+    "msg_queue_free_security",
+    "msg_queue_msgrcv",
+    "msg_queue_msgsnd",
+    "sk_free_security",
+    "socket_recvmsg",
+    "socket_sendmsg",
+    "task_free",
+    "unix_may_send",
+)
 
 
 def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
@@ -63,13 +79,15 @@ def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
 
 def needed(resolved: records.Resolved, now: datetime.date, sendpage: bool = False) -> FrozenSet[str]:
     """The programs that the rules in force ask for; the identity hooks come with any policy."""
-    return frozenset(
-        hook
-        for rule in resolved.rules
-        if semantics.in_force(rule, now)
-        for action in rule.deny
-        for hook in of_action(action, sendpage)
-    )
+    found: Set[str] = set()
+    for rule in resolved.rules:
+        if not semantics.in_force(rule, now):
+            continue
+        for action in rule.deny:
+            found.update(of_action(action, sendpage))
+        if any(resolved.subjects[name].has_read is not None for name in rule.subjects or ()):
+            found.update(_LABELS)
+    return frozenset(found)
 
 
 def here(wanted: Iterable[str], available: FrozenSet[str]) -> FrozenSet[str]:

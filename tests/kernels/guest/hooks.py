@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 
+import labels
 from machine import (
     ALICE,
     BOB,
@@ -1171,10 +1172,12 @@ def main():
             try_all(wrong, phase)
     except Exception:
         trace = traceback.format_exc(limit=-1)
+        report("install", trace)
         for lines in wrong.values():
             lines.append(trace)
     for name, lines in wrong.items():
         report(name, "\n".join(lines))
+    labels.run(enforcer, wanted, report)
     for name, function in STORIES.items():
         try:
             function()
