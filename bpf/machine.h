@@ -10,9 +10,7 @@ int BPF_PROG(userns_create, const struct cred *cred, int ret)
 {
 	if (ret)
 		return ret;
-	if (refuse_plain(GUARD_USER_NAMESPACE))
-		return -EPERM;
-	return 0;
+	return answer(refuse_plain(GUARD_USER_NAMESPACE));
 }
 
 #endif
