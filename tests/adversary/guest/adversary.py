@@ -98,7 +98,7 @@ class Run:
         ]
         self.reports = {t.name: {
             "technique": t.name, "group": t.group, "what": t.what, "action": t.action, "control": False, "through": False,
-            "open": t.open, "closed": None, "hooks": [], "absent": "", "detail": [], "status": {}, "seconds": {},
+            "open": t.open, "rule": t.closed_by, "closed": None, "hooks": [], "absent": "", "detail": [], "status": {}, "seconds": {},
         } for t in self.techniques}
         self.marks = {}
         self.missing = {}
@@ -124,12 +124,13 @@ class Run:
         # whoever it was left to may still be at it, until he got through or was refused
         out, code = one.end(patience, (lambda: self.enforcer.totals()["denied"] > before) if counted else None)
         hooks = self.trace.said_no()
-        said = one.said()
+        # read later: whoever reads what a reader of the customers' data wrote carries his labels
+        said = one.said() if phase == "without" else one.log
         report["status"][phase] = code
         report["seconds"][phase] = round(time.monotonic() - started_at, 3)
         self.marks.setdefault(technique.name, []).append((phase, one.mark))
         if code == MISTAKE:
-            report["detail"].append(f"{phase}: {one.failure or said}"[-1500:])
+            report["detail"].append((f"{phase}: ", one.failure or said))
         denied = self.enforcer.totals()["denied"] - before if counted else 0
         return out or (phase == "closed" and one.arrived()), code, hooks, denied, one.failure or said
 
@@ -146,22 +147,23 @@ class Run:
             if code == ABSENT:
                 report["absent"] = said.replace("absent: ", "").split("\n")[-1] or "not to be had"
             elif not out:
-                report["detail"].append(f"without: status {code}: {said[-300:]}")
+                report["detail"].append((f"without: status {code}: ", said))
 
     def policy(self, more=()):
         """The policy, without what this object cannot enforce yet; that is remembered."""
         from exfil_guard import hooks, reconcile
 
-        available = reconcile.available_hooks(self.enforcer.kernel, reconcile.versions(self.enforcer.kernel)[0])
+        kernel = self.enforcer.kernel
+        available = reconcile.available_hooks(kernel, reconcile.versions(kernel)[0])
+        sendpage = getattr(kernel.environment(), "sendpage", False)
         document = self.place.policy(more)
         kept = []
         for rule in document["rules"]:
-            lacking = {hook for action in rule["deny"] for hook in hooks.of_action(action)} - available
             for action in rule["deny"]:
-                if set(hooks.of_action(action)) - available:
-                    self.missing[action] = sorted(set(hooks.of_action(action)) - available)
-            if lacking:
-                rule = {**rule, "deny": [a for a in rule["deny"] if a not in self.missing]}
+                lacking = hooks.here(hooks.of_action(action, sendpage), available) - available
+                if lacking:
+                    self.missing[action] = sorted(lacking)
+            rule = {**rule, "deny": [action for action in rule["deny"] if action not in self.missing]}
             if rule["deny"]:
                 kept.append(rule)
         document["rules"] = kept
@@ -192,18 +194,23 @@ class Run:
             started = held.get(technique.name, [None])[0]
             out, code, hooks, denied, said = self.attempt(technique, "enforce", started)
             report["through"] = out
-            report["hooks"] = [hook for hook in hooks if hook not in report["before"]]
+            report["hooks"] = self.decided(technique, hooks)
             report["denied"] = denied
             if technique.group == "allowed":
                 if not out:
-                    report["detail"].append(f"a policy must not hinder this: status {code}: {said[-300:]}")
+                    report["detail"].append((f"a policy must not hinder this: status {code}: ", said))
             elif not out and not denied and technique.group != "undecided":
-                report["detail"].append(f"did not get through, but nothing was denied: status {code}: {said[-300:]}")
+                report["detail"].append((f"did not get through, but nothing was denied: status {code}: ", said))
             since += 1
             if since % 25 == 0:
                 self.still_free(technique.name)
         self.late()
         self.closing(held, running)
+
+    def decided(self, technique, hooks):
+        """Of the hooks that said no, those where it was the policy: capabilities are lacking anyway."""
+        return [hook for hook in hooks if hook not in self.report(technique)["before"]
+                and (hook != "capable" or technique.action.startswith("cap-"))]
 
     def still_free(self, after):
         """The runner itself is bound by nothing: otherwise every attempt that starts from it would fail for that."""
@@ -235,7 +242,7 @@ class Run:
             out, code, hooks, denied, said = self.attempt(technique, "closed", started)
             report["closed"] = not out and denied > 0
             if not report["closed"]:
-                report["detail"].append(f"with the closing rule: status {code}, {denied} denied: {said[-300:]}")
+                report["detail"].append((f"with the closing rule: status {code}, {denied} denied: ", said))
 
     def tampering(self):
         known = [t for t in self.techniques if t.group == "tamper"]
@@ -243,14 +250,25 @@ class Run:
             report = self.report(technique)
             report["before"] = []
             out, code, hooks, denied, said = self.attempt(technique, "enforce")
-            report.update(through=out, hooks=hooks, denied=denied)
+            report.update(through=out, hooks=self.decided(technique, hooks), denied=denied)
         self.guarded = False
         # real root, bound by nothing, may: last of all, since little is left afterwards
         for technique in sorted(known, key=lambda t: t.name in ("unlink_pin", "unmount_pins")):
             out, code, hooks, denied, said = self.attempt(technique._replace(who="root"), "without")
             self.report(technique)["control"] = out
             if not out:
-                self.report(technique)["detail"].append(f"without: status {code}: {said[-300:]}")
+                self.report(technique)["detail"].append((f"without: status {code}: ", said))
+
+
+def told(text):
+    """What an attempt left in its file, once nothing is guarded any more."""
+    if not text.startswith("/") or "\n" in text:
+        return text
+    try:
+        with open(text, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def main():
@@ -293,7 +311,7 @@ def main():
             run.trace.end()
         place.end()
     for report in run.reports.values():
-        report["detail"] = "\n".join(report["detail"])
+        report["detail"] = "\n".join(what + told(text)[-1500:] for what, text in report["detail"])
         print(json.dumps(report), flush=True)
     print(json.dumps({
         "end": True, "kernel": platform.release(), "seconds": round(time.monotonic() - started, 1), "wrong": wrong,

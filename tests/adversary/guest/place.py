@@ -122,8 +122,12 @@ class Place:
                     file.write(value)
             except OSError:
                 pass  # not every kernel has every switch: the control of what needs it says so
-        if not self.systemd:
-            os.chmod("/dev/mqueue", 0o777) if os.path.isdir("/dev/mqueue") else None
+        if not self.systemd:  # what a host has
+            for path, kind in (("/dev/shm", "tmpfs"), ("/dev/pts", "devpts")):
+                os.makedirs(path, exist_ok=True)
+                if not os.path.ismount(path):
+                    _quietly("mount", "-t", kind, kind, path)
+            os.chmod("/dev/shm", 0o1777)
 
     def fresh(self, attempt: Any) -> None:
         """The mark of this attempt in everything that is guarded."""

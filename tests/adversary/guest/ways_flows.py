@@ -29,6 +29,7 @@ MIXES, SEED = 200, 20260601
 # ---- to read ---------------------------------------------------------------------------------------------------------
 
 READERS, CARRIERS, SENDERS = {}, {}, {}
+NO_SENDING = {"deny": ["connect", "send"], "subjects": {"users": ["bob"]}, "destinations": {"not": ["vault"]}}
 
 
 def reader(function):
@@ -239,7 +240,11 @@ def a_pipe(t, get, prepare, give):
     other.finish()
 
 
-@carrier
+SPLICE_OPEN = ("splice(2) and tee(2) from a pipe to a pipe reach no hook; whoever may read the data is kept from sending by name "
+               "as well")
+
+
+@carrier(open=SPLICE_OPEN, closed_by=NO_SENDING)
 def a_pipe_by_splice(t, get, prepare, give):
     ends = os.pipe()
     own = os.pipe()
@@ -510,7 +515,8 @@ def memory_read_by_another(t, get, prepare, give):
         os.rmdir(path)
 
 
-@carrier
+@carrier(open="what is written to a terminal is not followed; whoever may read the data is kept from sending by name as well",
+         closed_by=NO_SENDING)
 def a_terminal(t, get, prepare, give):
     try:
         master, slave = os.openpty()
@@ -539,20 +545,44 @@ def a_message_queue(t, get, prepare, give):
         ctypes.CDLL(None).msgctl(identity, 0, None)
 
 
+def _queue(name):
+    attribute = ctypes.create_string_buffer(struct.pack("=8q", 0, 4, 4096, 0, 0, 0, 0, 0), 64)
+    return system("mq_open", name, os.O_RDWR | os.O_CREAT, 0o600, attribute)
+
+
+def _taken(queue):
+    buffer = ctypes.create_string_buffer(4096)
+    return buffer.raw[: system("mq_timedreceive", queue, buffer, 4096, None, None)]
+
+
 @carrier
 def a_posix_message_queue(t, get, prepare, give):
-    attribute = ctypes.create_string_buffer(struct.pack("=8q", 0, 4, 4096, 0, 0, 0, 0, 0), 64)
     name = "flow-" + t.mark
-    fd = system("mq_open", name, os.O_RDWR | os.O_CREAT, 0o600, attribute)
+    gone(t.own + ".done")
 
     def receive():
-        buffer = ctypes.create_string_buffer(4096)
-        size = system("mq_timedreceive", fd, buffer, 4096, None, None)
-        return buffer.raw[:size]
+        appears(t.own + ".done")
+        return _taken(_queue(name))
 
     other = Other(prepare, receive, give)
     data = get()
-    system("mq_timedsend", fd, data, len(data), 0, None)
+    system("mq_timedsend", _queue(name), data, len(data), 0, None)
+    os.mkdir(t.own + ".done")
+    try:
+        other.finish()
+    finally:
+        system("mq_unlink", name)
+        os.rmdir(t.own + ".done")
+
+
+@carrier(open="a POSIX message queue is asked when it is opened, not at each message; whoever may read the data is kept from "
+              "sending by name as well", closed_by=NO_SENDING)
+def a_posix_queue_opened_before(t, get, prepare, give):
+    name = "flow-" + t.mark
+    queue = _queue(name)
+    other = Other(prepare, lambda: _taken(queue), give)
+    data = get()
+    system("mq_timedsend", queue, data, len(data), 0, None)
     try:
         other.finish()
     finally:
@@ -564,13 +594,44 @@ def _no_writing(names):
     return {"deny": ["write"], "subjects": ["readers"], "resources": {"not": []}}
 
 
-FILES_OPEN = ("a file on a disk carries no label: whoever reads it later is not known to have read the customers' data; a "
-              "rule that readers write in named trees only closes it")
+FILES_OPEN = ("what a file carries is kept while the kernel keeps the file in memory, not on the disk; a rule that readers "
+              "write in named trees only closes it")
+
+
+@carrier
+def a_file(t, get, prepare, give):
+    _by_a_file(lambda t: t.own + ".file")(t, get, prepare, give)
 
 
 @carrier(open=FILES_OPEN, closed_by=_no_writing(()))
-def a_file(t, get, prepare, give):
-    _by_a_file(lambda t: t.own + ".file")(t, get, prepare, give)
+def a_file_that_was_forgotten(t, get, prepare, give):
+    """The kernel lets go of what it knows of a file when memory is short."""
+    path = t.own + ".file"
+    gone(path, path + ".forget", path + ".done")
+
+    def receive():
+        appears(path + ".done")
+        return take(path)
+
+    other = Other(prepare, receive, give)
+    put(path, get(), os.O_WRONLY | os.O_CREAT)
+    os.sync()
+    os.mkdir(path + ".forget")
+    appears(path + ".done")
+    other.finish()
+
+
+def forgetful(t):
+    """Root drops the caches, as a shortage of memory would."""
+    path = t.own + ".file"
+
+    def forget():
+        gone(path + ".forget", path + ".done")
+        appears(path + ".forget")
+        put("/proc/sys/vm/drop_caches", b"3")
+        os.mkdir(path + ".done")
+
+    t.helper(forget)
 
 
 @carrier(open="the name of a file is no data that is followed; the same rule stops making one",
@@ -608,10 +669,7 @@ def an_attribute(t, get, prepare, give):
     other.finish()
 
 
-NO_SENDING = {"deny": ["connect", "send"], "subjects": {"users": ["bob"]}, "destinations": {"not": ["vault"]}}
-
-
-@carrier(open="tee(2) reaches no hook; whoever may read the data is kept from sending by name as well", closed_by=NO_SENDING)
+@carrier(open=SPLICE_OPEN, closed_by=NO_SENDING)
 def a_pipe_by_tee(t, get, prepare, give):
     ends = os.pipe()
     own = os.pipe()
@@ -709,7 +767,7 @@ def file_locks(t, get, prepare, give):
         appears(path + ".done")
         found = bytearray(length)
         for bit in range(length * 8):
-            query = struct.pack("=hhqqi4x", fcntl.F_WRLCK, 0, bit, 1, 0)
+            query = struct.pack("=hh4xqqi4x", fcntl.F_WRLCK, 0, bit, 1, 0)
             if struct.unpack_from("=h", fcntl.fcntl(fd, fcntl.F_GETLK, query))[0] != fcntl.F_UNLCK:
                 found[bit // 8] |= 1 << bit % 8
         return bytes(found)
@@ -838,12 +896,12 @@ def course(t, reads, carries, sends):
     carries(t, lambda: reads(t), lambda: prepare(t), lambda state, data: give(t, state, data))
 
 
-def flow(name, what, reads, carries, sends, *, group="flows", open="", closed_by=None):
+def flow(name, what, reads, carries, sends, *, group="flows", open="", closed_by=None, ready=None):
     def function(t):
         course(t, reads, carries, sends)
 
     function.__name__ = name
-    way(group, what, "has_read", who="bob", evidence=arrives, open=open, closed_by=closed_by)(function)
+    way(group, what, "has_read", who="bob", evidence=arrives, open=open, closed_by=closed_by, ready=ready)(function)
 
 
 for _name, _read in READERS.items():
@@ -851,7 +909,7 @@ for _name, _read in READERS.items():
 for _name, (_carry, _open, _closing) in CARRIERS.items():
     if _name != "itself":
         flow("carry_" + _name, f"read, hand on by {_name.replace('_', ' ')}, then send", by_read, _carry, SENDERS["tcp"],
-             open=_open, closed_by=_closing)
+             open=_open, closed_by=_closing, ready=forgetful if _carry is a_file_that_was_forgotten else None)
 for _name, _send in SENDERS.items():
     if _name != "tcp":
         flow("send_" + _name, f"read, then send by {_name.replace('_', ' ')}", by_read, itself, _send)
@@ -880,7 +938,7 @@ def opened_before(t, fd):
 
 
 @flows("a file mapped before labels were in use",
-       held=lambda t: mmap.mmap(os.open(t.customers, os.O_RDONLY), 4096, mmap.MAP_SHARED, mmap.PROT_READ),
+       held=lambda t: mmap.mmap(os.open(t.customers, os.O_RDONLY), 0, mmap.MAP_SHARED, mmap.PROT_READ),
        open="what is mapped needs no call to be read; whoever may read the data is kept from sending by name as well",
        closed_by=NO_SENDING)
 def mapped_before(t, mapped):
