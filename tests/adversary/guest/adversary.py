@@ -239,6 +239,10 @@ class Run:
         for technique in known:
             report = self.report(technique)
             started = held.get(technique.name, [None, None])[-1]
+            if technique.refreshed:
+                started = Attempt(technique, self.place, "closed")
+                started.start()
+                self.enforcer.apply(self.policy(rules))
             out, code, hooks, denied, said = self.attempt(technique, "closed", started)
             report["closed"] = not out and denied > 0
             if not report["closed"]:

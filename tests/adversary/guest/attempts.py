@@ -39,18 +39,19 @@ class Technique(NamedTuple):
     last: Optional[Callable]  # by the runner, after each attempt
     open: str  # why no hook sees it
     closed_by: Optional[Dict[str, Any]]  # the rule that stops it nevertheless
+    refreshed: bool  # the policy has to be applied once more, as the host does it by itself
 
 
 TECHNIQUES: Dict[str, Technique] = {}
 
 
 def way(group, what, action, *, who="alice", evidence=None, ready=None, root=None, held=None, last=None, open="",
-        closed_by=None):
+        closed_by=None, refreshed=False):
     def register(function):
         name = function.__name__
         assert name not in TECHNIQUES, name
         TECHNIQUES[name] = Technique(name, group, what, action, function, who, evidence, ready, root, held, last, open,
-                                     closed_by)
+                                     closed_by, refreshed)
         return function
 
     return register
@@ -110,7 +111,7 @@ class Attempt:
                 else NOTHING
         except OSError as error:
             status = min(error.errno or 199, 199)
-            self._tell(str(error))
+            self._tell(traceback.format_exc(limit=-2))
         except Absent as error:
             status = ABSENT
             self._tell(str(error))

@@ -19,7 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PORT, OTHER_PORT = 4443, 4444
 UNITS = ("files", "network", "reply", "bind", "listen", "accept", "sockets", "machine", "caps", "tamper", "programs",
          "devices")
-PROGRAMS = ("hand", "linked")
+PROGRAMS = ("hand", "linked", "storm")
 
 
 class Place:

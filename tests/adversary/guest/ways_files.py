@@ -296,15 +296,16 @@ def overlay_opened_for_writing(t):
 
 def _mount_below(t):
     os.makedirs(t.secret_folder + "/later", exist_ok=True)
-    mount("tmpfs", t.secret_folder + "/later", "tmpfs")
+    if not os.path.ismount(t.secret_folder + "/later"):
+        mount("tmpfs", t.secret_folder + "/later", "tmpfs")
     spread(t, t.secret_folder + "/later/data")
 
 
 @way("files", "a mount that appears below the tree", "read", ready=_mount_below,
      last=lambda t: call("umount2", t.secret_folder + "/later", 2),
-     open="a filesystem mounted below a covered tree after the apply is another superblock: it is covered from the next "
-          "refresh on, which a mount starts by itself where systemd runs; a rule stops who could mount",
-     closed_by={"deny": ["read"], "subjects": ["alice"], "resources": {"paths": ["/srv/adversary/secret/later/**"]}})
+     open="a filesystem mounted below a covered tree after the apply is another superblock; the next refresh, which a mount "
+          "starts by itself where systemd runs, covers it; a rule on `mount` stops who would mount one",
+     refreshed=True)
 def mounted_below(t):
     return take(t.secret_folder + "/later/data")
 
@@ -448,7 +449,7 @@ _bad_name("name_with_glob", b"*", "a name that reads like a pattern")
 
 
 def _deep(components, name):
-    def ready(t):
+    def make(t):
         here = os.open(t.secret_folder, os.O_RDONLY)
         for _ in range(components):
             try:
@@ -462,10 +463,10 @@ def _deep(components, name):
         descriptor = os.open("data", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666, dir_fd=here)
         os.write(descriptor, t.data)
         os.fchmod(descriptor, 0o666)
-        os.close(descriptor)
-        os.close(here)
+        return True
 
-    return ready
+    # in a child: whoever opens what is too deep to be placed is taken to have read everything
+    return lambda t: in_child(lambda: make(t))
 
 
 @way("files", "300 folders deep", "read", ready=_deep(300, "d"))
@@ -1280,6 +1281,6 @@ def race_symlink(t):
             if t.has(found):
                 break
     finally:
-        os.kill(child, 199)
+        os.kill(child, 9)
         os.waitpid(child, 0)
     return found

@@ -552,7 +552,8 @@ def _queue(name):
 
 def _taken(queue):
     buffer = ctypes.create_string_buffer(4096)
-    return buffer.raw[: system("mq_timedreceive", queue, buffer, 4096, None, None)]
+    size = system("mq_timedreceive", queue, buffer, 4096, None, None)
+    return buffer.raw[:size]
 
 
 @carrier
@@ -607,7 +608,7 @@ def a_file(t, get, prepare, give):
 def a_file_that_was_forgotten(t, get, prepare, give):
     """The kernel lets go of what it knows of a file when memory is short."""
     path = t.own + ".file"
-    gone(path, path + ".forget", path + ".done")
+    gone(path)
 
     def receive():
         appears(path + ".done")
@@ -624,9 +625,9 @@ def a_file_that_was_forgotten(t, get, prepare, give):
 def forgetful(t):
     """Root drops the caches, as a shortage of memory would."""
     path = t.own + ".file"
+    gone(path + ".forget", path + ".done")
 
     def forget():
-        gone(path + ".forget", path + ".done")
         appears(path + ".forget")
         put("/proc/sys/vm/drop_caches", b"3")
         os.mkdir(path + ".done")

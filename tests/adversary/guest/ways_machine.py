@@ -166,11 +166,6 @@ def mount_bind(t):
     return os.path.ismount("/mnt")
 
 
-@does("mount", "mount", who="carol", root=lambda t: (private_mounts(), os.chmod("/mnt", 0o777)))
-def mount_overlay(t):
-    raise Absent("a user without a namespace cannot mount")
-
-
 @does("mount", "mount", root=private_mounts, ready=lambda t: _image(t))
 def mount_medium(t):
     """What an inserted medium would be: a loop device with a filesystem on it."""
@@ -380,6 +375,7 @@ def disk_of(path):
 
 def search_disk(t, path):
     fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     while True:
         block = os.read(fd, 1 << 20)
         if not block or t.has(block):
@@ -433,7 +429,7 @@ def virtio_port(t):
     found = glob.glob("/dev/vport*") + glob.glob("/dev/hvc0")
     if not found:
         raise Absent("no such device")
-    return os.write(os.open(found[0], os.O_WRONLY | os.O_NONBLOCK), t.data) == len(t.data)
+    return os.open(found[0], os.O_WRONLY | os.O_NONBLOCK) >= 0  # nobody listens at its other end here
 
 
 def tunnel(flags):

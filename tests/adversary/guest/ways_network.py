@@ -342,7 +342,8 @@ def received_connection(t):
 
 def _connection_elsewhere(t):
     def hold():
-        os.dup2(connected(t).fileno(), 199)
+        one = connected(t)
+        os.dup2(one.fileno(), 199)
         while True:
             time.sleep(60)
 
@@ -807,15 +808,26 @@ def reply_by_splice(t):
     os.splice(reader, peer.fileno(), len(t.data))
 
 
-def _accepted(t):
-    listener = listening(t, 5005)
-    ask(t, 5005)
-    return listener.accept()[0]
+def _accepted(port, keep):
+    def held(t):
+        listener = listening(t, port)
+        ask(t, port)
+        return listener.accept()[0], listener if keep else listener.close()
+
+    return held
 
 
-@sends("a connection accepted before", "reply", who="reply.service", held=_accepted)
-def held_reply(t, peer):
-    peer.sendall(t.data)
+@sends("a connection accepted before", "reply", who="reply.service", held=_accepted(5005, True))
+def held_reply(t, held):
+    held[0].sendall(t.data)
+
+
+@sends("a connection accepted before, its listener closed since", "reply", who="reply.service", held=_accepted(5014, False),
+       open="which side a connection is from is known of a port that is listened on when the guard comes; otherwise what goes "
+            "through it is `send`",
+       closed_by={"deny": ["send"], "subjects": ["u-reply"], "destinations": {"not": ["vault"]}})
+def held_reply_without_listener(t, held):
+    held[0].sendall(t.data)
 
 
 @sends("bind, then serve", "bind", who="bind.service")
