@@ -58,12 +58,13 @@ struct cred {
 struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
 
 struct file_system_type { int fs_flags; };
-struct super_block { __u32 s_dev; unsigned long s_magic; struct dentry *s_root; };
+struct super_block { __u32 s_dev; unsigned long s_flags; unsigned long s_magic; struct dentry *s_root; };
 struct hlist_node { struct hlist_node *next; };
 struct hlist_head { struct hlist_node *first; };
 
 struct inode {
 	umode_t i_mode;
+	__u32 i_rdev;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_generation;
@@ -116,6 +117,12 @@ struct socket { short type; struct sock *sk; };
 struct msghdr { void *msg_name; int msg_namelen; unsigned int msg_flags; };
 struct sockaddr { unsigned short sa_family; };
 
+/* their values are each kernel's own */
+enum kernel_read_file_id {
+	READING_MODULE = 2, READING_KEXEC_IMAGE, READING_KEXEC_INITRAMFS, READING_MODULE_COMPRESSED,
+};
+enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE };
+
 #pragma clang attribute pop
 
 /* what arrives from a caller, the same on every kernel */
@@ -142,8 +149,13 @@ struct guard_sockaddr {
 #define FMODE_EXEC 0x20
 #define O_TRUNC 01000
 #define PROT_EXEC 4
+#define PTRACE_MODE_ATTACH 2
+#define CAP_OPT_NOAUDIT 2
+#define SB_KERNMOUNT (1UL << 22)
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFBLK 0060000
 #define S_IFSOCK 0140000
 
 /* filesystems that have no name of their own for data at rest: see pseudo() */

@@ -14,7 +14,7 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from . import layout
+from . import devices, layout
 from .errors import PolicyErrors, Problem
 from .records import Components, DestinationSet, PathPattern, ResourceSet, Resolved, Rule, Selection, SubjectSet
 
@@ -319,7 +319,8 @@ class _Resolver:
         if self.problems:
             raise PolicyErrors(self.problems)
         return Resolved(rules, subjects, resources, destinations,
-                        frozenset(mount.device for mount in self.mounts), self.paths)
+                        frozenset(mount.device for mount in self.mounts), self.paths,
+                        devices.find(self.system.device_tables()))
 
 
 def _selection(value: Any) -> Optional[Selection]:
@@ -452,4 +453,5 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
                                    | {path for path in each.paths if path.device == layout.ABSTRACT})
                  for name, each in resolved.resources.items()}
     return resolved._replace(subjects=subjects, resources=resources,
-                             superblocks=frozenset(mount.device for mount in mounts))
+                             superblocks=frozenset(mount.device for mount in mounts),
+                             devices=devices.find(system.device_tables()))
