@@ -26,7 +26,6 @@ from machine import (
     NEWNS,
     NEWUSER,
     OBJECT,
-    Enforcer,
     become,
     call,
     execute,
@@ -37,35 +36,13 @@ from machine import (
     write,
 )
 
+from registry import ATTEMPTS, STORIES, denied, enforcer, passes, story
+import powers
+
 EPERM = 1
 READS, RUNS, SENDS = "alice reads no secrets", "alice runs no tool", "alice sends nothing to the vault"
 MAKES = "carol makes no user namespace"  # not alice: she makes some on her way to a file
 VAULT4, VAULT6, OTHER4, OTHER6, PORT = "10.9.0.1", "fd09::1", "10.9.1.1", "fd09:1::1", 4443
-ATTEMPTS, STORIES = {}, {}
-enforcer = Enforcer()
-
-
-def denied(rule, ends=EPERM):
-    """An attempt of alice's: it passes without a policy and in audit mode, and ends with ``ends`` under the policy."""
-
-    def register(function):
-        ATTEMPTS[function.__name__] = (function, rule, ends)
-        return function
-
-    return register
-
-
-def passes(function):
-    """An attempt that no policy may hinder."""
-    ATTEMPTS[function.__name__] = (function, None, 0)
-    return function
-
-
-def story(function):
-    STORIES[function.__name__] = function
-    return function
-
-
 def rule(name, deny, **more):
     return {"name": name, "deny": deny, **more}
 
@@ -77,7 +54,7 @@ RESOURCES = {
     "tools": {"paths": ["/srv/bin/runme", "/srv/bin/dynamic"]},
 }
 POLICY = {
-    "subjects": {"alice": {"users": ["alice"]}, "carol": {"users": ["carol"]}},
+    "subjects": {"alice": {"users": ["alice"]}, "carol": {"users": ["carol"]}, **powers.SUBJECTS},
     "resources": RESOURCES,
     "destinations": {"vault": {"cidrs": [VAULT4 + "/32", VAULT6 + "/128"]}},
     "rules": [
@@ -85,6 +62,7 @@ POLICY = {
         rule(RUNS, ["execute"], subjects=["alice"], resources=["tools"]),
         rule(SENDS, ["connect", "send"], subjects=["alice"], destinations=["vault"]),
         rule(MAKES, ["user-namespace"], subjects=["carol"]),
+        *powers.RULES,
     ],
 }
 
@@ -1117,6 +1095,7 @@ def prepare():
     os.chmod("/srv/open/script", 0o755)
     os.symlink("/srv/secret/a", "/tmp/to-secret")
     os.symlink("/srv/bin/runme", "/tmp/to-runme")
+    powers.prepare()
     shutil.copy("/guest/systemctl", "/usr/bin/systemctl")
     os.chmod("/usr/bin/systemctl", 0o755)
     write("/proc/sys/net/ipv4/tcp_fastopen", "3")

@@ -28,6 +28,7 @@ class FakeSystem:
         self.links: Dict[str, str] = {}
         self.known_units: Dict[str, Dict[str, str]] = {}
         self.unit_calls: List[List[str]] = []
+        self.tables = {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
     def user(self, name: str) -> Optional[int]:
         return self.accounts.get(name)
@@ -63,6 +64,9 @@ class FakeSystem:
     def names(self, folder: str) -> List[str]:
         inside = folder.rstrip("/") + "/"
         return sorted({each[len(inside):].split("/")[0] for each in self.files if each.startswith(inside)})
+
+    def device_tables(self) -> Dict[str, str]:
+        return self.tables
 
     def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
         self.unit_calls.append(list(names))
