@@ -208,9 +208,7 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		if ((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC))
 			actions |= 1U << GUARD_WRITE;
 	}
-	if (refuse_file(file, actions))
-		return -EPERM;
-	return 0;
+	return answer(refuse_file(file, actions));
 }
 
 /* Each use of an open file is decided anew: it may have been opened before the policy, inherited or received. What exec
@@ -228,9 +226,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 		actions |= 1U << GUARD_READ;
 	if (mask & (MAY_WRITE | MAY_APPEND))
 		actions |= 1U << GUARD_WRITE;
-	if (refuse_file(file, actions))
-		return -EPERM;
-	return 0;
+	return answer(refuse_file(file, actions));
 }
 
 /* An open file from another process: over a unix socket, or taken by its number. */
@@ -245,9 +241,7 @@ int BPF_PROG(file_receive, struct file *file, int ret)
 		actions |= 1U << GUARD_READ;
 	if (file->f_mode & FMODE_WRITE)
 		actions |= 1U << GUARD_WRITE;
-	if (refuse_file(file, actions))
-		return -EPERM;
-	return 0;
+	return answer(refuse_file(file, actions));
 }
 
 /* What is mapped is read without any further call, whatever the protection is for now. */
@@ -270,9 +264,7 @@ int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long 
 		return ret;
 	if (!file || (file->f_flags & FMODE_EXEC))
 		return 0;
-	if (refuse_file(file, mapping_actions(prot, flags & MAP_SHARED)))
-		return -EPERM;
-	return 0;
+	return answer(refuse_file(file, mapping_actions(prot, flags & MAP_SHARED)));
 }
 
 SEC("lsm/file_mprotect")
@@ -285,9 +277,7 @@ int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, u
 	file = vma->vm_file;
 	if (!file || (file->f_flags & FMODE_EXEC))
 		return 0;
-	if (refuse_file(file, mapping_actions(prot, vma->vm_flags & VM_SHARED)))
-		return -EPERM;
-	return 0;
+	return answer(refuse_file(file, mapping_actions(prot, vma->vm_flags & VM_SHARED)));
 }
 
 /* A second name for an object, or another: refused when a rule that covers what is behind the old one does not cover
@@ -355,9 +345,7 @@ int BPF_PROG(inode_link, struct dentry *from, struct inode *folder, struct dentr
 {
 	if (ret)
 		return ret;
-	if (refuse_name(from, to, GUARD_LINK))
-		return -EPERM;
-	return 0;
+	return answer(refuse_name(from, to, GUARD_LINK));
 }
 
 SEC("lsm/inode_rename")
@@ -366,9 +354,7 @@ int BPF_PROG(inode_rename, struct inode *old_folder, struct dentry *from, struct
 {
 	if (ret)
 		return ret;
-	if (refuse_name(from, to, GUARD_RENAME))
-		return -EPERM;
-	return 0;
+	return answer(refuse_name(from, to, GUARD_RENAME));
 }
 
 #endif

@@ -13,14 +13,19 @@ from . import actions, records, semantics
 _NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
 # a file that is open already: used, received, mapped
 _OPEN = ("file_open", "file_permission", "file_receive", "mmap_file", "file_mprotect")
-_ATTRIBUTES = ("inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl")
+# without opening it
+_LOOK = ("inode_readlink", "inode_getxattr")
+_CHANGE = (
+    "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl", "inode_symlink",
+    "inode_mkdir", "inode_mknod",
+)
 
 # Not on every kernel: where one is missing, another hook of the same action sees what it would
 _WHERE_PRESENT = frozenset({"inode_set_acl", "inode_remove_acl"})
 
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
-    "read": _OPEN + _NAMES,
-    "write": _OPEN + _ATTRIBUTES + _NAMES,
+    "read": _OPEN + _LOOK + _NAMES,
+    "write": _OPEN + _CHANGE + _NAMES,
     "execute": ("file_open", "mmap_file", "file_mprotect") + _NAMES,
     "unix-connect": ("unix_stream_connect", "unix_may_send") + _NAMES,
     "connect": ("socket_connect", "socket_sendmsg"),
