@@ -82,7 +82,8 @@ struct dentry {
 struct dentry___7 { struct hlist_node d_alias; };
 
 struct path { struct dentry *dentry; };
-struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; };
+struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; void *private_data; };
+union security_list_options { void *mmap_backing_file; };
 
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
@@ -155,6 +156,8 @@ struct guard_sockaddr {
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
 #define S_IFSOCK 0140000
+
+#define OVERLAYFS_MAGIC 0x794c7630
 
 /* filesystems that have no name of their own for data at rest: see pseudo() */
 #define TMPFS_MAGIC 0x01021994

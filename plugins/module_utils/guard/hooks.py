@@ -12,7 +12,8 @@ from . import actions, records, semantics
 
 _NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
 # a file that is open already: used, received, mapped
-_OPEN = ("file_open", "file_permission", "file_receive", "mmap_file", "file_mprotect")
+_MAP = ("mmap_file", "mmap_backing_file", "file_mprotect")
+_OPEN = ("file_open", "file_permission", "file_receive") + _MAP
 # without opening it
 _LOOK = ("inode_readlink", "inode_getxattr")
 _CHANGE = (
@@ -21,12 +22,12 @@ _CHANGE = (
 )
 
 # Not on every kernel: where one is missing, another hook of the same action sees what it would
-_WHERE_PRESENT = frozenset({"inode_set_acl", "inode_remove_acl"})
+_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl"})
 
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
     "read": _OPEN + _LOOK + _NAMES,
     "write": _OPEN + _CHANGE + _NAMES,
-    "execute": ("file_open", "mmap_file", "file_mprotect") + _NAMES,
+    "execute": ("file_open",) + _MAP + _NAMES,
     "unix-connect": ("unix_stream_connect", "unix_may_send") + _NAMES,
     "connect": ("socket_connect", "socket_sendmsg"),
     "send": ("socket_sendmsg",),
