@@ -208,7 +208,13 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		if ((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC))
 			actions |= 1U << GUARD_WRITE;
 	}
-	return answer(refuse_file(file, actions));
+	if (refuse_file(file, actions))
+		return -EPERM;
+	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, file->f_flags & FMODE_EXEC, 0))
+		return -EPERM;
+	if ((actions & (1U << GUARD_WRITE)) && refuse_writing(file))
+		return -EPERM;
+	return 0;
 }
 
 /* Each use of an open file is decided anew: it may have been opened before the policy, inherited or received. What exec
@@ -220,13 +226,18 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 
 	if (ret)
 		return ret;
-	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK)
-		return 0;
+	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
+		if ((mask & MAY_WRITE) && refuse_socket_file(file))
+			return -EPERM;
+		return answer(refuse_passing(file, mask));
+	}
 	if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
 		actions |= 1U << GUARD_READ;
 	if (mask & (MAY_WRITE | MAY_APPEND))
 		actions |= 1U << GUARD_WRITE;
-	return answer(refuse_file(file, actions));
+	if (refuse_file(file, actions))
+		return -EPERM;
+	return answer(refuse_passing(file, mask));
 }
 
 /* An open file from another process: over a unix socket, or taken by its number. */
@@ -241,7 +252,9 @@ int BPF_PROG(file_receive, struct file *file, int ret)
 		actions |= 1U << GUARD_READ;
 	if (file->f_mode & FMODE_WRITE)
 		actions |= 1U << GUARD_WRITE;
-	return answer(refuse_file(file, actions));
+	if (refuse_file(file, actions))
+		return -EPERM;
+	return answer((file->f_mode & FMODE_READ) && refuse_reading(file, 0, 0));
 }
 
 /* What is mapped is read without any further call, whatever the protection is for now. */
@@ -296,7 +309,11 @@ int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long 
 
 	if (ret)
 		return ret;
-	if (!file || (file->f_flags & FMODE_EXEC))
+	if (!file)
+		return 0;
+	if (refuse_mapping(file, flags & MAP_SHARED))
+		return -EPERM;
+	if (file->f_flags & FMODE_EXEC)
 		return 0;
 	actions = mapping_actions(prot, flags & MAP_SHARED);
 	if (!bpf_core_field_exists(((union security_list_options *)0)->mmap_backing_file) &&

@@ -62,7 +62,8 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
     places = canary.find(system, folder)
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=stored.get("labels") or {})
     available = reconcile.available_hooks(kernel, version)
-    wanted = set(hooks.here((stored.get("hooks") or []) + list(hooks.needed(resolved, now)), available))
+    wanted = set(hooks.needed(resolved, now, kernel.environment().sendpage)).union(stored.get("hooks") or ())
+    wanted = set(hooks.here(wanted, available))
     wanted.update(reconcile.IDENTITY_HOOKS)
     lacking = sorted(wanted - available)
     if lacking:

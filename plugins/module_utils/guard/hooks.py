@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Dict, FrozenSet, Iterable, Tuple
+from typing import Dict, FrozenSet, Iterable, Set, Tuple
 
 from . import actions, records, semantics
 
@@ -24,15 +24,21 @@ _CHANGE = (
 # Not on every kernel: where one is missing, another hook of the same action sees what it would
 _WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl"})
 
+# which side a connection is from has to be known, and where its packets really go
+_SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_listen", "socket_accept",
+            "sctp_bind_connect", "sctp_sk_clone")
+# what reaches a socket by another hook where sendfile and splice do not come through sendmsg
+_THROUGH_FILES = ("send", "reply", "vsock", "unix-connect")
+
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
     "read": _OPEN + _LOOK + _NAMES,
     "write": _OPEN + _CHANGE + _NAMES,
     "execute": ("file_open",) + _MAP + _NAMES,
-    "unix-connect": ("unix_stream_connect", "unix_may_send") + _NAMES,
-    "connect": ("socket_connect", "socket_sendmsg"),
-    "send": ("socket_sendmsg",),
-    "reply": ("socket_sendmsg", "socket_listen"),
-    "bind": ("socket_bind",),
+    "unix-connect": ("unix_stream_connect", "unix_may_send", "socket_sendmsg") + _NAMES,
+    "connect": ("socket_connect", "socket_sendmsg", "socket_setsockopt", "sctp_bind_connect"),
+    "send": _SENDING,
+    "reply": _SENDING,
+    "bind": ("socket_bind", "sctp_bind_connect"),
     "listen": ("socket_listen",),
     "accept": ("socket_accept",),
     "vsock": ("socket_connect", "socket_sendmsg"),
@@ -52,22 +58,42 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
 }
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
+# whose rules ask what a task has read: how that is remembered
+_LABELS = (
+    "bprm_creds_for_exec",
+    "file_open",
+    "file_permission",
+    "file_receive",
+    "mmap_file",
+    "msg_queue_free_security",
+    "msg_queue_msgrcv",
+    "msg_queue_msgsnd",
+    "sk_free_security",
+    "socket_recvmsg",
+    "socket_sendmsg",
+    "task_free",
+    "unix_may_send",
+)
 
 
-def of_action(action: str) -> Tuple[str, ...]:
-    """The hooks that decide an action, each of which must be guarded for a rule with it to be complete."""
-    return _OF_ACTION[action]
+def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
+    """The hooks that decide an action, each of which must be guarded for a rule with it to be complete; ``sendpage``:
+    of the kernel's environment."""
+    more = ("file_permission",) if sendpage and action in _THROUGH_FILES else ()
+    return _OF_ACTION[action] + more
 
 
-def needed(resolved: records.Resolved, now: datetime.date) -> FrozenSet[str]:
+def needed(resolved: records.Resolved, now: datetime.date, sendpage: bool = False) -> FrozenSet[str]:
     """The programs that the rules in force ask for; the identity hooks come with any policy."""
-    return frozenset(
-        hook
-        for rule in resolved.rules
-        if semantics.in_force(rule, now)
-        for action in rule.deny
-        for hook in of_action(action)
-    )
+    found: Set[str] = set()
+    for rule in resolved.rules:
+        if not semantics.in_force(rule, now):
+            continue
+        for action in rule.deny:
+            found.update(of_action(action, sendpage))
+        if any(resolved.subjects[name].has_read is not None for name in rule.subjects or ()):
+            found.update(_LABELS)
+    return frozenset(found)
 
 
 def here(wanted: Iterable[str], available: FrozenSet[str]) -> FrozenSet[str]:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import struct
 import sys
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from .errors import EnforcerError
 
@@ -24,7 +25,8 @@ CGROUPS = "/sys/fs/cgroup"
 ACTIVE_LSMS = "/sys/kernel/security/lsm"
 SYSCALL = {"x86_64": 321, "aarch64": 280}
 
-HASH, ARRAY, LRU_HASH, LPM_TRIE, ARRAY_OF_MAPS, RINGBUF, INODE_STORAGE, TASK_STORAGE = 1, 2, 9, 11, 12, 27, 28, 29
+HASH, ARRAY, LRU_HASH, LPM_TRIE, ARRAY_OF_MAPS, SK_STORAGE = 1, 2, 9, 11, 12, 24
+RINGBUF, INODE_STORAGE, TASK_STORAGE = 27, 28, 29
 NO_PREALLOC, INNER_MAP = 1, 0x1000
 
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 3, 4, 6, 7
@@ -32,6 +34,7 @@ _PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 
 _LOOKUP_BATCH, _UPDATE_BATCH = 24, 26
 _RDONLY = 1 << 3
 _LSM_MAC = 27  # enum bpf_attach_type
+_TCP_LISTEN = "0A"  # in /proc/net/tcp
 _ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
 
 
@@ -86,6 +89,12 @@ class Environment(NamedTuple):
     lsms: Tuple[str, ...]
     libbpf: str  # its version; empty: there is none
 
+    @property
+    def sendpage(self) -> bool:
+        """Before 6.5 sendfile and splice reach a socket by file_permission alone."""
+        found = re.match(r"(\d+)\.(\d+)", self.release)
+        return found is not None and (int(found.group(1)), int(found.group(2))) < (6, 5)
+
 
 def hook_of(program: str) -> str:
     return program.partition("__")[0]
@@ -126,6 +135,30 @@ class Kernel:
 
     def boottime(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def listening_ports(self) -> FrozenSet[int]:
+        """The TCP ports that are listened on now, in every network namespace that a process is in."""
+        namespaces = {}
+        for process in os.listdir("/proc"):
+            if process.isdigit():
+                try:
+                    namespaces[os.readlink("/proc/{0}/ns/net".format(process))] = process
+                except OSError:
+                    continue  # it has ended
+        found = set()
+        for process in namespaces.values():
+            for table in ("tcp", "tcp6"):
+                try:
+                    with open("/proc/{0}/net/{1}".format(process, table), encoding="ascii") as file:
+                        next(file)
+                        for line in file:
+                            _number, local, _remote, state = line.split(None, 4)[:4]
+                            if state != _TCP_LISTEN:
+                                break  # the listeners come first
+                            found.add(int(local.rpartition(":")[2], 16))
+                except (OSError, StopIteration):
+                    continue  # it has ended, or there is no IPv6
+        return frozenset(found)
 
     def as_user(self, user: int, operation: Callable[[], None]) -> int:
         """Forks, becomes ``user`` without any group and tries the operation; gives its errno, 0 when it passed."""
