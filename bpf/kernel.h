@@ -93,6 +93,7 @@ struct file {
 	struct inode *f_inode;
 	void *private_data;
 };
+union security_list_options { void *mmap_backing_file; };
 
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
@@ -226,6 +227,8 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define S_IFCHR 0020000
 #define S_IFBLK 0060000
 #define S_IFSOCK 0140000
+
+#define OVERLAYFS_MAGIC 0x794c7630
 
 /* filesystems that have no name of their own for data at rest: see pseudo() */
 #define TMPFS_MAGIC 0x01021994
