@@ -6,6 +6,7 @@
 import collections
 import contextlib
 import ctypes
+import functools
 import os
 import select
 import socket
@@ -697,7 +698,7 @@ def nothing_sent(*actions):
     }
 
 
-NOTHING = {"subjects": {"bob": {"users": ["bob"]}}, "rules": [rule("bob makes none", ["mount"], subjects=["bob"])]}
+NOTHING = {"subjects": {"bob": {"users": ["bob"]}}, "rules": [rule("bob makes none", ["user-namespace"], subjects=["bob"])]}
 
 
 def outcome(operation):
@@ -734,7 +735,7 @@ def connections_older_than_the_enforcer():
     before does not go on sending."""
     enforcer.remove()
     servers = [listening(), listening(address="::"), listening(protocol=MPTCP), listening(reuse=True)]
-    answering = [accepted(server, VAULT6 if server.family == socket.AF_INET6 else VAULT4)[0] for server in servers]
+    pairs = [accepted(server, VAULT6 if server.family == socket.AF_INET6 else VAULT4) for server in servers]
     sending = [connected(), connected(protocol=MPTCP)]
     queued = caller(servers[0])  # not accepted yet
     ready, done = os.pipe(), os.pipe()
@@ -747,17 +748,18 @@ def connections_older_than_the_enforcer():
     os.read(ready[0], 1)
     enforcer.install()
     enforcer.apply(nothing_sent())
-    for turn, one in enumerate(answering):
-        expect(outcome(lambda: one.send(b"x")), 0, f"accepted before, {turn}")
+    for turn, (one, _client) in enumerate(pairs):
+        expect(outcome(functools.partial(one.send, b"x")), 0, f"accepted before, {turn}")
     for turn, one in enumerate(sending):
-        expect(outcome(lambda: one.send(b"x")), EPERM, f"connected before, {turn}")
+        expect(outcome(functools.partial(one.send, b"x")), EPERM, f"connected before, {turn}")
     late = caller(servers[1], VAULT6)
     expect(os.read(done[0], 1), b"\0", "accepted by a call from before")
     os.waitpid(child, 0)
     for server in servers:
         source = VAULT6 if server.family == socket.AF_INET6 else VAULT4
         for turn in range(2):
-            expect(outcome(lambda: accepted(server, source)[0].send(b"x")), 0, f"accepted after, {turn}")
+            pairs.append(accepted(server, source))
+            expect(outcome(functools.partial(pairs[-1][0].send, b"x")), 0, f"accepted after, {turn}")
     with contextlib.suppress(OSError):
         sending[0].listen()
         servers[0].accept()
