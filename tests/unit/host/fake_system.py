@@ -26,6 +26,7 @@ class FakeSystem:
         self.files = {"/", "/srv", "/srv/exports", "/usr/bin/cat", "/var/log", "/mnt", "/with space",
                       "/usr/lib/exfil-guard/canary/denied", "/usr/lib/exfil-guard/canary/allowed"}
         self.links: Dict[str, str] = {}
+        self.hosts: Dict[str, List[str]] = {}
         self.known_units: Dict[str, Dict[str, str]] = {}
         self.unit_calls: List[List[str]] = []
 
@@ -46,6 +47,9 @@ class FakeSystem:
 
     def groups(self) -> List[str]:
         return list(self.teams)
+
+    def addresses(self, name: str) -> List[str]:
+        return self.hosts.get(name, [])
 
     def mountinfo(self) -> str:
         return self.mounts
