@@ -210,7 +210,7 @@ int BPF_PROG(file_open, struct file *file, int ret)
 	}
 	if (refuse_file(file, actions))
 		return -EPERM;
-	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, file->f_flags & FMODE_EXEC, 0))
+	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, 0))
 		return -EPERM;
 	if ((actions & (1U << GUARD_WRITE)) && refuse_writing(file))
 		return -EPERM;
