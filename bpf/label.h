@@ -185,20 +185,24 @@ static __noinline bool spread(struct guard_mark *m, __u64 labels)
 
 enum carrying { NOTHING, PIPE, SOCKET, CONTENT };
 
+/* Files that are kept in memory, so that a mapping is their usual way. */
+static __always_inline bool in_memory(const struct inode *inode)
+{
+	unsigned long magic = inode->i_sb->s_magic;
+
+	return magic == TMPFS_MAGIC || magic == RAMFS_MAGIC || magic == HUGETLBFS_MAGIC || magic == MQUEUE_MAGIC;
+}
+
 /* Devices and what only looks like a file carry nothing. */
 static __always_inline enum carrying carrying(struct inode *inode)
 {
-	unsigned long magic;
-
 	switch (inode->i_mode & S_IFMT) {
 	case S_IFIFO:
 		return PIPE;
 	case S_IFSOCK:
 		return SOCKET;
 	case S_IFREG:
-		magic = inode->i_sb->s_magic;
-		return pseudo(magic) && magic != TMPFS_MAGIC && magic != RAMFS_MAGIC && magic != HUGETLBFS_MAGIC &&
-		       magic != MQUEUE_MAGIC ? NOTHING : CONTENT;
+		return in_memory(inode) || !pseudo(inode->i_sb) ? CONTENT : NOTHING;
 	}
 	return NOTHING;
 }
@@ -360,43 +364,11 @@ static __noinline bool refuse_writing(struct file *file)
 
 static __always_inline bool refuse_mapping(struct file *file, bool shared)
 {
-	bool live = shared && carrying(file->f_inode) == CONTENT && pseudo(file->f_inode->i_sb->s_magic);
+	bool live = shared && carrying(file->f_inode) == CONTENT && in_memory(file->f_inode);
 
 	if (refuse_reading(file, live))
 		return 1;
 	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(file);
-}
-
-SEC("lsm/file_permission")
-int BPF_PROG(file_permission, struct file *file, int mask, int ret)
-{
-	if (ret)
-		return ret;
-	if ((mask & MAY_READ) && refuse_reading(file, 0)) {
-		barrier();
-		return -EPERM;
-	}
-	if ((mask & (MAY_WRITE | MAY_APPEND)) && refuse_writing(file)) {
-		barrier();
-		return -EPERM;
-	}
-	return 0;
-}
-
-SEC("lsm/file_receive")
-int BPF_PROG(file_receive, struct file *file, int ret)
-{
-	if (ret)
-		return ret;
-	if ((file->f_mode & FMODE_READ) && refuse_reading(file, 0)) {
-		barrier();
-		return -EPERM;
-	}
-	if ((file->f_mode & FMODE_WRITE) && refuse_writing(file)) {
-		barrier();
-		return -EPERM;
-	}
-	return 0;
 }
 
 SEC("lsm/inode_free_security")
@@ -407,7 +379,7 @@ int BPF_PROG(inode_free_security, struct inode *inode)
 
 /* ---- messages ---- */
 
-static __always_inline bool refuse_message(__u64 to)
+static __always_inline bool refuse_note(__u64 to)
 {
 	struct labelling l;
 
@@ -421,27 +393,12 @@ static __always_inline bool refuse_message(__u64 to)
 	return !spread(l.c ? wire(to, l.since) : 0, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, 0);
 }
 
-static __noinline bool refuse_sending(struct socket *sock)
+/* Datagrams have unix_may_send for it. */
+static __noinline bool refuse_telling(struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 
-	return sk && refuse_message(peer_of(sk));
-}
-
-/* A datagram between unix sockets; also when they are connected. */
-SEC("lsm/unix_may_send")
-int BPF_PROG(unix_may_send, struct socket *sock, struct socket *other, int ret)
-{
-	struct sock *to;
-
-	if (ret)
-		return ret;
-	to = other->sk;
-	if (refuse_message((__u64)to)) {
-		barrier();
-		return -EPERM;
-	}
-	return 0;
+	return sk && refuse_note(peer_of(sk));
 }
 
 SEC("lsm/socket_recvmsg")
@@ -462,11 +419,7 @@ int BPF_PROG(socket_recvmsg, struct socket *sock, struct msghdr *msg, int size, 
 			return 0;
 	}
 	labels &= watch(wire((__u64)sk, l.since), l.c);
-	if (labels && !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0)) {
-		barrier();
-		return -EPERM;
-	}
-	return 0;
+	return answer(labels && !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
 }
 
 SEC("lsm/sk_free_security")
@@ -481,11 +434,7 @@ int BPF_PROG(msg_queue_msgsnd, struct kern_ipc_perm *queue, struct msg_msg *msg,
 {
 	if (ret)
 		return ret;
-	if (refuse_message((__u64)queue)) {
-		barrier();
-		return -EPERM;
-	}
-	return 0;
+	return answer(refuse_note((__u64)queue));
 }
 
 /* In the sender's context when the receiver has been waiting. */
@@ -503,11 +452,7 @@ int BPF_PROG(msg_queue_msgrcv, struct kern_ipc_perm *queue, struct msg_msg *msg,
 	m = bpf_map_lookup_elem(&wires, &key);
 	if (!m || m->since != since || !m->labels)
 		return 0;
-	if (!label_carrier(carrier_of((__u64)target, since), m->labels)) {
-		barrier();
-		return -EPERM;
-	}
-	return 0;
+	return answer(!label_carrier(carrier_of((__u64)target, since), m->labels));
 }
 
 SEC("lsm/msg_queue_free_security")

@@ -71,6 +71,9 @@ enum guard_action {
 	GUARD_ACTIONS = 128,
 };
 
+/* address families with a name of ours, a bit each */
+#define GUARD_NAMED_FAMILIES 0x3ffbfd338f7eULL
+
 enum guard_verdict { GUARD_ALLOW = 0, GUARD_AUDIT = 1, GUARD_DENY = 2 };
 
 /* why: a rule, or something that could not be decided and so ends closed */

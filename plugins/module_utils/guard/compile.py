@@ -67,7 +67,8 @@ def compile_policy(
         who += [None] * (layout.CANARY_SET - len(who)) + [CANARY_FILE]
     tables: Dict[str, Table] = {"ids": {}}
     bits = _label_bits(subjects, labels)
-    root = _automaton_tables(tables, rules, subjects, who, resources, resolved.superblocks, bits)
+    superblocks = resolved.superblocks | {canary.device} if canary else resolved.superblocks
+    root = _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits)
     _number_tables(tables, subjects, who, destinations, where, bits)
     _rule_tables(tables, rules, who, where, subjects, destinations, root, bits)
     names = {bit: name for name, bit in bits.items()}

@@ -22,6 +22,8 @@ SECOND = 1_000_000_000
 CROWD = 1  # the cell of those for whom there is no room
 IDENTITY_HOOKS = ("bprm_committed_creds", "task_alloc")  # who a task is; attached with any policy, and first
 FOLLOWING_HOOKS = IDENTITY_HOOKS + ("bprm_creds_for_exec",)  # what a task carries; labels hold while these are attached
+# which side a connection is from: attached before the hooks that ask
+DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_listen")
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
 TABLES: Dict[str, MapSpec] = {
@@ -56,8 +58,9 @@ MAPS: Dict[str, MapSpec] = dict(
     carriers=MapSpec(HASH, 8, layout.CARRIER.size, layout.CARRIERS, NO_PREALLOC),
     cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, layout.CELLS, NO_PREALLOC),
     wires=MapSpec(HASH, 8, layout.MARK.size, layout.WIRES, NO_PREALLOC),
+    listeners=MapSpec(ARRAY, 4, 8, 65536 // 64),
 )
-STORAGES = ("tasks", "inodes", "spare", "blank", "marks")
+STORAGES = ("tasks", "inodes", "spare", "blank", "sockets", "marks")
 
 _ZERO = struct.pack("=I", 0)
 
@@ -302,7 +305,7 @@ def attached_hooks(kernel: Kernel, version: str) -> FrozenSet[str]:
 
 
 def _in_order(hooks: Iterable[str]) -> List[str]:
-    return sorted(hooks, key=lambda hook: (hook not in IDENTITY_HOOKS, hook))
+    return sorted(hooks, key=lambda hook: (hook not in IDENTITY_HOOKS, hook not in DIRECTION_HOOKS, hook))
 
 
 def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
@@ -314,11 +317,15 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
     if added and not kernel.exists(folder):
         kernel.mkdir(folder)
     identified = all(hook in before for hook in IDENTITY_HOOKS)
+    directed = not set(added) & set(DIRECTION_HOOKS)
     for hook in added:
         path = folder + "/" + hook
         if not identified and hook not in IDENTITY_HOOKS:
             _note_start(kernel)
             identified = True
+        if not directed and hook not in IDENTITY_HOOKS + DIRECTION_HOOKS:
+            _note_listeners(kernel)
+            directed = True
         with opened(kernel, program_path(kernel, version, hook)) as program:
             with _Opened(kernel, kernel.attach(program)) as link:
                 if kernel.exists(path):
@@ -326,6 +333,8 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
                 kernel.pin(link, path)
     if added and not identified:
         _note_start(kernel)
+    if not directed:
+        _note_listeners(kernel)
     if not following and _following(kernel):
         _follow_labels(kernel)
     return added
@@ -363,6 +372,16 @@ def _follow_labels(kernel: Kernel) -> None:
     with _opened_map(kernel, "cells") as cells:
         kernel.update(cells, layout.CELL_KEY.pack(since, CROWD), layout.CELL.pack(0, CROWD + 1))
     _set_facts(kernel, lambda loaded, rename_lock, _since, _unwatched: (loaded, rename_lock, since, 0))
+
+
+def _note_listeners(kernel: Kernel) -> None:
+    """Connections from before have no mark: those on a port that is listened on count as accepted."""
+    ports = kernel.listening_ports()
+    words = [0] * MAPS["listeners"].max_entries
+    for port in ports:
+        words[port // 64] |= 1 << port % 64
+    with _opened_map(kernel, "listeners") as listeners:
+        kernel.update_all(listeners, {struct.pack("=I", i): struct.pack("=Q", word) for i, word in enumerate(words)})
 
 
 def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:

@@ -38,6 +38,13 @@ class Mount(NamedTuple):
     type: str
 
 
+# filesystems without data at rest, as pseudo() in bpf/path.h knows them by their magic numbers
+PSEUDO = frozenset((
+    "tmpfs", "devtmpfs", "ramfs", "proc", "sysfs", "devpts", "cgroup", "cgroup2", "bpf", "debugfs", "tracefs",
+    "securityfs", "pipefs", "sockfs", "nsfs", "pidfs", "mqueue", "hugetlbfs", "configfs", "binfmt_misc", "efivarfs",
+    "pstore", "autofs", "selinuxfs", "rpc_pipefs"))
+
+
 def split(path: str) -> Components:
     return tuple(part for part in path.split("/") if part and part != ".")
 
@@ -115,6 +122,15 @@ def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> FrozenSet[PathPa
                 if rest is not None:
                     found.add(PathPattern(mount.device, mount.root + rest))
     return frozenset(found)
+
+
+def superblocks(mounts: Iterable[Mount], subjects: Dict[str, SubjectSet],
+                resources: Dict[str, ResourceSet]) -> FrozenSet[int]:
+    """The devices that the kernel has to know: of pseudo filesystems, those that a pattern lies on. The others come and
+    go with every login, and what is on them is decided the same without."""
+    named = {each.device for one in resources.values() for each in one.paths}
+    named.update(each.device for one in subjects.values() for each in one.executables or ())
+    return frozenset(mount.device for mount in mounts if mount.type not in PSEUDO or mount.device in named)
 
 
 # ---- names --------------------------------------------------------------------------------------------------------
@@ -318,8 +334,8 @@ class _Resolver:
         rules = tuple(sorted((self.rule(body) for body in document.get("rules") or ()), key=lambda rule: rule.name))
         if self.problems:
             raise PolicyErrors(self.problems)
-        return Resolved(rules, subjects, resources, destinations,
-                        frozenset(mount.device for mount in self.mounts), self.paths)
+        return Resolved(rules, subjects, resources, destinations, superblocks(self.mounts, subjects, resources),
+                        self.paths)
 
 
 def _selection(value: Any) -> Optional[Selection]:
@@ -452,4 +468,4 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
                                    | {path for path in each.paths if path.device == layout.ABSTRACT})
                  for name, each in resolved.resources.items()}
     return resolved._replace(subjects=subjects, resources=resources,
-                             superblocks=frozenset(mount.device for mount in mounts))
+                             superblocks=superblocks(mounts, subjects, resources))

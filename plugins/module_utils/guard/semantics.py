@@ -197,17 +197,28 @@ def component_matches(pattern: str, component: str) -> bool:
 def _covers_endpoint(policy: records.Resolved, event: records.NetworkEvent) -> Covers:
     address = ipaddress.ip_address(event.address)
     address = getattr(address, "ipv4_mapped", None) or address
+    everywhere = event.action in actions.OWN and address.is_unspecified
 
-    def satisfied(name: str) -> bool:
+    def holds(cidrs: FrozenSet[str], negated: bool) -> bool:
+        if not everywhere:
+            return any(_in(address, cidr) for cidr in cidrs)
+        # every address of the host: touches whatever a rule names, and is spared where every one is; :: takes IPv4, too
+        return not negated or ("0.0.0.0/0" in cidrs and (address.version == 4 or "::/0" in cidrs))
+
+    def satisfied(name: str, negated: bool) -> bool:
         where = policy.destinations[name]
         return (
             where.vsock is None
-            and (where.cidrs is None or any(_in(address, cidr) for cidr in where.cidrs))
+            and (where.cidrs is None or holds(where.cidrs, negated))
             and (where.ports is None or any(first <= event.port <= last for first, last in where.ports))
             and (where.protocols is None or event.protocol in where.protocols)
         )
 
-    return lambda rule: _selected(rule.destinations, satisfied)
+    def covers(rule: records.Rule) -> bool:
+        negated = rule.destinations is not None and rule.destinations.negated
+        return _selected(rule.destinations, lambda name: satisfied(name, negated))
+
+    return covers
 
 
 def _covers_vsock(policy: records.Resolved, event: records.VsockEvent) -> Covers:

@@ -1092,6 +1092,8 @@ def removed_without_trace():
     expect(os.path.exists("/sys/fs/bpf/exfil_guard"), False, "pins")
 
 
+import network  # noqa: E402  adds its own to the policy and to the checks
+
 # ---- the run ------------------------------------------------------------------------------------------------------
 
 
@@ -1161,6 +1163,7 @@ def main():
                 del registry[name]
     wrong = {name: [] for name in ATTEMPTS}
     prepare()
+    network.prepare()
     try_all(wrong, "none")
     try:
         enforcer.install()
