@@ -659,9 +659,9 @@ def splice_from_pipe_to_pipe(path, send):
 @known_open
 def splice_from_pipe_to_file(path, send):
     def read():
-        with open("/srv/open/drained", "wb+") as file:
-            os.splice(reader, file.fileno(), 9)
-            file.read()
+        drained = os.open("/srv/open", os.O_RDWR | os.O_TMPFILE, 0o600)
+        os.splice(reader, drained, 9)
+        os.pread(drained, 9, 0)
 
     reader, writer = os.pipe()
     through(read, lambda data: os.write(writer, data), path, send, False)
@@ -745,7 +745,8 @@ def attempt(function, path, address, user=ALICE):
 
 
 def run(enforcer, wanted, report):
-    wrong = {name: [] for name in WAYS if not wanted or name in wanted}
+    """The ways that are ``wanted``; "labels": all of them. They take as long as everything else."""
+    wrong = {name: [] for name in WAYS if name in wanted or "labels" in wanted}
     if not wrong:
         return
     prepare()
