@@ -42,7 +42,7 @@ def ran(kernel: str) -> Tuple[Dict[str, dict], str]:
     return found, result.console[-2000:] + result.output[-4000:]
 
 
-@pytest.mark.parametrize("way", ways("denied", "passes", "known_open"))
+@pytest.mark.parametrize("way", ways("denied", "passes", "known_open", "story"))
 @pytest.mark.parametrize("kernel", boot.KERNELS)
 def test_way(kernel: str, way: str) -> None:
     found, end = ran(kernel)

@@ -225,6 +225,16 @@ def vfork_child_reads(path, send):
     carry("vfork-reads", path, send)
 
 
+@denied
+def io_uring_reads(path, send):
+    carry("uring-reads", path, send)
+
+
+@denied
+def io_uring_thread_that_polls_reads(path, send):
+    carry("uring-poll-reads", path, send)
+
+
 @passes
 def vfork_child_executes_what_is_labelled(path, send):
     carry("vfork-executes", "/srv/secret/opener" if path == SECRET else "/guest/opener", send)
@@ -746,13 +756,109 @@ def attempt(function, path, address, user=ALICE):
     return 0
 
 
+STORIES = {}
+
+
+def story(function):
+    """Under the policy, with what was there before it."""
+    STORIES[function.__name__] = function
+    return function
+
+
+class Told:
+    """What a task does when it is told, and how that ended, without a byte that could be labelled."""
+
+    def __init__(self, operation):
+        self.operation, self.ask, self.done, self.result = operation, Signal(), Signal(), mmap.mmap(-1, 4096)
+
+    def serve(self):
+        while True:
+            self.ask.wait()
+            self.result[0] = 0
+            try:
+                self.operation()
+            except OSError as error:
+                self.result[0] = error.errno
+            self.done.give()
+
+    def __call__(self):
+        self.ask.give()
+        self.done.wait()
+        return self.result[0]
+
+
+@story
+def older_tasks(enforcer):
+    """Two threads that were there before any policy: what one reads binds the other, and nobody else."""
+
+    def serve():
+        become(ALICE)
+        threading.Thread(target=reads.serve, daemon=True).start()
+        sends.serve()
+
+    enforcer.apply(WITHOUT)
+    descriptor = os.open(SECRET, os.O_RDONLY)
+    tasks = []
+    for _ in range(2):
+        reads, sends = Told(lambda: os.pread(descriptor, 9, 0)), Told(sending(ELSEWHERE))
+        child = os.fork()
+        if child == 0:
+            serve()
+        tasks.append((child, reads, sends))
+    os.close(descriptor)
+    (_, reads, sends), (_, _, others) = tasks
+    settle()
+    answers = [reads(), sends()]
+    enforcer.apply(POLICY)
+    answers += [sends(), reads(), sends(), others()]
+    for child, _, _ in tasks:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert answers == [0, 0, 0, 0, EPERM, 0], answers
+
+
+@story
+def a_new_policy_does_not_forget(enforcer):
+    enforcer.apply(POLICY)
+    sends = Told(sending(ELSEWHERE))
+    child = os.fork()
+    if child == 0:
+        become(ALICE)
+        look(SECRET)
+        sends.serve()
+    found = [sends()]
+    more = {"name": "more", "deny": ["read"], "resources": ["deep"], "subjects": ["reader"]}
+    enforcer.apply({**POLICY, "rules": [*POLICY["rules"], more]})
+    found.append(sends())
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    assert found == [EPERM, EPERM], found
+
+
+@story
+def cells_are_given_back(enforcer):
+    enforcer.apply(POLICY)
+    attempt(thread_sends, PUBLIC, VAULT)
+    settle()
+    before = len(enforcer.table("cells"))
+    for _ in range(20):
+        attempt(thread_sends, PUBLIC, VAULT)
+        attempt(vfork_child_reads, SECRET, VAULT)
+        attempt(stream_sockets, SECRET, VAULT)
+    time.sleep(1)
+    after = len(enforcer.table("cells"))
+    assert after <= before + 3, (before, after)
+
+
 def run(enforcer, wanted, report):
     """The ways that are ``wanted``; "labels": all of them. They take as long as everything else."""
     wrong = {name: [] for name in WAYS if name in wanted or "labels" in wanted}
-    if not wrong:
+    stories = [name for name in STORIES if name in wanted or "labels" in wanted]
+    if not wrong and not stories:
         return
     prepare()
-    for phase, document in (("without", WITHOUT), ("audit", {**POLICY, "mode": "audit"}), ("enforce", POLICY)):
+    phases = ("without", WITHOUT), ("audit", {**POLICY, "mode": "audit"}), ("enforce", POLICY)
+    for phase, document in phases if wrong else ():
         try:
             enforcer.apply(document)
         except Exception:
@@ -779,3 +885,9 @@ def run(enforcer, wanted, report):
                     wrong[name].append(f"{phase}: {path} to {address}: the rule's counters grew: {grown}")
     for name, lines in wrong.items():
         report(name, "\n".join(lines))
+    for name in stories:
+        try:
+            STORIES[name](enforcer)
+            report(name, "")
+        except Exception:
+            report(name, traceback.format_exc(limit=-3))
