@@ -210,11 +210,9 @@ int BPF_PROG(file_open, struct file *file, int ret)
 	}
 	if (refuse_file(file, actions) || (is_device(file->f_inode) && refuse_device(file->f_inode)))
 		return -EPERM;
-	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, file->f_flags & FMODE_EXEC, 0))
+	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, 0))
 		return -EPERM;
-	if ((actions & (1U << GUARD_WRITE)) && refuse_writing(file))
-		return -EPERM;
-	return 0;
+	return answer((actions & (1U << GUARD_WRITE)) && refuse_writing(file));
 }
 
 /* Each use of an open file is decided anew: it may have been opened before the policy, inherited or received. What exec
@@ -229,15 +227,17 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
 		if ((mask & MAY_WRITE) && refuse_socket_file(file))
 			return -EPERM;
-		return answer(refuse_passing(file, mask));
+	} else {
+		if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
+			actions |= 1U << GUARD_READ;
+		if (mask & (MAY_WRITE | MAY_APPEND))
+			actions |= 1U << GUARD_WRITE;
+		if (refuse_file(file, actions))
+			return -EPERM;
 	}
-	if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
-		actions |= 1U << GUARD_READ;
-	if (mask & (MAY_WRITE | MAY_APPEND))
-		actions |= 1U << GUARD_WRITE;
-	if (refuse_file(file, actions))
+	if ((mask & MAY_READ) && refuse_reading(file, 0))
 		return -EPERM;
-	return answer(refuse_passing(file, mask));
+	return answer((mask & (MAY_WRITE | MAY_APPEND)) && refuse_writing(file));
 }
 
 /* An open file from another process: over a unix socket, or taken by its number. */
@@ -254,7 +254,9 @@ int BPF_PROG(file_receive, struct file *file, int ret)
 		actions |= 1U << GUARD_WRITE;
 	if (refuse_file(file, actions))
 		return -EPERM;
-	return answer((file->f_mode & FMODE_READ) && refuse_reading(file, 0, 0));
+	if ((file->f_mode & FMODE_READ) && refuse_reading(file, 0))
+		return -EPERM;
+	return answer((file->f_mode & FMODE_WRITE) && refuse_writing(file));
 }
 
 /* What is mapped is read without any further call, whatever the protection is for now. */

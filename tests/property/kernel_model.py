@@ -79,6 +79,7 @@ class Model:
             "service_root": fields[-3],
         }
         self.labels = compile.labels_of(self.tables)
+        self.named = fields[-1]
         self.names = [
             layout.RULE.unpack(value)[1].rstrip(b"\0").decode()
             for _key, value in sorted(self.tables["rules"].items(), key=_number)
@@ -159,6 +160,12 @@ class Model:
 
     def state(self, number):
         return layout.STATE.unpack(self.tables["states"][_index(number)])
+
+    def labels_of(self, where: records.Location):
+        """As label.h finds them: those of the state that some `has_read` names, all of these when it can't be told."""
+        state, trouble = self.place(where)
+        bits = self.named if trouble else self.named & self.state(state)[4]
+        return frozenset(name for name, bit in self.labels.items() if bits >> bit & 1)
 
     def vectors(self, number):
         words = self.state(number)[5:]

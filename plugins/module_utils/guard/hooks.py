@@ -64,6 +64,7 @@ _LABELS = (
     "file_open",
     "file_permission",
     "file_receive",
+    "inode_free_security",
     "mmap_file",
     "msg_queue_free_security",
     "msg_queue_msgrcv",
