@@ -33,7 +33,7 @@ class Killed(BaseException):
 def good_object() -> ObjectInfo:
     maps = dict(reconcile.MAPS, tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1), inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
                 spare=MapSpec(LRU_HASH, 8, 208, 4096), blank=MapSpec(reconcile.ARRAY, 4, 208, 1),
-                sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201))
+                sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201), marks=MapSpec(INODE_STORAGE, 4, 80, 0, 1))
     inner = dict(reconcile.TABLES, control=reconcile.RECORD)
     programs = [name for name in HOOKS if name != "inode_setattr"] + ["inode_setattr__2", "inode_setattr__3"]
     return ObjectInfo(maps, inner, tuple(programs))

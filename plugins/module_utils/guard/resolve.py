@@ -14,7 +14,7 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from . import layout
+from . import devices, layout
 from .errors import PolicyErrors, Problem
 from .records import Components, DestinationSet, PathPattern, ResourceSet, Resolved, Rule, Selection, SubjectSet
 
@@ -335,7 +335,12 @@ class _Resolver:
         if self.problems:
             raise PolicyErrors(self.problems)
         return Resolved(rules, subjects, resources, destinations, superblocks(self.mounts, subjects, resources),
-                        self.paths)
+                        self.paths, _devices(rules, self.system))
+
+
+def _devices(rules: Iterable[Rule], system: Any) -> FrozenSet[devices.Device]:
+    """Asked for only when a rule is about them: drivers come and go."""
+    return devices.find(system.device_tables()) if any(devices.ACTIONS & rule.deny for rule in rules) else frozenset()
 
 
 def _selection(value: Any) -> Optional[Selection]:
@@ -468,4 +473,5 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
                                    | {path for path in each.paths if path.device == layout.ABSTRACT})
                  for name, each in resolved.resources.items()}
     return resolved._replace(subjects=subjects, resources=resources,
-                             superblocks=superblocks(mounts, subjects, resources))
+                             superblocks=superblocks(mounts, subjects, resources),
+                             devices=_devices(resolved.rules, system))

@@ -15,6 +15,8 @@ from typing import Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Option
 from .errors import EnforcerError
 
 MOUNTINFO = "/proc/self/mountinfo"
+DEVICE_TABLES = {"devices": "/proc/devices", "misc": "/proc/misc", "ttys": "/proc/tty/drivers",
+                 "consoles": "/proc/consoles"}
 UNIT_PROPERTIES = ("Id", "LoadState", "ControlGroup", "Slice")
 
 
@@ -103,6 +105,19 @@ class System:
             return os.listdir(folder)
         except OSError:
             return []
+
+    # ---- devices ------------------------------------------------------------------------------------------------
+
+    def device_tables(self) -> Dict[str, str]:
+        """What the kernel says of the numbers of its devices; a table that this kernel lacks is empty."""
+        tables = {}
+        for name, path in DEVICE_TABLES.items():
+            try:
+                with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                    tables[name] = file.read()
+            except FileNotFoundError:
+                tables[name] = ""
+        return tables
 
     # ---- systemd units ------------------------------------------------------------------------------------------
 

@@ -36,7 +36,9 @@ from machine import (
     write,
 )
 from registry import ATTEMPTS, STORIES, denied, enforcer, passes, story
+
 import files
+import powers
 
 EPERM = 1
 READS, RUNS, SENDS = "alice reads no secrets", "alice runs no tool", "alice sends nothing to the vault"
@@ -55,7 +57,7 @@ RESOURCES = {
     "tools": {"paths": ["/srv/bin/runme", "/srv/bin/dynamic"]},
 }
 POLICY = {
-    "subjects": {"alice": {"users": ["alice"]}, "carol": {"users": ["carol"]}, **files.SUBJECTS},
+    "subjects": {"alice": {"users": ["alice"]}, "carol": {"users": ["carol"]}, **powers.SUBJECTS, **files.SUBJECTS},
     "resources": {**RESOURCES, **files.RESOURCES},
     "destinations": {"vault": {"cidrs": [VAULT4 + "/32", VAULT6 + "/128"]}},
     "rules": [
@@ -63,6 +65,7 @@ POLICY = {
         rule(RUNS, ["execute"], subjects=["alice"], resources=["tools"]),
         rule(SENDS, ["connect", "send"], subjects=["alice"], destinations=["vault"]),
         rule(MAKES, ["user-namespace"], subjects=["carol"]),
+        *powers.RULES,
         *files.RULES,
     ],
 }
@@ -1096,6 +1099,7 @@ def prepare():
     os.chmod("/srv/open/script", 0o755)
     os.symlink("/srv/secret/a", "/tmp/to-secret")
     os.symlink("/srv/bin/runme", "/tmp/to-runme")
+    powers.prepare()
     files.prepare()
     shutil.copy("/guest/systemctl", "/usr/bin/systemctl")
     os.chmod("/usr/bin/systemctl", 0o755)

@@ -31,6 +31,7 @@ class FakeSystem:
         self.inodes: Dict[str, Tuple[int, int, int]] = {}  # path: device, inode, link count
         self.known_units: Dict[str, Dict[str, str]] = {}
         self.unit_calls: List[List[str]] = []
+        self.tables = {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
     def user(self, name: str) -> Optional[int]:
         return self.accounts.get(name)
@@ -66,6 +67,9 @@ class FakeSystem:
     def names(self, folder: str) -> List[str]:
         inside = folder.rstrip("/") + "/"
         return sorted({each[len(inside):].split("/")[0] for each in self.files if each.startswith(inside)})
+
+    def device_tables(self) -> Dict[str, str]:
+        return self.tables
 
     def entry(self, path: str) -> Optional[Entry]:
         if not self.exists(path) or path in self.links:
