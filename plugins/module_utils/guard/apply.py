@@ -115,14 +115,14 @@ def _told(function: Any, *arguments: Any) -> Dict[str, Any]:
 
 
 def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], now: datetime.date, check: bool,
-           confirm_seconds: float, folder: str) -> Dict[str, Any]:
+           confirm_seconds: float, folder: str, last: Mapping[str, FrozenSet[str]] = {}) -> Dict[str, Any]:
     version = enforcer.installed(kernel) if check else _installed(kernel)
     if not check:
         canary.prepare(folder)
     live = reconcile.read(kernel) if version else None
     wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {},
                    reconcile.available_hooks(kernel, version) if version else frozenset(),
-                   kernel.environment().sendpage)
+                   kernel.environment().sendpage, last)
     warnings: List[str] = []
     if version is None or live is None:
         lacking = enforcer.shortcomings(kernel.environment())
@@ -146,8 +146,8 @@ def _installed(kernel: Kernel) -> str:
 
 
 def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str, labels: Mapping[str, int],
-          available: FrozenSet[str], sendpage: bool) -> _Wanted:
-    resolved = resolve.resolve(document, system)
+          available: FrozenSet[str], sendpage: bool, last: Mapping[str, FrozenSet[str]]) -> _Wanted:
+    resolved = resolve.resolve(document, system, last)
     return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels, available,
                                                              sendpage))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import socket
 import stat
 import subprocess
 from typing import Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Tuple
@@ -67,6 +68,16 @@ class System:
 
     def groups(self) -> List[str]:
         return [entry.gr_name for entry in grp.getgrall()]
+
+    # ---- hosts (NSS, so DNS among others) ------------------------------------------------------------------------
+
+    def addresses(self, name: str) -> List[str]:
+        """IPv4 and IPv6 addresses of a host; none when it does not resolve."""
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return []
+        return sorted({str(each[4][0]).partition("%")[0] for each in found})
 
     # ---- paths --------------------------------------------------------------------------------------------------
 

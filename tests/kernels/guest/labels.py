@@ -4,7 +4,6 @@
 """`has_read`, tried for real: each way from a file to the network with the secret and with a public file, to where a
 reader of the secret may not send and to where he may, under a policy without labels and under one with them."""
 
-import ctypes
 import os
 import socket
 import traceback

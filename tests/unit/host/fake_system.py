@@ -29,6 +29,7 @@ class FakeSystem:
                       "/usr/lib/exfil-guard/canary/denied", "/usr/lib/exfil-guard/canary/allowed"}
         self.links: Dict[str, str] = {}
         self.inodes: Dict[str, Tuple[int, int, int]] = {}  # path: device, inode, link count
+        self.hosts: Dict[str, List[str]] = {}
         self.known_units: Dict[str, Dict[str, str]] = {}
         self.unit_calls: List[List[str]] = []
         self.tables = {"devices": "", "misc": "", "ttys": "", "consoles": ""}
@@ -50,6 +51,9 @@ class FakeSystem:
 
     def groups(self) -> List[str]:
         return list(self.teams)
+
+    def addresses(self, name: str) -> List[str]:
+        return self.hosts.get(name, [])
 
     def mountinfo(self) -> str:
         return self.mounts
