@@ -25,11 +25,13 @@ class Result(NamedTuple):
 
 
 def fetch(kernels: Iterable[str] = KERNELS) -> None:
+    script = image.HERE / "fetch"
+    stamps = [image.CACHE / kernel / "modules" / "list" for kernel in kernels]
     if (
-        not all((image.CACHE / kernel / "vmlinuz").exists() for kernel in kernels)
+        not all(stamp.exists() and stamp.stat().st_mtime > script.stat().st_mtime for stamp in stamps)
         or not (image.CACHE / "guest" / "done").exists()
     ):
-        subprocess.run([str(image.HERE / "fetch"), *kernels], check=True, stdout=sys.stderr)
+        subprocess.run([str(script), *kernels], check=True, stdout=sys.stderr)
 
 
 def boot(
