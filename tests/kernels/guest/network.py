@@ -48,7 +48,7 @@ POLICY["resources"]["agents"] = {
     "abstract_sockets": ["agent-*", "/run/bus"],
 }
 POLICY["destinations"]["closed"] = {"ports": [CLOSED_PORT], "protocols": ["tcp", "udp", "sctp"]}
-POLICY["destinations"]["machine"] = {"vsock": [f"1:{PORT}"]}  # context id 1 is this machine itself
+POLICY["destinations"]["machine"] = {"vsock": [f"1:{PORT}", f"1:{PORT + 2}"]}  # context id 1 is this machine itself
 POLICY["rules"] += [
     rule(DORAS, ["send"], subjects=["dora"], destinations=["vault"]),
     rule(ERICS, ["reply"], subjects=["eric"], destinations=["vault"]),
@@ -709,7 +709,7 @@ def vsock_stream():
 
 @denied(VERAS)
 def vsock_seqpacket():
-    return vsock(PORT, socket.SOCK_SEQPACKET)
+    return vsock(PORT + 2, socket.SOCK_SEQPACKET)
 
 
 @denied(VERAS)
@@ -770,7 +770,11 @@ def sctp_bind_several():
 
 @denied(ERICS)
 def sctp_answer():
-    return in_child(lambda: accepted(listening(protocol=SCTP))[0].send(b"x"), user=ERIC)
+    def operation():
+        one, _client = accepted(listening(protocol=SCTP))
+        one.send(b"x")
+
+    return in_child(operation, user=ERIC)
 
 
 @passes
@@ -960,7 +964,7 @@ def serve():
         if kind != socket.SOCK_DGRAM:
             one.listen(1024)
         held.append(one)
-    for port, kind in ((PORT, socket.SOCK_STREAM), (PORT + 1, socket.SOCK_STREAM), (PORT, socket.SOCK_SEQPACKET)):
+    for port, kind in ((PORT, socket.SOCK_STREAM), (PORT + 1, socket.SOCK_STREAM), (PORT + 2, socket.SOCK_SEQPACKET)):
         one = socket.socket(socket.AF_VSOCK, kind)
         one.bind((socket.VMADDR_CID_ANY, port))
         one.listen(16)

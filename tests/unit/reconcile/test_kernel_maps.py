@@ -6,6 +6,7 @@
 import ctypes
 import errno
 import os
+import socket
 import struct
 import sys
 import traceback
@@ -183,6 +184,24 @@ def test_the_built_object_has_the_layout_that_we_write(built):
     info = kernel.describe(built)
     enforcer.check_layout(info)
     assert {"file_open", "task_alloc", "bprm_committed_creds", "socket_connect"} <= set(info.programs)
+
+
+def test_members_of_the_running_kernels_structures():
+    library = Kernel()._library()
+    assert library.has_member("proto_ops", "sendmsg") and not library.has_member("proto_ops", "no_such")
+    assert not library.has_member("no_such", "sendmsg")
+
+
+def test_ports_that_are_listened_on():
+    families = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+    found = Kernel().listening_ports()
+    for family, address in families:
+        with socket.socket(family) as one:
+            one.bind((address, 0))
+            port = one.getsockname()[1]
+            assert port not in Kernel().listening_ports() - found
+            one.listen()
+            assert port in Kernel().listening_ports()
 
 
 def test_a_file_that_is_no_object_is_refused_in_one_line(capfd):
