@@ -34,6 +34,7 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_F_CLONE = 0x200,
 	BPF_F_INNER_MAP = 0x1000,
@@ -41,6 +42,8 @@ enum {
 };
 
 struct bpf_spin_lock { __u32 val; };
+
+struct iattr;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -60,12 +63,13 @@ struct cred {
 struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
 
 struct file_system_type { int fs_flags; };
-struct super_block { __u32 s_dev; unsigned long s_magic; struct dentry *s_root; };
+struct super_block { __u32 s_dev; unsigned long s_flags; unsigned long s_magic; struct dentry *s_root; };
 struct hlist_node { struct hlist_node *next; };
 struct hlist_head { struct hlist_node *first; };
 
 struct inode {
 	umode_t i_mode;
+	__u32 i_rdev;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_generation;
@@ -82,9 +86,19 @@ struct dentry {
 struct dentry___7 { struct hlist_node d_alias; };
 
 struct path { struct dentry *dentry; };
-struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; };
+struct file {
+	unsigned int f_mode;
+	unsigned int f_flags;
+	struct path f_path;
+	struct inode *f_inode;
+	void *private_data;
+};
+union security_list_options { void *mmap_backing_file; };
 
+struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
+struct fdtable { unsigned int max_fds; struct file **fd; };
+struct files_struct { struct fdtable *fdt; };
 struct kernfs_node { __u64 id; const char *name; struct kernfs_node *parent; };
 struct kernfs_node___618 { struct kernfs_node *__parent; };
 struct cgroup { struct kernfs_node *kn; };
@@ -96,6 +110,7 @@ struct task_struct {
 	kuid_t loginuid;
 	struct css_set *cgroups;
 	struct mm_struct *mm;
+	struct files_struct *files;
 	struct task_struct *group_leader;
 	__u64 start_boottime;
 	int pid;
@@ -116,7 +131,9 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
-struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u8 sk_kern_sock : 1; };
+struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u16 sk_type; __u8 sk_kern_sock : 1; };
+struct kern_ipc_perm { int id; };
+struct msg_msg { long m_type; };
 struct socket { short type; struct sock *sk; };
 struct msghdr {
 	void *msg_name;
@@ -145,6 +162,12 @@ struct sockaddr_un { unsigned short sun_family; char sun_path[108]; };
 struct unix_address { int len; struct sockaddr_un name[]; };
 struct unix_sock { struct unix_address *addr; struct path path; struct sock *peer; };
 
+/* their values are each kernel's own */
+enum kernel_read_file_id {
+	READING_MODULE = 2, READING_KEXEC_IMAGE, READING_KEXEC_INITRAMFS, READING_MODULE_COMPRESSED,
+};
+enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE };
+
 #pragma clang attribute pop
 
 /* what arrives from a caller, the same on every kernel */
@@ -164,6 +187,8 @@ struct guard_sockaddr_vm { __u16 family; __u16 reserved; __u32 port; __u32 cid; 
 struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 
 #define EPERM 1
+#define CLONE_VM 0x100
+#define CLONE_FILES 0x400
 #define AF_UNSPEC 0
 #define AF_UNIX 1
 #define AF_INET 2
@@ -184,15 +209,30 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define IPPROTO_UDPLITE 136
 #define IPPROTO_MPTCP 262
 #define MSG_FASTOPEN 0x20000000
-#define MAY_WRITE 2
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
 #define FMODE_EXEC 0x20
 #define O_TRUNC 01000
+#define MAY_WRITE 2
+#define MAY_READ 4
+#define MAY_APPEND 8
+#define PROT_WRITE 2
 #define PROT_EXEC 4
+#define MAP_SHARED 1		/* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
+#define VM_SHARED 8
+#define SB_NOUSER (1UL << 31)
+#define PTRACE_MODE_ATTACH 2
+#define CAP_OPT_NOAUDIT 2
+#define SB_KERNMOUNT (1UL << 22)
 #define S_IFMT 0170000
+#define S_IFIFO 0010000
+#define S_IFREG 0100000
 #define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFBLK 0060000
 #define S_IFSOCK 0140000
+
+#define OVERLAYFS_MAGIC 0x794c7630
 
 /* filesystems that have no name of their own for data at rest: see pseudo() */
 #define TMPFS_MAGIC 0x01021994

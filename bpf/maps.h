@@ -109,6 +109,7 @@ struct task {
 	__u32 ids[8];
 	__u32 uses;		/* of the policy */
 	__u32 pad;
+	__u64 labels;		/* it carried */
 	struct group_list groups;
 	struct bound bound;
 	/* while it is worked out: only the task itself does so, and stack is short */

@@ -54,6 +54,9 @@ class SymbolicSystem:
     def names(self, folder: str) -> List[str]:
         return []
 
+    def device_tables(self) -> Dict[str, str]:
+        return {"devices": "", "misc": "", "ttys": "", "consoles": ""}
+
     def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
         return {
             name: {

@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
-from . import canary, compile, enforcer, hooks, lock, plan, reconcile, resolve
+from . import canary, compile, enforcer, hardlinks, hooks, lock, plan, reconcile, resolve
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
 from .reconcile import NO_SLOT, SECOND, Live, Record
@@ -51,13 +51,13 @@ class _Wanted(NamedTuple):
 
 
 def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder: str,
-             labels: Mapping[str, int], sendpage: bool = False) -> Compiled:
+             labels: Mapping[str, int], available: FrozenSet[str], sendpage: bool) -> Compiled:
     """The same for an apply and at boot, so that the first run after a reboot finds nothing to do. ``labels``: the bits
-    that names have already; ``sendpage``: of the kernel's environment."""
+    that names have already; ``available``: the programs that are loaded; ``sendpage``: of the kernel's environment."""
     places = canary.find(system, canary_folder)
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=labels)
     rules = compile.rule_bits(image)
-    wanted = set(hooks.needed(resolved, now, sendpage)) | set(reconcile.IDENTITY_HOOKS)
+    wanted = set(hooks.here(hooks.needed(resolved, now, sendpage), available)) | set(reconcile.IDENTITY_HOOKS)
     if canary.FILE_RULE in rules:
         wanted.add(canary.FILE_HOOK)
     if canary.NETWORK_RULE in rules:
@@ -121,6 +121,7 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         canary.prepare(folder)
     live = reconcile.read(kernel) if version else None
     wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {},
+                   reconcile.available_hooks(kernel, version) if version else frozenset(),
                    kernel.environment().sendpage, last)
     warnings: List[str] = []
     if version is None or live is None:
@@ -133,7 +134,8 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
     if not wrong:
         return _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
-    return _switch(kernel, store, version, live, before, wanted, wrong, now, check, confirm_seconds, folder)
+    found = hardlinks.look(wanted.resolved, system, now)
+    return _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds, folder)
 
 
 def _installed(kernel: Kernel) -> str:
@@ -144,9 +146,10 @@ def _installed(kernel: Kernel) -> str:
 
 
 def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str, labels: Mapping[str, int],
-          sendpage: bool, last: Mapping[str, FrozenSet[str]]) -> _Wanted:
+          available: FrozenSet[str], sendpage: bool, last: Mapping[str, FrozenSet[str]]) -> _Wanted:
     resolved = resolve.resolve(document, system, last)
-    return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels, sendpage))
+    return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels, available,
+                                                             sendpage))
 
 
 def _digest(document: Dict[str, Any]) -> str:
@@ -165,7 +168,7 @@ def _check_capability(kernel: Kernel, version: str, wanted: _Wanted, now: dateti
     available = reconcile.available_hooks(kernel, version)
     for rule in wanted.resolved.rules:
         alone = wanted.resolved._replace(rules=(rule,))
-        for hook in sorted(set(hooks.needed(alone, now, environment.sendpage)) - available):
+        for hook in sorted(hooks.here(hooks.needed(alone, now, environment.sendpage), available) - available):
             problems.append(Problem("rule " + rule.name, "this kernel's hook {0} is not guarded".format(hook), "",
                                     "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's "
                                     "action ({0})".format(", ".join(sorted(rule.deny)))))
@@ -202,11 +205,11 @@ def _result(wanted: _Wanted, before: Optional[Dict[str, Any]], generation: int, 
 
 
 def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
-            wrong: Dict[str, int], now: datetime.date, check: bool, confirm_seconds: float,
+            wrong: Dict[str, int], found: Dict[str, Any], now: datetime.date, check: bool, confirm_seconds: float,
             folder: str) -> Dict[str, Any]:
     """A new generation: all of it beside the old one, then one pointer store."""
     generation = reconcile.next_generation(live, store.numbers())
-    warnings = []
+    warnings = hardlinks.lines(found)
     lines = []
     if live.generation and before is None:
         lines.append("! the document of generation {0} is missing: all of the policy is shown as new".format(
@@ -227,7 +230,7 @@ def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Opti
         return result
 
     attached = reconcile.attached_hooks(kernel, version)
-    stored = _stored(wanted, generation, False)
+    stored = dict(_stored(wanted, generation, False), hardlinks=found)
     store.save(stored)
     try:
         reconcile.load(kernel, wanted.image, generation, wanted.hooks, version=version,
@@ -290,6 +293,8 @@ def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Option
             lines.append("~ document of generation {0} (it was not up to date)".format(live.generation))
     if same and before:
         stored = before
+    elif before and "hardlinks" in before:
+        stored["hardlinks"] = before["hardlinks"]
     overdue = [] if live.pending else _overdue(store, live.generation)
     lines.extend("~ document of generation {0}: not confirmed, after all".format(each["generation"])
                  for each in overdue)

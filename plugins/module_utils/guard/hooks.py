@@ -6,11 +6,24 @@
 from __future__ import annotations
 
 import datetime
-from typing import Dict, FrozenSet, Tuple
+from typing import Dict, FrozenSet, Iterable, Set, Tuple
 
 from . import actions, records, semantics
 
 _NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
+# a file that is open already: used, received, mapped
+_MAP = ("mmap_file", "mmap_backing_file", "file_mprotect")
+_OPEN = ("file_open", "file_permission", "file_receive") + _MAP
+# without opening it
+_LOOK = ("inode_readlink", "inode_getxattr")
+_CHANGE = (
+    "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl", "inode_symlink",
+    "inode_mkdir", "inode_mknod",
+)
+
+# Not on every kernel: where one is missing, another hook of the same action sees what it would
+_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl"})
+
 # which side a connection is from has to be known, and where its packets really go
 _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_listen", "socket_accept",
             "sctp_bind_connect", "sctp_sk_clone")
@@ -18,9 +31,9 @@ _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_lis
 _THROUGH_FILES = ("send", "reply", "vsock", "unix-connect")
 
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
-    "read": ("file_open",) + _NAMES,
-    "write": ("file_open",) + _NAMES,
-    "execute": ("file_open", "mmap_file") + _NAMES,
+    "read": _OPEN + _LOOK + _NAMES,
+    "write": _OPEN + _CHANGE + _NAMES,
+    "execute": ("file_open",) + _MAP + _NAMES,
     "unix-connect": ("unix_stream_connect", "unix_may_send", "socket_sendmsg") + _NAMES,
     "connect": ("socket_connect", "socket_sendmsg", "socket_setsockopt", "sctp_bind_connect"),
     "send": _SENDING,
@@ -30,9 +43,9 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
     "accept": ("socket_accept",),
     "vsock": ("socket_connect", "socket_sendmsg"),
     "raw-socket": ("socket_create",),
-    "mount": ("sb_mount", "move_mount"),
+    "mount": ("sb_mount", "move_mount", "sb_set_mnt_opts", "sb_remount", "sb_pivotroot"),
     "ptrace": ("ptrace_access_check", "ptrace_traceme"),
-    "load-module": ("kernel_read_file", "kernel_load_data"),
+    "load-module": ("kernel_read_file", "kernel_load_data", "kernel_module_request"),
     "bpf": ("bpf",),
     "perf": ("perf_event_open",),
     "user-namespace": ("userns_create",),
@@ -45,6 +58,23 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
 }
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
+# whose rules ask what a task has read: how that is remembered
+_LABELS = (
+    "bprm_creds_for_exec",
+    "file_open",
+    "file_permission",
+    "file_receive",
+    "inode_free_security",
+    "mmap_file",
+    "msg_queue_free_security",
+    "msg_queue_msgrcv",
+    "msg_queue_msgsnd",
+    "sk_free_security",
+    "socket_recvmsg",
+    "socket_sendmsg",
+    "task_free",
+    "unix_may_send",
+)
 
 
 def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
@@ -56,10 +86,17 @@ def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
 
 def needed(resolved: records.Resolved, now: datetime.date, sendpage: bool = False) -> FrozenSet[str]:
     """The programs that the rules in force ask for; the identity hooks come with any policy."""
-    return frozenset(
-        hook
-        for rule in resolved.rules
-        if semantics.in_force(rule, now)
-        for action in rule.deny
-        for hook in of_action(action, sendpage)
-    )
+    found: Set[str] = set()
+    for rule in resolved.rules:
+        if not semantics.in_force(rule, now):
+            continue
+        for action in rule.deny:
+            found.update(of_action(action, sendpage))
+        if any(resolved.subjects[name].has_read is not None for name in rule.subjects or ()):
+            found.update(_LABELS)
+    return frozenset(found)
+
+
+def here(wanted: Iterable[str], available: FrozenSet[str]) -> FrozenSet[str]:
+    """``wanted`` without what a kernel may lack and this one does: its actions are whole without."""
+    return frozenset(wanted) - (_WHERE_PRESENT - available)

@@ -2,13 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one boundary to the kernel: bpf(2) by its number, bpffs, and libbpf for loading the object. No decision is
-taken here. What the kernel refuses comes out as OSError with the call's name; descriptors are plain numbers."""
+taken here. What the kernel refuses comes out as OSError with the call's name; descriptors are plain numbers.
+
+A program is named for the hook it guards. Where kernels differ in a hook's arguments the object has a program for each
+number of them, ``HOOK__N``: the one that fits is loaded, and known as ``HOOK`` from there on."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+import re
 import struct
 import sys
 import time
@@ -30,7 +34,6 @@ _PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 
 _LOOKUP_BATCH, _UPDATE_BATCH = 24, 26
 _RDONLY = 1 << 3
 _LSM_MAC = 27  # enum bpf_attach_type
-_BTF_STRUCT = 4
 _TCP_LISTEN = "0A"  # in /proc/net/tcp
 _ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
 
@@ -85,7 +88,16 @@ class Environment(NamedTuple):
     cgroup2: bool
     lsms: Tuple[str, ...]
     libbpf: str  # its version; empty: there is none
-    sendpage: bool = False  # before 6.5: sendfile and splice reach a socket by file_permission alone
+
+    @property
+    def sendpage(self) -> bool:
+        """Before 6.5 sendfile and splice reach a socket by file_permission alone."""
+        found = re.match(r"(\d+)\.(\d+)", self.release)
+        return found is not None and (int(found.group(1)), int(found.group(2))) < (6, 5)
+
+
+def hook_of(program: str) -> str:
+    return program.partition("__")[0]
 
 
 def _mounted(where: str, kind: str) -> bool:
@@ -104,7 +116,6 @@ class Kernel:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._number = SYSCALL.get(platform.machine()) if sys.maxsize > 1 << 32 else None
         self._libbpf: Optional[_Libbpf] = None
-        self._sendpage: Optional[bool] = None
 
     # ---- the host ---------------------------------------------------------------------------------------------
 
@@ -118,12 +129,9 @@ class Kernel:
                 lsms = tuple(file.read().strip().split(","))
         except OSError:
             lsms = ()
-        if self._sendpage is None and version not in ("", "0"):
-            self._sendpage = self._library().has_member("proto_ops", "sendpage")
         machine = platform.machine() if self._number else "{0}, 32 bits".format(platform.machine())
         return Environment(os.geteuid() == 0, machine if platform.machine() in SYSCALL else platform.machine(),
-                           platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version,
-                           bool(self._sendpage))
+                           platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version)
 
     def boottime(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -314,11 +322,13 @@ class Kernel:
     def describe(self, data: bytes) -> ObjectInfo:
         return self._library().describe(data)
 
-    def has_hook(self, hook: str) -> bool:
-        return self._library().has_hook(hook)
+    def has_hook(self, program: str) -> bool:
+        """Does this kernel have the hook of the program, with as many arguments as it is made for?"""
+        return self._library().has_hook(program)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
-        """Loads the object. Programs whose hook this kernel lacks are left out; maps in ``reuse`` are not made anew."""
+        """Loads the object. Programs whose hook this kernel lacks are left out, the others are given by their hook;
+        maps in ``reuse`` are not made anew."""
         return self._library().load(data, reuse)
 
     def _library(self) -> "_Libbpf":
@@ -405,8 +415,7 @@ class _Libbpf:
                 ("bpf_program__set_autoload", ctypes.c_int, (pointer, ctypes.c_bool)),
                 ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int)),
                 ("btf__load_vmlinux_btf", pointer, ()), ("btf__free", None, (pointer,)),
-                ("btf__find_by_name_kind", ctypes.c_int32, (pointer, text, number)),
-                ("btf__type_by_id", pointer, (pointer, number)), ("btf__name_by_offset", text, (pointer, number))):
+                ("btf__type_by_id", pointer, (pointer, number))):
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
         self._lib, self._libc = lib, libc
@@ -474,22 +483,20 @@ class _Libbpf:
         finally:
             lib.bpf_object__close(handle)
 
-    def has_hook(self, hook: str) -> bool:
-        return self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC) > 0
+    def has_hook(self, program: str) -> bool:
+        hook, _, arguments = program.partition("__")
+        function = self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC)
+        return function > 0 and (not arguments or self._arguments(function) == int(arguments))
 
-    def has_member(self, structure: str, member: str) -> bool:
-        """Whether a structure of the running kernel has such a member."""
+    def _arguments(self, function: int) -> int:
         lib = self._lib
         types = lib.btf__load_vmlinux_btf()
         if not types:
-            return False
+            return -1
         try:
-            number = lib.btf__find_by_name_kind(types, structure.encode(), _BTF_STRUCT)
-            found = lib.btf__type_by_id(types, max(0, number))  # 0: void, without members
-            _name, info, _size = struct.unpack("=III", ctypes.string_at(found, 12))
-            members = ctypes.string_at(found + 12, 12 * (info & 0xFFFF))
-            return any(lib.btf__name_by_offset(types, name) == member.encode()
-                       for name, _type, _offset in struct.iter_unpack("=III", members))
+            # struct btf_type: name, info, type; a function's type is its prototype, whose info ends in the count
+            prototype = struct.unpack("=III", ctypes.string_at(lib.btf__type_by_id(types, function), 12))[2]
+            return struct.unpack("=II", ctypes.string_at(lib.btf__type_by_id(types, prototype), 8))[1] & 0xFFFF
         finally:
             lib.btf__free(types)
 
@@ -508,7 +515,7 @@ class _Libbpf:
             for each in self._each(lib.bpf_object__next_program, handle):
                 name = lib.bpf_program__name(each).decode()
                 if self.has_hook(name):
-                    programs[name] = each
+                    programs[hook_of(name)] = each
                 else:
                     lib.bpf_program__set_autoload(each, False)
             del self._log[:]

@@ -21,6 +21,7 @@ NAME = 96
 PATH = 512
 LABELS = 64
 LABEL_NAME = 64
+CARRIERS, CELLS, WIRES, READERS = 131072, 65536, 65536, 16
 ABSTRACT = 0xFFFFFFFF
 CANARY_USER = 4294967293
 
@@ -32,11 +33,12 @@ REASONS = ("rule", "no-chain", "too-deep", "unknown-filesystem", "unstable", "br
            "tamper")
 ID_USER, ID_LOGIN, ID_GROUP, ID_PROTOCOL, ID_LABEL = range(5)
 USES_GROUPS, USES_SERVICES, USES_EXECUTABLES, USES_LOGIN, USES_LABELS = 1, 2, 4, 8, 16
+DENIES_LABELS = 32
 ANY_MINOR = 0xFFFFF
 
 VECTOR = struct.Struct("<%dQ" % WORDS)
 RECORD = struct.Struct("<QQQII")  # generation, deadline, fallback generation, slot, fallback slot
-POLICY = struct.Struct("<%dQ9QII" % (WORDS * (4 + ACTIONS)))
+POLICY = struct.Struct("<%dQ9QIIQ" % (WORDS * (4 + ACTIONS)))
 SUBJECT = struct.Struct("<%dQ" % (2 * WORDS))
 DESTINATION = struct.Struct("<%dQ" % (2 * WORDS))
 ID_KEY = struct.Struct("<II")
@@ -47,6 +49,11 @@ VSOCK_KEY = struct.Struct("<I8s")
 DEVICE_KEY = struct.Struct("<II")
 LABEL = struct.Struct("<%ds" % LABEL_NAME)
 STATE = struct.Struct("<IIQQQ%dQ" % (3 * WORDS))
+FACTS = struct.Struct("<QQQQ")  # loaded, rename_lock, labels_since, unwatched
+CELL_KEY = struct.Struct("<QQ")  # labels_since, number
+CELL = struct.Struct("<QQ")  # labels, members
+CARRIER = struct.Struct("<QQQQ")  # labels_since, cell, labels, labels of what it is about to execute
+MARK = struct.Struct("<%dQ" % (4 + READERS))
 TOTALS = struct.Struct("<%dQ" % (4 + REASON_SLOTS + 1))
 EDGE_KEY = struct.Struct("<I%ds" % COMPONENT)
 BYTES = struct.Struct("<II256H")

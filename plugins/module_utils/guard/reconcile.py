@@ -9,7 +9,7 @@ fresh, read back, compared and frozen before the record names them. Killed at an
 from __future__ import annotations
 
 import struct
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import kernel as kernel_module, layout
 from .errors import EnforcerError
@@ -19,9 +19,11 @@ LAYOUT = layout.LAYOUT
 SLOTS = layout.SLOTS
 NO_SLOT = 0xFFFFFFFF
 SECOND = 1_000_000_000
+CROWD = 1  # the cell of those for whom there is no room
 IDENTITY_HOOKS = ("bprm_committed_creds", "task_alloc")  # who a task is; attached with any policy, and first
 # which side a connection is from: attached before the hooks that ask
 DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_listen")
+FOLLOWING_HOOKS = IDENTITY_HOOKS + ("bprm_creds_for_exec",)  # what a task carries; labels hold while these are attached
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
 TABLES: Dict[str, MapSpec] = {
@@ -52,10 +54,13 @@ MAPS: Dict[str, MapSpec] = dict(
     events=MapSpec(kernel_module.RINGBUF, 0, 0, 1 << 20),
     counters=MapSpec(HASH, 8, 16, 8192),
     totals=MapSpec(ARRAY, 4, layout.TOTALS.size, 1),
-    facts=MapSpec(ARRAY, 4, 16, 1),
+    facts=MapSpec(ARRAY, 4, layout.FACTS.size, 1),
     listeners=MapSpec(ARRAY, 4, 8, 65536 // 64),
+    carriers=MapSpec(HASH, 8, layout.CARRIER.size, layout.CARRIERS, NO_PREALLOC),
+    cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, layout.CELLS, NO_PREALLOC),
+    wires=MapSpec(HASH, 8, layout.MARK.size, layout.WIRES, NO_PREALLOC),
 )
-STORAGES = ("tasks", "inodes", "spare", "blank", "sockets")
+STORAGES = ("tasks", "inodes", "spare", "blank", "sockets", "marks")
 
 _ZERO = struct.pack("=I", 0)
 
@@ -307,6 +312,7 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
     """Attaches what is not attached yet; gives the hooks that were attached."""
     folder = links_path(kernel, version)
     before = attached_hooks(kernel, version)
+    following = _following(kernel)
     added = [hook for hook in _in_order(hooks) if hook not in before]
     if added and not kernel.exists(folder):
         kernel.mkdir(folder)
@@ -329,14 +335,43 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
         _note_start(kernel)
     if not directed:
         _note_listeners(kernel)
+    if not following and _following(kernel):
+        _follow_labels(kernel)
     return added
 
 
 def _note_start(kernel: Kernel) -> None:
     """Tasks started from here on have their executable recorded; older ones are judged by what they run."""
+    _set_facts(kernel, lambda _loaded, *others: (kernel.boottime(), *others))
+
+
+def _set_facts(kernel: Kernel, change: Callable[..., Tuple[int, ...]]) -> None:
     with _opened_map(kernel, "facts") as facts:
-        value = kernel.lookup(facts, _ZERO) or bytes(16)
-        kernel.update(facts, _ZERO, struct.pack("=Q", kernel.boottime()) + value[8:])
+        value = kernel.lookup(facts, _ZERO) or bytes(layout.FACTS.size)
+        kernel.update(facts, _ZERO, layout.FACTS.pack(*change(*layout.FACTS.unpack(value))))
+
+
+def labels_since(kernel: Kernel) -> int:
+    with _opened_map(kernel, "facts", readonly=True) as facts:
+        return layout.FACTS.unpack(kernel.lookup(facts, _ZERO) or bytes(layout.FACTS.size))[2]
+
+
+def _following(kernel: Kernel) -> bool:
+    """Is every task's label handed on, by whichever version, and has it been since labels came into use?"""
+    return any(all(kernel.exists(links_path(kernel, each) + "/" + hook) for hook in FOLLOWING_HOOKS)
+               for each in versions(kernel))
+
+
+def _follow_labels(kernel: Kernel) -> None:
+    """Labels of an earlier time are void: nobody has followed them since."""
+    since = kernel.boottime()
+    for name in ("carriers", "cells", "wires"):
+        with _opened_map(kernel, name) as void:
+            for key in kernel.read_all(void):
+                kernel.delete(void, key)
+    with _opened_map(kernel, "cells") as cells:
+        kernel.update(cells, layout.CELL_KEY.pack(since, CROWD), layout.CELL.pack(0, CROWD + 1))
+    _set_facts(kernel, lambda loaded, rename_lock, _since, _unwatched: (loaded, rename_lock, since, 0))
 
 
 def _note_listeners(kernel: Kernel) -> None:
@@ -352,6 +387,8 @@ def _note_listeners(kernel: Kernel) -> None:
 def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
     folder = links_path(kernel, version)
     gone = [hook for hook in reversed(_in_order(hooks)) if kernel.exists(folder + "/" + hook)]
+    if set(gone) & set(FOLLOWING_HOOKS) and labels_since(kernel):
+        _set_facts(kernel, lambda loaded, rename_lock, _since, unwatched: (loaded, rename_lock, 0, unwatched))
     for hook in gone:
         kernel.unlink(folder + "/" + hook)
     if not kernel.names(folder) and kernel.exists(folder):

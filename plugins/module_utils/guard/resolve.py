@@ -14,7 +14,7 @@ import ipaddress
 import re
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from . import layout
+from . import devices, layout
 from .errors import PolicyErrors, Problem
 from .records import Components, DestinationSet, PathPattern, ResourceSet, Resolved, Rule, Selection, SubjectSet
 
@@ -36,6 +36,13 @@ class Mount(NamedTuple):
     root: Optional[Components]  # inside the superblock; None: not a path (a namespace file)
     point: Components
     type: str
+
+
+# filesystems without data at rest, as pseudo() in bpf/path.h knows them by their magic numbers
+PSEUDO = frozenset((
+    "tmpfs", "devtmpfs", "ramfs", "proc", "sysfs", "devpts", "cgroup", "cgroup2", "bpf", "debugfs", "tracefs",
+    "securityfs", "pipefs", "sockfs", "nsfs", "pidfs", "mqueue", "hugetlbfs", "configfs", "binfmt_misc", "efivarfs",
+    "pstore", "autofs", "selinuxfs", "rpc_pipefs"))
 
 
 def split(path: str) -> Components:
@@ -115,6 +122,15 @@ def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> FrozenSet[PathPa
                 if rest is not None:
                     found.add(PathPattern(mount.device, mount.root + rest))
     return frozenset(found)
+
+
+def superblocks(mounts: Iterable[Mount], subjects: Dict[str, SubjectSet],
+                resources: Dict[str, ResourceSet]) -> FrozenSet[int]:
+    """The devices that the kernel has to know: of pseudo filesystems, those that a pattern lies on. The others come and
+    go with every login, and what is on them is decided the same without."""
+    named = {each.device for one in resources.values() for each in one.paths}
+    named.update(each.device for one in subjects.values() for each in one.executables or ())
+    return frozenset(mount.device for mount in mounts if mount.type not in PSEUDO or mount.device in named)
 
 
 # ---- names --------------------------------------------------------------------------------------------------------
@@ -336,8 +352,13 @@ class _Resolver:
         rules = tuple(sorted((self.rule(body) for body in document.get("rules") or ()), key=lambda rule: rule.name))
         if self.problems:
             raise PolicyErrors(self.problems)
-        return Resolved(rules, subjects, resources, destinations,
-                        frozenset(mount.device for mount in self.mounts), self.paths, names=self.names)
+        return Resolved(rules, subjects, resources, destinations, superblocks(self.mounts, subjects, resources),
+                        self.paths, _devices(rules, self.system), self.names)
+
+
+def _devices(rules: Iterable[Rule], system: Any) -> FrozenSet[devices.Device]:
+    """Asked for only when a rule is about them: drivers come and go."""
+    return devices.find(system.device_tables()) if any(devices.ACTIONS & rule.deny for rule in rules) else frozenset()
 
 
 def _selection(value: Any) -> Optional[Selection]:
@@ -473,4 +494,5 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
                                    | {path for path in each.paths if path.device == layout.ABSTRACT})
                  for name, each in resolved.resources.items()}
     return resolved._replace(subjects=subjects, resources=resources,
-                             superblocks=frozenset(mount.device for mount in mounts))
+                             superblocks=superblocks(mounts, subjects, resources),
+                             devices=_devices(resolved.rules, system))

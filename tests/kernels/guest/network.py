@@ -22,15 +22,12 @@ from __main__ import (
     VAULT4,
     VAULT6,
     alice,
-    denied,
-    enforcer,
     expect,
     gone,
-    passes,
     rule,
-    story,
 )
 from machine import call, execute, in_child, write
+from registry import denied, enforcer, passes, story
 
 DORA, ERIC, BEN, UMA, VERA = 1101, 1102, 1103, 1104, 1105
 ODD = 2101  # a group of root's that makes no odd sockets

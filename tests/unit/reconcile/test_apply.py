@@ -12,7 +12,7 @@ import struct
 import pytest
 from fake_kernel import GOOD, FakeKernel, Killed
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, hooks, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, hooks, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
@@ -172,8 +172,45 @@ def test_start_of_recording_is_noted_after_the_identity_hooks(host):
     host.kernel.now = 77 * SECOND
     host.put(CORP)
     fd = host.kernel.get(reconcile.map_path(host.kernel, "facts"))
-    assert struct.unpack("=QQ", host.kernel.lookup(fd, bytes(4))) == (77 * SECOND, 0)
+    assert layout.FACTS.unpack(host.kernel.lookup(fd, bytes(4))) == (77 * SECOND, 0, 0, 0)
     assert host.kernel.attached()
+
+
+READERS = dict(
+    document(dict(rule("readers", "corp", deny=("send",)), subjects=["readers"])),
+    subjects={"readers": {"has_read": ["programs"]}}, resources={"programs": {"paths": ["/usr/**"]}})
+
+
+def facts(host):
+    fd = host.kernel.get(reconcile.map_path(host.kernel, "facts"))
+    return layout.FACTS.unpack(host.kernel.lookup(fd, bytes(4)))
+
+
+def cells(host):
+    fd = host.kernel.get(reconcile.map_path(host.kernel, "cells"))
+    return {layout.CELL_KEY.unpack(key): layout.CELL.unpack(value) for key, value in host.kernel.read_all(fd).items()}
+
+
+def test_labels_are_followed_while_a_rule_asks_for_them(host):
+    host.put(CORP)
+    assert facts(host)[2] == 0 and cells(host) == {}
+    host.kernel.now += SECOND
+    since = host.kernel.now
+    host.put(READERS)
+    assert set(hooks._LABELS) <= set(host.kernel.attached())
+    assert facts(host)[2] == since and cells(host) == {(since, 1): (0, 2)}
+    # another policy that asks for them, an upgrade, an apply on trial that is given up: nobody loses a label
+    host.kernel.now += SECOND
+    host.put(dict(READERS, mode="audit"))
+    enforcer.ensure(host.kernel, b"another object")
+    host.apply(LAB)
+    apply.rollback(host.kernel, host.store, **host.options)
+    assert facts(host)[2] == since and cells(host) == {(since, 1): (0, 2)}
+    host.put(CORP)
+    assert facts(host)[2] == 0 and host.kernel.attached() == NETWORK_HOOKS
+    host.kernel.now += SECOND
+    host.put(READERS)
+    assert facts(host)[2] == host.kernel.now and list(cells(host)) == [(host.kernel.now, 1)]
 
 
 # ---- the confirm window -------------------------------------------------------------------------------------------
