@@ -143,3 +143,5 @@ def test_numbers_are_those_of_the_layout():
     assert defined["REASONS"] == layout.REASON_SLOTS
     for action in actions.MACHINE:
         assert defined[action.upper().replace("-", "_")] == actions.NUMBERS[action], action
+    families = re.search(r"#define GUARD_NAMED_FAMILIES (\w+)ULL", text)
+    assert families and int(families.group(1), 16) == sum(1 << number for number in actions.FAMILIES.values())

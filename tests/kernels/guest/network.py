@@ -22,35 +22,35 @@ from __main__ import (
     VAULT4,
     VAULT6,
     alice,
-    denied,
-    enforcer,
     expect,
     gone,
-    passes,
     rule,
-    story,
 )
-from machine import call, in_child, write
+from machine import call, execute, in_child, write
+from registry import denied, enforcer, passes, story
 
-DORA, ERIC, BEN, UMA = 1101, 1102, 1103, 1104
+DORA, ERIC, BEN, UMA, VERA = 1101, 1102, 1103, 1104, 1105
 ODD = 2101  # a group of root's that makes no odd sockets
 FASTOPEN, MPTCP, SCTP = 0x20000000, 262, 132
 DORAS, ERICS, BENS, UMAS = "dora sends nothing", "eric answers nobody", "ben serves nothing", "uma talks to no agent"
-ODDS = "no odd sockets"
+ODDS, VERAS = "no odd sockets", "vera talks to no other machine"
 CLOSED_PORT = 8081
 
 POLICY["subjects"].update(
-    dora={"users": [DORA]}, eric={"users": [ERIC]}, ben={"users": [BEN]}, uma={"users": [UMA]}, odd={"groups": [ODD]}
+    dora={"users": [DORA]}, eric={"users": [ERIC]}, ben={"users": [BEN]}, uma={"users": [UMA]}, vera={"users": [VERA]},
+    odd={"groups": [ODD]},
 )
 POLICY["resources"]["agents"] = {
     "paths": ["/srv/open/agent.sock", "/run/agent.sock"],
     "abstract_sockets": ["agent-*", "/run/bus"],
 }
-POLICY["destinations"]["closed"] = {"ports": [CLOSED_PORT], "protocols": ["tcp", "udp"]}
+POLICY["destinations"]["closed"] = {"ports": [CLOSED_PORT], "protocols": ["tcp", "udp", "sctp"]}
+POLICY["destinations"]["machine"] = {"vsock": [f"1:{PORT}", f"1:{PORT + 2}"]}  # context id 1 is this machine itself
 POLICY["rules"] += [
     rule(DORAS, ["send"], subjects=["dora"], destinations=["vault"]),
     rule(ERICS, ["reply"], subjects=["eric"], destinations=["vault"]),
     rule(BENS, ["bind", "listen", "accept"], subjects=["ben"], destinations=["closed"]),
+    rule(VERAS, ["vsock"], subjects=["vera"], destinations=["machine"]),
     rule(UMAS, ["unix-connect"], subjects=["uma"], resources=["agents"]),
     rule(
         ODDS,
@@ -687,6 +687,143 @@ def other_options_and_messages():
     return alice(operation)
 
 
+# ---- vsock --------------------------------------------------------------------------------------------------------
+
+
+def vsock(port, kind=socket.SOCK_STREAM):
+    def operation():
+        with socket.socket(socket.AF_VSOCK, kind) as one:
+            one.connect((1, port))
+            one.send(b"x")
+
+    return in_child(operation, user=VERA)
+
+
+@denied(VERAS)
+def vsock_stream():
+    return vsock(PORT)
+
+
+@denied(VERAS)
+def vsock_seqpacket():
+    return vsock(PORT + 2, socket.SOCK_SEQPACKET)
+
+
+@denied(VERAS)
+def vsock_send_through_somebody_elses_connection():
+    def operation():
+        one = socket.socket(socket.AF_VSOCK)
+        one.connect((1, PORT))
+        os.setresuid(VERA, VERA, VERA)
+        one.send(b"x")
+
+    return in_child(operation)
+
+
+@passes
+def vsock_to_another_port():
+    return vsock(PORT + 1)
+
+
+# ---- SCTP ---------------------------------------------------------------------------------------------------------
+
+
+@denied(SENDS)
+def sctp_connect():
+    return alice(lambda: connected(protocol=SCTP).close())
+
+
+@denied(SENDS)
+def sctp_connect_to_several():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, SCTP) as one:
+            one.setsockopt(SCTP, 110, raw_sockaddr(2, OTHER4) + raw_sockaddr(2, VAULT4))  # CONNECTX
+
+    return alice(operation)
+
+
+@denied(SENDS)
+def sctp_send_that_connects():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, SCTP) as one:
+            one.sendto(b"x", (VAULT4, PORT))
+
+    return alice(operation)
+
+
+@denied(DORAS)
+def sctp_send():
+    return as_dora(lambda: connected(protocol=SCTP).send(b"x"))
+
+
+@denied(BENS)
+def sctp_bind_several():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, SCTP) as one:
+            one.setsockopt(SCTP, 100, raw_sockaddr(2, "127.0.0.1", CLOSED_PORT))  # BINDX_ADD
+
+    return as_ben(operation)
+
+
+@denied(ERICS)
+def sctp_answer():
+    def operation():
+        one, _client = accepted(listening(protocol=SCTP))
+        one.send(b"x")
+
+    return in_child(operation, user=ERIC)
+
+
+@passes
+def sctp_answer_under_a_rule_on_sending():
+    def operation():
+        one, _client = accepted(listening(protocol=SCTP))
+        one.send(b"x")
+
+    return as_dora(operation)
+
+
+@passes
+def sctp_elsewhere():
+    return as_dora(lambda: connected(OTHER4, protocol=SCTP).send(b"x"))
+
+
+# ---- io_uring -----------------------------------------------------------------------------------------------------
+
+
+def uring(*words):
+    return lambda: execute("/guest/uring", *words, str(PORT))
+
+
+@denied(SENDS)
+def uring_connect():
+    return alice(uring("connect", VAULT4))
+
+
+@denied(SENDS)
+def uring_connect_by_a_worker():
+    return alice(uring("-a", "connect", VAULT4))
+
+
+@denied(DORAS)
+def uring_send():
+    return as_dora(uring("send", VAULT4))
+
+
+@denied(DORAS)
+def uring_send_by_a_worker():
+    return as_dora(uring("-a", "send", VAULT4))
+
+
+@passes
+def uring_elsewhere():
+    def operation():
+        for words in (("connect",), ("-a", "connect"), ("send",), ("-a", "send")):
+            uring(*words, OTHER4)()
+
+    return as_dora(operation)
+
+
 # ---- stories ------------------------------------------------------------------------------------------------------
 
 
@@ -713,17 +850,22 @@ def outcome(operation):
 def sending_after_the_policy_has_changed():
     enforcer.apply(NOTHING)
     stream, datagram, elsewhere = connected(), connected(VAULT6, socket.SOCK_DGRAM), connected(OTHER4)
+    machine = socket.socket(socket.AF_VSOCK)
+    machine.connect((1, PORT))
     unix = socket.socket(socket.AF_UNIX)
     unix.connect("/srv/open/agent.sock")
-    for one in (stream, datagram, elsewhere, unix):
+    for one in (stream, datagram, elsewhere, machine, unix):
         one.send(b"x")
     document = nothing_sent()
     document["resources"] = {"agents": POLICY["resources"]["agents"]}
+    document["destinations"]["machine"] = POLICY["destinations"]["machine"]
+    document["rules"].append(rule("nobody talks to the machine", ["vsock"], destinations=["machine"]))
     document["rules"].append(rule("nobody talks to an agent", ["unix-connect"], resources=["agents"]))
     enforcer.apply(document)
     expect(outcome(lambda: stream.send(b"x")), EPERM, "the stream")
     expect(outcome(lambda: splice(stream)), EPERM, "splice into the stream")
     expect(outcome(lambda: datagram.send(b"x")), EPERM, "the datagram socket")
+    expect(outcome(lambda: machine.send(b"x")), EPERM, "the vsock stream")
     expect(outcome(lambda: unix.send(b"x")), EPERM, "the unix stream")
     expect(outcome(lambda: splice(unix)), EPERM, "splice into the unix stream")
     expect(outcome(lambda: elsewhere.send(b"x")), 0, "a stream to elsewhere")
@@ -819,6 +961,12 @@ def serve():
         if kind != socket.SOCK_DGRAM:
             one.listen(1024)
         held.append(one)
+    for port, kind in ((PORT, socket.SOCK_STREAM), (PORT + 1, socket.SOCK_STREAM), (PORT + 2, socket.SOCK_SEQPACKET)):
+        one = socket.socket(socket.AF_VSOCK, kind)
+        one.bind((socket.VMADDR_CID_ANY, port))
+        one.listen(16)
+        held.append(one)
+    held.append(listening(PORT, protocol=SCTP))
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.write(writer, b"x")

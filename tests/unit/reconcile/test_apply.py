@@ -106,6 +106,28 @@ def test_applied_confirmed_and_then_quiet(host):
     assert not apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
 
 
+def test_listeners_from_before_are_known_before_anything_asks_for_them(host):
+    host.kernel.listening = frozenset({22, 65535})
+    order = []
+    attach, ports = host.kernel.attach, host.kernel.listening_ports
+    host.kernel.attach = lambda program: order.append(host.kernel.program_info(program).name) or attach(program)
+    host.kernel.listening_ports = lambda: order.append("ports") or ports()
+    host.put(LAB)
+    assert set(order[2:order.index("ports")]) == set(reconcile.DIRECTION_HOOKS)
+    assert order.index("ports") < order.index("socket_sendmsg")
+    with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, "listeners")) as fd:
+        words = {key: value for key, value in host.kernel.read_all(fd).items() if any(value)}
+    assert words == {struct.pack("=I", 0): struct.pack("=Q", 1 << 22), struct.pack("=I", 1023): struct.pack("=Q", 1 << 63)}
+    assert host.quiet(LAB)
+
+
+def test_before_sendpage_went_sending_is_decided_at_files_too(host):
+    host.kernel.found = GOOD._replace(sendpage=True)
+    with pytest.raises(PolicyErrors, match="rule lab only: this kernel's hook file_permission is not guarded"):
+        host.apply(LAB)
+    host.put(CORP)
+
+
 def test_every_inner_map_is_frozen(host):
     host.put(CORP)
     for name in list(reconcile.TABLES) + ["control"]:

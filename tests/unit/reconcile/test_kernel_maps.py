@@ -6,6 +6,7 @@
 import ctypes
 import errno
 import os
+import socket
 import struct
 import sys
 import traceback
@@ -191,6 +192,18 @@ def test_one_program_fits_a_hook_that_kernels_differ_in(built):
     assert [hook_of(name) for name in variants] == ["inode_setattr", "inode_setattr"]
     assert [kernel.has_hook(name) for name in variants].count(True) == 1
     assert not kernel.has_hook("inode_setattr__9") and not kernel.has_hook("no_such_hook__2")
+
+
+def test_ports_that_are_listened_on():
+    families = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+    found = Kernel().listening_ports()
+    for family, address in families:
+        with socket.socket(family) as one:
+            one.bind((address, 0))
+            port = one.getsockname()[1]
+            assert port not in Kernel().listening_ports() - found
+            one.listen()
+            assert port in Kernel().listening_ports()
 
 
 def test_a_file_that_is_no_object_is_refused_in_one_line(capfd):
