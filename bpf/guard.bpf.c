@@ -22,7 +22,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "direction.h"
 #include "unix.h"
 #include "socket.h"
+#include "machine.h"
 #include "file.h"
 #include "attributes.h"
-#include "machine.h"
 #include "identity.h"

@@ -69,6 +69,7 @@ struct hlist_head { struct hlist_node *first; };
 
 struct inode {
 	umode_t i_mode;
+	__u32 i_rdev;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_generation;
@@ -92,6 +93,7 @@ struct file {
 	struct inode *f_inode;
 	void *private_data;
 };
+union security_list_options { void *mmap_backing_file; };
 
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
@@ -160,6 +162,12 @@ struct sockaddr_un { unsigned short sun_family; char sun_path[108]; };
 struct unix_address { int len; struct sockaddr_un name[]; };
 struct unix_sock { struct unix_address *addr; struct path path; struct sock *peer; };
 
+/* their values are each kernel's own */
+enum kernel_read_file_id {
+	READING_MODULE = 2, READING_KEXEC_IMAGE, READING_KEXEC_INITRAMFS, READING_MODULE_COMPRESSED,
+};
+enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE };
+
 #pragma clang attribute pop
 
 /* what arrives from a caller, the same on every kernel */
@@ -213,11 +221,18 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define MAP_SHARED 1		/* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
 #define VM_SHARED 8
 #define SB_NOUSER (1UL << 31)
+#define PTRACE_MODE_ATTACH 2
+#define CAP_OPT_NOAUDIT 2
+#define SB_KERNMOUNT (1UL << 22)
 #define S_IFMT 0170000
 #define S_IFIFO 0010000
 #define S_IFREG 0100000
 #define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFBLK 0060000
 #define S_IFSOCK 0140000
+
+#define OVERLAYFS_MAGIC 0x794c7630
 
 /* filesystems that have no name of their own for data at rest: see pseudo() */
 #define TMPFS_MAGIC 0x01021994

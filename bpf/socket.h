@@ -225,6 +225,7 @@ int guard_control(__u64 control, __u64 size)
 
 /* ---- sending ------------------------------------------------------------------------------------------------------- */
 
+/* what comes with the data; 0: nothing does */
 struct message {
 	__u64 name, control, control_size;
 	__u32 flags, pad;
@@ -273,11 +274,11 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 	bool connects, strays;
 	int named = UNNAMED;
 
-	if (!sk || !v || !b || !m)
+	if (!sk || !v || !b)
 		return 1;
-	connects = m->flags & MSG_FASTOPEN;
-	strays = rerouted(sock) || guard_control(m->control, m->control_size);
-	if (m->name && (!has_connections(sock) || connects || sk->sk_protocol == IPPROTO_SCTP))
+	connects = m && (m->flags & MSG_FASTOPEN);
+	strays = rerouted(sock) || (m && guard_control(m->control, m->control_size));
+	if (m && m->name && (!has_connections(sock) || connects || sk->sk_protocol == IPPROTO_SCTP))
 		named = read_name(sock, m->name, 1, &e);
 	else
 		read_name(sock, 0, 1, &e);
@@ -313,13 +314,13 @@ static __noinline bool refuse_sending(struct socket *sock, const struct message 
 	actions = b->actions & (OUTWARD | 1U << GUARD_VSOCK | 1U << GUARD_UNIX_CONNECT);
 	sk = sock->sk;
 	/* what the kernel sends on a task's behalf, as to a file server, goes through its own sockets */
-	if (!actions || !sk || !m || BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
+	if (!actions || !sk || BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
 		return 0;
 	switch (sk->__sk_common.skc_family) {
 	case AF_UNIX:
 		return (actions & (1U << GUARD_UNIX_CONNECT)) && refuse_unix_peer(&v, b, sock);
 	case AF_VSOCK:
-		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(&v, b, sock, m->name, 1);
+		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(&v, b, sock, m ? m->name : 0, 1);
 	}
 	return (actions & OUTWARD) && refuse_message(&v, b, sock, m, actions & OUTWARD);
 }
@@ -341,20 +342,19 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 		mark_connecting(sk);
 	if (refuse_sending(sock, &m))
 		return -EPERM;
-	return answer(refuse_telling(sock));
+	return answer(refuse_carrying_by(sock));
 }
 
 /* Before 6.5 sendfile(2) and splice(2) into a socket come by no other hook than file_permission. */
 static __always_inline bool refuse_socket_file(struct file *file)
 {
-	struct message m = {};
 	struct socket *sock;
 
 	if (!bpf_core_field_exists(((struct proto_ops *)0)->sendpage) ||
 	    (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
 		return 0;
 	sock = bpf_sock_from_file(file);
-	return sock && refuse_sending(sock, &m);
+	return sock && refuse_sending(sock, 0);
 }
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------- */

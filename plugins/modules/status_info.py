@@ -76,6 +76,10 @@ status:
       description: How the kernel differs from the stored document.
       type: list
       elements: str
+    hardlinks:
+      description: Covered files that had another hard link when the policy was applied, which no rule covers.
+      type: list
+      elements: str
     problems:
       description: What keeps this host from being guarded.
       type: list
@@ -95,6 +99,7 @@ def main():
         module.exit_json(changed=False, status={
             "installed": False, "running": None, "enforcer": None, "generation": 0, "in_force": False, "mode": None,
             "pending": False, "hooks": [], "rules": [], "totals": {}, "drift": None,
+            "hardlinks": [],
             "problems": ["the package is not installed. Run the role exfil.guard.enforcer"]})
     guard = Guard(LIBRARY)
 

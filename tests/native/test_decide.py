@@ -102,9 +102,6 @@ def test_decides_on_every_word(library, bound, covers, of_action, audit):
 
 @given(bits, bits)
 def test_vectors(library, a, b):
-    out = vector(0)
-    library.weakened(out, vector(a), vector(b))
-    assert number(out) == a & ~b
     out = vector(a)
     library.add(out, vector(b))
     assert number(out) == a | b
@@ -112,6 +109,13 @@ def test_vectors(library, a, b):
     library.remove_from(out, vector(b))
     assert number(out) == a & ~b
     assert bool(library.concerns(vector(a), vector(b))) is bool(a & b)
+
+
+@given(bits, bits, bits, bits, bits)
+def test_a_move(library, some_old, all_old, some_new, all_new, writing):
+    out = vector(0)
+    library.moved(out, *map(vector, (some_old, all_old, some_new, all_new, writing)))
+    assert number(out) == (some_old & ~all_new) | (some_new & ~all_old & writing)
 
 
 @given(st.integers(1, (1 << 64) - 1))

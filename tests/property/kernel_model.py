@@ -99,10 +99,10 @@ class Model:
             trouble = source[1] or target[1]
             if trouble:
                 return self._verdict(bound, None, layout.LINK, trouble)
-            if event.directory:
-                covers = self.vectors(source[0])[1] & ~self.vectors(target[0])[2]
-            else:
-                covers = self.vectors(source[0])[0] & ~self.vectors(target[0])[0]
+            some, every = (1, 2) if event.directory else (0, 0)
+            old, new = self.vectors(source[0]), self.vectors(target[0])
+            writing = self.policy["of_action"][layout.WRITE]
+            covers = (old[some] & ~new[every]) | (new[some] & ~old[every] & writing)
             return self._verdict(bound, covers, layout.LINK, None)
         state, trouble = self.place(event.location)
         covers = None if trouble else self.vectors(state)[0]

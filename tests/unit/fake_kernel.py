@@ -17,12 +17,13 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
     ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, SK_STORAGE, TASK_STORAGE, Environment, LinkInfo, Loaded,
     MapInfo, MapSpec, ObjectInfo, ProgramInfo)
 
-HOOKS = ("task_alloc", "bprm_committed_creds", "file_open", "file_permission", "file_receive", "mmap_file",
-         "file_mprotect", "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl",
-         "inode_link", "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen",
-         "socket_accept", "sctp_bind_connect", "sctp_sk_clone", "bprm_creds_for_exec", "inode_free_security",
-         "msg_queue_free_security", "msg_queue_msgrcv", "msg_queue_msgsnd", "sk_free_security", "socket_recvmsg",
-         "task_free", "unix_may_send")
+HOOKS = (
+    "task_alloc", "bprm_committed_creds", "file_open", "file_permission", "file_receive", "mmap_file",
+    "mmap_backing_file", "file_mprotect", "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl",
+    "inode_remove_acl", "inode_symlink", "inode_mkdir", "inode_mknod", "inode_readlink", "inode_getxattr", "inode_link",
+    "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen", "socket_accept",
+    "sctp_bind_connect", "sctp_sk_clone", "bprm_creds_for_exec", "inode_free_security", "msg_queue_free_security",
+    "msg_queue_msgrcv", "msg_queue_msgsnd", "sk_free_security", "socket_recvmsg", "task_free", "unix_may_send")
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
 
 

@@ -6,17 +6,23 @@
 from __future__ import annotations
 
 import datetime
-from typing import Dict, FrozenSet, Iterable, Tuple
+from typing import Dict, FrozenSet, Iterable, Set, Tuple
 
 from . import actions, records, semantics
 
 _NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
 # a file that is open already: used, received, mapped
-_OPEN = ("file_open", "file_permission", "file_receive", "mmap_file", "file_mprotect")
-_ATTRIBUTES = ("inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl")
+_MAP = ("mmap_file", "mmap_backing_file", "file_mprotect")
+_OPEN = ("file_open", "file_permission", "file_receive") + _MAP
+# without opening it
+_LOOK = ("inode_readlink", "inode_getxattr")
+_CHANGE = (
+    "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl", "inode_symlink",
+    "inode_mkdir", "inode_mknod",
+)
 
 # Not on every kernel: where one is missing, another hook of the same action sees what it would
-_WHERE_PRESENT = frozenset({"inode_set_acl", "inode_remove_acl"})
+_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl"})
 
 # which side a connection is from has to be known, and where its packets really go
 _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_listen", "socket_accept",
@@ -25,9 +31,9 @@ _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_lis
 _THROUGH_FILES = ("send", "reply", "vsock", "unix-connect")
 
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
-    "read": _OPEN + _NAMES,
-    "write": _OPEN + _ATTRIBUTES + _NAMES,
-    "execute": ("file_open", "mmap_file", "file_mprotect") + _NAMES,
+    "read": _OPEN + _LOOK + _NAMES,
+    "write": _OPEN + _CHANGE + _NAMES,
+    "execute": ("file_open",) + _MAP + _NAMES,
     "unix-connect": ("unix_stream_connect", "unix_may_send", "socket_sendmsg") + _NAMES,
     "connect": ("socket_connect", "socket_sendmsg", "socket_setsockopt", "sctp_bind_connect"),
     "send": _SENDING,
@@ -37,9 +43,9 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
     "accept": ("socket_accept",),
     "vsock": ("socket_connect", "socket_sendmsg"),
     "raw-socket": ("socket_create",),
-    "mount": ("sb_mount", "move_mount"),
+    "mount": ("sb_mount", "move_mount", "sb_set_mnt_opts", "sb_remount", "sb_pivotroot"),
     "ptrace": ("ptrace_access_check", "ptrace_traceme"),
-    "load-module": ("kernel_read_file", "kernel_load_data"),
+    "load-module": ("kernel_read_file", "kernel_load_data", "kernel_module_request"),
     "bpf": ("bpf",),
     "perf": ("perf_event_open",),
     "user-namespace": ("userns_create",),
@@ -80,7 +86,7 @@ def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
 
 def needed(resolved: records.Resolved, now: datetime.date, sendpage: bool = False) -> FrozenSet[str]:
     """The programs that the rules in force ask for; the identity hooks come with any policy."""
-    found = set()
+    found: Set[str] = set()
     for rule in resolved.rules:
         if not semantics.in_force(rule, now):
             continue

@@ -21,9 +21,9 @@ NO_SLOT = 0xFFFFFFFF
 SECOND = 1_000_000_000
 CROWD = 1  # the cell of those for whom there is no room
 IDENTITY_HOOKS = ("bprm_committed_creds", "task_alloc")  # who a task is; attached with any policy, and first
-FOLLOWING_HOOKS = IDENTITY_HOOKS + ("bprm_creds_for_exec",)  # what a task carries; labels hold while these are attached
 # which side a connection is from: attached before the hooks that ask
 DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_listen")
+FOLLOWING_HOOKS = IDENTITY_HOOKS + ("bprm_creds_for_exec",)  # what a task carries; labels hold while these are attached
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
 TABLES: Dict[str, MapSpec] = {
@@ -55,10 +55,10 @@ MAPS: Dict[str, MapSpec] = dict(
     counters=MapSpec(HASH, 8, 16, 8192),
     totals=MapSpec(ARRAY, 4, layout.TOTALS.size, 1),
     facts=MapSpec(ARRAY, 4, layout.FACTS.size, 1),
+    listeners=MapSpec(ARRAY, 4, 8, 65536 // 64),
     carriers=MapSpec(HASH, 8, layout.CARRIER.size, layout.CARRIERS, NO_PREALLOC),
     cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, layout.CELLS, NO_PREALLOC),
     wires=MapSpec(HASH, 8, layout.MARK.size, layout.WIRES, NO_PREALLOC),
-    listeners=MapSpec(ARRAY, 4, 8, 65536 // 64),
 )
 STORAGES = ("tasks", "inodes", "spare", "blank", "sockets", "marks")
 

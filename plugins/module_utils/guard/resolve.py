@@ -12,9 +12,9 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from . import layout
+from . import devices, layout
 from .errors import PolicyErrors, Problem
 from .records import Components, DestinationSet, PathPattern, ResourceSet, Resolved, Rule, Selection, SubjectSet
 
@@ -161,8 +161,9 @@ def slice_path(name: str) -> Components:
 
 
 class _Resolver:
-    def __init__(self, document: Dict[str, Any], system: Any) -> None:
-        self.document, self.system = document, system
+    def __init__(self, document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[str]]) -> None:
+        self.document, self.system, self.last = document, system, last
+        self.names: Dict[str, FrozenSet[str]] = {}
         self.problems: List[Problem] = []
         self.mounts = parse_mounts(system.mountinfo())
         self.visible = visible(self.mounts)
@@ -303,7 +304,24 @@ class _Resolver:
                             self._where("destinations", name, key), "{0!r}".format(value), expected,
                             _close(str(value), PROTOCOLS).strip() if key == "protocols" else ""))
                 fields[key] = frozenset(values)
+        if "names" in body:
+            fields["cidrs"] = fields.get("cidrs", frozenset()) | self.hosts(
+                body["names"], self._where("destinations", name, "names"), bool(body.get("optional")))
         return DestinationSet(**fields)
+
+    def hosts(self, values: Iterable[str], where: str, optional: bool) -> FrozenSet[str]:
+        """The addresses of host names; of one that resolves no more, those that it had, if that is allowed."""
+        found: Set[str] = set()
+        for value in values:
+            if value not in self.names:
+                addresses = frozenset(parse_cidr(each) for each in self.system.addresses(value))
+                self.names[value] = addresses or frozenset(self.last.get(value, ()))
+            found |= self.names[value]
+            if not self.names[value] and not optional:
+                self.problems.append(Problem(
+                    where, "host name {0!r} does not resolve".format(value), "a name that this host can resolve",
+                    "Look at `getent ahosts {0}` on the host, or say `optional: true` in the set".format(value)))
+        return frozenset(found)
 
     def rule(self, body: Dict[str, Any]) -> Rule:
         for part, kind in (("subjects", "subjects"), ("except", "subjects"), ("resources", "resources"),
@@ -335,7 +353,12 @@ class _Resolver:
         if self.problems:
             raise PolicyErrors(self.problems)
         return Resolved(rules, subjects, resources, destinations, superblocks(self.mounts, subjects, resources),
-                        self.paths)
+                        self.paths, _devices(rules, self.system), self.names)
+
+
+def _devices(rules: Iterable[Rule], system: Any) -> FrozenSet[devices.Device]:
+    """Asked for only when a rule is about them: drivers come and go."""
+    return devices.find(system.device_tables()) if any(devices.ACTIONS & rule.deny for rule in rules) else frozenset()
 
 
 def _selection(value: Any) -> Optional[Selection]:
@@ -386,9 +409,10 @@ def abstract(names: Iterable[str]) -> FrozenSet[PathPattern]:
     return frozenset(PathPattern(layout.ABSTRACT, (name,)) for name in names)
 
 
-def resolve(document: Dict[str, Any], system: Any) -> Resolved:
-    """Raises errors.PolicyErrors with every error at once."""
-    return _Resolver(document, system).run()
+def resolve(document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[str]] = {}) -> Resolved:
+    """Raises errors.PolicyErrors with every error at once. ``last``: addresses that host names keep when they do not
+    resolve now (records.Resolved.names)."""
+    return _Resolver(document, system, last).run()
 
 
 # ---- stored -------------------------------------------------------------------------------------------------------
@@ -427,6 +451,7 @@ def to_json(resolved: Resolved) -> Dict[str, Any]:
         "superblocks": sorted(resolved.superblocks),
         "paths": {key: sorted(paths) for key, paths in resolved.paths.items()},
         "devices": [list(each) for each in sorted(resolved.devices)],
+        "names": {name: sorted(addresses) for name, addresses in resolved.names.items()},
     }
 
 
@@ -454,7 +479,8 @@ def from_json(stored: Dict[str, Any]) -> Resolved:
          for name, each in stored["destinations"].items()},
         frozenset(stored["superblocks"]),
         {key: frozenset(paths) for key, paths in stored["paths"].items()},
-        frozenset((bool(block), device, action) for block, device, action in stored["devices"]))
+        frozenset((bool(block), device, action) for block, device, action in stored["devices"]),
+        {name: frozenset(addresses) for name, addresses in stored["names"].items()})
 
 
 def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
@@ -468,4 +494,5 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
                                    | {path for path in each.paths if path.device == layout.ABSTRACT})
                  for name, each in resolved.resources.items()}
     return resolved._replace(subjects=subjects, resources=resources,
-                             superblocks=superblocks(mounts, subjects, resources))
+                             superblocks=superblocks(mounts, subjects, resources),
+                             devices=_devices(resolved.rules, system))
