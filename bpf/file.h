@@ -235,9 +235,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 		if (refuse_file(file, actions))
 			return -EPERM;
 	}
-	if ((mask & MAY_READ) && refuse_reading(file, 0))
-		return -EPERM;
-	return answer((mask & (MAY_WRITE | MAY_APPEND)) && refuse_writing(file));
+	return answer(refuse_passing(file, mask));
 }
 
 /* An open file from another process: over a unix socket, or taken by its number. */

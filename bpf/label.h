@@ -377,9 +377,18 @@ int BPF_PROG(inode_free_security, struct inode *inode)
 	return (inode->i_mode & S_IFMT) == S_IFIFO ? unwire((__u64)inode) : 0;
 }
 
+/* An open file is used. */
+static __always_inline bool refuse_passing(struct file *file, __u32 mask)
+{
+	if ((mask & MAY_READ) && refuse_reading(file, 0))
+		return 1;
+	return (mask & (MAY_WRITE | MAY_APPEND)) && refuse_writing(file);
+}
+
 /* ---- messages ---- */
 
-static __always_inline bool refuse_note(__u64 to)
+/* True: what the current task carries can't go where it sends to. */
+static __always_inline bool refuse_carrying(__u64 to)
 {
 	struct labelling l;
 
@@ -393,12 +402,11 @@ static __always_inline bool refuse_note(__u64 to)
 	return !spread(l.c ? wire(to, l.since) : 0, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, 0);
 }
 
-/* Datagrams have unix_may_send for it. */
-static __noinline bool refuse_telling(struct socket *sock)
+static __noinline bool refuse_carrying_by(struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 
-	return sk && refuse_note(peer_of(sk));
+	return sk && refuse_carrying(peer_of(sk));
 }
 
 SEC("lsm/socket_recvmsg")
@@ -434,7 +442,7 @@ int BPF_PROG(msg_queue_msgsnd, struct kern_ipc_perm *queue, struct msg_msg *msg,
 {
 	if (ret)
 		return ret;
-	return answer(refuse_note((__u64)queue));
+	return answer(refuse_carrying((__u64)queue));
 }
 
 /* In the sender's context when the receiver has been waiting. */
