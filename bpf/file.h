@@ -208,7 +208,7 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		if ((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC))
 			actions |= 1U << GUARD_WRITE;
 	}
-	if (refuse_file(file, actions) || (is_device(file->f_inode) && refuse_device(file->f_inode)))
+	if (refuse_opening(file, actions) || refuse_file(file, actions))
 		return -EPERM;
 	return 0;
 }
@@ -291,7 +291,7 @@ int BPF_PROG(inode_link, struct dentry *from, struct inode *folder, struct dentr
 {
 	if (ret)
 		return ret;
-	if (refuse_name(from, to, GUARD_LINK))
+	if (refuse_name(from, to, GUARD_LINK) || touches(from, 0, GUARD_LINK) || touches(to, 0, GUARD_LINK))
 		return -EPERM;
 	return 0;
 }
@@ -302,7 +302,7 @@ int BPF_PROG(inode_rename, struct inode *old_folder, struct dentry *from, struct
 {
 	if (ret)
 		return ret;
-	if (refuse_name(from, to, GUARD_RENAME))
+	if (refuse_name(from, to, GUARD_RENAME) || touches(from, 1, GUARD_RENAME) || touches(to, 0, GUARD_RENAME))
 		return -EPERM;
 	return 0;
 }

@@ -16,6 +16,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "path.h"
 #include "subject.h"
 #include "event.h"
+#include "tamper.h"
 #include "machine.h"
 #include "file.h"
 #include "network.h"

@@ -53,6 +53,7 @@ struct cred {
 	kuid_t uid; kgid_t gid; kuid_t suid; kgid_t sgid; kuid_t euid; kgid_t egid; kuid_t fsuid; kgid_t fsgid;
 	struct user_namespace *user_ns;
 	struct group_info *group_info;
+	struct { __u64 val; } cap_effective;
 };
 
 struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
@@ -80,7 +81,11 @@ struct dentry {
 };
 struct dentry___7 { struct hlist_node d_alias; };
 
-struct path { struct dentry *dentry; };
+struct vfsmount { struct dentry *mnt_root; };
+struct ns_common { __u32 inum; };
+struct mnt_namespace { struct ns_common ns; };
+struct mount { struct vfsmount mnt; struct mnt_namespace *mnt_ns; int mnt_group_id; };
+struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; };
 
 struct mm_struct { struct file *exe_file; };
@@ -101,6 +106,10 @@ struct task_struct {
 	int tgid;
 	char comm[16];
 };
+
+struct bpf_map { __u32 id; char name[16]; };
+struct bpf_prog_aux { __u32 id; };
+struct bpf_prog { struct bpf_prog_aux *aux; };
 
 struct linux_binprm { struct file *file; };
 
@@ -151,6 +160,7 @@ struct guard_sockaddr {
 #define PROT_EXEC 4
 #define PTRACE_MODE_ATTACH 2
 #define CAP_OPT_NOAUDIT 2
+#define CAP_SYS_ADMIN 21
 #define SB_KERNMOUNT (1UL << 22)
 #define S_IFMT 0170000
 #define S_IFDIR 0040000

@@ -32,9 +32,21 @@ static __noinline bool refuse_device(const struct inode *inode)
 
 static __always_inline bool is_device(const struct inode *inode)
 {
-	umode_t kind = inode->i_mode & S_IFMT;
+	umode_t kind = BPF_CORE_READ(inode, i_mode) & S_IFMT;
 
 	return kind == S_IFBLK || kind == S_IFCHR;
+}
+
+/* What opening a file is besides reading and writing it. A function of its own: file_open has no stack left. */
+static __noinline bool refuse_opening(const struct file *file, __u32 actions)
+{
+	const struct inode *inode;
+
+	if (!file)
+		return 1;
+	inode = BPF_CORE_READ(file, f_inode);
+	return (is_device(inode) && refuse_device(inode)) ||
+	       ((actions & (1U << GUARD_WRITE)) && powerful() && touches_file(file));
 }
 
 SEC("lsm/userns_create")
@@ -54,7 +66,7 @@ int BPF_PROG(sb_mount, const char *source, const struct path *target, const char
 {
 	if (ret)
 		return ret;
-	if (refuse_plain(GUARD_MOUNT))
+	if (refuse_plain(GUARD_MOUNT) || touches_by_mount(target, flags))
 		return -EPERM;
 	return 0;
 }
@@ -65,7 +77,7 @@ int BPF_PROG(move_mount, const struct path *from, const struct path *to, int ret
 {
 	if (ret)
 		return ret;
-	if (refuse_plain(GUARD_MOUNT))
+	if (refuse_plain(GUARD_MOUNT) || touches_mount(from->mnt, from->dentry) || touches_mount(to->mnt, to->dentry))
 		return -EPERM;
 	return 0;
 }
@@ -98,7 +110,7 @@ int BPF_PROG(sb_pivotroot, const struct path *old_path, const struct path *new_p
 {
 	if (ret)
 		return ret;
-	if (refuse_plain(GUARD_MOUNT))
+	if (refuse_plain(GUARD_MOUNT) || (powerful() && !elsewhere(new_path->mnt) && refuse_untrusted(GUARD_MOUNT, 0)))
 		return -EPERM;
 	return 0;
 }
@@ -109,7 +121,8 @@ int BPF_PROG(ptrace_access_check, struct task_struct *child, unsigned int mode, 
 {
 	if (ret)
 		return ret;
-	if ((mode & PTRACE_MODE_ATTACH) && refuse_plain(GUARD_PTRACE))
+	if ((mode & PTRACE_MODE_ATTACH) && (refuse_plain(GUARD_PTRACE) ||
+					    (powerful() && may_touch(child) && refuse_untrusted(GUARD_PTRACE, 0))))
 		return -EPERM;
 	return 0;
 }

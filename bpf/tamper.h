@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What enforces is touched by nobody but real root of the first user namespace, and not by that root either while a
+ * rule that names subjects binds it. No rule says so. What it is: the paths of the policy's `protected`, our maps and
+ * programs, and every process that may touch them.
+ */
+#ifndef GUARD_TAMPER_H
+#define GUARD_TAMPER_H
+
+static __always_inline __u64 capabilities(const struct cred *cred)
+{
+	__u64 held = 0;
+
+	/* two words or one, in the same 8 bytes */
+	bpf_probe_read_kernel(&held, sizeof(held), __builtin_preserve_access_index(&cred->cap_effective));
+	return held;
+}
+
+/* Who could touch it at all: permissions and owners keep everybody else away. */
+static __always_inline bool powerful(void)
+{
+	const struct cred *cred = bpf_get_current_task_btf()->cred;
+
+	if (cred->user_ns->level)
+		return 0;
+	return !cred->fsuid.val || !cred->euid.val || capabilities(cred);
+}
+
+static __always_inline bool real_root(const struct cred *cred)
+{
+	return !BPF_CORE_READ(cred, uid.val) && !BPF_CORE_READ(cred, euid.val) && !BPF_CORE_READ(cred, user_ns, level) &&
+	       (capabilities(cred) & (1ULL << CAP_SYS_ADMIN));
+}
+
+static __always_inline bool ours(__u32 kind, __u32 number)
+{
+	struct guard_our_key key = { .kind = kind, .number = number };
+
+	return bpf_map_lookup_elem(&our, &key);
+}
+
+/* May the current task touch it? The rule that says no is told, if there is one; if it only reports, so does this. */
+static __noinline bool trusted(const struct view *v, struct outcome *o)
+{
+	const struct guard_policy *p;
+	const struct bound *b;
+
+	if (!v || !o)
+		return 0;
+	o->reason = GUARD_TAMPER;
+	o->verdict = GUARD_DENY;
+	o->rule = GUARD_NO_RULE;
+	b = bound(v);
+	p = policy_of(v);
+	if (!b || !p)
+		return 0;
+	guard_verdict(b, 0, &p->named, &p->audit, o);
+	if (real_root(bpf_get_current_task_btf()->cred))
+		return o->verdict == GUARD_ALLOW;
+	o->verdict = GUARD_DENY;
+	return 0;
+}
+
+/* Is it one of the protected paths, or, `above`, does one lie below it? What can't be told counts as one: those paths
+ * lie where paths can be told. */
+static __always_inline bool protects(const struct view *v, const struct dentry *d, bool above)
+{
+	const struct guard_state *s;
+	struct place at = {};
+
+	if (!v)
+		return 1;
+	guard_place(v->slot, number(d), &at);
+	if (at.reason == GUARD_UNKNOWN_FS || at.reason == GUARD_TOO_DEEP)
+		return 0;
+	if (at.reason != GUARD_BY_RULE)
+		return 1;
+	s = state_of(v->slot, at.state);
+	if (!s)
+		return 1;
+	if (above)
+		return s->reaches.word[GUARD_PROTECTED / 64] >> (GUARD_PROTECTED % 64) & 1;
+	return s->covers.word[GUARD_PROTECTED / 64] >> (GUARD_PROTECTED % 64) & 1;
+}
+
+static __noinline bool refuse_touch(const struct dentry *d, bool above, __u32 action)
+{
+	struct outcome o = { .action = action };
+	struct view v;
+
+	if (!d || !see(&v) || trusted(&v, &o) || !protects(&v, d, above))
+		return 0;
+	return tell_file(&v, &o, d);
+}
+
+static __always_inline bool touches(const struct dentry *d, bool above, __u32 action)
+{
+	return powerful() && refuse_touch(d, above, action);
+}
+
+/* by whom it is asked alone */
+static __noinline bool refuse_untrusted(__u32 action, __u64 object)
+{
+	struct outcome o = { .action = action };
+	struct matter m = {};
+	struct view v;
+
+	if (!see(&v) || trusted(&v, &o))
+		return 0;
+	describe(&v, &o, &m);
+	m.inode = object;
+	guard_tell(&m);
+	return o.verdict == GUARD_DENY;
+}
+
+/* ---- files --------------------------------------------------------------------------------------------------- */
+
+/* The dentry in the file's own superblock: the file of an overlay's layer may carry the overlay's. */
+static __always_inline bool touches_file(const struct file *file)
+{
+	const struct dentry *d = BPF_CORE_READ(file, f_path.dentry);
+	const struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct hlist_node *node;
+
+	if (BPF_CORE_READ(d, d_inode) != inode) {
+		node = BPF_CORE_READ(inode, i_dentry.first);
+		if (!node)
+			return 0;
+		if (bpf_core_field_exists(((struct dentry *)0)->d_u.d_alias))
+			d = (void *)node - bpf_core_field_offset(struct dentry, d_u.d_alias);
+		else
+			d = (void *)node - bpf_core_field_offset(struct dentry___7, d_alias);
+	}
+	return refuse_touch(d, 0, GUARD_WRITE);
+}
+
+SEC("lsm/inode_unlink")
+int BPF_PROG(inode_unlink, struct inode *folder, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_rmdir")
+int BPF_PROG(inode_rmdir, struct inode *folder, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_create")
+int BPF_PROG(inode_create, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_mkdir")
+int BPF_PROG(inode_mkdir, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_symlink")
+int BPF_PROG(inode_symlink, struct inode *folder, struct dentry *dentry, const char *target, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/path_truncate")
+int BPF_PROG(path_truncate, const struct path *path, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(path->dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/path_chmod")
+int BPF_PROG(path_chmod, const struct path *path, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(path->dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/path_chown")
+int BPF_PROG(path_chown, const struct path *path, __u64 uid, __u64 gid, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(path->dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+/* ---- mounts -------------------------------------------------------------------------------------------------- */
+
+/* What happens to this mount is seen in no namespace but one of the task's own. */
+static __always_inline bool elsewhere(const struct vfsmount *mnt)
+{
+	const struct mount *m = (const void *)mnt - bpf_core_field_offset(struct mount, mnt);
+
+	return !BPF_CORE_READ(m, mnt_group_id) && !ours(GUARD_OUR_NAMESPACE, BPF_CORE_READ(m, mnt_ns, ns.inum));
+}
+
+/* mounted over, moved or taken away: whatever lies below goes with it */
+static __always_inline bool touches_mount(const struct vfsmount *mnt, const struct dentry *d)
+{
+	return powerful() && !elsewhere(mnt) && refuse_touch(d, 1, GUARD_MOUNT);
+}
+
+#define MS_REMOUNT 32
+#define MS_MOVE 8192
+#define MS_PROPAGATION (15UL << 17)
+
+static __always_inline bool touches_by_mount(const struct path *target, unsigned long flags)
+{
+	if (flags & (MS_REMOUNT | MS_PROPAGATION))
+		return 0;
+	/* which mount is moved is not told */
+	if (flags & MS_MOVE)
+		return powerful() && !elsewhere(target->mnt) && refuse_untrusted(GUARD_MOUNT, 0);
+	return touches_mount(target->mnt, target->dentry);
+}
+
+SEC("lsm/sb_umount")
+int BPF_PROG(sb_umount, struct vfsmount *mnt, int flags, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches_mount(mnt, mnt->mnt_root))
+		return -EPERM;
+	return 0;
+}
+
+/* ---- maps, programs, processes ------------------------------------------------------------------------------- */
+
+/* the tables of a generation are known by the beginning of their names */
+static __always_inline bool our_map(const struct bpf_map *map)
+{
+	return ours(GUARD_OUR_MAP, map->id) || (map->name[0] == 'e' && map->name[1] == 'g' && map->name[2] == '_');
+}
+
+/* A descriptor for our maps, for reading too: a program may write through it. */
+SEC("lsm/bpf_map")
+int BPF_PROG(bpf_map, struct bpf_map *map, unsigned int mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (our_map(map) && refuse_untrusted(GUARD_BPF, map->id))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/bpf_prog")
+int BPF_PROG(bpf_prog, struct bpf_prog *program, int ret)
+{
+	__u32 id = BPF_CORE_READ(program, aux, id);
+
+	if (ret)
+		return ret;
+	if (ours(GUARD_OUR_PROGRAM, id) && refuse_untrusted(GUARD_BPF, id))
+		return -EPERM;
+	return 0;
+}
+
+/* To control a process that may touch it is to touch it. */
+static __noinline bool may_touch(struct task_struct *child)
+{
+	const struct guard_policy *p;
+	const struct task *t;
+	struct view v;
+
+	if (!child || !real_root(BPF_CORE_READ(child, real_cred)) || !see(&v))
+		return 0;
+	t = bpf_task_storage_get(&tasks, child, 0, 0);
+	p = policy_of(&v);
+	return !t || !p || t->generation != v.generation || !guard_concerns(&t->bound.rules, &p->named);
+}
+
+#endif
