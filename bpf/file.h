@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Hooks on files: open, map, link, rename.
+ * Hooks on files: open, use what is open, map, link, rename. All that is done with an open file goes through
+ * refuse_file.
  */
 #ifndef GUARD_FILE_H
 #define GUARD_FILE_H
@@ -64,12 +65,11 @@ static __noinline __u32 actions_of(const struct view *v, __u32 state)
 	return actions;
 }
 
-/* pipes, sockets and the like have no name to be covered by */
-static __always_inline bool nameless(struct inode *inode)
+/* Pipes, sockets, a memfd, shared memory: on a superblock of the kernel's own, without a name to be covered by. What is
+ * executed from there has none of the names that an allow-list gives. */
+static __always_inline bool nameless(struct inode *inode, __u32 actions)
 {
-	unsigned long magic = inode->i_sb->s_magic;
-
-	return magic == PIPEFS_MAGIC || magic == ANON_INODE_MAGIC || (inode->i_mode & S_IFMT) == S_IFSOCK;
+	return (inode->i_sb->s_flags & SB_NOUSER) && !(actions & (1U << GUARD_EXECUTE));
 }
 
 /* The state of a file by its dentry, through the cache in its inode. Gives the actions that are left to decide. */
@@ -99,7 +99,7 @@ static __noinline __u32 place_file(const struct view *v, struct file *file, stru
 			}
 		}
 	}
-	if (nameless(file->f_inode))
+	if (nameless(file->f_inode, actions))
 		return 0;
 	guard_place(v->slot, number(d), at);
 	if (!cache || at->reason != GUARD_BY_RULE || at->sequence != now.rename_sequence)
@@ -188,7 +188,7 @@ static __always_inline bool refuse_file(struct file *file, __u32 actions)
 	inode = file->f_inode;
 	d = file->f_path.dentry;
 	if (d->d_inode != inode)
-		return !nameless(inode) && refuse_aliases(&v, b, inode, actions);
+		return !nameless(inode, actions) && refuse_aliases(&v, b, inode, actions);
 	actions &= place_file(&v, file, &at, actions);
 	return actions && refuse_place(&v, b, &at, actions, d);
 }
@@ -208,20 +208,95 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		if ((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC))
 			actions |= 1U << GUARD_WRITE;
 	}
-	if (refuse_opening(file, actions) || refuse_file(file, actions))
+	if (refuse_file(file, actions))
+		return -EPERM;
+	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, file->f_flags & FMODE_EXEC, 0))
+		return -EPERM;
+	if ((actions & (1U << GUARD_WRITE)) && refuse_writing(file))
 		return -EPERM;
 	return 0;
 }
 
-/* Code that comes in by mapping it: ld.so, a library. What exec opened was decided when it was opened. */
+/* Each use of an open file is decided anew: it may have been opened before the policy, inherited or received. What exec
+ * opened is read by the kernel: that it may be executed was decided when it was opened. */
+SEC("lsm/file_permission")
+int BPF_PROG(file_permission, struct file *file, int mask, int ret)
+{
+	__u32 actions = 0;
+
+	if (ret)
+		return ret;
+	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
+		if ((mask & MAY_WRITE) && refuse_socket_file(file))
+			return -EPERM;
+		return answer(refuse_passing(file, mask));
+	}
+	if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
+		actions |= 1U << GUARD_READ;
+	if (mask & (MAY_WRITE | MAY_APPEND))
+		actions |= 1U << GUARD_WRITE;
+	if (refuse_file(file, actions))
+		return -EPERM;
+	return answer(refuse_passing(file, mask));
+}
+
+/* An open file from another process: over a unix socket, or taken by its number. */
+SEC("lsm/file_receive")
+int BPF_PROG(file_receive, struct file *file, int ret)
+{
+	__u32 actions = 0;
+
+	if (ret)
+		return ret;
+	if (file->f_mode & FMODE_READ)
+		actions |= 1U << GUARD_READ;
+	if (file->f_mode & FMODE_WRITE)
+		actions |= 1U << GUARD_WRITE;
+	if (refuse_file(file, actions))
+		return -EPERM;
+	return answer((file->f_mode & FMODE_READ) && refuse_reading(file, 0, 0));
+}
+
+/* What is mapped is read without any further call, whatever the protection is for now. */
+static __always_inline __u32 mapping_actions(unsigned long prot, bool shared)
+{
+	__u32 actions = 1U << GUARD_READ;
+
+	if (shared && (prot & PROT_WRITE))
+		actions |= 1U << GUARD_WRITE;
+	if (prot & PROT_EXEC)
+		actions |= 1U << GUARD_EXECUTE;	/* ld.so, a library */
+	return actions;
+}
+
+/* What exec opened was decided when it was opened. */
 SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
 {
 	if (ret)
 		return ret;
-	if (!file || !(prot & PROT_EXEC) || (file->f_flags & FMODE_EXEC))
+	if (!file)
 		return 0;
-	if (refuse_file(file, 1U << GUARD_EXECUTE))
+	if (refuse_mapping(file, flags & MAP_SHARED))
+		return -EPERM;
+	if (file->f_flags & FMODE_EXEC)
+		return 0;
+	if (refuse_file(file, mapping_actions(prot, flags & MAP_SHARED)))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/file_mprotect")
+int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+{
+	struct file *file;
+
+	if (ret)
+		return ret;
+	file = vma->vm_file;
+	if (!file || (file->f_flags & FMODE_EXEC))
+		return 0;
+	if (refuse_file(file, mapping_actions(prot, vma->vm_flags & VM_SHARED)))
 		return -EPERM;
 	return 0;
 }
@@ -291,7 +366,7 @@ int BPF_PROG(inode_link, struct dentry *from, struct inode *folder, struct dentr
 {
 	if (ret)
 		return ret;
-	if (refuse_name(from, to, GUARD_LINK) || touches(from, 0, GUARD_LINK) || touches(to, 0, GUARD_LINK))
+	if (refuse_name(from, to, GUARD_LINK))
 		return -EPERM;
 	return 0;
 }
@@ -302,7 +377,7 @@ int BPF_PROG(inode_rename, struct inode *old_folder, struct dentry *from, struct
 {
 	if (ret)
 		return ret;
-	if (refuse_name(from, to, GUARD_RENAME) || touches(from, 1, GUARD_RENAME) || touches(to, 0, GUARD_RENAME))
+	if (refuse_name(from, to, GUARD_RENAME))
 		return -EPERM;
 	return 0;
 }

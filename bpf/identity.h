@@ -8,8 +8,10 @@
 SEC("lsm/bprm_committed_creds")
 int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 {
-	struct task *t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct task *t;
 
+	after_exec();
+	t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!t)
 		return 0;
 	t->generation = 0;
@@ -25,6 +27,8 @@ int BPF_PROG(task_alloc, struct task_struct *child, unsigned long flags, int ret
 
 	if (ret)
 		return ret;
+	if (!hand_on_labels(child, flags))
+		return -EPERM;
 	parent = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!parent)
 		return 0;
@@ -38,6 +42,24 @@ int BPF_PROG(task_alloc, struct task_struct *child, unsigned long flags, int ret
 	t->device = parent->device;
 	t->inode_generation = parent->inode_generation;
 	t->recorded = 1;
+	return 0;
+}
+
+/* Attached while labels are in use. */
+SEC("lsm/bprm_creds_for_exec")
+int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm, int ret)
+{
+	if (ret)
+		return ret;
+	if (!before_exec())
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/task_free")
+int BPF_PROG(task_free, struct task_struct *task)
+{
+	forget_task(task);
 	return 0;
 }
 

@@ -26,6 +26,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_INODE_STORAGE = 28,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
@@ -33,12 +34,16 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
+	BPF_F_CLONE = 0x200,
 	BPF_F_INNER_MAP = 0x1000,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 };
 
 struct bpf_spin_lock { __u32 val; };
+
+struct iattr;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -86,8 +91,15 @@ struct ns_common { __u32 inum; };
 struct mnt_namespace { struct ns_common ns; };
 struct mount { struct vfsmount mnt; struct mnt_namespace *mnt_ns; int mnt_group_id; };
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
-struct file { unsigned int f_mode; unsigned int f_flags; struct path f_path; struct inode *f_inode; };
+struct file {
+	unsigned int f_mode;
+	unsigned int f_flags;
+	struct path f_path;
+	struct inode *f_inode;
+	void *private_data;
+};
 
+struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
 struct kernfs_node { __u64 id; const char *name; struct kernfs_node *parent; };
 struct kernfs_node___618 { struct kernfs_node *__parent; };
@@ -116,15 +128,44 @@ struct linux_binprm { struct file *file; };
 struct in6_addr { union { __u8 u6_addr8[16]; } in6_u; };
 struct sock_common {
 	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
 	__be16 skc_dport;
+	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 };
-struct sock { struct sock_common __sk_common; __u16 sk_protocol; };
+struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u16 sk_type; __u8 sk_kern_sock : 1; };
+struct kern_ipc_perm { int id; };
+struct msg_msg { long m_type; };
 struct socket { short type; struct sock *sk; };
-struct msghdr { void *msg_name; int msg_namelen; unsigned int msg_flags; };
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
+	union { void *msg_control; };
+	unsigned int msg_flags;
+	unsigned long msg_controllen;
+};
 struct sockaddr { unsigned short sa_family; };
+struct proto_ops { void *sendpage; };
+
+struct ip_options { unsigned char srr; };
+struct ip_options_rcu { struct ip_options opt; };
+struct ipv6_txoptions { void *srcrt; };
+struct ipv6_pinfo { struct ipv6_txoptions *opt; };
+struct inet_sock {
+	struct ipv6_pinfo *pinet6;
+	struct ip_options_rcu *inet_opt;
+	unsigned long inet_flags;
+};
+struct inet_sock___61 { __u8 hdrincl : 1; };
+struct inet_bind_bucket { signed char fastreuse; };
+struct inet_connection_sock { struct inet_bind_bucket *icsk_bind_hash; };
+
+struct sockaddr_un { unsigned short sun_family; char sun_path[108]; };
+struct unix_address { int len; struct sockaddr_un name[]; };
+struct unix_sock { struct unix_address *addr; struct path path; struct sock *peer; };
 
 /* their values are each kernel's own */
 enum kernel_read_file_id {
@@ -144,25 +185,53 @@ struct guard_sockaddr {
 	};
 };
 
+/* an option that the headers of 6.1 keep as a bit of its own */
+enum { INET_FLAGS_HDRINCL = 12 };
+
+struct guard_sockaddr_vm { __u16 family; __u16 reserved; __u32 port; __u32 cid; __u32 rest; };
+struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
+
 #define EPERM 1
+#define CLONE_VM 0x100
 #define AF_UNSPEC 0
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_VSOCK 40
+#define AF_SMC 43
 #define SOCK_DGRAM 2
+#define SOCK_RAW 3
 #define SOCK_ESTABLISHED 1
+#define SOCK_CLOSE 7
+#define SOCK_LISTEN 10
+#define IPPROTO_IP 0
 #define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_DCCP 33
+#define IPPROTO_IPV6 41
+#define IPPROTO_SCTP 132
+#define IPPROTO_UDPLITE 136
 #define IPPROTO_MPTCP 262
 #define MSG_FASTOPEN 0x20000000
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
 #define FMODE_EXEC 0x20
 #define O_TRUNC 01000
+#define MAY_WRITE 2
+#define MAY_READ 4
+#define MAY_APPEND 8
+#define PROT_WRITE 2
 #define PROT_EXEC 4
 #define PTRACE_MODE_ATTACH 2
 #define CAP_OPT_NOAUDIT 2
 #define CAP_SYS_ADMIN 21
 #define SB_KERNMOUNT (1UL << 22)
+#define MAP_SHARED 1		/* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
+#define VM_SHARED 8
+#define SB_NOUSER (1UL << 31)
 #define S_IFMT 0170000
+#define S_IFIFO 0010000
+#define S_IFREG 0100000
 #define S_IFDIR 0040000
 #define S_IFCHR 0020000
 #define S_IFBLK 0060000

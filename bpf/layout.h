@@ -26,6 +26,10 @@
 #define GUARD_NAME 96		/* bytes of a rule's name, NUL included */
 #define GUARD_LABELS 64		/* resource sets that `has_read` names */
 #define GUARD_LABEL_NAME 64	/* bytes of a set's name, NUL included */
+#define GUARD_CARRIERS 131072	/* tasks */
+#define GUARD_CELLS 65536	/* address spaces that several tasks share, or that read what others write */
+#define GUARD_WIRES 65536	/* sockets and message queues */
+#define GUARD_READERS 16	/* of a pipe, a socket, a file that is mapped */
 #define GUARD_ABSTRACT 0xffffffffU	/* "superblock" of abstract unix socket names, each one component */
 #define GUARD_PATH 512		/* bytes of a path in an event */
 
@@ -66,6 +70,9 @@ enum guard_action {
 	GUARD_CAPABILITY = 80,
 	GUARD_ACTIONS = 128,
 };
+
+/* address families with a name of ours, a bit each */
+#define GUARD_NAMED_FAMILIES 0x3ffbfd338f7eULL
 
 enum guard_verdict { GUARD_ALLOW = 0, GUARD_AUDIT = 1, GUARD_DENY = 2 };
 
@@ -121,12 +128,14 @@ struct guard_policy {
 	guard_u64 any_address, any_port, any_protocol;				/* destination sets */
 	guard_u32 service_root;		/* automaton state of the cgroup root */
 	guard_u32 uses;			/* GUARD_USES_* */
+	guard_u64 labels;		/* that some `has_read` names */
 };
 #define GUARD_USES_GROUPS 1
 #define GUARD_USES_SERVICES 2
 #define GUARD_USES_EXECUTABLES 4
 #define GUARD_USES_LOGIN 8
 #define GUARD_USES_LABELS 16
+#define GUARD_DENIES_LABELS 32	/* some rule that asks for them is not in audit mode */
 
 /* map "subjects", index: subject set */
 struct guard_subject {
@@ -207,6 +216,30 @@ struct guard_totals {
 struct guard_facts {
 	guard_u64 loaded;		/* CLOCK_BOOTTIME ns when the programs were loaded; set once by user space */
 	guard_u64 rename_lock;		/* set by the programs: 1 when they can read the rename sequence, so that they cache */
+	guard_u64 labels_since;		/* CLOCK_BOOTTIME ns from which labels are followed; 0: no rule needs them */
+	guard_u64 unwatched;		/* set by the programs: 1 when somebody reads whom a label would not find */
+};
+
+/* map "carriers": a task's address -> what it carries */
+struct guard_carrier {
+	guard_u64 since;		/* guard_facts.labels_since, while it is followed */
+	guard_u64 cell;			/* 0: none */
+	guard_u64 labels;		/* besides the cell's */
+	guard_u64 image;		/* of what it is about to execute */
+};
+
+/* map "cells": what tasks that share an address space carry. Cell 1 is made by user space when labels come into use. */
+struct guard_cell_key { guard_u64 since, number; };
+struct guard_cell { guard_u64 labels, members; };
+
+/* map "wires", by the address of a socket or of a System V message queue, and storage "marks" of inodes: what was
+ * written there, and who reads there */
+struct guard_mark {
+	guard_u64 since;		/* guard_facts.labels_since */
+	guard_u64 labels;
+	guard_u64 spread;		/* labels that every reader has */
+	guard_u64 crowded;		/* 1: some reader is not among those below */
+	guard_u64 readers[GUARD_READERS];	/* cells */
 };
 
 /* ring buffer "events" */

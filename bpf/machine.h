@@ -32,21 +32,20 @@ static __noinline bool refuse_device(const struct inode *inode)
 
 static __always_inline bool is_device(const struct inode *inode)
 {
-	umode_t kind = BPF_CORE_READ(inode, i_mode) & S_IFMT;
+	umode_t kind = inode->i_mode & S_IFMT;
 
 	return kind == S_IFBLK || kind == S_IFCHR;
 }
 
-/* What opening a file is besides reading and writing it. A function of its own: file_open has no stack left. */
-static __noinline bool refuse_opening(const struct file *file, __u32 actions)
+/* Beside file_open's other program, which has no stack left. */
+SEC("lsm/file_open")
+int BPF_PROG(file_open__device, struct file *file, int ret)
 {
-	const struct inode *inode;
-
-	if (!file)
-		return 1;
-	inode = BPF_CORE_READ(file, f_inode);
-	return (is_device(inode) && refuse_device(inode)) ||
-	       ((actions & (1U << GUARD_WRITE)) && powerful() && touches_file(file));
+	if (ret)
+		return ret;
+	if (is_device(file->f_inode) && refuse_device(file->f_inode))
+		return -EPERM;
+	return 0;
 }
 
 SEC("lsm/userns_create")
@@ -54,9 +53,7 @@ int BPF_PROG(userns_create, const struct cred *cred, int ret)
 {
 	if (ret)
 		return ret;
-	if (refuse_plain(GUARD_USER_NAMESPACE))
-		return -EPERM;
-	return 0;
+	return answer(refuse_plain(GUARD_USER_NAMESPACE));
 }
 
 /* mount(2), of every kind */
@@ -66,7 +63,7 @@ int BPF_PROG(sb_mount, const char *source, const struct path *target, const char
 {
 	if (ret)
 		return ret;
-	if (refuse_plain(GUARD_MOUNT) || touches_by_mount(target, flags))
+	if (refuse_plain(GUARD_MOUNT))
 		return -EPERM;
 	return 0;
 }
@@ -77,7 +74,7 @@ int BPF_PROG(move_mount, const struct path *from, const struct path *to, int ret
 {
 	if (ret)
 		return ret;
-	if (refuse_plain(GUARD_MOUNT) || touches_mount(from->mnt, from->dentry) || touches_mount(to->mnt, to->dentry))
+	if (refuse_plain(GUARD_MOUNT))
 		return -EPERM;
 	return 0;
 }
@@ -110,7 +107,7 @@ int BPF_PROG(sb_pivotroot, const struct path *old_path, const struct path *new_p
 {
 	if (ret)
 		return ret;
-	if (refuse_plain(GUARD_MOUNT) || (powerful() && !elsewhere(new_path->mnt) && refuse_untrusted(GUARD_MOUNT, 0)))
+	if (refuse_plain(GUARD_MOUNT))
 		return -EPERM;
 	return 0;
 }
@@ -121,8 +118,7 @@ int BPF_PROG(ptrace_access_check, struct task_struct *child, unsigned int mode, 
 {
 	if (ret)
 		return ret;
-	if ((mode & PTRACE_MODE_ATTACH) && (refuse_plain(GUARD_PTRACE) ||
-					    (powerful() && may_touch(child) && refuse_untrusted(GUARD_PTRACE, 0))))
+	if ((mode & PTRACE_MODE_ATTACH) && refuse_plain(GUARD_PTRACE))
 		return -EPERM;
 	return 0;
 }

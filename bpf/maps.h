@@ -116,6 +116,7 @@ struct task {
 	__u32 ids[8];
 	__u32 uses;		/* of the policy */
 	__u32 pad;
+	__u64 labels;		/* it carried */
 	struct group_list groups;
 	struct bound bound;
 	/* while it is worked out: only the task itself does so, and stack is short */
@@ -170,6 +171,26 @@ struct {
 	__type(key, int);
 	__type(value, struct inode_value);
 } inodes SEC(".maps");
+
+/* Which side a connection is from: what its socket has done, or the one that it was accepted from. */
+struct socket_value { __u32 seen, pad; };
+#define SEEN_CONNECTING 1
+#define SEEN_LISTENING 2
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct socket_value);
+} sockets SEC(".maps");
+
+/* TCP ports that were listened on when the programs that write `sockets` were attached, a bit each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536 / 64);
+	__type(key, __u32);
+	__type(value, __u64);
+} listeners SEC(".maps");
 
 /* A kernel pointer as a plain number: a global function takes no other. */
 static __noinline __u64 number(const void *pointer)

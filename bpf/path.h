@@ -61,9 +61,11 @@ int guard_step(__u32 slot, __u32 state, __u64 name)
 	return -1;
 }
 
-static __always_inline bool pseudo(unsigned long magic)
+static __always_inline bool pseudo(const struct super_block *sb)
 {
-	switch (magic) {
+	if (BPF_CORE_READ(sb, s_flags) & SB_NOUSER)
+		return 1;
+	switch (BPF_CORE_READ(sb, s_magic)) {
 	case TMPFS_MAGIC: case RAMFS_MAGIC: case PROC_MAGIC: case SYSFS_MAGIC: case DEVPTS_MAGIC: case CGROUP_MAGIC:
 	case CGROUP2_MAGIC: case BPFFS_MAGIC: case DEBUGFS_MAGIC: case TRACEFS_MAGIC: case SECURITYFS_MAGIC:
 	case PIPEFS_MAGIC: case SOCKFS_MAGIC: case ANON_INODE_MAGIC: case NSFS_MAGIC: case PIDFS_MAGIC:
@@ -148,7 +150,7 @@ int guard_walk(__u32 slot, __u64 leaf, struct place *at)
 		return GUARD_BROKEN_MAP;
 	start = bpf_map_lookup_elem(inner, &device);
 	if (!start)
-		return pseudo(BPF_CORE_READ(sb, s_magic)) ? GUARD_BY_RULE : GUARD_UNKNOWN_FS;
+		return pseudo(sb) ? GUARD_BY_RULE : GUARD_UNKNOWN_FS;
 	at->state = *start;
 	left = guard_depth(leaf, (__u64)BPF_CORE_READ(sb, s_root));
 	if (left < 0)

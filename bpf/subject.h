@@ -172,7 +172,7 @@ int guard_bind(__u32 slot, int service, int exe, struct task *t)
 	const struct cred *cred = task->cred, *real = task->real_cred;
 	const struct guard_policy *p;
 	const struct guard_state *s;
-	guard_u64 binding, freeing;
+	guard_u64 binding, freeing, labels;
 	__u32 zero = 0, i;
 	void *table;
 
@@ -220,6 +220,14 @@ int guard_bind(__u32 slot, int service, int exe, struct task *t)
 	s = exe < 0 ? 0 : state_of(slot, exe);
 	t->who.executable_bind = s ? s->executables : ~0ULL;
 	t->who.executable_free = s ? s->executables : 0;
+
+	labels = t->labels;
+	for (i = 0; i < GUARD_LABELS; i++) {
+		if (!labels)
+			break;
+		t->who.label |= sets_of(table, GUARD_ID_LABEL, guard_lowest(labels));
+		labels &= labels - 1;
+	}
 
 	binding = guard_binding_sets(p, &t->who);
 	freeing = guard_freeing_sets(p, &t->who);
@@ -313,6 +321,8 @@ static __always_inline bool current_tag(struct task *t, struct task_struct *task
 		return 0;
 	if ((t->uses & GUARD_USES_SERVICES) && t->cgroup != cgroup_of(task))
 		return 0;
+	if ((t->uses & GUARD_USES_LABELS) && t->labels != carried())
+		return 0;
 	return !(t->uses & GUARD_USES_LOGIN) || !bpf_core_field_exists(task->loginuid) || t->login == task->loginuid.val;
 }
 
@@ -371,6 +381,7 @@ static __noinline struct bound *work_out(const struct view *v, struct task *t)
 	root = p ? p->service_root : 0;
 	t->generation = 0;
 	t->uses = uses;
+	t->labels = uses & GUARD_USES_LABELS ? carried() : 0;
 	if (!bind(v, uses, root, t) && stored && cred == task->real_cred && !cred->user_ns->level && tag(t, task, cred))
 		t->generation = v->generation;
 	return &t->bound;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What enforces is touched by nobody but real root of the first user namespace, and not by that root either while a
- * rule that names subjects binds it. No rule says so. What it is: the paths of the policy's `protected`, our maps and
+ * rule that names subjects binds it, or a label lies on it. No rule says so. What it is: the paths of the policy's `protected`, our maps and
  * programs, and every process that may touch them.
  */
 #ifndef GUARD_TAMPER_H
@@ -55,10 +55,12 @@ static __noinline bool trusted(const struct view *v, struct outcome *o)
 	if (!b || !p)
 		return 0;
 	guard_verdict(b, 0, &p->named, &p->audit, o);
-	if (real_root(bpf_get_current_task_btf()->cred))
-		return o->verdict == GUARD_ALLOW;
+	if (!real_root(bpf_get_current_task_btf()->cred))
+		o->verdict = GUARD_DENY;
+	if (o->verdict != GUARD_ALLOW)
+		return 0;
 	o->verdict = GUARD_DENY;
-	return 0;
+	return !carried();
 }
 
 /* Is it one of the protected paths, or, `above`, does one lie below it? What can't be told counts as one: those paths
@@ -134,8 +136,39 @@ static __always_inline bool touches_file(const struct file *file)
 	return refuse_touch(d, 0, GUARD_WRITE);
 }
 
+SEC("lsm/file_open")
+int BPF_PROG(file_open__tamper, struct file *file, int ret)
+{
+	if (ret)
+		return ret;
+	if (((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC)) && powerful() && touches_file(file))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_link")
+int BPF_PROG(inode_link__tamper, struct dentry *from, struct inode *folder, struct dentry *to, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(from, 0, GUARD_LINK) || touches(to, 0, GUARD_LINK))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_rename")
+int BPF_PROG(inode_rename__tamper, struct inode *old_folder, struct dentry *from, struct inode *new_folder,
+	     struct dentry *to, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(from, 1, GUARD_RENAME) || touches(to, 0, GUARD_RENAME))
+		return -EPERM;
+	return 0;
+}
+
 SEC("lsm/inode_unlink")
-int BPF_PROG(inode_unlink, struct inode *folder, struct dentry *dentry, int ret)
+int BPF_PROG(inode_unlink__tamper, struct inode *folder, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -145,7 +178,7 @@ int BPF_PROG(inode_unlink, struct inode *folder, struct dentry *dentry, int ret)
 }
 
 SEC("lsm/inode_rmdir")
-int BPF_PROG(inode_rmdir, struct inode *folder, struct dentry *dentry, int ret)
+int BPF_PROG(inode_rmdir__tamper, struct inode *folder, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -155,7 +188,7 @@ int BPF_PROG(inode_rmdir, struct inode *folder, struct dentry *dentry, int ret)
 }
 
 SEC("lsm/inode_create")
-int BPF_PROG(inode_create, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
+int BPF_PROG(inode_create__tamper, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
@@ -165,7 +198,7 @@ int BPF_PROG(inode_create, struct inode *folder, struct dentry *dentry, umode_t 
 }
 
 SEC("lsm/inode_mkdir")
-int BPF_PROG(inode_mkdir, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
+int BPF_PROG(inode_mkdir__tamper, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
@@ -175,7 +208,7 @@ int BPF_PROG(inode_mkdir, struct inode *folder, struct dentry *dentry, umode_t m
 }
 
 SEC("lsm/inode_symlink")
-int BPF_PROG(inode_symlink, struct inode *folder, struct dentry *dentry, const char *target, int ret)
+int BPF_PROG(inode_symlink__tamper, struct inode *folder, struct dentry *dentry, const char *target, int ret)
 {
 	if (ret)
 		return ret;
@@ -185,7 +218,7 @@ int BPF_PROG(inode_symlink, struct inode *folder, struct dentry *dentry, const c
 }
 
 SEC("lsm/path_truncate")
-int BPF_PROG(path_truncate, const struct path *path, int ret)
+int BPF_PROG(path_truncate__tamper, const struct path *path, int ret)
 {
 	if (ret)
 		return ret;
@@ -195,7 +228,7 @@ int BPF_PROG(path_truncate, const struct path *path, int ret)
 }
 
 SEC("lsm/path_chmod")
-int BPF_PROG(path_chmod, const struct path *path, umode_t mode, int ret)
+int BPF_PROG(path_chmod__tamper, const struct path *path, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
@@ -205,11 +238,33 @@ int BPF_PROG(path_chmod, const struct path *path, umode_t mode, int ret)
 }
 
 SEC("lsm/path_chown")
-int BPF_PROG(path_chown, const struct path *path, __u64 uid, __u64 gid, int ret)
+int BPF_PROG(path_chown__tamper, const struct path *path, __u64 uid, __u64 gid, int ret)
 {
 	if (ret)
 		return ret;
 	if (touches(path->dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+/* access lists: before 6.2 an attribute like others */
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr__tamper, void *idmap, struct dentry *dentry, const char *name, const void *value,
+	     unsigned long size, int flags, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_set_acl")
+int BPF_PROG(inode_set_acl__tamper, void *idmap, struct dentry *dentry, const char *name, void *acl, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
 		return -EPERM;
 	return 0;
 }
@@ -234,18 +289,47 @@ static __always_inline bool touches_mount(const struct vfsmount *mnt, const stru
 #define MS_MOVE 8192
 #define MS_PROPAGATION (15UL << 17)
 
-static __always_inline bool touches_by_mount(const struct path *target, unsigned long flags)
+SEC("lsm/sb_mount")
+int BPF_PROG(sb_mount__tamper, const char *source, const struct path *target, const char *type, unsigned long flags,
+	     void *data, int ret)
 {
+	if (ret)
+		return ret;
 	if (flags & (MS_REMOUNT | MS_PROPAGATION))
 		return 0;
-	/* which mount is moved is not told */
-	if (flags & MS_MOVE)
-		return powerful() && !elsewhere(target->mnt) && refuse_untrusted(GUARD_MOUNT, 0);
-	return touches_mount(target->mnt, target->dentry);
+	if (flags & MS_MOVE) {
+		/* which mount is moved is not told */
+		if (powerful() && !elsewhere(target->mnt) && refuse_untrusted(GUARD_MOUNT, 0))
+			return -EPERM;
+		return 0;
+	}
+	if (touches_mount(target->mnt, target->dentry))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/move_mount")
+int BPF_PROG(move_mount__tamper, const struct path *from, const struct path *to, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches_mount(from->mnt, from->dentry) || touches_mount(to->mnt, to->dentry))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/sb_pivotroot")
+int BPF_PROG(sb_pivotroot__tamper, const struct path *put_old, const struct path *new_root, int ret)
+{
+	if (ret)
+		return ret;
+	if (powerful() && !elsewhere(new_root->mnt) && refuse_untrusted(GUARD_MOUNT, 0))
+		return -EPERM;
+	return 0;
 }
 
 SEC("lsm/sb_umount")
-int BPF_PROG(sb_umount, struct vfsmount *mnt, int flags, int ret)
+int BPF_PROG(sb_umount__tamper, struct vfsmount *mnt, int flags, int ret)
 {
 	if (ret)
 		return ret;
@@ -264,7 +348,7 @@ static __always_inline bool our_map(const struct bpf_map *map)
 
 /* A descriptor for our maps, for reading too: a program may write through it. */
 SEC("lsm/bpf_map")
-int BPF_PROG(bpf_map, struct bpf_map *map, unsigned int mode, int ret)
+int BPF_PROG(bpf_map__tamper, struct bpf_map *map, unsigned int mode, int ret)
 {
 	if (ret)
 		return ret;
@@ -274,7 +358,7 @@ int BPF_PROG(bpf_map, struct bpf_map *map, unsigned int mode, int ret)
 }
 
 SEC("lsm/bpf_prog")
-int BPF_PROG(bpf_prog, struct bpf_prog *program, int ret)
+int BPF_PROG(bpf_prog__tamper, struct bpf_prog *program, int ret)
 {
 	__u32 id = BPF_CORE_READ(program, aux, id);
 
@@ -297,6 +381,16 @@ static __noinline bool may_touch(struct task_struct *child)
 	t = bpf_task_storage_get(&tasks, child, 0, 0);
 	p = policy_of(&v);
 	return !t || !p || t->generation != v.generation || !guard_concerns(&t->bound.rules, &p->named);
+}
+
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(ptrace_access_check__tamper, struct task_struct *child, unsigned int mode, int ret)
+{
+	if (ret)
+		return ret;
+	if ((mode & PTRACE_MODE_ATTACH) && powerful() && may_touch(child) && refuse_untrusted(GUARD_PTRACE, 0))
+		return -EPERM;
+	return 0;
 }
 
 #endif

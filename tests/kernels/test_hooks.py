@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import boot  # noqa: E402
 
 SCRIPT = boot.image.HERE / "guest" / "hooks.py"
-MORE = (SCRIPT.with_name("powers.py"),)  # what it imports, with checks of its own
+CHECKS = [SCRIPT, SCRIPT.with_name("network.py"), SCRIPT.with_name("powers.py")]
 VARIANTS: Dict[str, dict] = {
     "plain": {},
     "kptr_restrict=2": {"sysctl": ["kernel.kptr_restrict=2"]},
@@ -30,7 +30,7 @@ VARIANTS: Dict[str, dict] = {
 
 def checks() -> List[str]:
     names = []
-    for node in (node for script in (SCRIPT, *MORE) for node in ast.parse(script.read_text()).body):
+    for node in [node for script in CHECKS for node in ast.parse(script.read_text()).body]:
         if isinstance(node, ast.FunctionDef):
             decorators = {getattr(d, "func", d).id for d in node.decorator_list}  # type: ignore[attr-defined]
             if decorators & {"denied", "passes", "story"}:

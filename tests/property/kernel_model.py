@@ -75,8 +75,9 @@ class Model:
             "of_action": vectors[1 : 1 + layout.ACTIONS],
             "audit": vectors[-3],
             "not_destinations": vectors[-2],
-            "any": fields[-11:-2],
-            "service_root": fields[-2],
+            "named": vectors[-1],
+            "any": fields[-12:-3],
+            "service_root": fields[-3],
         }
         self.labels = compile.labels_of(self.tables)
         self.names = [
@@ -86,6 +87,8 @@ class Model:
 
     def decide(self, event) -> records.Verdict:
         bound = self.bound(event.task)
+        if isinstance(event, records.TamperEvent):
+            return self.tampering(event, bound)
         if isinstance(event, records.PlainEvent):
             return self._verdict(bound, (1 << 64 * layout.WORDS) - 1, actions.NUMBERS[event.action], None)
         if isinstance(event, records.NetworkEvent):
@@ -112,6 +115,21 @@ class Model:
         if outcome == "allow":
             return records.Verdict("allow")
         return records.Verdict(outcome, self.names[rule], trouble or "rule")
+
+    def tampering(self, event: records.TamperEvent, bound: int) -> records.Verdict:
+        """bpf/tamper.h"""
+        if event.location is not None:
+            state, trouble = self.place(event.location)
+            if trouble in ("unknown-filesystem", "too-deep"):
+                return records.Verdict("allow")
+            if not trouble and not self.vectors(state)[1 if event.below else 0] >> layout.PROTECTED & 1:
+                return records.Verdict("allow")
+        outcome, rule = self.core.decide(bound, None, self.policy["named"], self.policy["audit"])
+        if event.root and outcome == "allow" and not event.task.labels:
+            return records.Verdict("allow")
+        if not event.root or outcome == "allow":
+            outcome = "deny"
+        return records.Verdict(outcome, None if rule is None else self.names[rule], "tamper")
 
     # -- who
 
@@ -197,27 +215,37 @@ class Model:
     def reach(self, event: records.NetworkEvent) -> int:
         address = ipaddress.ip_address(event.address)
         address = getattr(address, "ipv4_mapped", None) or address
-        name, key = ("ipv4", layout.IPV4_KEY) if address.version == 4 else ("ipv6", layout.IPV6_KEY)
-        sets = self.core.destination_sets(
-            self.policy,
-            _longest(self.tables[name], key, address.packed),
+        if event.action in actions.OWN and address.is_unspecified:
+            plain = ALL
+            spared = _longest(self.tables["ipv4"], layout.IPV4_KEY, bytes(4), 0)
+            if address.version == 6:
+                spared &= _longest(self.tables["ipv6"], layout.IPV6_KEY, bytes(16), 0)
+        else:
+            name, key = ("ipv4", layout.IPV4_KEY) if address.version == 4 else ("ipv6", layout.IPV6_KEY)
+            plain = spared = _longest(self.tables[name], key, address.packed)
+        more = (
             _longest(self.tables["ports"], layout.PORT_KEY, event.port.to_bytes(2, "big")),
             self.ids(layout.ID_PROTOCOL, event.protocol),
         )
-        return self._covering(sets)
+        return self._covering(
+            self.core.destination_sets(self.policy, plain, *more), self.core.destination_sets(self.policy, spared, *more)
+        )
 
     def reach_vsock(self, event: records.VsockEvent) -> int:
         packed = event.cid.to_bytes(4, "big") + event.port.to_bytes(4, "big")
-        return self._covering(_longest(self.tables["vsock"], layout.VSOCK_KEY, packed))
+        sets = _longest(self.tables["vsock"], layout.VSOCK_KEY, packed)
+        return self._covering(sets, sets)
 
-    def _covering(self, sets: int) -> int:
-        covers, spared = 0, 0
+    def _covering(self, plain: int, spared: int) -> int:
+        covers, spares = 0, 0
         for index, value in self.tables["destinations"].items():
-            if sets >> int.from_bytes(index, "little") & 1:
-                words = layout.DESTINATION.unpack(value)
+            bit = 1 << int.from_bytes(index, "little")
+            words = layout.DESTINATION.unpack(value)
+            if plain & bit:
                 covers |= _join(words[: layout.WORDS])
-                spared |= _join(words[layout.WORDS :])
-        return covers | self.policy["not_destinations"] & ~spared
+            if spared & bit:
+                spares |= _join(words[layout.WORDS :])
+        return covers | self.policy["not_destinations"] & ~spares
 
 
 def _index(number):
@@ -246,10 +274,10 @@ def _all(masks):
     return total
 
 
-def _longest(table, key, packed):
-    """A longest-prefix look-up, the slow way."""
+def _longest(table, key, packed, most=None):
+    """A longest-prefix look-up, the slow way; ``most``: prefixes up to that length."""
     wanted = int.from_bytes(packed, "big")
-    for length in range(8 * len(packed), -1, -1):
+    for length in range(8 * len(packed) if most is None else most, -1, -1):
         prefix = wanted >> (8 * len(packed) - length) << (8 * len(packed) - length)
         found = table.get(key.pack(length, prefix.to_bytes(len(packed), "big")))
         if found is not None:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
-    ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, TASK_STORAGE, Environment, LinkInfo, Loaded, MapInfo, MapSpec,
-    ObjectInfo, ProgramInfo)
+    ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, SK_STORAGE, TASK_STORAGE, Environment, LinkInfo, Loaded,
+    MapInfo, MapSpec, ObjectInfo, ProgramInfo)
 
-HOOKS = ("task_alloc", "bprm_committed_creds", "file_open", "mmap_file", "inode_link",
-         "inode_rename", "socket_connect", "socket_sendmsg")
+HOOKS = ("task_alloc", "bprm_committed_creds", "file_open", "file_permission", "file_receive", "mmap_file",
+         "file_mprotect", "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl",
+         "inode_link", "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen",
+         "socket_accept", "sctp_bind_connect", "sctp_sk_clone")
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
 
 
@@ -28,7 +30,8 @@ class Killed(BaseException):
 
 def good_object() -> ObjectInfo:
     maps = dict(reconcile.MAPS, tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1), inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
-                spare=MapSpec(LRU_HASH, 8, 208, 4096), blank=MapSpec(reconcile.ARRAY, 4, 208, 1))
+                spare=MapSpec(LRU_HASH, 8, 208, 4096), blank=MapSpec(reconcile.ARRAY, 4, 208, 1),
+                sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201))
     inner = dict(reconcile.TABLES, control=reconcile.RECORD)
     return ObjectInfo(maps, inner, HOOKS)
 
@@ -57,6 +60,7 @@ class FakeKernel:
         self.found = GOOD
         self.object = good_object()
         self.now = 1_000 * reconcile.SECOND
+        self.listening = frozenset({22})
         self.pins: Dict[str, Any] = {}
         self.folders = {"/bpf"}
         self.calls: List[str] = []  # that changed something
@@ -144,8 +148,14 @@ class FakeKernel:
     def environment(self) -> Environment:
         return self.found
 
+    def mount_namespace(self) -> int:
+        return 4026531841
+
     def boottime(self) -> int:
         return self.now
+
+    def listening_ports(self) -> FrozenSet[int]:
+        return self.listening
 
     def as_user(self, user: int, operation: Callable[[], None]) -> int:
         """Denied is what has `denied` or the reserved address in it, while programs run and a policy is in force."""

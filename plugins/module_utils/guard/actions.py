@@ -12,6 +12,7 @@ from . import layout
 FILES = ("read", "write", "execute")
 RESOURCES = FILES + ("unix-connect",)  # with `resources`
 NETWORK = ("connect", "send", "reply", "bind", "listen", "accept")
+OWN = ("bind", "listen", "accept")  # the address is the socket's own
 DESTINATIONS = NETWORK + ("vsock",)  # with `destinations`
 
 # address families by the number of socket(2); `NAME-socket` denies to make a socket of one

@@ -51,13 +51,13 @@ class _Wanted(NamedTuple):
 
 
 def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder: str,
-             labels: Mapping[str, int]) -> Compiled:
+             labels: Mapping[str, int], available: FrozenSet[str], sendpage: bool) -> Compiled:
     """The same for an apply and at boot, so that the first run after a reboot finds nothing to do. ``labels``: the bits
-    that names have already."""
+    that names have already; ``available``: the programs that are loaded; ``sendpage``: of the kernel's environment."""
     places = canary.find(system, canary_folder)
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=labels)
     rules = compile.rule_bits(image)
-    wanted = set(hooks.needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
+    wanted = set(hooks.here(hooks.needed(resolved, now, sendpage), available)) | set(reconcile.IDENTITY_HOOKS)
     if canary.FILE_RULE in rules:
         wanted.add(canary.FILE_HOOK)
     if canary.NETWORK_RULE in rules:
@@ -120,7 +120,9 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
     if not check:
         canary.prepare(folder)
     live = reconcile.read(kernel) if version else None
-    wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {})
+    wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {},
+                   reconcile.available_hooks(kernel, version) if version else frozenset(),
+                   kernel.environment().sendpage)
     warnings: List[str] = []
     if version is None or live is None:
         lacking = enforcer.shortcomings(kernel.environment())
@@ -142,9 +144,11 @@ def _installed(kernel: Kernel) -> str:
     return version
 
 
-def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str, labels: Mapping[str, int]) -> _Wanted:
+def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str, labels: Mapping[str, int],
+          available: FrozenSet[str], sendpage: bool) -> _Wanted:
     resolved = resolve.resolve(document, system)
-    return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels))
+    return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels, available,
+                                                             sendpage))
 
 
 def _digest(document: Dict[str, Any]) -> str:
@@ -155,14 +159,15 @@ def _digest(document: Dict[str, Any]) -> str:
 def _check_capability(kernel: Kernel, version: str, wanted: _Wanted, now: datetime.date) -> None:
     """Complete or refused: no rule is left unenforced."""
     problems = []
-    lsms = kernel.environment().lsms
+    environment = kernel.environment()
+    lsms = environment.lsms
     if "bpf" not in lsms:
         problems.append(Problem("host", "bpf is not among the active Linux Security Modules ({0})".format(
             ",".join(lsms) or "the list cannot be read"), "", "Run role exfil.guard.enforcer; it adds bpf and reboots"))
     available = reconcile.available_hooks(kernel, version)
     for rule in wanted.resolved.rules:
         alone = wanted.resolved._replace(rules=(rule,))
-        for hook in sorted(set(hooks.needed(alone, now)) - available):
+        for hook in sorted(hooks.here(hooks.needed(alone, now, environment.sendpage), available) - available):
             problems.append(Problem("rule " + rule.name, "this kernel's hook {0} is not guarded".format(hook), "",
                                     "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's "
                                     "action ({0})".format(", ".join(sorted(rule.deny)))))

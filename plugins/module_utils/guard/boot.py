@@ -61,8 +61,11 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
     canary.prepare(folder)
     places = canary.find(system, folder)
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=stored.get("labels") or {})
-    wanted = set(stored.get("hooks") or ()) | set(hooks.needed(resolved, now)) | set(reconcile.IDENTITY_HOOKS)
-    lacking = sorted(wanted - reconcile.available_hooks(kernel, version))
+    available = reconcile.available_hooks(kernel, version)
+    wanted = set(hooks.needed(resolved, now, kernel.environment().sendpage)).union(stored.get("hooks") or ())
+    wanted = set(hooks.here(wanted, available))
+    wanted.update(reconcile.IDENTITY_HOOKS)
+    lacking = sorted(wanted - available)
     if lacking:
         raise EnforcerError("this kernel has no hook {0}, which the policy needs".format(", ".join(lacking)),
                             "Boot the kernel that the policy was applied on")

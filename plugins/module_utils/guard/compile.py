@@ -67,9 +67,10 @@ def compile_policy(
         who += [None] * (layout.CANARY_SET - len(who)) + [CANARY_FILE]
     tables: Dict[str, Table] = {"ids": {}}
     bits = _label_bits(subjects, labels)
-    root = _automaton_tables(tables, rules, subjects, who, resources, resolved.superblocks, bits)
+    superblocks = resolved.superblocks | {canary.device} if canary else resolved.superblocks
+    root = _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits, resolved.protected)
     _number_tables(tables, subjects, who, destinations, where, bits)
-    _rule_tables(tables, rules, who, where, subjects, destinations, root)
+    _rule_tables(tables, rules, who, where, subjects, destinations, root, bits)
     names = {bit: name for name, bit in bits.items()}
     tables["labels"] = _rows(layout.LABEL, [(names.get(bit, "").encode(),) for bit in range(layout.LABELS)])
     tables["devices"] = {
@@ -127,10 +128,10 @@ def _label_bits(subjects: Mapping[str, records.SubjectSet], labels: Mapping[str,
 # -- paths --------------------------------------------------------------------------------------------------------
 
 
-def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits) -> int:
+def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits, protected) -> int:
     """Fills superblocks, states, edges and bytes; returns the state of the cgroup root. Names of abstract unix sockets
     lie on a superblock of their own, which is always there."""
-    superblocks = set(superblocks) | {layout.ABSTRACT}
+    superblocks = set(superblocks) | {layout.ABSTRACT} | {p.device for p in protected}
     names = sorted(resources)
     devices = sorted(superblocks | {p.device for r in resources.values() for p in r.paths})
     roots: Dict[int, Dict[records.Components, int]] = {device: {} for device in devices}
@@ -138,6 +139,9 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
         for pattern in resources[name].paths:
             root = roots[pattern.device]
             root[pattern.components] = root.get(pattern.components, 0) | 1 << (2 * layout.SETS + bit)
+    for pattern in protected:
+        root = roots[pattern.device]
+        root[pattern.components] = root.get(pattern.components, 0) | 1 << (2 * layout.SETS + len(names))
     services: Dict[records.Components, int] = {}
     for bit, name in enumerate(who):
         if name is None:
@@ -172,7 +176,8 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
                 if marks >> index & 1:
                     plainly |= plain[index]
                     spared |= negated[index]
-            known[marks] = plainly | (everything & ~spared)
+            ours = marks >> len(names) & 1
+            known[marks] = plainly | (everything & ~spared) | ours << layout.PROTECTED
         return known[marks]
 
     def labels(marks: int) -> int:
@@ -314,7 +319,7 @@ def _port_prefixes(first: int, last: int) -> Iterable[Tuple[int, int]]:
 # -- rules --------------------------------------------------------------------------------------------------------
 
 
-def _rule_tables(tables, rules, who, where, subjects, destinations, service_root) -> None:
+def _rule_tables(tables, rules, who, where, subjects, destinations, service_root, bits) -> None:
     of_action = [0] * layout.ACTIONS
     for bit, rule in enumerate(rules):
         for action in rule.deny:
@@ -328,10 +333,13 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
         | (layout.USES_EXECUTABLES if any(s.executables is not None for s in found) else 0)
         | (layout.USES_LOGIN if any(s.login_users is not None for s in found) else 0)
         | (layout.USES_LABELS if any(s.has_read is not None for s in found) else 0)
+        | (layout.DENIES_LABELS if any(subjects[name].has_read is not None for rule in rules if not rule.audit
+                                       for name in rule.subjects or ()) else 0)
     )
+    labels = sum(1 << bits[name] for name in {name for s in found for name in s.has_read or ()})
     vectors = _vector(_bits(rules, lambda rule: rule.subjects is None))
-    for bits in of_action:
-        vectors += _vector(bits)
+    for one in of_action:
+        vectors += _vector(one)
     vectors += _vector(_bits(rules, lambda rule: rule.audit))
     vectors += _vector(_bits(rules, lambda rule: rule.destinations is not None and rule.destinations.negated))
     vectors += _vector(_bits(rules, lambda rule: rule.subjects is not None))
@@ -349,6 +357,7 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
             _sets(where, lambda name: destinations[name].vsock is None and destinations[name].protocols is None),
             service_root,
             uses,
+            labels,
         )
     }
     tables["subjects"] = _rows(

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 from . import reconcile
 from .errors import EnforcerError
-from .kernel import Environment, Kernel, ObjectInfo
+from .kernel import Environment, Kernel, ObjectInfo, hook_of
 
 OLDEST = {"x86_64": (6, 1), "aarch64": (6, 4)}  # 64-bit Arm has what LSM programs need from 6.4
 _RUN_ROLE = "Run the role exfil.guard.enforcer"
@@ -143,9 +143,10 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
 
     folder = "{0}/programs-{1}".format(reconcile.base(kernel), version)
     present = kernel.names(folder)
-    absent = [hook for hook in programs if hook not in present]
+    absent = [program for program in programs if hook_of(program) not in present]
     if absent and present:
-        absent = [hook for hook in absent if kernel.has_hook(hook)]
+        absent = [program for program in absent if kernel.has_hook(program)]
+    absent = list(dict.fromkeys(map(hook_of, absent)))
     maps = missing_maps(kernel)
     old = sorted(set(reconcile.versions(kernel) + _link_versions(kernel)) - {version})
     leftovers = [name for name in kernel.names(reconcile.base(kernel)) if name.startswith("loading-")]
@@ -175,6 +176,7 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
     if absent or missing_maps(kernel):
         _load(kernel, data, version, absent)
     if moved:
+        reconcile.claim(kernel, *reconcile.versions(kernel))
         available = reconcile.available_hooks(kernel, version)
         reconcile.attach(kernel, version, [hook for hook in moved if hook in available])
     for each in old:

@@ -12,9 +12,6 @@ from . import actions, resolve, semantics
 from .errors import EnforcerError
 from .records import FileEvent, Location, NetworkEvent, PlainEvent, Resolved, Task, VsockEvent
 
-_PSEUDO = ("tmpfs", "proc", "sysfs", "devtmpfs", "devpts", "ramfs", "cgroup2", "securityfs", "bpf", "debugfs",
-           "tracefs", "mqueue", "hugetlbfs", "configfs", "pstore", "efivarfs", "fusectl", "autofs", "nsfs")
-
 
 def location(system: Any, path: str) -> Location:
     """Where a path leads today, links followed."""
@@ -26,7 +23,7 @@ def location(system: Any, path: str) -> Location:
     if not best:
         raise EnforcerError("{0!r} lies on no known mount".format(path))
     mount = max(best, key=lambda each: len(each.point))
-    return Location(mount.device, (mount.root or ()) + components[len(mount.point):], mount.type in _PSEUDO)
+    return Location(mount.device, (mount.root or ()) + components[len(mount.point):], mount.type in resolve.PSEUDO)
 
 
 def _number(name: str, look_up: Any, kind: str) -> int:

@@ -6,21 +6,33 @@
 from __future__ import annotations
 
 import datetime
-from typing import Dict, FrozenSet, Tuple
+from typing import Dict, FrozenSet, Iterable, Set, Tuple
 
 from . import actions, records, semantics
 
 _NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
+# a file that is open already: used, received, mapped
+_OPEN = ("file_open", "file_permission", "file_receive", "mmap_file", "file_mprotect")
+_ATTRIBUTES = ("inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl")
+
+# Not on every kernel: where one is missing, another hook of the same action sees what it would
+_WHERE_PRESENT = frozenset({"inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper"})
+
+# which side a connection is from has to be known, and where its packets really go
+_SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_listen", "socket_accept",
+            "sctp_bind_connect", "sctp_sk_clone")
+# what reaches a socket by another hook where sendfile and splice do not come through sendmsg
+_THROUGH_FILES = ("send", "reply", "vsock", "unix-connect")
 
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
-    "read": ("file_open",) + _NAMES,
-    "write": ("file_open",) + _NAMES,
-    "execute": ("file_open", "mmap_file") + _NAMES,
-    "unix-connect": ("unix_stream_connect", "unix_may_send") + _NAMES,
-    "connect": ("socket_connect", "socket_sendmsg"),
-    "send": ("socket_sendmsg",),
-    "reply": ("socket_sendmsg", "socket_listen"),
-    "bind": ("socket_bind",),
+    "read": _OPEN + _NAMES,
+    "write": _OPEN + _ATTRIBUTES + _NAMES,
+    "execute": ("file_open", "mmap_file", "file_mprotect") + _NAMES,
+    "unix-connect": ("unix_stream_connect", "unix_may_send", "socket_sendmsg") + _NAMES,
+    "connect": ("socket_connect", "socket_sendmsg", "socket_setsockopt", "sctp_bind_connect"),
+    "send": _SENDING,
+    "reply": _SENDING,
+    "bind": ("socket_bind", "sctp_bind_connect"),
     "listen": ("socket_listen",),
     "accept": ("socket_accept",),
     "vsock": ("socket_connect", "socket_sendmsg"),
@@ -32,27 +44,58 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
     "perf": ("perf_event_open",),
     "user-namespace": ("userns_create",),
     "io-uring": ("inode_init_security_anon",),
-    "block-device": ("file_open",),
-    "virtio-port": ("file_open",),
-    "serial": ("file_open",),
-    "tun": ("file_open", "tun_dev_create"),
-    "guest-device": ("file_open",),
+    "block-device": ("file_open__device",),
+    "virtio-port": ("file_open__device",),
+    "serial": ("file_open__device",),
+    "tun": ("file_open__device", "tun_dev_create"),
+    "guest-device": ("file_open__device",),
 }
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
+# What enforces is guarded under any policy; see bpf/tamper.h
+BUILT_IN = tuple(hook + "__tamper" for hook in (
+    "bpf_map", "bpf_prog", "file_open", "inode_create", "inode_link", "inode_mkdir", "inode_rename", "inode_rmdir",
+    "inode_set_acl", "inode_setxattr", "inode_symlink", "inode_unlink", "move_mount", "path_chmod", "path_chown",
+    "path_truncate", "ptrace_access_check", "sb_mount", "sb_pivotroot", "sb_umount",
+))
+# whose rules ask what a task has read: how that is remembered
+_LABELS = (
+    "bprm_creds_for_exec",
+    "file_open",
+    "file_permission",
+    "file_receive",
+    "mmap_file",
+    "msg_queue_free_security",
+    "msg_queue_msgrcv",
+    "msg_queue_msgsnd",
+    "sk_free_security",
+    "socket_recvmsg",
+    "socket_sendmsg",
+    "task_free",
+    "unix_may_send",
+)
 
 
-def of_action(action: str) -> Tuple[str, ...]:
-    """The hooks that decide an action, each of which must be guarded for a rule with it to be complete."""
-    return _OF_ACTION[action]
+def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
+    """The hooks that decide an action, each of which must be guarded for a rule with it to be complete; ``sendpage``:
+    of the kernel's environment."""
+    more = ("file_permission",) if sendpage and action in _THROUGH_FILES else ()
+    return _OF_ACTION[action] + more
 
 
-def needed(resolved: records.Resolved, now: datetime.date) -> FrozenSet[str]:
+def needed(resolved: records.Resolved, now: datetime.date, sendpage: bool = False) -> FrozenSet[str]:
     """The programs that the rules in force ask for; the identity hooks come with any policy."""
-    return frozenset(
-        hook
-        for rule in resolved.rules
-        if semantics.in_force(rule, now)
-        for action in rule.deny
-        for hook in of_action(action)
-    )
+    found: Set[str] = set(BUILT_IN)
+    for rule in resolved.rules:
+        if not semantics.in_force(rule, now):
+            continue
+        for action in rule.deny:
+            found.update(of_action(action, sendpage))
+        if any(resolved.subjects[name].has_read is not None for name in rule.subjects or ()):
+            found.update(_LABELS)
+    return frozenset(found)
+
+
+def here(wanted: Iterable[str], available: FrozenSet[str]) -> FrozenSet[str]:
+    """``wanted`` without what a kernel may lack and this one does: its actions are whole without."""
+    return frozenset(wanted) - (_WHERE_PRESENT - available)

@@ -2,17 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one boundary to the kernel: bpf(2) by its number, bpffs, and libbpf for loading the object. No decision is
-taken here. What the kernel refuses comes out as OSError with the call's name; descriptors are plain numbers."""
+taken here. What the kernel refuses comes out as OSError with the call's name; descriptors are plain numbers.
+
+A program is named for the hook it guards. Where kernels differ in a hook's arguments the object has a program for each
+number of them, ``HOOK__N``: the one that fits is loaded, and known as ``HOOK`` from there on."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+import re
 import struct
 import sys
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from .errors import EnforcerError
 
@@ -21,7 +25,8 @@ CGROUPS = "/sys/fs/cgroup"
 ACTIVE_LSMS = "/sys/kernel/security/lsm"
 SYSCALL = {"x86_64": 321, "aarch64": 280}
 
-HASH, ARRAY, LRU_HASH, LPM_TRIE, ARRAY_OF_MAPS, RINGBUF, INODE_STORAGE, TASK_STORAGE = 1, 2, 9, 11, 12, 27, 28, 29
+HASH, ARRAY, LRU_HASH, LPM_TRIE, ARRAY_OF_MAPS, SK_STORAGE = 1, 2, 9, 11, 12, 24
+RINGBUF, INODE_STORAGE, TASK_STORAGE = 27, 28, 29
 NO_PREALLOC, INNER_MAP = 1, 0x1000
 
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 3, 4, 6, 7
@@ -29,6 +34,7 @@ _PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 
 _LOOKUP_BATCH, _UPDATE_BATCH = 24, 26
 _RDONLY = 1 << 3
 _LSM_MAC = 27  # enum bpf_attach_type
+_TCP_LISTEN = "0A"  # in /proc/net/tcp
 _ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
 
 
@@ -83,6 +89,19 @@ class Environment(NamedTuple):
     lsms: Tuple[str, ...]
     libbpf: str  # its version; empty: there is none
 
+    @property
+    def sendpage(self) -> bool:
+        """Before 6.5 sendfile and splice reach a socket by file_permission alone."""
+        found = re.match(r"(\d+)\.(\d+)", self.release)
+        return found is not None and (int(found.group(1)), int(found.group(2))) < (6, 5)
+
+
+def hook_of(program: str) -> str:
+    """What a program is known as: its hook, whichever of the kernels' variants it is for; HOOK__PURPOSE, which stands
+    beside the hook's other program, as itself."""
+    hook, _, rest = program.partition("__")
+    return hook if rest.isdigit() else program
+
 
 def _mounted(where: str, kind: str) -> bool:
     found = ""
@@ -117,8 +136,36 @@ class Kernel:
         return Environment(os.geteuid() == 0, machine if platform.machine() in SYSCALL else platform.machine(),
                            platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version)
 
+    def mount_namespace(self) -> int:
+        """The number of the first process's: the one that services and logins see."""
+        return os.stat("/proc/1/ns/mnt").st_ino
+
     def boottime(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def listening_ports(self) -> FrozenSet[int]:
+        """The TCP ports that are listened on now, in every network namespace that a process is in."""
+        namespaces = {}
+        for process in os.listdir("/proc"):
+            if process.isdigit():
+                try:
+                    namespaces[os.readlink("/proc/{0}/ns/net".format(process))] = process
+                except OSError:
+                    continue  # it has ended
+        found = set()
+        for process in namespaces.values():
+            for table in ("tcp", "tcp6"):
+                try:
+                    with open("/proc/{0}/net/{1}".format(process, table), encoding="ascii") as file:
+                        next(file)
+                        for line in file:
+                            _number, local, _remote, state = line.split(None, 4)[:4]
+                            if state != _TCP_LISTEN:
+                                break  # the listeners come first
+                            found.add(int(local.rpartition(":")[2], 16))
+                except (OSError, StopIteration):
+                    continue  # it has ended, or there is no IPv6
+        return frozenset(found)
 
     def as_user(self, user: int, operation: Callable[[], None]) -> int:
         """Forks, becomes ``user`` without any group and tries the operation; gives its errno, 0 when it passed."""
@@ -282,11 +329,13 @@ class Kernel:
     def describe(self, data: bytes) -> ObjectInfo:
         return self._library().describe(data)
 
-    def has_hook(self, hook: str) -> bool:
-        return self._library().has_hook(hook)
+    def has_hook(self, program: str) -> bool:
+        """Does this kernel have the hook of the program, with as many arguments as it is made for?"""
+        return self._library().has_hook(program)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
-        """Loads the object. Programs whose hook this kernel lacks are left out; maps in ``reuse`` are not made anew."""
+        """Loads the object. Programs whose hook this kernel lacks are left out, the others are given by their hook;
+        maps in ``reuse`` are not made anew."""
         return self._library().load(data, reuse)
 
     def _library(self) -> "_Libbpf":
@@ -371,7 +420,9 @@ class _Libbpf:
                 ("bpf_map__reuse_fd", ctypes.c_int, (pointer, ctypes.c_int)),
                 ("bpf_program__name", text, (pointer,)), ("bpf_program__fd", ctypes.c_int, (pointer,)),
                 ("bpf_program__set_autoload", ctypes.c_int, (pointer, ctypes.c_bool)),
-                ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int))):
+                ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int)),
+                ("btf__load_vmlinux_btf", pointer, ()), ("btf__free", None, (pointer,)),
+                ("btf__type_by_id", pointer, (pointer, number))):
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
         self._lib, self._libc = lib, libc
@@ -439,8 +490,22 @@ class _Libbpf:
         finally:
             lib.bpf_object__close(handle)
 
-    def has_hook(self, hook: str) -> bool:
-        return self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC) > 0
+    def has_hook(self, program: str) -> bool:
+        hook, _, arguments = program.partition("__")
+        function = self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC)
+        return function > 0 and (not arguments.isdigit() or self._arguments(function) == int(arguments))
+
+    def _arguments(self, function: int) -> int:
+        lib = self._lib
+        types = lib.btf__load_vmlinux_btf()
+        if not types:
+            return -1
+        try:
+            # struct btf_type: name, info, type; a function's type is its prototype, whose info ends in the count
+            prototype = struct.unpack("=III", ctypes.string_at(lib.btf__type_by_id(types, function), 12))[2]
+            return struct.unpack("=II", ctypes.string_at(lib.btf__type_by_id(types, prototype), 8))[1] & 0xFFFF
+        finally:
+            lib.btf__free(types)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
         lib = self._lib
@@ -457,7 +522,7 @@ class _Libbpf:
             for each in self._each(lib.bpf_object__next_program, handle):
                 name = lib.bpf_program__name(each).decode()
                 if self.has_hook(name):
-                    programs[name] = each
+                    programs[hook_of(name)] = each
                 else:
                     lib.bpf_program__set_autoload(each, False)
             del self._log[:]

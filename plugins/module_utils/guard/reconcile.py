@@ -9,7 +9,7 @@ fresh, read back, compared and frozen before the record names them. Killed at an
 from __future__ import annotations
 
 import struct
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import kernel as kernel_module, layout
 from .errors import EnforcerError
@@ -19,7 +19,11 @@ LAYOUT = layout.LAYOUT
 SLOTS = layout.SLOTS
 NO_SLOT = 0xFFFFFFFF
 SECOND = 1_000_000_000
+CROWD = 1  # the cell of those for whom there is no room
 IDENTITY_HOOKS = ("bprm_committed_creds", "task_alloc")  # who a task is; attached with any policy, and first
+# which side a connection is from: attached before the hooks that ask
+DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_listen")
+FOLLOWING_HOOKS = IDENTITY_HOOKS + ("bprm_creds_for_exec",)  # what a task carries; labels hold while these are attached
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
 TABLES: Dict[str, MapSpec] = {
@@ -50,9 +54,14 @@ MAPS: Dict[str, MapSpec] = dict(
     events=MapSpec(kernel_module.RINGBUF, 0, 0, 1 << 20),
     counters=MapSpec(HASH, 8, 16, 8192),
     totals=MapSpec(ARRAY, 4, layout.TOTALS.size, 1),
-    facts=MapSpec(ARRAY, 4, 16, 1),
+    facts=MapSpec(ARRAY, 4, layout.FACTS.size, 1),
+    our=MapSpec(HASH, layout.OUR_KEY.size, 4, 1024),
+    listeners=MapSpec(ARRAY, 4, 8, 65536 // 64),
+    carriers=MapSpec(HASH, 8, layout.CARRIER.size, layout.CARRIERS, NO_PREALLOC),
+    cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, layout.CELLS, NO_PREALLOC),
+    wires=MapSpec(HASH, 8, layout.MARK.size, layout.WIRES, NO_PREALLOC),
 )
-STORAGES = ("tasks", "inodes", "spare", "blank")
+STORAGES = ("tasks", "inodes", "spare", "blank", "sockets", "marks")
 
 _ZERO = struct.pack("=I", 0)
 
@@ -297,22 +306,27 @@ def attached_hooks(kernel: Kernel, version: str) -> FrozenSet[str]:
 
 
 def _in_order(hooks: Iterable[str]) -> List[str]:
-    return sorted(hooks, key=lambda hook: (hook not in IDENTITY_HOOKS, hook))
+    return sorted(hooks, key=lambda hook: (hook not in IDENTITY_HOOKS, hook not in DIRECTION_HOOKS, hook))
 
 
 def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
     """Attaches what is not attached yet; gives the hooks that were attached."""
     folder = links_path(kernel, version)
     before = attached_hooks(kernel, version)
+    following = _following(kernel)
     added = [hook for hook in _in_order(hooks) if hook not in before]
     if added and not kernel.exists(folder):
         kernel.mkdir(folder)
     identified = all(hook in before for hook in IDENTITY_HOOKS)
+    directed = not set(added) & set(DIRECTION_HOOKS)
     for hook in added:
         path = folder + "/" + hook
         if not identified and hook not in IDENTITY_HOOKS:
             _note_start(kernel)
             identified = True
+        if not directed and hook not in IDENTITY_HOOKS + DIRECTION_HOOKS:
+            _note_listeners(kernel)
+            directed = True
         with opened(kernel, program_path(kernel, version, hook)) as program:
             with _Opened(kernel, kernel.attach(program)) as link:
                 if kernel.exists(path):
@@ -320,24 +334,86 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
                 kernel.pin(link, path)
     if added and not identified:
         _note_start(kernel)
+    if not directed:
+        _note_listeners(kernel)
+    if not following and _following(kernel):
+        _follow_labels(kernel)
     return added
 
 
 def _note_start(kernel: Kernel) -> None:
     """Tasks started from here on have their executable recorded; older ones are judged by what they run."""
+    _set_facts(kernel, lambda _loaded, *others: (kernel.boottime(), *others))
+
+
+def _set_facts(kernel: Kernel, change: Callable[..., Tuple[int, ...]]) -> None:
     with _opened_map(kernel, "facts") as facts:
-        value = kernel.lookup(facts, _ZERO) or bytes(16)
-        kernel.update(facts, _ZERO, struct.pack("=Q", kernel.boottime()) + value[8:])
+        value = kernel.lookup(facts, _ZERO) or bytes(layout.FACTS.size)
+        kernel.update(facts, _ZERO, layout.FACTS.pack(*change(*layout.FACTS.unpack(value))))
+
+
+def labels_since(kernel: Kernel) -> int:
+    with _opened_map(kernel, "facts", readonly=True) as facts:
+        return layout.FACTS.unpack(kernel.lookup(facts, _ZERO) or bytes(layout.FACTS.size))[2]
+
+
+def _following(kernel: Kernel) -> bool:
+    """Is every task's label handed on, by whichever version, and has it been since labels came into use?"""
+    return any(all(kernel.exists(links_path(kernel, each) + "/" + hook) for hook in FOLLOWING_HOOKS)
+               for each in versions(kernel))
+
+
+def _follow_labels(kernel: Kernel) -> None:
+    """Labels of an earlier time are void: nobody has followed them since."""
+    since = kernel.boottime()
+    for name in ("carriers", "cells", "wires"):
+        with _opened_map(kernel, name) as void:
+            for key in kernel.read_all(void):
+                kernel.delete(void, key)
+    with _opened_map(kernel, "cells") as cells:
+        kernel.update(cells, layout.CELL_KEY.pack(since, CROWD), layout.CELL.pack(0, CROWD + 1))
+    _set_facts(kernel, lambda loaded, rename_lock, _since, _unwatched: (loaded, rename_lock, since, 0))
+
+
+def _note_listeners(kernel: Kernel) -> None:
+    """Connections from before have no mark: those on a port that is listened on count as accepted."""
+    ports = kernel.listening_ports()
+    words = [0] * MAPS["listeners"].max_entries
+    for port in ports:
+        words[port // 64] |= 1 << port % 64
+    with _opened_map(kernel, "listeners") as listeners:
+        kernel.update_all(listeners, {struct.pack("=I", i): struct.pack("=Q", word) for i, word in enumerate(words)})
 
 
 def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
     folder = links_path(kernel, version)
     gone = [hook for hook in reversed(_in_order(hooks)) if kernel.exists(folder + "/" + hook)]
+    if set(gone) & set(FOLLOWING_HOOKS) and labels_since(kernel):
+        _set_facts(kernel, lambda loaded, rename_lock, _since, unwatched: (loaded, rename_lock, 0, unwatched))
     for hook in gone:
         kernel.unlink(folder + "/" + hook)
     if not kernel.names(folder) and kernel.exists(folder):
         kernel.rmdir(folder)
     return gone
+
+
+def claim(kernel: Kernel, *versions_: str) -> None:
+    """Says which maps and programs are ours, and which mount namespace is the host's: see bpf/tamper.h. The tables of a
+    generation are known by their names."""
+    wanted = {layout.OUR_KEY.pack(layout.OUR_NAMESPACE, kernel.mount_namespace())}
+    for name in list(MAPS) + list(STORAGES):
+        with _opened_map(kernel, name, readonly=True) as fd:
+            wanted.add(layout.OUR_KEY.pack(layout.OUR_MAP, kernel.map_info(fd).id))
+    for version in versions_:
+        for hook in sorted(available_hooks(kernel, version)):
+            with opened(kernel, program_path(kernel, version, hook)) as program:
+                wanted.add(layout.OUR_KEY.pack(layout.OUR_PROGRAM, kernel.program_info(program).id))
+    with _opened_map(kernel, "our") as our:
+        present = kernel.read_all(our)
+        for key in sorted(wanted - set(present)):
+            kernel.update(our, key, bytes(4))
+        for key in sorted(set(present) - wanted):
+            kernel.delete(our, key)
 
 
 # ---- a whole generation -----------------------------------------------------------------------------------------
@@ -358,6 +434,7 @@ def load(kernel: Kernel, image: Any, generation: int, hooks: Iterable[str], *, v
     slot = idle_slot(live.record)
     write(kernel, image.tables, slot)
     add_counters(kernel, image.tables)
+    claim(kernel, version)
     attach(kernel, version, hooks)
     fallback_generation, fallback_slot = live.confirmed
     deadline = kernel.boottime() + int(confirm_seconds * SECOND) if confirm_seconds else 0

@@ -75,6 +75,7 @@ class Resolved(NamedTuple):
     # device numbers whose opening is an action without an object: is it a block device, number (minor
     # layout.ANY_MINOR: any), action
     devices: FrozenSet[Tuple[bool, int, str]] = frozenset()
+    protected: FrozenSet[PathPattern] = frozenset()  # what enforces: see TamperEvent
 
 
 class Location(NamedTuple):
@@ -137,6 +138,17 @@ class PlainEvent(NamedTuple):
 
     task: Task
     action: str
+
+
+class TamperEvent(NamedTuple):
+    """What enforces is touched: a file at ``location``; ``location`` None: a map or program of ours, or a process that
+    may touch it. ``below``: with all that lies below, by moving it or mounting over it. ``root``: the task is real root
+    of the first user namespace."""
+
+    task: Task
+    root: bool
+    location: Optional[Location]
+    below: bool = False
 
 
 class Verdict(NamedTuple):

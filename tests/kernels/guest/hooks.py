@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 
+import labels
 from machine import (
     ALICE,
     BOB,
@@ -1069,6 +1070,8 @@ def removed_without_trace():
     expect(os.path.exists("/sys/fs/bpf/exfil_guard"), False, "pins")
 
 
+import network  # noqa: E402  adds its own to the policy and to the checks
+
 # ---- the run ------------------------------------------------------------------------------------------------------
 
 
@@ -1139,6 +1142,7 @@ def main():
                 del registry[name]
     wrong = {name: [] for name in ATTEMPTS}
     prepare()
+    network.prepare()
     try_all(wrong, "none")
     try:
         enforcer.install()
@@ -1147,10 +1151,12 @@ def main():
             try_all(wrong, phase)
     except Exception:
         trace = traceback.format_exc(limit=-1)
+        report("install", trace)
         for lines in wrong.values():
             lines.append(trace)
     for name, lines in wrong.items():
         report(name, "\n".join(lines))
+    labels.run(enforcer, wanted, report)
     for name, function in STORIES.items():
         try:
             function()

@@ -9,6 +9,9 @@ import ctypes
 import os
 import sys
 
+from exfil_guard.kernel import Kernel
+
+fits = Kernel().has_hook
 libc = ctypes.CDLL(None)
 bpf = ctypes.CDLL("libbpf.so.1")
 PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -25,6 +28,7 @@ def show(level, text, arguments):
     return 0
 
 
+fits("file_open")  # takes the printer first
 bpf.libbpf_set_print(show)
 for name in ("bpf_object__open_file", "bpf_object__next_program", "bpf_program__attach_lsm"):
     getattr(bpf, name).restype = ctypes.c_void_p
@@ -37,6 +41,8 @@ bpf.bpf_program__set_log_level.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
 bpf.bpf_program__set_log_buf.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 bpf.bpf_object__open_file.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
 
+bpf.bpf_program__set_autoload.argtypes = [ctypes.c_void_p, ctypes.c_bool]
+
 target = bpf.bpf_object__open_file(b"/usr/lib/exfil-guard/guard.bpf.o", None)
 if not target:
     sys.exit("open failed")
@@ -45,6 +51,9 @@ while True:
     current = bpf.bpf_object__next_program(target, current)
     if not current:
         break
+    if not fits(bpf.bpf_program__name(current).decode()):
+        bpf.bpf_program__set_autoload(current, False)
+        continue
     programs.append(current)
     if "log" in sys.argv:
         logs[current] = ctypes.create_string_buffer(1 << 16)

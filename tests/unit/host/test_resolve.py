@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import resolve
@@ -13,6 +15,7 @@ from fake_system import FakeSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 SDA, SDB, SDC = 8 << 20 | 1, 8 << 20 | 2, 8 << 20 | 3
 
 
@@ -56,6 +59,26 @@ def test_a_hidden_mount_is_not_covered_but_known():
     assert located(system, "/srv/exports/**") == {(8 << 20 | 9, "exports/**"), (SDA, "srv/exports/**")}
     found = resolve.resolve(document(), system)
     assert {8 << 20 | 9, 8 << 20 | 10, SDB} <= found.superblocks
+
+
+def test_a_login_changes_nothing():
+    """Each brings a tmpfs of its own, below /run/user."""
+    system = FakeSystem()
+    before = resolve.resolve(document(), system)
+    system.mounts += "40 21 0:41 / /run/user/1000 rw - tmpfs tmpfs rw\n"
+    assert resolve.resolve(document(), system) == before
+    covered = document(resources={"run": {"paths": ["/run/**"], "optional": True}})
+    system.files.add("/run")
+    assert 41 in resolve.resolve(covered, system).superblocks
+
+
+def test_pseudo_filesystems_are_those_of_the_kernel_side():
+    with open(os.path.join(ROOT, "bpf", "path.h"), encoding="utf-8") as file:
+        known = set(re.findall(r"\b([A-Z0-9_]+)_MAGIC\b", file.read()))
+    names = {"BINFMTFS": "binfmt_misc", "SELINUX": "selinuxfs", "RPCPIPEFS": "rpc_pipefs", "BPFFS": "bpf",
+             "PSTOREFS": "pstore"}
+    told = {names.get(name, name.lower()) for name in known - {"ANON_INODE"}}
+    assert told | {"devtmpfs"} == resolve.PSEUDO
 
 
 def test_all_errors_at_once_with_suggestions():

@@ -12,7 +12,7 @@ import struct
 import pytest
 from fake_kernel import GOOD, FakeKernel, Killed
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, hooks, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
@@ -22,7 +22,7 @@ NOW = datetime.date(2026, 6, 1)
 OBJECT = b"object"
 VERSION = enforcer.version_of(OBJECT)
 IDENTITY = ["bprm_committed_creds", "task_alloc"]
-NETWORK_HOOKS = sorted(IDENTITY + ["socket_connect", "socket_sendmsg"])
+NETWORK_HOOKS = sorted(IDENTITY + list(hooks.of_action("connect")))
 
 
 def document(*rules):

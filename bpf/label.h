@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * How labels get from what is read to who reads it.
+ */
+#ifndef GUARD_LABEL_H
+#define GUARD_LABEL_H
+
+static __noinline __u32 place_file(const struct view *v, struct file *file, struct place *at, __u32 actions);
+
+static __noinline __u64 labels_of_state(const struct view *v, const struct place *at, __u64 named)
+{
+	const struct guard_state *s;
+
+	if (!v || !at || at->reason != GUARD_BY_RULE)
+		return named;
+	s = state_of(v->slot, at->state);
+	return s ? s->labels : named;
+}
+
+/* Of an overlay's backing file on 6.1, as refuse_aliases has it: what any of its names has. */
+static __noinline __u64 labels_of_aliases(const struct view *v, struct inode *inode, __u64 named)
+{
+	struct hlist_node *node = BPF_CORE_READ(inode, i_dentry.first);
+	__u64 labels = 0;
+	struct dentry *d;
+	__u32 i;
+
+	if (!v || !node)
+		return named;
+	for (i = 0; i < GUARD_ALIASES; i++) {
+		struct place at = {};
+
+		if (bpf_core_field_exists(((struct dentry *)0)->d_u.d_alias))
+			d = (void *)node - bpf_core_field_offset(struct dentry, d_u.d_alias);
+		else
+			d = (void *)node - bpf_core_field_offset(struct dentry___7, d_alias);
+		guard_place(v->slot, (__u64)d, &at);
+		labels |= labels_of_state(v, &at, named);
+		node = BPF_CORE_READ(node, next);
+		if (!node)
+			return labels;
+	}
+	return named;
+}
+
+/* By where it is; all that are named when that can't be told. */
+static __always_inline __u64 labels_of_place(const struct view *v, struct file *file, __u64 named)
+{
+	struct place at = {};
+
+	if (!v)
+		return named;
+	if (file->f_path.dentry->d_inode != file->f_inode)
+		return labels_of_aliases(v, file->f_inode, named);
+	place_file(v, file, &at, ~0U);
+	return labels_of_state(v, &at, named);
+}
+
+/* What can't be remembered is refused, though no rule says so; told only while every rule that asks for labels is in
+ * audit mode. */
+static __noinline bool refuse_unlabelled(const struct view *v, __u32 action, const struct dentry *d)
+{
+	struct outcome o = { .action = action, .reason = GUARD_NO_LABEL, .rule = GUARD_NO_RULE };
+	const struct guard_policy *p;
+
+	if (!v)
+		return 1;
+	p = policy_of(v);
+	o.verdict = p && !(p->uses & GUARD_DENIES_LABELS) ? GUARD_AUDIT : GUARD_DENY;
+	return tell_file(v, &o, d);
+}
+
+/* ---- what carries a label from one task to another ---- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct guard_mark);
+} marks SEC(".maps");
+
+/* Sockets and message queues, whose storage can't be had by the pointers that lead there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, GUARD_WIRES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct guard_mark);
+} wires SEC(".maps");
+
+/* A mark that is new, or from before labels came into use, is begun. */
+static __noinline struct guard_mark *begun(struct guard_mark *m, __u64 since)
+{
+	struct guard_facts *f = fact();
+	__u32 i;
+
+	if (!m || m->since == since)
+		return m;
+	m->labels = 0;
+	m->spread = 0;
+	m->crowded = f ? f->unwatched : 1;
+	for (i = 0; i < GUARD_READERS; i++)
+		m->readers[i] = 0;
+	m->since = since;
+	return m;
+}
+
+static __noinline struct guard_mark *wire(__u64 key, __u64 since)
+{
+	struct guard_mark *m = bpf_map_lookup_elem(&wires, &key);
+	struct guard_mark fresh = {};
+
+	if (!m) {
+		bpf_map_update_elem(&wires, &key, &fresh, BPF_NOEXIST);
+		m = bpf_map_lookup_elem(&wires, &key);
+	}
+	return begun(m, since);
+}
+
+static __always_inline int unwire(__u64 key)
+{
+	if (labels_since())
+		bpf_map_delete_elem(&wires, &key);
+	return 0;
+}
+
+static __noinline bool vacant(__u64 since, __u64 number)
+{
+	return !number || (number < SPACE && !cell_of(since, number));
+}
+
+/* Whoever reads there is found by what is written there later, also while it waits for it. Gives what is there
+ * already. */
+static __noinline __u64 watch(struct guard_mark *m, struct guard_carrier *c)
+{
+	struct guard_facts *f;
+	__u64 there;
+	__u32 i;
+
+	if (!m || !c || !found_cell(c)) {
+		f = fact();
+		if (m)
+			m->crowded = 1;
+		else if (f && !f->unwatched)
+			f->unwatched = 1;
+		return m ? m->labels : 0;
+	}
+	for (i = 0; i < GUARD_READERS; i++)
+		if (m->readers[i] == c->cell)
+			return m->labels;
+	GUARD_UNROLL
+	for (i = 0; i < GUARD_READERS; i++) {
+		there = m->readers[i];
+		if (vacant(m->since, there) &&
+		    __sync_val_compare_and_swap(&m->readers[i], there, c->cell) == there)
+			return __sync_fetch_and_or(&m->labels, 0);
+	}
+	m->crowded = 1;
+	return __sync_fetch_and_or(&m->labels, 0);
+}
+
+/* What is about to be written carries these labels, and so does whoever reads there. False: one of them can't be
+ * found. */
+static __noinline bool spread(struct guard_mark *m, __u64 labels)
+{
+	__u64 there;
+	__u32 i;
+
+	if (!m)
+		return 0;
+	if (!(labels & ~m->spread))
+		return 1;
+	/* before the readers are looked at: who comes after that sees it. An addition that gives a value is a barrier. */
+	__sync_fetch_and_or(&m->labels, labels);
+	for (i = 0; i < GUARD_READERS; i++) {
+		there = m->readers[i];
+		if (there && !label_cell(m->since, there, labels) && there >= SPACE)
+			return 0;
+	}
+	if (m->crowded)
+		return 0;
+	__sync_fetch_and_or(&m->spread, labels);
+	return 1;
+}
+
+enum carrying { NOTHING, PIPE, SOCKET, CONTENT };
+
+/* Devices and what only looks like a file carry nothing. */
+static __always_inline enum carrying carrying(struct inode *inode)
+{
+	unsigned long magic;
+
+	switch (inode->i_mode & S_IFMT) {
+	case S_IFIFO:
+		return PIPE;
+	case S_IFSOCK:
+		return SOCKET;
+	case S_IFREG:
+		magic = inode->i_sb->s_magic;
+		return pseudo(inode->i_sb) && magic != TMPFS_MAGIC && magic != RAMFS_MAGIC && magic != HUGETLBFS_MAGIC &&
+		       magic != MQUEUE_MAGIC ? NOTHING : CONTENT;
+	}
+	return NOTHING;
+}
+
+static __always_inline struct sock *sock_of(struct file *file)
+{
+	struct socket *sock = file->private_data;
+
+	return BPF_CORE_READ(sock, sk);
+}
+
+/* Where a unix socket sends to; 0: it is of another family, or its messages say where. */
+static __always_inline __u64 peer_of(struct sock *sk)
+{
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX || BPF_CORE_READ(sk, sk_type) == SOCK_DGRAM)
+		return 0;
+	return (__u64)BPF_CORE_READ((struct unix_sock *)sk, peer);
+}
+
+/* What labels mean here and now: the view, the labels that are named, the current task's carrier. */
+struct labelling {
+	struct view v;
+	__u64 since, named;
+	struct guard_carrier *c;
+};
+
+/* False: no rule asks for labels. */
+static __always_inline bool labelling(struct labelling *l)
+{
+	const struct guard_policy *p;
+
+	l->since = labels_since();
+	if (!l->since || !see(&l->v))
+		return 0;
+	p = policy_of(&l->v);
+	if (!p || !p->labels)
+		return 0;
+	l->named = p->labels;
+	l->c = own_carrier(l->since);
+	return 1;
+}
+
+/* The current task is about to read a file, or to execute it: then its next address space is labelled. True: that
+ * can't be remembered, so it must not. `mapped`: what is written there later is read, too. */
+static __noinline bool refuse_reading(struct file *file, bool image, bool mapped)
+{
+	struct inode *inode = file->f_inode;
+	struct labelling l;
+	struct guard_mark *m;
+	enum carrying how;
+	__u64 labels, found = 0;
+
+	if (!labelling(&l))
+		return 0;
+	labels = l.named;
+	if (l.c) {
+		labels &= ~labels_of(l.c);
+		if (!labels)
+			return 0;
+	}
+	how = carrying(inode);
+	if (how == PIPE || mapped)
+		found = watch(begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since), l.c);
+	if (how == SOCKET && BPF_CORE_READ(sock_of(file), __sk_common.skc_family) == AF_UNIX)
+		found = watch(wire((__u64)sock_of(file), l.since), l.c);
+	if (how == CONTENT && !mapped) {
+		m = bpf_inode_storage_get(&marks, inode, 0, 0);
+		if (m && m->since == l.since)
+			found = m->labels;
+	}
+	found &= labels;
+	if (how != SOCKET && found != labels)
+		found |= labels_of_place(&l.v, file, l.named);
+	labels &= found;
+	if (!labels)
+		return 0;
+	if (l.c && image) {
+		__sync_fetch_and_or(&l.c->image, labels);
+		return 0;
+	}
+	return !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
+}
+
+/* The current task is about to write to a file, which from then on carries what the task does. True: it can't. */
+static __noinline bool refuse_writing(struct file *file)
+{
+	struct inode *inode = file->f_inode;
+	struct guard_mark *m = 0;
+	struct labelling l;
+	enum carrying how;
+	__u64 peer;
+
+	if (!labelling(&l))
+		return 0;
+	if (l.c) {
+		l.named &= labels_of(l.c);
+		if (!l.named)
+			return 0;
+	}
+	how = carrying(inode);
+	if (how == NOTHING)
+		return 0;
+	if (l.c && how == SOCKET) {
+		peer = peer_of(sock_of(file));
+		if (!peer)
+			return 0;
+		m = wire(peer, l.since);
+	}
+	if (l.c && how != SOCKET)
+		m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
+	return !spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, file->f_path.dentry);
+}
+
+static __always_inline bool refuse_mapping(struct file *file, bool shared)
+{
+	bool live = shared && carrying(file->f_inode) == CONTENT && pseudo(file->f_inode->i_sb);
+
+	if (refuse_reading(file, 0, live))
+		return 1;
+	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(file);
+}
+
+/* An open file is used. */
+static __always_inline bool refuse_passing(struct file *file, __u32 mask)
+{
+	if ((mask & MAY_READ) && refuse_reading(file, 0, 0))
+		return 1;
+	return (mask & (MAY_WRITE | MAY_APPEND)) && refuse_writing(file);
+}
+
+/* ---- messages ---- */
+
+/* True: what the current task carries can't go where it sends to. */
+static __always_inline bool refuse_carrying(__u64 to)
+{
+	struct labelling l;
+
+	if (!to || !labelling(&l))
+		return 0;
+	if (l.c) {
+		l.named &= labels_of(l.c);
+		if (!l.named)
+			return 0;
+	}
+	return !spread(l.c ? wire(to, l.since) : 0, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, 0);
+}
+
+static __noinline bool refuse_carrying_by(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	return sk && refuse_carrying(peer_of(sk));
+}
+
+SEC("lsm/socket_recvmsg")
+int BPF_PROG(socket_recvmsg, struct socket *sock, struct msghdr *msg, int size, int flags, int ret)
+{
+	struct sock *sk = sock->sk;
+	struct labelling l;
+	__u64 labels;
+
+	if (ret)
+		return ret;
+	if (!sk || sk->__sk_common.skc_family != AF_UNIX || !labelling(&l))
+		return 0;
+	labels = l.named;
+	if (l.c) {
+		labels &= ~labels_of(l.c);
+		if (!labels)
+			return 0;
+	}
+	labels &= watch(wire((__u64)sk, l.since), l.c);
+	if (labels && !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0)) {
+		barrier();
+		return -EPERM;
+	}
+	return 0;
+}
+
+SEC("lsm/sk_free_security")
+int BPF_PROG(sk_free_security, struct sock *sk)
+{
+	return unwire((__u64)sk);
+}
+
+/* A message queue carries what any of its messages did. */
+SEC("lsm/msg_queue_msgsnd")
+int BPF_PROG(msg_queue_msgsnd, struct kern_ipc_perm *queue, struct msg_msg *msg, int flags, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_carrying((__u64)queue));
+}
+
+/* In the sender's context when the receiver has been waiting. */
+SEC("lsm/msg_queue_msgrcv")
+int BPF_PROG(msg_queue_msgrcv, struct kern_ipc_perm *queue, struct msg_msg *msg, struct task_struct *target, long type,
+	     int mode, int ret)
+{
+	__u64 key = (__u64)queue, since = labels_since();
+	struct guard_mark *m;
+
+	if (ret)
+		return ret;
+	if (!since)
+		return 0;
+	m = bpf_map_lookup_elem(&wires, &key);
+	if (!m || m->since != since || !m->labels)
+		return 0;
+	if (!label_carrier(carrier_of((__u64)target, since), m->labels)) {
+		barrier();
+		return -EPERM;
+	}
+	return 0;
+}
+
+SEC("lsm/msg_queue_free_security")
+int BPF_PROG(msg_queue_free_security, struct kern_ipc_perm *queue)
+{
+	return unwire((__u64)queue);
+}
+
+#endif
