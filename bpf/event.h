@@ -210,7 +210,7 @@ static __always_inline void describe(const struct view *v, const struct outcome 
 }
 
 /* An action without an object: every rule of it that binds the task covers what it does. */
-static __noinline bool refuse_action(const struct view *v, __u32 action, bool tell)
+static __noinline bool refuse_action(const struct view *v, __u32 action)
 {
 	struct outcome o = { .action = action };
 	const struct bound *b;
@@ -223,10 +223,8 @@ static __noinline bool refuse_action(const struct view *v, __u32 action, bool te
 		return 1;
 	if (!(b->actions & (1U << GUARD_PLAIN)) || allowed(v, b, 0, &o))
 		return 0;
-	if (tell) {
-		describe(v, &o, &m);
-		guard_tell(&m);
-	}
+	describe(v, &o, &m);
+	guard_tell(&m);
 	return o.verdict == GUARD_DENY;
 }
 
@@ -234,15 +232,22 @@ static __always_inline bool refuse_plain(__u32 action)
 {
 	struct view v;
 
-	return see(&v) && refuse_action(&v, action, 1);
+	return see(&v) && refuse_action(&v, action);
 }
 
 /* the same answer, neither counted nor told */
-static __always_inline bool would_refuse_plain(__u32 action)
+static __noinline bool would_refuse_plain(__u32 action)
 {
+	struct outcome o = { .action = action };
+	const struct bound *b;
 	struct view v;
 
-	return see(&v) && refuse_action(&v, action, 0);
+	if (!see(&v))
+		return 0;
+	b = bound(&v);
+	if (!b)
+		return 1;
+	return (b->actions & (1U << GUARD_PLAIN)) && !allowed(&v, b, 0, &o) && o.verdict == GUARD_DENY;
 }
 
 static __noinline bool tell_file(const struct view *v, const struct outcome *o, const struct dentry *d)
