@@ -148,4 +148,5 @@ network_events = st.builds(
 vsock_events = st.builds(records.VsockEvent, tasks(), st.sampled_from(CIDS), st.sampled_from(VSOCK_PORTS))
 plain_events = st.builds(records.PlainEvent, tasks(), st.sampled_from([a for a in ACTIONS if a in all_actions.PLAIN]))
 tamper_events = st.builds(records.TamperEvent, tasks(), st.booleans(), maybe(locations), st.booleans())
-events = st.one_of(tamper_events, file_events, alias_events, network_events, vsock_events, plain_events)
+decided_by_rules = st.one_of(file_events, alias_events, network_events, vsock_events, plain_events)
+events = st.one_of(decided_by_rules, tamper_events)  # the last are decided without a rule, too

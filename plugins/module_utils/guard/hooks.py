@@ -84,8 +84,8 @@ def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
 
 
 def needed(resolved: records.Resolved, now: datetime.date, sendpage: bool = False) -> FrozenSet[str]:
-    """The programs that the rules in force ask for; the identity hooks come with any policy."""
-    found: Set[str] = set(BUILT_IN)
+    """The programs that the rules in force ask for; the identity hooks and BUILT_IN come with any policy."""
+    found: Set[str] = set()
     for rule in resolved.rules:
         if not semantics.in_force(rule, now):
             continue
