@@ -98,9 +98,12 @@ struct file {
 	struct inode *f_inode;
 	void *private_data;
 };
+union security_list_options { void *mmap_backing_file; };
 
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
+struct fdtable { unsigned int max_fds; struct file **fd; };
+struct files_struct { struct fdtable *fdt; };
 struct kernfs_node { __u64 id; const char *name; struct kernfs_node *parent; };
 struct kernfs_node___618 { struct kernfs_node *__parent; };
 struct cgroup { struct kernfs_node *kn; };
@@ -112,6 +115,7 @@ struct task_struct {
 	kuid_t loginuid;
 	struct css_set *cgroups;
 	struct mm_struct *mm;
+	struct files_struct *files;
 	struct task_struct *group_leader;
 	__u64 start_boottime;
 	int pid;
@@ -193,6 +197,7 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 
 #define EPERM 1
 #define CLONE_VM 0x100
+#define CLONE_FILES 0x400
 #define AF_UNSPEC 0
 #define AF_UNIX 1
 #define AF_INET 2
@@ -236,6 +241,8 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define S_IFCHR 0020000
 #define S_IFBLK 0060000
 #define S_IFSOCK 0140000
+
+#define OVERLAYFS_MAGIC 0x794c7630
 
 /* filesystems that have no name of their own for data at rest: see pseudo() */
 #define TMPFS_MAGIC 0x01021994

@@ -29,6 +29,7 @@
 #define GUARD_CARRIERS 131072	/* tasks */
 #define GUARD_CELLS 65536	/* address spaces that several tasks share, or that read what others write */
 #define GUARD_WIRES 65536	/* sockets and message queues */
+#define GUARD_FILES 1048576	/* descriptors looked at when a task is labelled */
 #define GUARD_READERS 16	/* of a pipe, a socket, a file that is mapped */
 #define GUARD_ABSTRACT 0xffffffffU	/* "superblock" of abstract unix socket names, each one component */
 #define GUARD_PATH 512		/* bytes of a path in an event */
@@ -232,7 +233,7 @@ struct guard_carrier {
 struct guard_cell_key { guard_u64 since, number; };
 struct guard_cell { guard_u64 labels, members; };
 
-/* map "wires", by the address of a socket or of a System V message queue, and storage "marks" of inodes: what was
+/* map "wires", by the address of a pipe's inode, a socket or a System V message queue, and storage "marks" of inodes: what was
  * written there, and who reads there */
 struct guard_mark {
 	guard_u64 since;		/* guard_facts.labels_since */

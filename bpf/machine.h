@@ -17,7 +17,7 @@ static __noinline bool refuse_device(const struct inode *inode)
 	if (!inode || !see(&v))
 		return 0;
 	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFBLK)
-		return refuse_action(&v, GUARD_BLOCK_DEVICE);
+		return refuse_action(&v, GUARD_BLOCK_DEVICE, 1);
 	inner = INNER_OF(devices, v.slot);
 	if (!inner)
 		return 1;
@@ -27,7 +27,7 @@ static __noinline bool refuse_device(const struct inode *inode)
 		key.device |= GUARD_ANY_MINOR;
 		action = bpf_map_lookup_elem(inner, &key);
 	}
-	return action && refuse_action(&v, *action);
+	return action && refuse_action(&v, *action, 1);
 }
 
 static __always_inline bool is_device(const struct inode *inode)

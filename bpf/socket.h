@@ -342,7 +342,7 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 		mark_connecting(sk);
 	if (refuse_sending(sock, &m))
 		return -EPERM;
-	return answer(refuse_carrying_by(sock));
+	return answer(refuse_telling(sock));
 }
 
 /* Before 6.5 sendfile(2) and splice(2) into a socket come by no other hook than file_permission. */

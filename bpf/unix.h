@@ -141,7 +141,7 @@ int BPF_PROG(unix_may_send, struct socket *sock, struct socket *other, int ret)
 		return ret;
 	if (sk && refuse_unix((const void *)sk))
 		return -EPERM;
-	return answer(refuse_carrying(number(sk)));
+	return answer(refuse_note((__u64)sk));
 }
 
 #endif

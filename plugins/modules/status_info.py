@@ -94,7 +94,7 @@ status:
               description: The action.
               type: str
             enforced:
-              description: Whether BPF is among the security modules, and each program that decides it loaded and attached.
+              description: Whether each program that decides it runs here.
               type: bool
             lacking:
               description: The programs that are not there, each with why (V(not loaded) or V(not attached)).
@@ -104,6 +104,10 @@ status:
       type: dict
     drift:
       description: How the kernel differs from the stored document.
+      type: list
+      elements: str
+    hardlinks:
+      description: Covered files that had another hard link when the policy was applied, which no rule covers.
       type: list
       elements: str
     problems:
@@ -125,6 +129,7 @@ def main():
         module.exit_json(changed=False, status={
             "installed": False, "running": None, "enforcer": None, "generation": 0, "in_force": False, "mode": None,
             "pending": False, "hooks": [], "rules": [], "totals": {}, "drift": None,
+            "hardlinks": [],
             "problems": ["the package is not installed. Run the role exfil.guard.enforcer"]})
     guard = Guard(LIBRARY)
 

@@ -80,6 +80,7 @@ class Model:
             "service_root": fields[-3],
         }
         self.labels = compile.labels_of(self.tables)
+        self.named = fields[-1]
         self.names = [
             layout.RULE.unpack(value)[1].rstrip(b"\0").decode()
             for _key, value in sorted(self.tables["rules"].items(), key=_number)
@@ -101,10 +102,10 @@ class Model:
             trouble = source[1] or target[1]
             if trouble:
                 return self._verdict(bound, None, layout.LINK, trouble)
-            if event.directory:
-                covers = self.vectors(source[0])[1] & ~self.vectors(target[0])[2]
-            else:
-                covers = self.vectors(source[0])[0] & ~self.vectors(target[0])[0]
+            some, every = (1, 2) if event.directory else (0, 0)
+            old, new = self.vectors(source[0]), self.vectors(target[0])
+            writing = self.policy["of_action"][layout.WRITE]
+            covers = (old[some] & ~new[every]) | (new[some] & ~old[every] & writing)
             return self._verdict(bound, covers, layout.LINK, None)
         state, trouble = self.place(event.location)
         covers = None if trouble else self.vectors(state)[0]
@@ -177,6 +178,12 @@ class Model:
 
     def state(self, number):
         return layout.STATE.unpack(self.tables["states"][_index(number)])
+
+    def labels_of(self, where: records.Location):
+        """As label.h finds them: those of the state that some `has_read` names, all of these when it can't be told."""
+        state, trouble = self.place(where)
+        bits = self.named if trouble else self.named & self.state(state)[4]
+        return frozenset(name for name, bit in self.labels.items() if bits >> bit & 1)
 
     def vectors(self, number):
         words = self.state(number)[5:]

@@ -12,6 +12,7 @@ from typing import Dict, FrozenSet, Iterator, Mapping, Set, Tuple
 from . import layout
 
 Device = Tuple[bool, int, str]  # as in records.Resolved.devices
+ACTIONS = frozenset(("block-device", "virtio-port", "serial", "tun", "guest-device"))
 
 # by the names of /proc/devices; disks past their block layer are block devices, too
 _MAJORS = {

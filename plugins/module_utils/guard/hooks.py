@@ -12,11 +12,17 @@ from . import actions, records, semantics
 
 _NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
 # a file that is open already: used, received, mapped
-_OPEN = ("file_open", "file_permission", "file_receive", "mmap_file", "file_mprotect")
-_ATTRIBUTES = ("inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl")
+_MAP = ("mmap_file", "mmap_backing_file", "file_mprotect")
+_OPEN = ("file_open", "file_permission", "file_receive") + _MAP
+# without opening it
+_LOOK = ("inode_readlink", "inode_getxattr")
+_CHANGE = (
+    "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl", "inode_symlink",
+    "inode_mkdir", "inode_mknod",
+)
 
 # Not on every kernel: where one is missing, another hook of the same action sees what it would
-_WHERE_PRESENT = frozenset({"inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper"})
+_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper"})
 
 # which side a connection is from has to be known, and where its packets really go
 _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_listen", "socket_accept",
@@ -25,9 +31,9 @@ _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_lis
 _THROUGH_FILES = ("send", "reply", "vsock", "unix-connect")
 
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
-    "read": _OPEN + _NAMES,
-    "write": _OPEN + _ATTRIBUTES + _NAMES,
-    "execute": ("file_open", "mmap_file", "file_mprotect") + _NAMES,
+    "read": _OPEN + _LOOK + _NAMES,
+    "write": _OPEN + _CHANGE + _NAMES,
+    "execute": ("file_open",) + _MAP + _NAMES,
     "unix-connect": ("unix_stream_connect", "unix_may_send", "socket_sendmsg") + _NAMES,
     "connect": ("socket_connect", "socket_sendmsg", "socket_setsockopt", "sctp_bind_connect"),
     "send": _SENDING,
@@ -64,6 +70,7 @@ _LABELS = (
     "file_open",
     "file_permission",
     "file_receive",
+    "inode_free_security",
     "mmap_file",
     "msg_queue_free_security",
     "msg_queue_msgrcv",

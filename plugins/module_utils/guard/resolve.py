@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from . import devices, layout
 from .errors import PolicyErrors, Problem
@@ -170,8 +170,9 @@ def slice_path(name: str) -> Components:
 
 
 class _Resolver:
-    def __init__(self, document: Dict[str, Any], system: Any) -> None:
-        self.document, self.system = document, system
+    def __init__(self, document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[str]]) -> None:
+        self.document, self.system, self.last = document, system, last
+        self.names: Dict[str, FrozenSet[str]] = {}
         self.problems: List[Problem] = []
         self.mounts = parse_mounts(system.mountinfo())
         self.visible = visible(self.mounts)
@@ -312,7 +313,24 @@ class _Resolver:
                             self._where("destinations", name, key), "{0!r}".format(value), expected,
                             _close(str(value), PROTOCOLS).strip() if key == "protocols" else ""))
                 fields[key] = frozenset(values)
+        if "names" in body:
+            fields["cidrs"] = fields.get("cidrs", frozenset()) | self.hosts(
+                body["names"], self._where("destinations", name, "names"), bool(body.get("optional")))
         return DestinationSet(**fields)
+
+    def hosts(self, values: Iterable[str], where: str, optional: bool) -> FrozenSet[str]:
+        """The addresses of host names; of one that resolves no more, those that it had, if that is allowed."""
+        found: Set[str] = set()
+        for value in values:
+            if value not in self.names:
+                addresses = frozenset(parse_cidr(each) for each in self.system.addresses(value))
+                self.names[value] = addresses or frozenset(self.last.get(value, ()))
+            found |= self.names[value]
+            if not self.names[value] and not optional:
+                self.problems.append(Problem(
+                    where, "host name {0!r} does not resolve".format(value), "a name that this host can resolve",
+                    "Look at `getent ahosts {0}` on the host, or say `optional: true` in the set".format(value)))
+        return frozenset(found)
 
     def rule(self, body: Dict[str, Any]) -> Rule:
         for part, kind in (("subjects", "subjects"), ("except", "subjects"), ("resources", "resources"),
@@ -346,7 +364,12 @@ class _Resolver:
         protected = self.located(PROTECTED, _PROTECTED, "", True) | translate(PROTECTED, self.visible)
         return Resolved(rules, subjects, resources, destinations,
                         superblocks(self.mounts, subjects, resources, protected), self.paths,
-                        devices.find(self.system.device_tables()), protected)
+                        _devices(rules, self.system), self.names, protected)
+
+
+def _devices(rules: Iterable[Rule], system: Any) -> FrozenSet[devices.Device]:
+    """Asked for only when a rule is about them: drivers come and go."""
+    return devices.find(system.device_tables()) if any(devices.ACTIONS & rule.deny for rule in rules) else frozenset()
 
 
 def _selection(value: Any) -> Optional[Selection]:
@@ -397,9 +420,10 @@ def abstract(names: Iterable[str]) -> FrozenSet[PathPattern]:
     return frozenset(PathPattern(layout.ABSTRACT, (name,)) for name in names)
 
 
-def resolve(document: Dict[str, Any], system: Any) -> Resolved:
-    """Raises errors.PolicyErrors with every error at once."""
-    return _Resolver(document, system).run()
+def resolve(document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[str]] = {}) -> Resolved:
+    """Raises errors.PolicyErrors with every error at once. ``last``: addresses that host names keep when they do not
+    resolve now (records.Resolved.names)."""
+    return _Resolver(document, system, last).run()
 
 
 # ---- stored -------------------------------------------------------------------------------------------------------
@@ -438,6 +462,7 @@ def to_json(resolved: Resolved) -> Dict[str, Any]:
         "superblocks": sorted(resolved.superblocks),
         "paths": {key: sorted(paths) for key, paths in resolved.paths.items()},
         "devices": [list(each) for each in sorted(resolved.devices)],
+        "names": {name: sorted(addresses) for name, addresses in resolved.names.items()},
         "protected": _patterns(resolved.protected),
     }
 
@@ -467,6 +492,7 @@ def from_json(stored: Dict[str, Any]) -> Resolved:
         frozenset(stored["superblocks"]),
         {key: frozenset(paths) for key, paths in stored["paths"].items()},
         frozenset((bool(block), device, action) for block, device, action in stored["devices"]),
+        {name: frozenset(addresses) for name, addresses in stored["names"].items()},
         _located(stored.get("protected")) or frozenset())
 
 
@@ -483,4 +509,4 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
     protected = translate(resolved.paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED), shown)
     return resolved._replace(subjects=subjects, resources=resources,
                              superblocks=superblocks(mounts, subjects, resources, protected), protected=protected,
-                             devices=devices.find(system.device_tables()))
+                             devices=_devices(resolved.rules, system))

@@ -158,10 +158,15 @@ def _covers_file(policy: records.Resolved, where: records.Location) -> Covers:
 
 
 def _covers_alias(policy: records.Resolved, event: records.AliasEvent) -> Covers:
-    if not event.directory:
-        source, target = _covers_file(policy, event.source), _covers_file(policy, event.target)
-        return lambda rule: source(rule) and not target(rule)
-    return lambda rule: _reaches(policy, rule, event.source) and not _pervades(policy, rule, event.target)
+    """A rule is about a new name when it would lose something of what is behind the old one, and, if it is on writing,
+    when it would gain something: that is written there."""
+    if event.directory:
+        some, every = _reaches, _pervades
+    else:
+        some = every = lambda policy, rule, where: _covers_file(policy, where)(rule)
+    return lambda rule: (some(policy, rule, event.source) and not every(policy, rule, event.target)) or (
+        "write" in rule.deny and some(policy, rule, event.target) and not every(policy, rule, event.source)
+    )
 
 
 def _reaches(policy: records.Resolved, rule: records.Rule, where: records.Location) -> bool:

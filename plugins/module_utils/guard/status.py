@@ -9,7 +9,7 @@ import datetime
 import struct
 from typing import Any, Dict, List, Optional
 
-from . import canary, compile, enforcer, hooks, layout, reconcile, resolve
+from . import canary, compile, enforcer, hardlinks, hooks, layout, reconcile, resolve
 from .errors import EnforcerError
 
 _ZERO = bytes(4)
@@ -26,7 +26,7 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         "mode": None, "in_force": False, "pending": False, "expired": False, "deadline_seconds": None, "slot": None,
         "fallback_slot": None, "fallback_generation": None, "hooks": [], "hooks_available": [], "rules": [],
         "totals": {}, "rename_cache": None, "digest": None, "stored_generation": None, "confirmed_generation": None,
-        "drift": None,
+        "drift": None, "hardlinks": [],
     }
     result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
     confirmed = store.last_confirmed()
@@ -55,6 +55,8 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
             result["deadline_seconds"] = round(max(0, live.record.deadline - kernel.boottime()) / 1e9, 1)
     if stored:
         result.update(mode=stored["document"].get("mode"), digest=stored["digest"])
+        if "hardlinks" in stored:
+            result["hardlinks"] = hardlinks.lines(stored["hardlinks"])
     result["rules"] = _rules(kernel, live.tables)
     _tell_enforced(result, resolve.from_json(stored["resolved"]).rules if stored else (), environment)
     result["totals"] = _totals(kernel)
@@ -162,6 +164,7 @@ def to_text(result: Dict[str, Any]) -> str:
     if result["rules"]:
         lines.append("rules         {0:>10} {1:>10}".format("denied", "audited"))
         lines.extend("              {denied:>10} {audited:>10}  {name}".format(**rule) for rule in result["rules"])
+    lines.extend("HARD LINK     {0}".format(line) for line in result["hardlinks"])
     for rule in result["rules"]:
         lines.extend("NOT ENFORCED  {0}: {1} ({2})".format(rule["name"], each["action"], ", ".join(
             "hook {0} {1}".format(*one) for one in each["lacking"].items()) or "bpf is not among the LSMs")

@@ -55,6 +55,8 @@ def test_they_are_resolved_stored_and_found_anew_at_boot():
     system = FakeSystem()
     system.tables = TABLES
     document = {"policy": 1, "mode": "enforce", "rules": []}
+    assert resolve.resolve(document, system).devices == frozenset()  # no rule is about any
+    document["rules"].append({"name": "no tunnels", "deny": ["tun"]})
     resolved = resolve.resolve(document, system)
     assert resolved.devices == found()
     stored = json.loads(json.dumps(resolve.to_json(resolved)))
