@@ -208,7 +208,7 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		if ((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC))
 			actions |= 1U << GUARD_WRITE;
 	}
-	if (refuse_file(file, actions) || (is_device(file->f_inode) && refuse_device(file->f_inode)))
+	if (refuse_file(file, actions))
 		return -EPERM;
 	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, 0))
 		return -EPERM;

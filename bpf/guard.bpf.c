@@ -25,4 +25,5 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "machine.h"
 #include "file.h"
 #include "attributes.h"
+#include "tamper.h"
 #include "identity.h"

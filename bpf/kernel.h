@@ -58,6 +58,7 @@ struct cred {
 	kuid_t uid; kgid_t gid; kuid_t suid; kgid_t sgid; kuid_t euid; kgid_t egid; kuid_t fsuid; kgid_t fsgid;
 	struct user_namespace *user_ns;
 	struct group_info *group_info;
+	struct { __u64 val; } cap_effective;
 };
 
 struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
@@ -85,7 +86,11 @@ struct dentry {
 };
 struct dentry___7 { struct hlist_node d_alias; };
 
-struct path { struct dentry *dentry; };
+struct vfsmount { struct dentry *mnt_root; };
+struct ns_common { __u32 inum; };
+struct mnt_namespace { struct ns_common ns; };
+struct mount { struct vfsmount mnt; struct mnt_namespace *mnt_ns; int mnt_group_id; };
+struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file {
 	unsigned int f_mode;
 	unsigned int f_flags;
@@ -117,6 +122,10 @@ struct task_struct {
 	int tgid;
 	char comm[16];
 };
+
+struct bpf_map { __u32 id; char name[16]; };
+struct bpf_prog_aux { __u32 id; };
+struct bpf_prog { struct bpf_prog_aux *aux; };
 
 struct linux_binprm { struct file *file; };
 
@@ -218,12 +227,13 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define MAY_APPEND 8
 #define PROT_WRITE 2
 #define PROT_EXEC 4
+#define PTRACE_MODE_ATTACH 2
+#define CAP_OPT_NOAUDIT 2
+#define CAP_SYS_ADMIN 21
+#define SB_KERNMOUNT (1UL << 22)
 #define MAP_SHARED 1		/* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
 #define VM_SHARED 8
 #define SB_NOUSER (1UL << 31)
-#define PTRACE_MODE_ATTACH 2
-#define CAP_OPT_NOAUDIT 2
-#define SB_KERNMOUNT (1UL << 22)
 #define S_IFMT 0170000
 #define S_IFIFO 0010000
 #define S_IFREG 0100000

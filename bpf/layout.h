@@ -13,6 +13,7 @@
 #define GUARD_RULES 512		/* rules an operator may write */
 #define GUARD_WORDS 9		/* 64-bit words of a rule vector; past 512: our own canary */
 #define GUARD_SETS 64		/* named or inline sets of one kind */
+#define GUARD_PROTECTED 575	/* not a rule's bit: a state is what enforces, see tamper.h */
 #define GUARD_CANARY_SET 63	/* the canary's own subject: nobody is taken for it on suspicion */
 #define GUARD_SLOTS 3		/* active, fallback, idle */
 #define GUARD_NO_SLOT 0xffffffffU
@@ -164,6 +165,10 @@ struct guard_vsock_key { guard_u32 prefixlen; guard_u8 cid[4]; guard_u8 port[4];
  * with GUARD_ANY_MINOR. */
 struct guard_device_key { guard_u32 block, device; };	/* 1: a block device; kernel's number */
 #define GUARD_ANY_MINOR 0xfffff
+
+/* map "our": what enforces and has no path. The mount namespace is that of the first process. */
+enum guard_our_kind { GUARD_OUR_MAP = 0, GUARD_OUR_PROGRAM = 1, GUARD_OUR_NAMESPACE = 2 };
+struct guard_our_key { guard_u32 kind, number; };
 
 /* map "labels", index: label bit. The name of the resource set whose readers carry it; a bit keeps its name from one
  * generation to the next, since tasks keep their labels. */

@@ -37,6 +37,17 @@ static __always_inline bool is_device(const struct inode *inode)
 	return kind == S_IFBLK || kind == S_IFCHR;
 }
 
+/* Beside file_open's other program, which has no stack left. */
+SEC("lsm/file_open")
+int BPF_PROG(file_open__device, struct file *file, int ret)
+{
+	if (ret)
+		return ret;
+	if (is_device(file->f_inode) && refuse_device(file->f_inode))
+		return -EPERM;
+	return 0;
+}
+
 SEC("lsm/userns_create")
 int BPF_PROG(userns_create, const struct cred *cred, int ret)
 {

@@ -75,6 +75,7 @@ class Model:
             "of_action": vectors[1 : 1 + layout.ACTIONS],
             "audit": vectors[-3],
             "not_destinations": vectors[-2],
+            "named": vectors[-1],
             "any": fields[-12:-3],
             "service_root": fields[-3],
         }
@@ -87,6 +88,8 @@ class Model:
 
     def decide(self, event) -> records.Verdict:
         bound = self.bound(event.task)
+        if isinstance(event, records.TamperEvent):
+            return self.tampering(event, bound)
         if isinstance(event, records.PlainEvent):
             return self._verdict(bound, (1 << 64 * layout.WORDS) - 1, actions.NUMBERS[event.action], None)
         if isinstance(event, records.NetworkEvent):
@@ -113,6 +116,21 @@ class Model:
         if outcome == "allow":
             return records.Verdict("allow")
         return records.Verdict(outcome, self.names[rule], trouble or "rule")
+
+    def tampering(self, event: records.TamperEvent, bound: int) -> records.Verdict:
+        """bpf/tamper.h"""
+        if event.location is not None:
+            state, trouble = self.place(event.location)
+            if trouble in ("unknown-filesystem", "too-deep"):
+                return records.Verdict("allow")
+            if not trouble and not self.vectors(state)[1 if event.below else 0] >> layout.PROTECTED & 1:
+                return records.Verdict("allow")
+        outcome, rule = self.core.decide(bound, None, self.policy["named"], self.policy["audit"])
+        if event.root and outcome == "allow" and not event.task.labels:
+            return records.Verdict("allow")
+        if not event.root or outcome == "allow":
+            outcome = "deny"
+        return records.Verdict(outcome, None if rule is None else self.names[rule], "tamper")
 
     # -- who
 

@@ -152,6 +152,9 @@ class FakeKernel:
     def environment(self) -> Environment:
         return self.found
 
+    def mount_namespace(self) -> int:
+        return 4026531841
+
     def boottime(self) -> int:
         return self.now
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
-from . import canary, compile, enforcer, hardlinks, hooks, lock, plan, reconcile, resolve
+from . import canary, compile, enforcer, hardlinks, hooks, lock, myself, plan, reconcile, resolve
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
 from .reconcile import NO_SLOT, SECOND, Live, Record
@@ -23,7 +23,8 @@ MARGIN = SECOND  # a confirm this close to the deadline might come after it
 _NOT_INSTALLED = Problem("host", "enforcer not installed", "", "run role exfil.guard.enforcer")
 _KERNEL_REMEDIES = {
     errno.ENOMEM: "Free some memory and run again",
-    errno.EPERM: "Run as root with CAP_BPF, CAP_SYS_ADMIN and CAP_PERFMON, and without lockdown=confidentiality",
+    errno.EPERM: "Run as root with CAP_BPF, CAP_SYS_ADMIN and CAP_PERFMON, as a task that no rule with `subjects` "
+                 "binds and that has read nothing labelled, and without lockdown=confidentiality",
 }
 
 
@@ -57,7 +58,8 @@ def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder:
     places = canary.find(system, canary_folder)
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=labels)
     rules = compile.rule_bits(image)
-    wanted = set(hooks.here(hooks.needed(resolved, now, sendpage), available)) | set(reconcile.IDENTITY_HOOKS)
+    wanted = set(hooks.here(hooks.needed(resolved, now, sendpage).union(hooks.BUILT_IN), available))
+    wanted.update(reconcile.IDENTITY_HOOKS)
     if canary.FILE_RULE in rules:
         wanted.add(canary.FILE_HOOK)
     if canary.NETWORK_RULE in rules:
@@ -130,12 +132,17 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
         return _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
     _check_capability(kernel, version, wanted, now)
+    locked = myself.locked_out(wanted.resolved, system, now)
     before = store.load(live.generation) if live.generation else None
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
     if not wrong:
-        return _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
-    found = hardlinks.look(wanted.resolved, system, now)
-    return _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds, folder)
+        result = _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
+    else:
+        found = hardlinks.look(wanted.resolved, system, now)
+        result = _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds,
+                         folder)
+    result["warnings"].extend(locked)
+    return result
 
 
 def _installed(kernel: Kernel) -> str:

@@ -22,7 +22,7 @@ _CHANGE = (
 )
 
 # Not on every kernel: where one is missing, another hook of the same action sees what it would
-_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl"})
+_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper"})
 
 # which side a connection is from has to be known, and where its packets really go
 _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_listen", "socket_accept",
@@ -50,14 +50,20 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
     "perf": ("perf_event_open",),
     "user-namespace": ("userns_create",),
     "io-uring": ("inode_init_security_anon",),
-    "block-device": ("file_open",),
-    "virtio-port": ("file_open",),
-    "serial": ("file_open",),
-    "tun": ("file_open", "tun_dev_create"),
-    "guest-device": ("file_open",),
+    "block-device": ("file_open__device",),
+    "virtio-port": ("file_open__device",),
+    "serial": ("file_open__device",),
+    "tun": ("file_open__device", "tun_dev_create"),
+    "guest-device": ("file_open__device",),
 }
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
+# What enforces is guarded under any policy; see bpf/tamper.h
+BUILT_IN = tuple(hook + "__tamper" for hook in (
+    "bpf_map", "bpf_prog", "file_open", "inode_create", "inode_link", "inode_mkdir", "inode_rename", "inode_rmdir",
+    "inode_set_acl", "inode_setxattr", "inode_symlink", "inode_unlink", "move_mount", "path_chmod", "path_chown",
+    "path_truncate", "ptrace_access_check", "sb_mount", "sb_pivotroot", "sb_umount",
+))
 # whose rules ask what a task has read: how that is remembered
 _LABELS = (
     "bprm_creds_for_exec",
@@ -85,7 +91,7 @@ def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
 
 
 def needed(resolved: records.Resolved, now: datetime.date, sendpage: bool = False) -> FrozenSet[str]:
-    """The programs that the rules in force ask for; the identity hooks come with any policy."""
+    """The programs that the rules in force ask for; the identity hooks and BUILT_IN come with any policy."""
     found: Set[str] = set()
     for rule in resolved.rules:
         if not semantics.in_force(rule, now):

@@ -76,6 +76,7 @@ class Resolved(NamedTuple):
     # layout.ANY_MINOR: any), action
     devices: FrozenSet[Tuple[bool, int, str]] = frozenset()
     names: Dict[str, FrozenSet[str]] = {}  # the networks that each host name of `destinations` stands for
+    protected: FrozenSet[PathPattern] = frozenset()  # what enforces: see TamperEvent
 
 
 class Location(NamedTuple):
@@ -138,6 +139,17 @@ class PlainEvent(NamedTuple):
 
     task: Task
     action: str
+
+
+class TamperEvent(NamedTuple):
+    """What enforces is touched: a file at ``location``; ``location`` None: a map or program of ours, or a process that
+    may touch it. ``below``: with all that lies below, by moving it or mounting over it. ``root``: the task is real root
+    of the first user namespace."""
+
+    task: Task
+    root: bool
+    location: Optional[Location]
+    below: bool = False
 
 
 class Verdict(NamedTuple):

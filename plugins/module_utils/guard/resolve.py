@@ -22,6 +22,14 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 1
 _MPTCP, _TCP = 262, 6
 _NO_ID = 0xFFFFFFFF
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
+# What enforces, and what starts it at boot. Nobody but real root has business there: see semantics.
+PROTECTED = (
+    "/usr/lib/exfil-guard/**", "/var/lib/exfil-guard/**", "/usr/sbin/exfil-guard", "/sys/fs/bpf/exfil_guard/**",
+    "/etc/systemd/system/exfil-guard*/**", "/etc/systemd/system/*/exfil-guard*",
+    "/etc/systemd/system.control/exfil-guard*/**", "/run/systemd/system/exfil-guard*/**",
+    "/run/systemd/system.control/exfil-guard*/**",
+)
+_PROTECTED = "built in/protected"  # among Resolved.paths
 _UNIT_TYPES = (".service", ".slice", ".scope", ".socket", ".mount", ".swap")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -124,12 +132,13 @@ def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> FrozenSet[PathPa
     return frozenset(found)
 
 
-def superblocks(mounts: Iterable[Mount], subjects: Dict[str, SubjectSet],
-                resources: Dict[str, ResourceSet]) -> FrozenSet[int]:
+def superblocks(mounts: Iterable[Mount], subjects: Dict[str, SubjectSet], resources: Dict[str, ResourceSet],
+                protected: FrozenSet[PathPattern]) -> FrozenSet[int]:
     """The devices that the kernel has to know: of pseudo filesystems, those that a pattern lies on. The others come and
     go with every login, and what is on them is decided the same without."""
     named = {each.device for one in resources.values() for each in one.paths}
     named.update(each.device for one in subjects.values() for each in one.executables or ())
+    named.update(each.device for each in protected)
     return frozenset(mount.device for mount in mounts if mount.type not in PSEUDO or mount.device in named)
 
 
@@ -352,8 +361,10 @@ class _Resolver:
         rules = tuple(sorted((self.rule(body) for body in document.get("rules") or ()), key=lambda rule: rule.name))
         if self.problems:
             raise PolicyErrors(self.problems)
-        return Resolved(rules, subjects, resources, destinations, superblocks(self.mounts, subjects, resources),
-                        self.paths, _devices(rules, self.system), self.names)
+        protected = self.located(PROTECTED, _PROTECTED, "", True) | translate(PROTECTED, self.visible)
+        return Resolved(rules, subjects, resources, destinations,
+                        superblocks(self.mounts, subjects, resources, protected), self.paths,
+                        _devices(rules, self.system), self.names, protected)
 
 
 def _devices(rules: Iterable[Rule], system: Any) -> FrozenSet[devices.Device]:
@@ -452,6 +463,7 @@ def to_json(resolved: Resolved) -> Dict[str, Any]:
         "paths": {key: sorted(paths) for key, paths in resolved.paths.items()},
         "devices": [list(each) for each in sorted(resolved.devices)],
         "names": {name: sorted(addresses) for name, addresses in resolved.names.items()},
+        "protected": _patterns(resolved.protected),
     }
 
 
@@ -480,7 +492,8 @@ def from_json(stored: Dict[str, Any]) -> Resolved:
         frozenset(stored["superblocks"]),
         {key: frozenset(paths) for key, paths in stored["paths"].items()},
         frozenset((bool(block), device, action) for block, device, action in stored["devices"]),
-        {name: frozenset(addresses) for name, addresses in stored["names"].items()})
+        {name: frozenset(addresses) for name, addresses in stored["names"].items()},
+        _located(stored.get("protected")) or frozenset())
 
 
 def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
@@ -493,6 +506,7 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
     resources = {name: ResourceSet(translate(resolved.paths["resources/" + name], shown)
                                    | {path for path in each.paths if path.device == layout.ABSTRACT})
                  for name, each in resolved.resources.items()}
+    protected = translate(resolved.paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED), shown)
     return resolved._replace(subjects=subjects, resources=resources,
-                             superblocks=superblocks(mounts, subjects, resources),
+                             superblocks=superblocks(mounts, subjects, resources, protected), protected=protected,
                              devices=_devices(resolved.rules, system))

@@ -78,6 +78,19 @@ class System:
         except (OSError, UnicodeError):
             return []
         return sorted({str(each[4][0]).partition("%")[0] for each in found})
+    # ---- the process itself -------------------------------------------------------------------------------------
+
+    def myself(self) -> Dict[str, str]:
+        """What /proc says of this process; of what it does not say there is no entry."""
+        found = {}
+        for name in ("status", "cgroup", "loginuid"):
+            try:
+                with open("/proc/self/" + name, encoding="utf-8", errors="surrogateescape") as file:
+                    found[name] = file.read()
+            except OSError:
+                continue  # no audit in this kernel
+        found["executable"] = os.path.realpath("/proc/self/exe")
+        return found
 
     # ---- paths --------------------------------------------------------------------------------------------------
 

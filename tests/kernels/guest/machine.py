@@ -263,6 +263,17 @@ class Enforcer:
 
         return self._result(operation)
 
+    def drop(self):
+        """No policy; the enforcer stays loaded."""
+
+        def operation():
+            from exfil_guard import apply
+
+            kernel, _system, store = self._parts()
+            return apply.remove(kernel, store)
+
+        return self._result(operation)
+
     def table(self, name):
         fd = self.kernel.get("/sys/fs/bpf/exfil_guard/v1/maps/" + name)
         try:

@@ -32,6 +32,8 @@ class FakeSystem:
         self.hosts: Dict[str, List[str]] = {}
         self.known_units: Dict[str, Dict[str, str]] = {}
         self.unit_calls: List[List[str]] = []
+        self.me = {"status": "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n", "cgroup": "0::/user.slice\n",
+                   "loginuid": "4294967295", "executable": "/usr/bin/cat"}
         self.tables = {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
     def user(self, name: str) -> Optional[int]:
@@ -71,6 +73,9 @@ class FakeSystem:
     def names(self, folder: str) -> List[str]:
         inside = folder.rstrip("/") + "/"
         return sorted({each[len(inside):].split("/")[0] for each in self.files if each.startswith(inside)})
+
+    def myself(self) -> Dict[str, str]:
+        return dict(self.me)
 
     def device_tables(self) -> Dict[str, str]:
         return self.tables
