@@ -128,9 +128,10 @@ class Model:
         outcome, rule = self.core.decide(bound, None, self.policy["named"], self.policy["audit"])
         if event.root and outcome == "allow" and not event.task.labels:
             return records.Verdict("allow")
+        named = None if outcome == "allow" else self.names[rule]
         if not event.root or outcome == "allow":
             outcome = "deny"
-        return records.Verdict(outcome, None if rule is None else self.names[rule], "tamper")
+        return records.Verdict(outcome, named, "tamper")
 
     # -- who
 
