@@ -98,6 +98,7 @@ test: test-fast test-kernels test-lab
 
 test-all: test
 	@HYPOTHESIS_PROFILE=long pytest -q tests/property tests/native
+	@HOOKS=all pytest -q tests/kernels
 
 bench: build
 	@tests/bench/run

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Hooks on what is written to a file without an open file: its size, mode, owner, times and extended attributes.
+ * Hooks on what is written to a file without opening it, and read from it: size, mode, owner, times, extended
+ * attributes, a link's target; and on new names that carry what somebody chose.
  */
 #ifndef GUARD_ATTRIBUTES_H
 #define GUARD_ATTRIBUTES_H
 
-static __always_inline bool refuse_change(const struct dentry *d)
+static __always_inline bool refuse_dentry(const struct dentry *d, __u32 actions)
 {
-	const __u32 actions = 1U << GUARD_WRITE;
 	const struct bound *b;
 	struct inode *inode;
 	struct place at = {};
@@ -21,22 +21,20 @@ static __always_inline bool refuse_change(const struct dentry *d)
 	if (!(b->actions & actions))
 		return 0;
 	inode = d->d_inode;
-	if (!inode || nameless(inode, actions))
+	if (inode && nameless(inode, actions))
 		return 0;
 	guard_place(v.slot, number(d), &at);
 	return refuse_place(&v, b, &at, actions, d);
 }
 
-/* An idmap came in as its first argument after 6.8: of the two programs the loader takes the one that has as many
+/* An idmap came in as the first argument after 6.8: of the two programs the loader takes the one that has as many
  * arguments as the kernel's hook. */
 SEC("lsm/inode_setattr")
 int BPF_PROG(inode_setattr__2, struct dentry *dentry, struct iattr *attributes, int ret)
 {
 	if (ret)
 		return ret;
-	if (refuse_change(dentry))
-		return -EPERM;
-	return 0;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_setattr")
@@ -44,9 +42,7 @@ int BPF_PROG(inode_setattr__3, void *idmap, struct dentry *dentry, struct iattr 
 {
 	if (ret)
 		return ret;
-	if (refuse_change(dentry))
-		return -EPERM;
-	return 0;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_setxattr")
@@ -55,9 +51,7 @@ int BPF_PROG(inode_setxattr, void *idmap, struct dentry *dentry, const char *nam
 {
 	if (ret)
 		return ret;
-	if (refuse_change(dentry))
-		return -EPERM;
-	return 0;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_removexattr")
@@ -65,9 +59,7 @@ int BPF_PROG(inode_removexattr, void *idmap, struct dentry *dentry, const char *
 {
 	if (ret)
 		return ret;
-	if (refuse_change(dentry))
-		return -EPERM;
-	return 0;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 /* Before 6.2 an access control list is an extended attribute like others. */
@@ -76,9 +68,7 @@ int BPF_PROG(inode_set_acl, void *idmap, struct dentry *dentry, const char *name
 {
 	if (ret)
 		return ret;
-	if (refuse_change(dentry))
-		return -EPERM;
-	return 0;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_remove_acl")
@@ -86,9 +76,54 @@ int BPF_PROG(inode_remove_acl, void *idmap, struct dentry *dentry, const char *n
 {
 	if (ret)
 		return ret;
-	if (refuse_change(dentry))
-		return -EPERM;
-	return 0;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+}
+
+/* A link's target, a folder's name: as good a place for data as any. A file is created by opening it. */
+SEC("lsm/inode_symlink")
+int BPF_PROG(inode_symlink, struct inode *folder, struct dentry *dentry, const char *target, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+}
+
+SEC("lsm/inode_mkdir")
+int BPF_PROG(inode_mkdir, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+}
+
+SEC("lsm/inode_mknod")
+int BPF_PROG(inode_mknod, struct inode *folder, struct dentry *dentry, umode_t mode, unsigned int device, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+}
+
+SEC("lsm/inode_readlink")
+int BPF_PROG(inode_readlink, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_dentry(dentry, 1U << GUARD_READ));
+}
+
+/* Only the attributes that hold data of somebody's: the kernel, ls and the like ask for the others all the time. */
+SEC("lsm/inode_getxattr")
+int BPF_PROG(inode_getxattr, struct dentry *dentry, const char *name, int ret)
+{
+	char start[8] = {};
+
+	if (ret)
+		return ret;
+	bpf_probe_read_kernel_str(start, 6, name);
+	if (*(__u64 *)start != *(const __u64 *)"user.\0\0")
+		return 0;
+	return answer(refuse_dentry(dentry, 1U << GUARD_READ));
 }
 
 #endif

@@ -189,7 +189,8 @@ static __always_inline bool hand_on_labels(struct task_struct *child, unsigned l
 	c = own_carrier(fresh.since);
 	if (!c)
 		return 0;
-	if ((flags & CLONE_VM) && bpf_get_current_task_btf()->mm) {
+	/* who shares a table of descriptors can be handed anything, too */
+	if ((flags & (CLONE_VM | CLONE_FILES)) && bpf_get_current_task_btf()->mm) {
 		if (!found_cell(c))
 			return 0;
 		fresh.cell = c->cell;

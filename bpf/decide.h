@@ -63,12 +63,18 @@ GUARD_INLINE void guard_remove(struct guard_vector *to, const struct guard_vecto
 		to->word[i] &= ~from->word[i];
 }
 
-/* A new name weakens a rule that covers the old place and not the new one. */
-GUARD_INLINE void guard_weakened(struct guard_vector *out, const struct guard_vector *source,
-				 const struct guard_vector *target)
+/*
+ * A new name is against a rule that covers something of what is behind the old one and not all of what is behind the new
+ * one, since it would no longer hold; and against one on writing that covers something behind the new one and not all
+ * behind the old one, since that is written there. For a file, some and all are the same.
+ */
+GUARD_INLINE void guard_moved(struct guard_vector *out, const struct guard_vector *some_old,
+			      const struct guard_vector *all_old, const struct guard_vector *some_new,
+			      const struct guard_vector *all_new, const struct guard_vector *writing)
 {
 	for (int i = 0; i < GUARD_WORDS; i++)
-		out->word[i] = source->word[i] & ~target->word[i];
+		out->word[i] = (some_old->word[i] & ~all_new->word[i]) |
+			       (some_new->word[i] & ~all_old->word[i] & writing->word[i]);
 }
 
 /* Does any rule of this action bind at all? */

@@ -209,24 +209,47 @@ static __always_inline void describe(const struct view *v, const struct outcome 
 	m->rule = o->rule;
 }
 
+static __noinline void tell_plain(const struct view *v, const struct outcome *o)
+{
+	struct matter m = {};
+
+	if (!v || !o)
+		return;
+	describe(v, o, &m);
+	guard_tell(&m);
+}
+
 /* An action without an object: every rule of it that binds the task covers what it does. */
-static __noinline bool refuse_plain(__u32 action)
+static __noinline bool refuse_action(const struct view *v, __u32 action, bool tell)
 {
 	struct outcome o = { .action = action };
 	const struct bound *b;
-	struct matter m = {};
-	struct view v;
 
-	if (!see(&v))
-		return 0;
-	b = bound(&v);
+	if (!v)
+		return 1;
+	b = bound(v);
 	if (!b)
 		return 1;
-	if (!(b->actions & (1U << GUARD_PLAIN)) || allowed(&v, b, 0, &o))
+	if (!(b->actions & (1U << GUARD_PLAIN)) || allowed(v, b, 0, &o))
 		return 0;
-	describe(&v, &o, &m);
-	guard_tell(&m);
+	if (tell)
+		tell_plain(v, &o);
 	return o.verdict == GUARD_DENY;
+}
+
+static __always_inline bool refuse_plain(__u32 action)
+{
+	struct view v;
+
+	return see(&v) && refuse_action(&v, action, 1);
+}
+
+/* the same answer, neither counted nor told */
+static __always_inline bool would_refuse_plain(__u32 action)
+{
+	struct view v;
+
+	return see(&v) && refuse_action(&v, action, 0);
 }
 
 static __noinline bool tell_file(const struct view *v, const struct outcome *o, const struct dentry *d)

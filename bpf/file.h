@@ -210,11 +210,9 @@ int BPF_PROG(file_open, struct file *file, int ret)
 	}
 	if (refuse_file(file, actions))
 		return -EPERM;
-	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, file->f_flags & FMODE_EXEC, 0))
+	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, 0))
 		return -EPERM;
-	if ((actions & (1U << GUARD_WRITE)) && refuse_writing(file))
-		return -EPERM;
-	return 0;
+	return answer((actions & (1U << GUARD_WRITE)) && refuse_writing(file));
 }
 
 /* Each use of an open file is decided anew: it may have been opened before the policy, inherited or received. What exec
@@ -229,14 +227,14 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
 		if ((mask & MAY_WRITE) && refuse_socket_file(file))
 			return -EPERM;
-		return answer(refuse_passing(file, mask));
+	} else {
+		if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
+			actions |= 1U << GUARD_READ;
+		if (mask & (MAY_WRITE | MAY_APPEND))
+			actions |= 1U << GUARD_WRITE;
+		if (refuse_file(file, actions))
+			return -EPERM;
 	}
-	if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
-		actions |= 1U << GUARD_READ;
-	if (mask & (MAY_WRITE | MAY_APPEND))
-		actions |= 1U << GUARD_WRITE;
-	if (refuse_file(file, actions))
-		return -EPERM;
 	return answer(refuse_passing(file, mask));
 }
 
@@ -254,7 +252,9 @@ int BPF_PROG(file_receive, struct file *file, int ret)
 		actions |= 1U << GUARD_WRITE;
 	if (refuse_file(file, actions))
 		return -EPERM;
-	return answer((file->f_mode & FMODE_READ) && refuse_reading(file, 0, 0));
+	if ((file->f_mode & FMODE_READ) && refuse_reading(file, 0))
+		return -EPERM;
+	return answer((file->f_mode & FMODE_WRITE) && refuse_writing(file));
 }
 
 /* What is mapped is read without any further call, whatever the protection is for now. */
@@ -269,10 +269,44 @@ static __always_inline __u32 mapping_actions(unsigned long prot, bool shared)
 	return actions;
 }
 
+#define OVERLAYS 3	/* the kernel stacks two */
+
+/* An overlay maps the file behind its own. Where no hook shows that one, it is to be had from the overlay's open file. */
+static __noinline bool refuse_backing(const struct file *file, __u32 actions)
+{
+	struct place at = { .reason = GUARD_NO_CHAIN };
+	const struct bound *b;
+	struct inode *inode;
+	unsigned long magic;
+	struct view v;
+	__u32 i;
+
+	if (!see(&v))
+		return 0;
+	b = bound(&v);
+	if (!b)
+		return 1;
+	actions &= b->actions;
+	if (!actions)
+		return 0;
+	for (i = 0; i < OVERLAYS; i++) {
+		file = (const struct file *)BPF_CORE_READ(file, private_data);
+		inode = BPF_CORE_READ(file, f_inode);
+		magic = BPF_CORE_READ(inode, i_sb, s_magic);
+		if (!magic)
+			break;
+		if (magic != OVERLAYFS_MAGIC)
+			return refuse_aliases(&v, b, inode, actions);
+	}
+	return refuse_place(&v, b, &at, actions, BPF_CORE_READ(file, f_path.dentry));
+}
+
 /* What exec opened was decided when it was opened. */
 SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
 {
+	__u32 actions;
+
 	if (ret)
 		return ret;
 	if (!file)
@@ -281,9 +315,24 @@ int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long 
 		return -EPERM;
 	if (file->f_flags & FMODE_EXEC)
 		return 0;
-	if (refuse_file(file, mapping_actions(prot, flags & MAP_SHARED)))
+	actions = mapping_actions(prot, flags & MAP_SHARED);
+	if (!bpf_core_field_exists(((union security_list_options *)0)->mmap_backing_file) &&
+	    file->f_inode->i_sb->s_magic == OVERLAYFS_MAGIC && refuse_backing(file, actions))
 		return -EPERM;
-	return 0;
+	return answer(refuse_file(file, actions));
+}
+
+SEC("lsm/mmap_backing_file")
+int BPF_PROG(mmap_backing_file, struct vm_area_struct *vma, struct file *backing, struct file *file, int ret)
+{
+	unsigned long flags;
+
+	if (ret)
+		return ret;
+	if (backing->f_flags & FMODE_EXEC)
+		return 0;
+	flags = vma->vm_flags;	/* the lowest bits are those of a protection */
+	return answer(refuse_file(backing, mapping_actions(flags, flags & VM_SHARED)));
 }
 
 SEC("lsm/file_mprotect")
@@ -296,13 +345,10 @@ int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, u
 	file = vma->vm_file;
 	if (!file || (file->f_flags & FMODE_EXEC))
 		return 0;
-	if (refuse_file(file, mapping_actions(prot, vma->vm_flags & VM_SHARED)))
-		return -EPERM;
-	return 0;
+	return answer(refuse_file(file, mapping_actions(prot, vma->vm_flags & VM_SHARED)));
 }
 
-/* A second name for an object, or another: refused when a rule that covers what is behind the old one does not cover
- * it behind the new one. A rename also writes over what is at its target. */
+/* A second name for an object, or another: see guard_moved. A rename also writes over what is at its target. */
 struct move {
 	struct place source, target;
 	__u32 action;
@@ -312,7 +358,8 @@ static __noinline bool refuse_move(const struct view *v, const struct bound *b, 
 				   const struct dentry *from, const struct dentry *to)
 {
 	const struct guard_state *s = 0, *t = 0;
-	struct guard_vector weakened;
+	const struct guard_policy *p;
+	struct guard_vector moved;
 	const struct inode *inode;
 	struct outcome o = {};
 
@@ -329,11 +376,14 @@ static __noinline bool refuse_move(const struct view *v, const struct bound *b, 
 	}
 	if (!s || !t)
 		return !allowed(v, b, 0, &o) && tell_file(v, &o, from);
+	p = policy_of(v);
+	if (!p)
+		return 0;
 	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR)
-		guard_weakened(&weakened, &s->reaches, &t->pervades);
+		guard_moved(&moved, &s->reaches, &s->pervades, &t->reaches, &t->pervades, &p->of_action[GUARD_WRITE]);
 	else
-		guard_weakened(&weakened, &s->covers, &t->covers);
-	if (!allowed(v, b, &weakened, &o) && tell_file(v, &o, from))
+		guard_moved(&moved, &s->covers, &s->covers, &t->covers, &t->covers, &p->of_action[GUARD_WRITE]);
+	if (!allowed(v, b, &moved, &o) && tell_file(v, &o, from))
 		return 1;
 	inode = BPF_CORE_READ(to, d_inode);
 	if (move->action != GUARD_RENAME || !inode)
@@ -366,9 +416,7 @@ int BPF_PROG(inode_link, struct dentry *from, struct inode *folder, struct dentr
 {
 	if (ret)
 		return ret;
-	if (refuse_name(from, to, GUARD_LINK))
-		return -EPERM;
-	return 0;
+	return answer(refuse_name(from, to, GUARD_LINK));
 }
 
 SEC("lsm/inode_rename")
@@ -377,9 +425,7 @@ int BPF_PROG(inode_rename, struct inode *old_folder, struct dentry *from, struct
 {
 	if (ret)
 		return ret;
-	if (refuse_name(from, to, GUARD_RENAME))
-		return -EPERM;
-	return 0;
+	return answer(refuse_name(from, to, GUARD_RENAME));
 }
 
 #endif

@@ -58,6 +58,7 @@ struct cred {
 	kuid_t uid; kgid_t gid; kuid_t suid; kgid_t sgid; kuid_t euid; kgid_t egid; kuid_t fsuid; kgid_t fsgid;
 	struct user_namespace *user_ns;
 	struct group_info *group_info;
+	struct { __u64 val; } cap_effective;
 };
 
 struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
@@ -69,6 +70,7 @@ struct hlist_head { struct hlist_node *first; };
 
 struct inode {
 	umode_t i_mode;
+	__u32 i_rdev;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_generation;
@@ -84,7 +86,11 @@ struct dentry {
 };
 struct dentry___7 { struct hlist_node d_alias; };
 
-struct path { struct dentry *dentry; };
+struct vfsmount { struct dentry *mnt_root; };
+struct ns_common { __u32 inum; };
+struct mnt_namespace { struct ns_common ns; };
+struct mount { struct vfsmount mnt; struct mnt_namespace *mnt_ns; int mnt_group_id; };
+struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file {
 	unsigned int f_mode;
 	unsigned int f_flags;
@@ -92,9 +98,12 @@ struct file {
 	struct inode *f_inode;
 	void *private_data;
 };
+union security_list_options { void *mmap_backing_file; };
 
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
 struct mm_struct { struct file *exe_file; };
+struct fdtable { unsigned int max_fds; struct file **fd; };
+struct files_struct { struct fdtable *fdt; };
 struct kernfs_node { __u64 id; const char *name; struct kernfs_node *parent; };
 struct kernfs_node___618 { struct kernfs_node *__parent; };
 struct cgroup { struct kernfs_node *kn; };
@@ -106,12 +115,17 @@ struct task_struct {
 	kuid_t loginuid;
 	struct css_set *cgroups;
 	struct mm_struct *mm;
+	struct files_struct *files;
 	struct task_struct *group_leader;
 	__u64 start_boottime;
 	int pid;
 	int tgid;
 	char comm[16];
 };
+
+struct bpf_map { __u32 id; char name[16]; };
+struct bpf_prog_aux { __u32 id; };
+struct bpf_prog { struct bpf_prog_aux *aux; };
 
 struct linux_binprm { struct file *file; };
 
@@ -157,6 +171,12 @@ struct sockaddr_un { unsigned short sun_family; char sun_path[108]; };
 struct unix_address { int len; struct sockaddr_un name[]; };
 struct unix_sock { struct unix_address *addr; struct path path; struct sock *peer; };
 
+/* their values are each kernel's own */
+enum kernel_read_file_id {
+	READING_MODULE = 2, READING_KEXEC_IMAGE, READING_KEXEC_INITRAMFS, READING_MODULE_COMPRESSED,
+};
+enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE };
+
 #pragma clang attribute pop
 
 /* what arrives from a caller, the same on every kernel */
@@ -177,6 +197,7 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 
 #define EPERM 1
 #define CLONE_VM 0x100
+#define CLONE_FILES 0x400
 #define AF_UNSPEC 0
 #define AF_UNIX 1
 #define AF_INET 2
@@ -206,6 +227,10 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define MAY_APPEND 8
 #define PROT_WRITE 2
 #define PROT_EXEC 4
+#define PTRACE_MODE_ATTACH 2
+#define CAP_OPT_NOAUDIT 2
+#define CAP_SYS_ADMIN 21
+#define SB_KERNMOUNT (1UL << 22)
 #define MAP_SHARED 1		/* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
 #define VM_SHARED 8
 #define SB_NOUSER (1UL << 31)
@@ -213,7 +238,11 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define S_IFIFO 0010000
 #define S_IFREG 0100000
 #define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFBLK 0060000
 #define S_IFSOCK 0140000
+
+#define OVERLAYFS_MAGIC 0x794c7630
 
 /* filesystems that have no name of their own for data at rest: see pseudo() */
 #define TMPFS_MAGIC 0x01021994

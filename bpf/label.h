@@ -44,7 +44,7 @@ static __noinline __u64 labels_of_aliases(const struct view *v, struct inode *in
 }
 
 /* By where it is; all that are named when that can't be told. */
-static __always_inline __u64 labels_of_place(const struct view *v, struct file *file, __u64 named)
+static __noinline __u64 labels_of_place(const struct view *v, struct file *file, __u64 named)
 {
 	struct place at = {};
 
@@ -79,7 +79,7 @@ struct {
 	__type(value, struct guard_mark);
 } marks SEC(".maps");
 
-/* Sockets and message queues, whose storage can't be had by the pointers that lead there. */
+/* Pipes, sockets and System V message queues, whose storage can't be had by the pointers that lead there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, GUARD_WIRES);
@@ -185,20 +185,24 @@ static __noinline bool spread(struct guard_mark *m, __u64 labels)
 
 enum carrying { NOTHING, PIPE, SOCKET, CONTENT };
 
+/* Files that are kept in memory, so that a mapping is their usual way. */
+static __always_inline bool in_memory(const struct inode *inode)
+{
+	unsigned long magic = inode->i_sb->s_magic;
+
+	return magic == TMPFS_MAGIC || magic == RAMFS_MAGIC || magic == HUGETLBFS_MAGIC || magic == MQUEUE_MAGIC;
+}
+
 /* Devices and what only looks like a file carry nothing. */
 static __always_inline enum carrying carrying(struct inode *inode)
 {
-	unsigned long magic;
-
 	switch (inode->i_mode & S_IFMT) {
 	case S_IFIFO:
 		return PIPE;
 	case S_IFSOCK:
 		return SOCKET;
 	case S_IFREG:
-		magic = inode->i_sb->s_magic;
-		return pseudo(inode->i_sb) && magic != TMPFS_MAGIC && magic != RAMFS_MAGIC && magic != HUGETLBFS_MAGIC &&
-		       magic != MQUEUE_MAGIC ? NOTHING : CONTENT;
+		return in_memory(inode) || !pseudo(inode->i_sb) ? CONTENT : NOTHING;
 	}
 	return NOTHING;
 }
@@ -241,11 +245,49 @@ static __always_inline bool labelling(struct labelling *l)
 	return 1;
 }
 
+struct write_ends {
+	struct file **files;
+	__u64 since, labels;
+	bool lost;
+};
+
+static long mark_write_end(__u32 i, struct write_ends *all)
+{
+	struct inode *inode;
+	struct file *file;
+
+	if (bpf_probe_read_kernel(&file, sizeof(file), all->files + i) || !file)
+		return 0;
+	if (!(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
+		return 0;
+	inode = BPF_CORE_READ(file, f_inode);
+	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFIFO && !spread(wire((__u64)inode, all->since), all->labels))
+		all->lost = 1;
+	return 0;
+}
+
+/* No hook sees what sendfile and splice move from a file into a pipe: the pipes that a task may write to carry what it
+ * does from the moment it does. False: one of them can't. */
+static __noinline bool mark_write_ends(__u64 since, __u64 labels)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct write_ends all = { .since = since, .labels = labels };
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	__u32 count = BPF_CORE_READ(table, max_fds);
+
+	all.files = BPF_CORE_READ(table, fd);
+	if (count > GUARD_FILES)
+		return 0;
+	bpf_loop(count, mark_write_end, &all, 0);
+	return !all.lost;
+}
+
 /* The current task is about to read a file, or to execute it: then its next address space is labelled. True: that
  * can't be remembered, so it must not. `mapped`: what is written there later is read, too. */
-static __noinline bool refuse_reading(struct file *file, bool image, bool mapped)
+static __noinline bool refuse_reading(struct file *file, bool mapped)
 {
 	struct inode *inode = file->f_inode;
+	bool image = file->f_flags & FMODE_EXEC;
 	struct labelling l;
 	struct guard_mark *m;
 	enum carrying how;
@@ -260,7 +302,11 @@ static __noinline bool refuse_reading(struct file *file, bool image, bool mapped
 			return 0;
 	}
 	how = carrying(inode);
-	if (how == PIPE || mapped)
+	/* a message queue is asked only when it is opened */
+	mapped |= how == CONTENT && inode->i_sb->s_magic == MQUEUE_MAGIC;
+	if (how == PIPE)
+		found = watch(wire(number(inode), l.since), l.c);
+	if (mapped)
 		found = watch(begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since), l.c);
 	if (how == SOCKET && BPF_CORE_READ(sock_of(file), __sk_common.skc_family) == AF_UNIX)
 		found = watch(wire((__u64)sock_of(file), l.since), l.c);
@@ -279,7 +325,9 @@ static __noinline bool refuse_reading(struct file *file, bool image, bool mapped
 		__sync_fetch_and_or(&l.c->image, labels);
 		return 0;
 	}
-	return !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
+	if (label_carrier(l.c, labels) && mark_write_ends(l.since, labels))
+		return 0;
+	return refuse_unlabelled(&l.v, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
 }
 
 /* The current task is about to write to a file, which from then on carries what the task does. True: it can't. */
@@ -307,24 +355,32 @@ static __noinline bool refuse_writing(struct file *file)
 			return 0;
 		m = wire(peer, l.since);
 	}
-	if (l.c && how != SOCKET)
+	if (l.c && how == PIPE)
+		m = wire(number(inode), l.since);
+	if (l.c && how == CONTENT)
 		m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
 	return !spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, file->f_path.dentry);
 }
 
 static __always_inline bool refuse_mapping(struct file *file, bool shared)
 {
-	bool live = shared && carrying(file->f_inode) == CONTENT && pseudo(file->f_inode->i_sb);
+	bool live = shared && carrying(file->f_inode) == CONTENT && in_memory(file->f_inode);
 
-	if (refuse_reading(file, 0, live))
+	if (refuse_reading(file, live))
 		return 1;
 	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(file);
+}
+
+SEC("lsm/inode_free_security")
+int BPF_PROG(inode_free_security, struct inode *inode)
+{
+	return (inode->i_mode & S_IFMT) == S_IFIFO ? unwire((__u64)inode) : 0;
 }
 
 /* An open file is used. */
 static __always_inline bool refuse_passing(struct file *file, __u32 mask)
 {
-	if ((mask & MAY_READ) && refuse_reading(file, 0, 0))
+	if ((mask & MAY_READ) && refuse_reading(file, 0))
 		return 1;
 	return (mask & (MAY_WRITE | MAY_APPEND)) && refuse_writing(file);
 }
@@ -371,11 +427,7 @@ int BPF_PROG(socket_recvmsg, struct socket *sock, struct msghdr *msg, int size, 
 			return 0;
 	}
 	labels &= watch(wire((__u64)sk, l.since), l.c);
-	if (labels && !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0)) {
-		barrier();
-		return -EPERM;
-	}
-	return 0;
+	return answer(labels && !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
 }
 
 SEC("lsm/sk_free_security")
@@ -408,11 +460,7 @@ int BPF_PROG(msg_queue_msgrcv, struct kern_ipc_perm *queue, struct msg_msg *msg,
 	m = bpf_map_lookup_elem(&wires, &key);
 	if (!m || m->since != since || !m->labels)
 		return 0;
-	if (!label_carrier(carrier_of((__u64)target, since), m->labels)) {
-		barrier();
-		return -EPERM;
-	}
-	return 0;
+	return answer(!label_carrier(carrier_of((__u64)target, since), m->labels));
 }
 
 SEC("lsm/msg_queue_free_security")

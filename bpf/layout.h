@@ -13,6 +13,7 @@
 #define GUARD_RULES 512		/* rules an operator may write */
 #define GUARD_WORDS 9		/* 64-bit words of a rule vector; past 512: our own canary */
 #define GUARD_SETS 64		/* named or inline sets of one kind */
+#define GUARD_PROTECTED 575	/* not a rule's bit: a state is what enforces, see tamper.h */
 #define GUARD_CANARY_SET 63	/* the canary's own subject: nobody is taken for it on suspicion */
 #define GUARD_SLOTS 3		/* active, fallback, idle */
 #define GUARD_NO_SLOT 0xffffffffU
@@ -28,6 +29,7 @@
 #define GUARD_CARRIERS 131072	/* tasks */
 #define GUARD_CELLS 65536	/* address spaces that several tasks share, or that read what others write */
 #define GUARD_WIRES 65536	/* sockets and message queues */
+#define GUARD_FILES 1048576	/* descriptors looked at when a task is labelled */
 #define GUARD_READERS 16	/* of a pipe, a socket, a file that is mapped */
 #define GUARD_ABSTRACT 0xffffffffU	/* "superblock" of abstract unix socket names, each one component */
 #define GUARD_PATH 512		/* bytes of a path in an event */
@@ -164,6 +166,10 @@ struct guard_vsock_key { guard_u32 prefixlen; guard_u8 cid[4]; guard_u8 port[4];
 struct guard_device_key { guard_u32 block, device; };	/* 1: a block device; kernel's number */
 #define GUARD_ANY_MINOR 0xfffff
 
+/* map "our": what enforces and has no path. The mount namespace is that of the first process. */
+enum guard_our_kind { GUARD_OUR_MAP = 0, GUARD_OUR_PROGRAM = 1, GUARD_OUR_NAMESPACE = 2 };
+struct guard_our_key { guard_u32 kind, number; };
+
 /* map "labels", index: label bit. The name of the resource set whose readers carry it; a bit keeps its name from one
  * generation to the next, since tasks keep their labels. */
 struct guard_label { char name[GUARD_LABEL_NAME]; };
@@ -227,7 +233,7 @@ struct guard_carrier {
 struct guard_cell_key { guard_u64 since, number; };
 struct guard_cell { guard_u64 labels, members; };
 
-/* map "wires", by the address of a socket or of a System V message queue, and storage "marks" of inodes: what was
+/* map "wires", by the address of a pipe's inode, a socket or a System V message queue, and storage "marks" of inodes: what was
  * written there, and who reads there */
 struct guard_mark {
 	guard_u64 since;		/* guard_facts.labels_since */

@@ -74,6 +74,13 @@ struct {
 	__type(value, struct guard_facts);
 } facts SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct guard_our_key);
+	__type(value, __u32);
+} our SEC(".maps");
+
 #define CACHED_GROUPS 12
 
 struct group_list {

@@ -92,7 +92,7 @@ struct place {
 };
 
 /* Components between a dentry and its superblock's root; below 0: minus the reason why there are none to count. */
-int guard_depth(__u64 leaf, __u64 root)
+__noinline int guard_depth(__u64 leaf, __u64 root)
 {
 	const struct dentry *d = (const struct dentry *)leaf, *parent;
 	int i;
@@ -108,14 +108,36 @@ int guard_depth(__u64 leaf, __u64 root)
 	return -GUARD_TOO_DEEP;
 }
 
+struct chain {
+	__u64 dentry[PASS];
+};
+
+/* The last PASS dentries of those that are `left` on the way up from a leaf. A global function: the verifier would
+ * follow its loop anew in each pass of the walk. */
+__noinline int guard_chain(__u64 leaf, int left, struct chain *chain)
+{
+	const struct dentry *d = (const struct dentry *)leaf;
+	int i;
+
+	if (!chain)
+		return -1;
+	for (i = 0; i < GUARD_DEPTH; i++) {
+		if (i >= left)
+			break;
+		chain->dentry[i & (PASS - 1)] = (__u64)d;
+		d = BPF_CORE_READ(d, d_parent);
+	}
+	return 0;
+}
+
 /* One walk: up to the superblock's root, then the automaton from the root down. The chain is kept four at a time,
  * from the root's end, so that depth does not cost stack. Gives an enum guard_reason. */
 int guard_walk(__u32 slot, __u64 leaf, struct place *at)
 {
 	const struct super_block *sb = BPF_CORE_READ((const struct dentry *)leaf, d_sb);
 	struct guard_superblock_key device = { .device = BPF_CORE_READ(sb, s_dev) };
+	struct chain chain = {};
 	const struct dentry *d;
-	__u64 chain[PASS];
 	__u32 *start, pass, i;
 	void *inner;
 	int left, next;
@@ -134,18 +156,12 @@ int guard_walk(__u32 slot, __u64 leaf, struct place *at)
 	if (left < 0)
 		return -left;
 	for (pass = 0; pass < GUARD_DEPTH / PASS; pass++) {
-		d = (const struct dentry *)leaf;
-		for (i = 0; i < GUARD_DEPTH; i++) {
-			if ((int)i >= left)
-				break;
-			chain[i & (PASS - 1)] = (__u64)d;
-			d = BPF_CORE_READ(d, d_parent);
-		}
+		guard_chain(leaf, left, &chain);
 		for (i = 0; i < PASS; i++) {
 			if (left <= 0 || !at->state)
 				return GUARD_BY_RULE;
 			left--;
-			d = (const struct dentry *)chain[left & (PASS - 1)];
+			d = (const struct dentry *)chain.dentry[left & (PASS - 1)];
 			next = guard_step(slot, at->state, (__u64)BPF_CORE_READ(d, d_name.name));
 			if (next < 0)
 				return GUARD_BROKEN_MAP;

@@ -400,8 +400,12 @@ int BPF_PROG(socket_connect, struct socket *sock, struct sockaddr *address, int 
 
 	if (ret)
 		return ret;
-	if (sk && internet(sk) && has_connections(sock) && address->sa_family != AF_UNSPEC)
-		marked = mark_connecting(sk);
+	if (sk && internet(sk)) {
+		if (address->sa_family == AF_UNSPEC)
+			return 0;	/* takes the connection away */
+		if (has_connections(sock))
+			marked = mark_connecting(sk);
+	}
 	return answer(refuse_connect(sock, number(address), marked));
 }
 

@@ -66,14 +66,48 @@ status:
       type: list
       elements: str
     rules:
-      description: Each rule with how often it denied and how often it reported only.
+      description: Each rule in force.
       type: list
       elements: dict
+      contains:
+        name:
+          description: What the policy calls it.
+          type: str
+        denied:
+          description: How often it denied.
+          type: int
+        audited:
+          description: How often it reported only.
+          type: int
+        counted:
+          description: Whether the kernel keeps counters for it.
+          type: bool
+        enforced:
+          description: Whether this host enforces all of its actions.
+          type: bool
+        actions:
+          description: Each of its actions, and what it lacks on this host.
+          type: list
+          elements: dict
+          contains:
+            action:
+              description: The action.
+              type: str
+            enforced:
+              description: Whether each program that decides it runs here.
+              type: bool
+            lacking:
+              description: The programs that are not there, each with why (V(not loaded) or V(not attached)).
+              type: dict
     totals:
       description: Counts of denials, reports, events written and events lost.
       type: dict
     drift:
       description: How the kernel differs from the stored document.
+      type: list
+      elements: str
+    hardlinks:
+      description: Covered files that had another hard link when the policy was applied, which no rule covers.
       type: list
       elements: str
     problems:
@@ -95,6 +129,7 @@ def main():
         module.exit_json(changed=False, status={
             "installed": False, "running": None, "enforcer": None, "generation": 0, "in_force": False, "mode": None,
             "pending": False, "hooks": [], "rules": [], "totals": {}, "drift": None,
+            "hardlinks": [],
             "problems": ["the package is not installed. Run the role exfil.guard.enforcer"]})
     guard = Guard(LIBRARY)
 

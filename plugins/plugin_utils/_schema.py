@@ -188,7 +188,7 @@ def _combinations(fragment: Fragment) -> Iterable[Problem]:
 
 
 def _ranges(fragment: Fragment, path: Tuple[object, ...], destination: Dict[str, Any]) -> Iterable[Problem]:
-    for key in sorted(set(destination) & {"cidrs", "ports", "protocols"}) if "vsock" in destination else ():
+    for key in sorted(set(destination) & {"cidrs", "names", "ports", "protocols"}) if "vsock" in destination else ():
         yield fragment.problem(path + (key,), f"'{key}' can't stand beside 'vsock'", "", "Make two sets of it")
     for index, port in enumerate(destination.get("ports") or ()):
         if isinstance(port, str):

@@ -15,9 +15,10 @@ guard_u32 decide(const struct guard_vector *bound, const struct guard_vector *co
 }
 guard_u32 lowest(guard_u64 bits) { return guard_lowest(bits); }
 int concerns(const struct guard_vector *a, const struct guard_vector *b) { return guard_concerns(a, b); }
-void weakened(struct guard_vector *out, const struct guard_vector *s, const struct guard_vector *t)
+void moved(struct guard_vector *out, const struct guard_vector *some_old, const struct guard_vector *all_old,
+	   const struct guard_vector *some_new, const struct guard_vector *all_new, const struct guard_vector *writing)
 {
-	guard_weakened(out, s, t);
+	guard_moved(out, some_old, all_old, some_new, all_new, writing);
 }
 void add(struct guard_vector *to, const struct guard_vector *from) { guard_add(to, from); }
 void remove_from(struct guard_vector *to, const struct guard_vector *from) { guard_remove(to, from); }

@@ -102,9 +102,6 @@ def test_decides_on_every_word(library, bound, covers, of_action, audit):
 
 @given(bits, bits)
 def test_vectors(library, a, b):
-    out = vector(0)
-    library.weakened(out, vector(a), vector(b))
-    assert number(out) == a & ~b
     out = vector(a)
     library.add(out, vector(b))
     assert number(out) == a | b
@@ -112,6 +109,13 @@ def test_vectors(library, a, b):
     library.remove_from(out, vector(b))
     assert number(out) == a & ~b
     assert bool(library.concerns(vector(a), vector(b))) is bool(a & b)
+
+
+@given(bits, bits, bits, bits, bits)
+def test_a_move(library, some_old, all_old, some_new, all_new, writing):
+    out = vector(0)
+    library.moved(out, *map(vector, (some_old, all_old, some_new, all_new, writing)))
+    assert number(out) == (some_old & ~all_new) | (some_new & ~all_old & writing)
 
 
 @given(st.integers(1, (1 << 64) - 1))
@@ -139,3 +143,5 @@ def test_numbers_are_those_of_the_layout():
     assert defined["REASONS"] == layout.REASON_SLOTS
     for action in actions.MACHINE:
         assert defined[action.upper().replace("-", "_")] == actions.NUMBERS[action], action
+    families = re.search(r"#define GUARD_NAMED_FAMILIES (\w+)ULL", text)
+    assert families and int(families.group(1), 16) == sum(1 << number for number in actions.FAMILIES.values())

@@ -75,10 +75,12 @@ class Model:
             "of_action": vectors[1 : 1 + layout.ACTIONS],
             "audit": vectors[-3],
             "not_destinations": vectors[-2],
+            "named": vectors[-1],
             "any": fields[-12:-3],
             "service_root": fields[-3],
         }
         self.labels = compile.labels_of(self.tables)
+        self.named = fields[-1]
         self.names = [
             layout.RULE.unpack(value)[1].rstrip(b"\0").decode()
             for _key, value in sorted(self.tables["rules"].items(), key=_number)
@@ -86,6 +88,8 @@ class Model:
 
     def decide(self, event) -> records.Verdict:
         bound = self.bound(event.task)
+        if isinstance(event, records.TamperEvent):
+            return self.tampering(event, bound)
         if isinstance(event, records.PlainEvent):
             return self._verdict(bound, (1 << 64 * layout.WORDS) - 1, actions.NUMBERS[event.action], None)
         if isinstance(event, records.NetworkEvent):
@@ -98,10 +102,10 @@ class Model:
             trouble = source[1] or target[1]
             if trouble:
                 return self._verdict(bound, None, layout.LINK, trouble)
-            if event.directory:
-                covers = self.vectors(source[0])[1] & ~self.vectors(target[0])[2]
-            else:
-                covers = self.vectors(source[0])[0] & ~self.vectors(target[0])[0]
+            some, every = (1, 2) if event.directory else (0, 0)
+            old, new = self.vectors(source[0]), self.vectors(target[0])
+            writing = self.policy["of_action"][layout.WRITE]
+            covers = (old[some] & ~new[every]) | (new[some] & ~old[every] & writing)
             return self._verdict(bound, covers, layout.LINK, None)
         state, trouble = self.place(event.location)
         covers = None if trouble else self.vectors(state)[0]
@@ -112,6 +116,22 @@ class Model:
         if outcome == "allow":
             return records.Verdict("allow")
         return records.Verdict(outcome, self.names[rule], trouble or "rule")
+
+    def tampering(self, event: records.TamperEvent, bound: int) -> records.Verdict:
+        """bpf/tamper.h"""
+        if event.location is not None:
+            state, trouble = self.place(event.location)
+            if trouble in ("unknown-filesystem", "too-deep"):
+                return records.Verdict("allow")
+            if not trouble and not self.vectors(state)[1 if event.below else 0] >> layout.PROTECTED & 1:
+                return records.Verdict("allow")
+        outcome, rule = self.core.decide(bound, None, self.policy["named"], self.policy["audit"])
+        if event.root and outcome == "allow" and not event.task.labels:
+            return records.Verdict("allow")
+        named = None if outcome == "allow" else self.names[rule]
+        if not event.root or outcome == "allow":
+            outcome = "deny"
+        return records.Verdict(outcome, named, "tamper")
 
     # -- who
 
@@ -159,6 +179,12 @@ class Model:
 
     def state(self, number):
         return layout.STATE.unpack(self.tables["states"][_index(number)])
+
+    def labels_of(self, where: records.Location):
+        """As label.h finds them: those of the state that some `has_read` names, all of these when it can't be told."""
+        state, trouble = self.place(where)
+        bits = self.named if trouble else self.named & self.state(state)[4]
+        return frozenset(name for name, bit in self.labels.items() if bits >> bit & 1)
 
     def vectors(self, number):
         words = self.state(number)[5:]

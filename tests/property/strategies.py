@@ -45,6 +45,7 @@ patterns = st.builds(
     st.lists(st.sampled_from(HEADS), max_size=3),
     st.booleans(),
 )
+own_patterns = patterns.filter(lambda pattern: pattern.device in DEVICES)
 paths = st.frozensets(patterns, min_size=1, max_size=4)
 cgroups = st.lists(st.sampled_from(["system.slice", "user.slice", "a.service"]), max_size=3).map(tuple)
 
@@ -105,7 +106,8 @@ def policies(draw):
                 expires=draw(st.sampled_from([None, None, "2026-05-31", "2026-06-01", "2026-06-02"])),
             )
         )
-    return records.Resolved(tuple(rules), subjects, resources, destinations, frozenset(DEVICES))
+    return records.Resolved(tuple(rules), subjects, resources, destinations, frozenset(DEVICES),
+                            protected=draw(st.frozensets(own_patterns, max_size=2)))
 
 
 locations = st.builds(
@@ -145,4 +147,6 @@ network_events = st.builds(
 )
 vsock_events = st.builds(records.VsockEvent, tasks(), st.sampled_from(CIDS), st.sampled_from(VSOCK_PORTS))
 plain_events = st.builds(records.PlainEvent, tasks(), st.sampled_from([a for a in ACTIONS if a in all_actions.PLAIN]))
-events = st.one_of(file_events, alias_events, network_events, vsock_events, plain_events)
+tamper_events = st.builds(records.TamperEvent, tasks(), st.booleans(), maybe(locations), st.booleans())
+decided_by_rules = st.one_of(file_events, alias_events, network_events, vsock_events, plain_events)
+events = st.one_of(decided_by_rules, tamper_events)  # the last are decided without a rule, too

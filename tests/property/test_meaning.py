@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, records, semantics
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from strategies import events, policies
+from strategies import decided_by_rules, events, locations, policies
 
 TODAY = datetime.date(2026, 6, 1)
 CANARY = records.PathPattern(1, ("usr", "lib", "canary"))
@@ -54,7 +54,7 @@ def test_an_exception_frees_only_whom_it_names(policy, event):
         assert any(semantics.excepts(policy, rule, event.task) for rule in policy.rules)
 
 
-@given(policies(), events)
+@given(policies(), decided_by_rules)
 def test_audit_never_denies(policy, event):
     audit = policy._replace(rules=tuple(rule._replace(audit=True) for rule in policy.rules))
     enforced = policy._replace(rules=tuple(rule._replace(audit=False) for rule in policy.rules))
@@ -89,3 +89,8 @@ def test_a_wrong_decision_is_found(core):
 
     with pytest.raises(AssertionError):
         compare()
+
+
+@given(policies(), locations)
+def test_what_reading_an_object_gives_is_what_the_policy_means(policy, where):
+    assert model(policy).labels_of(where) == semantics.labels(policy, where)

@@ -12,15 +12,19 @@ import os
 import struct
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import hooks, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
     ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, SK_STORAGE, TASK_STORAGE, Environment, LinkInfo, Loaded,
-    MapInfo, MapSpec, ObjectInfo, ProgramInfo)
+    MapInfo, MapSpec, ObjectInfo, ProgramInfo, hook_of)
 
-HOOKS = ("task_alloc", "bprm_committed_creds", "file_open", "file_permission", "file_receive", "mmap_file",
-         "file_mprotect", "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl",
-         "inode_link", "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen",
-         "socket_accept", "sctp_bind_connect", "sctp_sk_clone")
+HOOKS = (
+    "task_alloc", "bprm_committed_creds", "file_open", "file_permission", "file_receive", "mmap_file",
+    "mmap_backing_file", "file_mprotect", "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl",
+    "inode_remove_acl", "inode_symlink", "inode_mkdir", "inode_mknod", "inode_readlink", "inode_getxattr", "inode_link",
+    "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen", "socket_accept",
+    "sctp_bind_connect", "sctp_sk_clone", "bprm_creds_for_exec", "inode_free_security", "msg_queue_free_security",
+    "msg_queue_msgrcv", "msg_queue_msgsnd", "sk_free_security", "socket_recvmsg", "task_free", "unix_may_send",
+    *hooks.BUILT_IN)
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
 
 
@@ -31,9 +35,10 @@ class Killed(BaseException):
 def good_object() -> ObjectInfo:
     maps = dict(reconcile.MAPS, tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1), inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
                 spare=MapSpec(LRU_HASH, 8, 208, 4096), blank=MapSpec(reconcile.ARRAY, 4, 208, 1),
-                sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201))
+                sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201), marks=MapSpec(INODE_STORAGE, 4, 160, 0, 1))
     inner = dict(reconcile.TABLES, control=reconcile.RECORD)
-    return ObjectInfo(maps, inner, HOOKS)
+    programs = [name for name in HOOKS if name != "inode_setattr"] + ["inode_setattr__2", "inode_setattr__3"]
+    return ObjectInfo(maps, inner, tuple(programs))
 
 
 class _Map:
@@ -147,6 +152,9 @@ class FakeKernel:
 
     def environment(self) -> Environment:
         return self.found
+
+    def mount_namespace(self) -> int:
+        return 4026531841
 
     def boottime(self) -> int:
         return self.now
@@ -298,8 +306,8 @@ class FakeKernel:
     def describe(self, data: bytes) -> ObjectInfo:
         return self.object
 
-    def has_hook(self, hook: str) -> bool:
-        return True
+    def has_hook(self, program: str) -> bool:
+        return not program.endswith("__3")  # as before 6.9
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
         self._enter("load", True)
@@ -307,4 +315,5 @@ class FakeKernel:
                 for name, spec in self.object.maps.items()}
         used = tuple(maps.values())
         return Loaded({name: self._open(each) for name, each in maps.items()},
-                      {name: self._open(_Program(self._number(), name, used)) for name in self.object.programs})
+                      {hook_of(name): self._open(_Program(self._number(), name, used)) for name in self.object.programs
+                       if self.has_hook(name)})

@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
-from . import canary, compile, enforcer, hooks, lock, plan, reconcile, resolve
+from . import canary, compile, enforcer, hardlinks, hooks, lock, myself, plan, reconcile, resolve
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
 from .reconcile import NO_SLOT, SECOND, Live, Record
@@ -23,7 +23,8 @@ MARGIN = SECOND  # a confirm this close to the deadline might come after it
 _NOT_INSTALLED = Problem("host", "enforcer not installed", "", "run role exfil.guard.enforcer")
 _KERNEL_REMEDIES = {
     errno.ENOMEM: "Free some memory and run again",
-    errno.EPERM: "Run as root with CAP_BPF, CAP_SYS_ADMIN and CAP_PERFMON, and without lockdown=confidentiality",
+    errno.EPERM: "Run as root with CAP_BPF, CAP_SYS_ADMIN and CAP_PERFMON, as a task that no rule with `subjects` "
+                 "binds and that has read nothing labelled, and without lockdown=confidentiality",
 }
 
 
@@ -57,7 +58,8 @@ def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder:
     places = canary.find(system, canary_folder)
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=labels)
     rules = compile.rule_bits(image)
-    wanted = set(hooks.here(hooks.needed(resolved, now, sendpage), available)) | set(reconcile.IDENTITY_HOOKS)
+    wanted = set(hooks.here(hooks.needed(resolved, now, sendpage).union(hooks.BUILT_IN), available))
+    wanted.update(reconcile.IDENTITY_HOOKS)
     if canary.FILE_RULE in rules:
         wanted.add(canary.FILE_HOOK)
     if canary.NETWORK_RULE in rules:
@@ -115,14 +117,14 @@ def _told(function: Any, *arguments: Any) -> Dict[str, Any]:
 
 
 def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], now: datetime.date, check: bool,
-           confirm_seconds: float, folder: str) -> Dict[str, Any]:
+           confirm_seconds: float, folder: str, last: Mapping[str, FrozenSet[str]] = {}) -> Dict[str, Any]:
     version = enforcer.installed(kernel) if check else _installed(kernel)
     if not check:
         canary.prepare(folder)
     live = reconcile.read(kernel) if version else None
     wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {},
                    reconcile.available_hooks(kernel, version) if version else frozenset(),
-                   kernel.environment().sendpage)
+                   kernel.environment().sendpage, last)
     warnings: List[str] = []
     if version is None or live is None:
         lacking = enforcer.shortcomings(kernel.environment())
@@ -130,11 +132,17 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
         return _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
     _check_capability(kernel, version, wanted, now)
+    locked = myself.locked_out(wanted.resolved, system, now)
     before = store.load(live.generation) if live.generation else None
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
     if not wrong:
-        return _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
-    return _switch(kernel, store, version, live, before, wanted, wrong, now, check, confirm_seconds, folder)
+        result = _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
+    else:
+        found = hardlinks.look(wanted.resolved, system, now)
+        result = _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds,
+                         folder)
+    result["warnings"].extend(locked)
+    return result
 
 
 def _installed(kernel: Kernel) -> str:
@@ -145,8 +153,8 @@ def _installed(kernel: Kernel) -> str:
 
 
 def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str, labels: Mapping[str, int],
-          available: FrozenSet[str], sendpage: bool) -> _Wanted:
-    resolved = resolve.resolve(document, system)
+          available: FrozenSet[str], sendpage: bool, last: Mapping[str, FrozenSet[str]]) -> _Wanted:
+    resolved = resolve.resolve(document, system, last)
     return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels, available,
                                                              sendpage))
 
@@ -204,11 +212,11 @@ def _result(wanted: _Wanted, before: Optional[Dict[str, Any]], generation: int, 
 
 
 def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
-            wrong: Dict[str, int], now: datetime.date, check: bool, confirm_seconds: float,
+            wrong: Dict[str, int], found: Dict[str, Any], now: datetime.date, check: bool, confirm_seconds: float,
             folder: str) -> Dict[str, Any]:
     """A new generation: all of it beside the old one, then one pointer store."""
     generation = reconcile.next_generation(live, store.numbers())
-    warnings = []
+    warnings = hardlinks.lines(found)
     lines = []
     if live.generation and before is None:
         lines.append("! the document of generation {0} is missing: all of the policy is shown as new".format(
@@ -229,7 +237,7 @@ def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Opti
         return result
 
     attached = reconcile.attached_hooks(kernel, version)
-    stored = _stored(wanted, generation, False)
+    stored = dict(_stored(wanted, generation, False), hardlinks=found)
     store.save(stored)
     try:
         reconcile.load(kernel, wanted.image, generation, wanted.hooks, version=version,
@@ -292,6 +300,8 @@ def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Option
             lines.append("~ document of generation {0} (it was not up to date)".format(live.generation))
     if same and before:
         stored = before
+    elif before and "hardlinks" in before:
+        stored["hardlinks"] = before["hardlinks"]
     overdue = [] if live.pending else _overdue(store, live.generation)
     lines.extend("~ document of generation {0}: not confirmed, after all".format(each["generation"])
                  for each in overdue)

@@ -63,6 +63,7 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=stored.get("labels") or {})
     available = reconcile.available_hooks(kernel, version)
     wanted = set(hooks.needed(resolved, now, kernel.environment().sendpage)).union(stored.get("hooks") or ())
+    wanted.update(hooks.BUILT_IN)
     wanted = set(hooks.here(wanted, available))
     wanted.update(reconcile.IDENTITY_HOOKS)
     lacking = sorted(wanted - available)
@@ -83,8 +84,9 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
 
 def refresh(kernel: Any, system: Any, store: Any, now: datetime.date, *, canary_folder: str = canary.FOLDER,
             lock_path: str = lock.PATH) -> str:
-    """Users, groups, units and mounts of the confirmed document as they are now, and rules that have expired. What
-    someone changed behind our back is left for a play to report: this compares with what was applied."""
+    """Users, groups, units, mounts and host names of the confirmed document as they are now, and rules that have
+    expired. A host name that does not resolve keeps the addresses it had. What someone changed behind our back is left
+    for a play to report: this compares with what was applied."""
     with lock.hold("refreshing the policy", lock_path):
         try:
             return _refresh(kernel, system, store, now, canary_folder)
@@ -104,13 +106,14 @@ def _refresh(kernel: Any, system: Any, store: Any, now: datetime.date, folder: s
     if record and record.deadline and kernel.boottime() < record.deadline:
         return "generation {0} is on trial: nothing is refreshed before that is settled".format(record.generation)
     in_force = record is not None and record.slot != reconcile.NO_SLOT and not record.deadline
+    last = resolve.from_json(stored["resolved"]).names
     if in_force:
-        image = compile.compile_policy(resolve.resolve(stored["document"], system), now,
+        image = compile.compile_policy(resolve.resolve(stored["document"], system, last), now,
                                        canary=canary.find(system, folder).denied, labels=stored.get("labels") or {})
         if image.digest() == stored.get("image"):
             return "generation {0} is up to date".format(stored["generation"])
     # under the lock that is held already, so that no other run comes in between
-    result = apply._apply(kernel, system, store, stored["document"], now, False, 0, folder)
+    result = apply._apply(kernel, system, store, stored["document"], now, False, 0, folder, last)
     return "generation {0} is in force: {1}".format(result["generation"], _first(result["diff"]["prepared"]))
 
 

@@ -49,10 +49,10 @@ def prepare(folder: str = FOLDER) -> None:
 
 
 def find(system: Any, folder: str = FOLDER) -> Places:
-    return Places(*(_place(system, os.path.join(folder, name)) for name in ("denied", "allowed")))
+    return Places(*(place(system, os.path.join(folder, name)) for name in ("denied", "allowed")))
 
 
-def _place(system: Any, path: str) -> Optional[PathPattern]:
+def place(system: Any, path: str) -> Optional[PathPattern]:
     """Asked the way a policy asks, so that the canary shares the policy's idea of a path."""
     document = {"policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "destinations": {},
                 "assertions": [], "resources": {"canary": {"paths": [path]}},

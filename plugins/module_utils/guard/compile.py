@@ -68,7 +68,7 @@ def compile_policy(
     tables: Dict[str, Table] = {"ids": {}}
     bits = _label_bits(subjects, labels)
     superblocks = resolved.superblocks | {canary.device} if canary else resolved.superblocks
-    root = _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits)
+    root = _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits, resolved.protected)
     _number_tables(tables, subjects, who, destinations, where, bits)
     _rule_tables(tables, rules, who, where, subjects, destinations, root, bits)
     names = {bit: name for name, bit in bits.items()}
@@ -128,10 +128,10 @@ def _label_bits(subjects: Mapping[str, records.SubjectSet], labels: Mapping[str,
 # -- paths --------------------------------------------------------------------------------------------------------
 
 
-def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits) -> int:
+def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits, protected) -> int:
     """Fills superblocks, states, edges and bytes; returns the state of the cgroup root. Names of abstract unix sockets
     lie on a superblock of their own, which is always there."""
-    superblocks = set(superblocks) | {layout.ABSTRACT}
+    superblocks = set(superblocks) | {layout.ABSTRACT} | {p.device for p in protected}
     names = sorted(resources)
     devices = sorted(superblocks | {p.device for r in resources.values() for p in r.paths})
     roots: Dict[int, Dict[records.Components, int]] = {device: {} for device in devices}
@@ -139,6 +139,9 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
         for pattern in resources[name].paths:
             root = roots[pattern.device]
             root[pattern.components] = root.get(pattern.components, 0) | 1 << (2 * layout.SETS + bit)
+    for pattern in protected:
+        root = roots[pattern.device]
+        root[pattern.components] = root.get(pattern.components, 0) | 1 << (2 * layout.SETS + len(names))
     services: Dict[records.Components, int] = {}
     for bit, name in enumerate(who):
         if name is None:
@@ -173,7 +176,8 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
                 if marks >> index & 1:
                     plainly |= plain[index]
                     spared |= negated[index]
-            known[marks] = plainly | (everything & ~spared)
+            ours = marks >> len(names) & 1
+            known[marks] = plainly | (everything & ~spared) | ours << layout.PROTECTED
         return known[marks]
 
     def labels(marks: int) -> int:

@@ -176,6 +176,7 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
     if absent or missing_maps(kernel):
         _load(kernel, data, version, absent)
     if moved:
+        reconcile.claim(kernel, *reconcile.versions(kernel))
         available = reconcile.available_hooks(kernel, version)
         reconcile.attach(kernel, version, [hook for hook in moved if hook in available])
     for each in old:

@@ -12,11 +12,17 @@ from . import actions, records, semantics
 
 _NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
 # a file that is open already: used, received, mapped
-_OPEN = ("file_open", "file_permission", "file_receive", "mmap_file", "file_mprotect")
-_ATTRIBUTES = ("inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl")
+_MAP = ("mmap_file", "mmap_backing_file", "file_mprotect")
+_OPEN = ("file_open", "file_permission", "file_receive") + _MAP
+# without opening it
+_LOOK = ("inode_readlink", "inode_getxattr")
+_CHANGE = (
+    "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl", "inode_symlink",
+    "inode_mkdir", "inode_mknod",
+)
 
 # Not on every kernel: where one is missing, another hook of the same action sees what it would
-_WHERE_PRESENT = frozenset({"inode_set_acl", "inode_remove_acl"})
+_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper"})
 
 # which side a connection is from has to be known, and where its packets really go
 _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_listen", "socket_accept",
@@ -25,9 +31,9 @@ _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_lis
 _THROUGH_FILES = ("send", "reply", "vsock", "unix-connect")
 
 _OF_ACTION: Dict[str, Tuple[str, ...]] = {
-    "read": _OPEN + _NAMES,
-    "write": _OPEN + _ATTRIBUTES + _NAMES,
-    "execute": ("file_open", "mmap_file", "file_mprotect") + _NAMES,
+    "read": _OPEN + _LOOK + _NAMES,
+    "write": _OPEN + _CHANGE + _NAMES,
+    "execute": ("file_open",) + _MAP + _NAMES,
     "unix-connect": ("unix_stream_connect", "unix_may_send", "socket_sendmsg") + _NAMES,
     "connect": ("socket_connect", "socket_sendmsg", "socket_setsockopt", "sctp_bind_connect"),
     "send": _SENDING,
@@ -37,27 +43,34 @@ _OF_ACTION: Dict[str, Tuple[str, ...]] = {
     "accept": ("socket_accept",),
     "vsock": ("socket_connect", "socket_sendmsg"),
     "raw-socket": ("socket_create",),
-    "mount": ("sb_mount", "move_mount"),
+    "mount": ("sb_mount", "move_mount", "sb_set_mnt_opts", "sb_remount", "sb_pivotroot"),
     "ptrace": ("ptrace_access_check", "ptrace_traceme"),
-    "load-module": ("kernel_read_file", "kernel_load_data"),
+    "load-module": ("kernel_read_file", "kernel_load_data", "kernel_module_request"),
     "bpf": ("bpf",),
     "perf": ("perf_event_open",),
     "user-namespace": ("userns_create",),
     "io-uring": ("inode_init_security_anon",),
-    "block-device": ("file_open",),
-    "virtio-port": ("file_open",),
-    "serial": ("file_open",),
-    "tun": ("file_open", "tun_dev_create"),
-    "guest-device": ("file_open",),
+    "block-device": ("file_open__device",),
+    "virtio-port": ("file_open__device",),
+    "serial": ("file_open__device",),
+    "tun": ("file_open__device", "tun_dev_create"),
+    "guest-device": ("file_open__device",),
 }
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
+# What enforces is guarded under any policy; see bpf/tamper.h
+BUILT_IN = tuple(hook + "__tamper" for hook in (
+    "bpf_map", "bpf_prog", "file_open", "inode_create", "inode_link", "inode_mkdir", "inode_rename", "inode_rmdir",
+    "inode_set_acl", "inode_setxattr", "inode_symlink", "inode_unlink", "move_mount", "path_chmod", "path_chown",
+    "path_truncate", "ptrace_access_check", "sb_mount", "sb_pivotroot", "sb_umount",
+))
 # whose rules ask what a task has read: how that is remembered
 _LABELS = (
     "bprm_creds_for_exec",
     "file_open",
     "file_permission",
     "file_receive",
+    "inode_free_security",
     "mmap_file",
     "msg_queue_free_security",
     "msg_queue_msgrcv",
@@ -78,7 +91,7 @@ def of_action(action: str, sendpage: bool = False) -> Tuple[str, ...]:
 
 
 def needed(resolved: records.Resolved, now: datetime.date, sendpage: bool = False) -> FrozenSet[str]:
-    """The programs that the rules in force ask for; the identity hooks come with any policy."""
+    """The programs that the rules in force ask for; the identity hooks and BUILT_IN come with any policy."""
     found: Set[str] = set()
     for rule in resolved.rules:
         if not semantics.in_force(rule, now):

@@ -97,7 +97,10 @@ class Environment(NamedTuple):
 
 
 def hook_of(program: str) -> str:
-    return program.partition("__")[0]
+    """What a program is known as: its hook, whichever of the kernels' variants it is for; HOOK__PURPOSE, which stands
+    beside the hook's other program, as itself."""
+    hook, _, rest = program.partition("__")
+    return hook if rest.isdigit() else program
 
 
 def _mounted(where: str, kind: str) -> bool:
@@ -132,6 +135,10 @@ class Kernel:
         machine = platform.machine() if self._number else "{0}, 32 bits".format(platform.machine())
         return Environment(os.geteuid() == 0, machine if platform.machine() in SYSCALL else platform.machine(),
                            platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version)
+
+    def mount_namespace(self) -> int:
+        """The number of the first process's: the one that services and logins see."""
+        return os.stat("/proc/1/ns/mnt").st_ino
 
     def boottime(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -486,7 +493,7 @@ class _Libbpf:
     def has_hook(self, program: str) -> bool:
         hook, _, arguments = program.partition("__")
         function = self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC)
-        return function > 0 and (not arguments or self._arguments(function) == int(arguments))
+        return function > 0 and (not arguments.isdigit() or self._arguments(function) == int(arguments))
 
     def _arguments(self, function: int) -> int:
         lib = self._lib

@@ -68,9 +68,9 @@ def _compare(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
 
 
 def _resolved_changes(before: Dict[str, Any], after: Dict[str, Any], document_same: Any) -> List[str]:
-    """The same words that mean something else on this host now: ids, units, devices."""
+    """The same words that mean something else on this host now: ids, units, devices, addresses of host names."""
     lines = []
-    for kind in ("subjects", "resources"):
+    for kind in _KINDS:
         old_sets, new_sets = before.get(kind) or {}, after.get(kind) or {}
         for name in sorted(set(old_sets) & set(new_sets)):
             if old_sets[name] != new_sets[name] and document_same(kind, name):

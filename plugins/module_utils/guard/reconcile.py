@@ -55,6 +55,7 @@ MAPS: Dict[str, MapSpec] = dict(
     counters=MapSpec(HASH, 8, 16, 8192),
     totals=MapSpec(ARRAY, 4, layout.TOTALS.size, 1),
     facts=MapSpec(ARRAY, 4, layout.FACTS.size, 1),
+    our=MapSpec(HASH, layout.OUR_KEY.size, 4, 1024),
     listeners=MapSpec(ARRAY, 4, 8, 65536 // 64),
     carriers=MapSpec(HASH, 8, layout.CARRIER.size, layout.CARRIERS, NO_PREALLOC),
     cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, layout.CELLS, NO_PREALLOC),
@@ -396,6 +397,25 @@ def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
     return gone
 
 
+def claim(kernel: Kernel, *versions_: str) -> None:
+    """Says which maps and programs are ours, and which mount namespace is the host's: see bpf/tamper.h. The tables of a
+    generation are known by their names."""
+    wanted = {layout.OUR_KEY.pack(layout.OUR_NAMESPACE, kernel.mount_namespace())}
+    for name in list(MAPS) + list(STORAGES):
+        with _opened_map(kernel, name, readonly=True) as fd:
+            wanted.add(layout.OUR_KEY.pack(layout.OUR_MAP, kernel.map_info(fd).id))
+    for version in versions_:
+        for hook in sorted(available_hooks(kernel, version)):
+            with opened(kernel, program_path(kernel, version, hook)) as program:
+                wanted.add(layout.OUR_KEY.pack(layout.OUR_PROGRAM, kernel.program_info(program).id))
+    with _opened_map(kernel, "our") as our:
+        present = kernel.read_all(our)
+        for key in sorted(wanted - set(present)):
+            kernel.update(our, key, bytes(4))
+        for key in sorted(set(present) - wanted):
+            kernel.delete(our, key)
+
+
 # ---- a whole generation -----------------------------------------------------------------------------------------
 
 
@@ -414,6 +434,7 @@ def load(kernel: Kernel, image: Any, generation: int, hooks: Iterable[str], *, v
     slot = idle_slot(live.record)
     write(kernel, image.tables, slot)
     add_counters(kernel, image.tables)
+    claim(kernel, version)
     attach(kernel, version, hooks)
     fallback_generation, fallback_slot = live.confirmed
     deadline = kernel.boottime() + int(confirm_seconds * SECOND) if confirm_seconds else 0

@@ -36,7 +36,7 @@ class ResourceSet(NamedTuple):
 class DestinationSet(NamedTuple):
     """AND across keys, OR within a key; None: any."""
 
-    cidrs: Optional[FrozenSet[str]] = None  # canonical text; IPv4-mapped IPv6 has become IPv4
+    cidrs: Optional[FrozenSet[str]] = None  # canonical text, those of `names` among them; mapped IPv6 has become IPv4
     ports: Optional[FrozenSet[Tuple[int, int]]] = None  # first and last, both included
     protocols: Optional[FrozenSet[int]] = None  # IP protocol numbers; MPTCP counts as TCP
     # context id and port, None: any. A set with this key is about vsock alone and has no other
@@ -75,6 +75,8 @@ class Resolved(NamedTuple):
     # device numbers whose opening is an action without an object: is it a block device, number (minor
     # layout.ANY_MINOR: any), action
     devices: FrozenSet[Tuple[bool, int, str]] = frozenset()
+    names: Dict[str, FrozenSet[str]] = {}  # the networks that each host name of `destinations` stands for
+    protected: FrozenSet[PathPattern] = frozenset()  # what enforces: see TamperEvent
 
 
 class Location(NamedTuple):
@@ -137,6 +139,17 @@ class PlainEvent(NamedTuple):
 
     task: Task
     action: str
+
+
+class TamperEvent(NamedTuple):
+    """What enforces is touched: a file at ``location``; ``location`` None: a map or program of ours, or a process that
+    may touch it. ``below``: with all that lies below, by moving it or mounting over it. ``root``: the task is real root
+    of the first user namespace."""
+
+    task: Task
+    root: bool
+    location: Optional[Location]
+    below: bool = False
 
 
 class Verdict(NamedTuple):

@@ -12,9 +12,9 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from . import layout
+from . import devices, layout
 from .errors import PolicyErrors, Problem
 from .records import Components, DestinationSet, PathPattern, ResourceSet, Resolved, Rule, Selection, SubjectSet
 
@@ -22,6 +22,14 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 1
 _MPTCP, _TCP = 262, 6
 _NO_ID = 0xFFFFFFFF
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
+# What enforces, and what starts it at boot. Nobody but real root has business there: see semantics.
+PROTECTED = (
+    "/usr/lib/exfil-guard/**", "/var/lib/exfil-guard/**", "/usr/sbin/exfil-guard", "/sys/fs/bpf/exfil_guard/**",
+    "/etc/systemd/system/exfil-guard*/**", "/etc/systemd/system/*/exfil-guard*",
+    "/etc/systemd/system.control/exfil-guard*/**", "/run/systemd/system/exfil-guard*/**",
+    "/run/systemd/system.control/exfil-guard*/**",
+)
+_PROTECTED = "built in/protected"  # among Resolved.paths
 _UNIT_TYPES = (".service", ".slice", ".scope", ".socket", ".mount", ".swap")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -124,12 +132,13 @@ def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> FrozenSet[PathPa
     return frozenset(found)
 
 
-def superblocks(mounts: Iterable[Mount], subjects: Dict[str, SubjectSet],
-                resources: Dict[str, ResourceSet]) -> FrozenSet[int]:
+def superblocks(mounts: Iterable[Mount], subjects: Dict[str, SubjectSet], resources: Dict[str, ResourceSet],
+                protected: FrozenSet[PathPattern]) -> FrozenSet[int]:
     """The devices that the kernel has to know: of pseudo filesystems, those that a pattern lies on. The others come and
     go with every login, and what is on them is decided the same without."""
     named = {each.device for one in resources.values() for each in one.paths}
     named.update(each.device for one in subjects.values() for each in one.executables or ())
+    named.update(each.device for each in protected)
     return frozenset(mount.device for mount in mounts if mount.type not in PSEUDO or mount.device in named)
 
 
@@ -161,8 +170,9 @@ def slice_path(name: str) -> Components:
 
 
 class _Resolver:
-    def __init__(self, document: Dict[str, Any], system: Any) -> None:
-        self.document, self.system = document, system
+    def __init__(self, document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[str]]) -> None:
+        self.document, self.system, self.last = document, system, last
+        self.names: Dict[str, FrozenSet[str]] = {}
         self.problems: List[Problem] = []
         self.mounts = parse_mounts(system.mountinfo())
         self.visible = visible(self.mounts)
@@ -303,7 +313,24 @@ class _Resolver:
                             self._where("destinations", name, key), "{0!r}".format(value), expected,
                             _close(str(value), PROTOCOLS).strip() if key == "protocols" else ""))
                 fields[key] = frozenset(values)
+        if "names" in body:
+            fields["cidrs"] = fields.get("cidrs", frozenset()) | self.hosts(
+                body["names"], self._where("destinations", name, "names"), bool(body.get("optional")))
         return DestinationSet(**fields)
+
+    def hosts(self, values: Iterable[str], where: str, optional: bool) -> FrozenSet[str]:
+        """The addresses of host names; of one that resolves no more, those that it had, if that is allowed."""
+        found: Set[str] = set()
+        for value in values:
+            if value not in self.names:
+                addresses = frozenset(parse_cidr(each) for each in self.system.addresses(value))
+                self.names[value] = addresses or frozenset(self.last.get(value, ()))
+            found |= self.names[value]
+            if not self.names[value] and not optional:
+                self.problems.append(Problem(
+                    where, "host name {0!r} does not resolve".format(value), "a name that this host can resolve",
+                    "Look at `getent ahosts {0}` on the host, or say `optional: true` in the set".format(value)))
+        return frozenset(found)
 
     def rule(self, body: Dict[str, Any]) -> Rule:
         for part, kind in (("subjects", "subjects"), ("except", "subjects"), ("resources", "resources"),
@@ -334,8 +361,15 @@ class _Resolver:
         rules = tuple(sorted((self.rule(body) for body in document.get("rules") or ()), key=lambda rule: rule.name))
         if self.problems:
             raise PolicyErrors(self.problems)
-        return Resolved(rules, subjects, resources, destinations, superblocks(self.mounts, subjects, resources),
-                        self.paths)
+        protected = self.located(PROTECTED, _PROTECTED, "", True) | translate(PROTECTED, self.visible)
+        return Resolved(rules, subjects, resources, destinations,
+                        superblocks(self.mounts, subjects, resources, protected), self.paths,
+                        _devices(rules, self.system), self.names, protected)
+
+
+def _devices(rules: Iterable[Rule], system: Any) -> FrozenSet[devices.Device]:
+    """Asked for only when a rule is about them: drivers come and go."""
+    return devices.find(system.device_tables()) if any(devices.ACTIONS & rule.deny for rule in rules) else frozenset()
 
 
 def _selection(value: Any) -> Optional[Selection]:
@@ -386,9 +420,10 @@ def abstract(names: Iterable[str]) -> FrozenSet[PathPattern]:
     return frozenset(PathPattern(layout.ABSTRACT, (name,)) for name in names)
 
 
-def resolve(document: Dict[str, Any], system: Any) -> Resolved:
-    """Raises errors.PolicyErrors with every error at once."""
-    return _Resolver(document, system).run()
+def resolve(document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[str]] = {}) -> Resolved:
+    """Raises errors.PolicyErrors with every error at once. ``last``: addresses that host names keep when they do not
+    resolve now (records.Resolved.names)."""
+    return _Resolver(document, system, last).run()
 
 
 # ---- stored -------------------------------------------------------------------------------------------------------
@@ -427,6 +462,8 @@ def to_json(resolved: Resolved) -> Dict[str, Any]:
         "superblocks": sorted(resolved.superblocks),
         "paths": {key: sorted(paths) for key, paths in resolved.paths.items()},
         "devices": [list(each) for each in sorted(resolved.devices)],
+        "names": {name: sorted(addresses) for name, addresses in resolved.names.items()},
+        "protected": _patterns(resolved.protected),
     }
 
 
@@ -454,7 +491,9 @@ def from_json(stored: Dict[str, Any]) -> Resolved:
          for name, each in stored["destinations"].items()},
         frozenset(stored["superblocks"]),
         {key: frozenset(paths) for key, paths in stored["paths"].items()},
-        frozenset((bool(block), device, action) for block, device, action in stored["devices"]))
+        frozenset((bool(block), device, action) for block, device, action in stored["devices"]),
+        {name: frozenset(addresses) for name, addresses in stored["names"].items()},
+        _located(stored.get("protected")) or frozenset())
 
 
 def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
@@ -467,5 +506,7 @@ def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
     resources = {name: ResourceSet(translate(resolved.paths["resources/" + name], shown)
                                    | {path for path in each.paths if path.device == layout.ABSTRACT})
                  for name, each in resolved.resources.items()}
+    protected = translate(resolved.paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED), shown)
     return resolved._replace(subjects=subjects, resources=resources,
-                             superblocks=superblocks(mounts, subjects, resources))
+                             superblocks=superblocks(mounts, subjects, resources, protected), protected=protected,
+                             devices=_devices(resolved.rules, system))

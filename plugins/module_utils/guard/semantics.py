@@ -20,6 +20,8 @@ def decide(policy: records.Resolved, event, now: datetime.date) -> records.Verdi
     """An event is denied iff some rule in force with its action binds the task, does not except it, and covers the
     object. ``event``: one of the events of records; ``now``: the UTC date."""
     trouble: Optional[str] = None
+    if isinstance(event, records.TamperEvent):
+        return _tampering(policy, event, now)
     if isinstance(event, records.PlainEvent):
         covers, tried = (lambda rule: True), (event.action,)
     elif isinstance(event, records.NetworkEvent):
@@ -48,6 +50,38 @@ def decide(policy: records.Resolved, event, now: datetime.date) -> records.Verdi
             if rule.audit is audit:
                 return records.Verdict(outcome, rule.name, reason)
     return records.Verdict("allow")
+
+
+def _tampering(policy: records.Resolved, event: records.TamperEvent, now: datetime.date) -> records.Verdict:
+    """Built in: what enforces is touched by nobody but real root, and not by that root either while a rule that names
+    subjects binds it, or while it carries a label. A rule that only reports reports this, too."""
+    if event.location is not None and not _is_protected(policy, event.location, event.below):
+        return records.Verdict("allow")
+    binding = [
+        rule
+        for rule in sorted(policy.rules)
+        if in_force(rule, now)
+        and rule.subjects is not None
+        and binds(policy, rule, event.task)
+        and not excepts(policy, rule, event.task)
+    ]
+    enforcing = [rule for rule in binding if not rule.audit]
+    by = (enforcing or binding or [None])[0]
+    if event.root and not binding and not event.task.labels:
+        return records.Verdict("allow")
+    reports = event.root and bool(binding) and not enforcing
+    return records.Verdict("audit" if reports else "deny", by.name if by else None, "tamper")
+
+
+def _is_protected(policy: records.Resolved, where: records.Location, below: bool) -> bool:
+    """What can't be told is: the protected paths are not too deep, nor on a filesystem that nobody has resolved."""
+    trouble = _trouble(policy, where)
+    if trouble:
+        return trouble not in ("unknown-filesystem", "too-deep")
+    patterns = [p.components for p in policy.protected if p.device == where.device]
+    if below:
+        return _some_below(patterns, where.components)
+    return any(matches(pattern, where.components) for pattern in patterns)
 
 
 def labels(policy: records.Resolved, where: records.Location) -> FrozenSet[str]:
@@ -124,10 +158,15 @@ def _covers_file(policy: records.Resolved, where: records.Location) -> Covers:
 
 
 def _covers_alias(policy: records.Resolved, event: records.AliasEvent) -> Covers:
-    if not event.directory:
-        source, target = _covers_file(policy, event.source), _covers_file(policy, event.target)
-        return lambda rule: source(rule) and not target(rule)
-    return lambda rule: _reaches(policy, rule, event.source) and not _pervades(policy, rule, event.target)
+    """A rule is about a new name when it would lose something of what is behind the old one, and, if it is on writing,
+    when it would gain something: that is written there."""
+    if event.directory:
+        some, every = _reaches, _pervades
+    else:
+        some = every = lambda policy, rule, where: _covers_file(policy, where)(rule)
+    return lambda rule: (some(policy, rule, event.source) and not every(policy, rule, event.target)) or (
+        "write" in rule.deny and some(policy, rule, event.target) and not every(policy, rule, event.source)
+    )
 
 
 def _reaches(policy: records.Resolved, rule: records.Rule, where: records.Location) -> bool:

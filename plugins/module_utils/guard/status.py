@@ -9,7 +9,7 @@ import datetime
 import struct
 from typing import Any, Dict, List, Optional
 
-from . import canary, compile, enforcer, layout, reconcile, resolve
+from . import canary, compile, enforcer, hardlinks, hooks, layout, reconcile, resolve
 from .errors import EnforcerError
 
 _ZERO = bytes(4)
@@ -26,7 +26,7 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         "mode": None, "in_force": False, "pending": False, "expired": False, "deadline_seconds": None, "slot": None,
         "fallback_slot": None, "fallback_generation": None, "hooks": [], "hooks_available": [], "rules": [],
         "totals": {}, "rename_cache": None, "digest": None, "stored_generation": None, "confirmed_generation": None,
-        "drift": None,
+        "drift": None, "hardlinks": [],
     }
     result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
     confirmed = store.last_confirmed()
@@ -55,7 +55,10 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
             result["deadline_seconds"] = round(max(0, live.record.deadline - kernel.boottime()) / 1e9, 1)
     if stored:
         result.update(mode=stored["document"].get("mode"), digest=stored["digest"])
+        if "hardlinks" in stored:
+            result["hardlinks"] = hardlinks.lines(stored["hardlinks"])
     result["rules"] = _rules(kernel, live.tables)
+    _tell_enforced(result, resolve.from_json(stored["resolved"]).rules if stored else (), environment)
     result["totals"] = _totals(kernel)
     with reconcile.opened(kernel, reconcile.map_path(kernel, "facts"), readonly=True) as facts:
         value = kernel.lookup(facts, _ZERO) or bytes(16)
@@ -77,6 +80,22 @@ def _rules(kernel: Any, tables: Dict[str, Dict[bytes, bytes]]) -> List[Dict[str,
     return sorted(found, key=lambda rule: rule["name"])
 
 
+def _tell_enforced(result: Dict[str, Any], rules: Any, environment: Any) -> None:
+    """Of each rule and action, whether this host enforces it: bpf is among the LSMs, and each program that decides it
+    is loaded and attached."""
+    available, attached = frozenset(result["hooks_available"]), frozenset(result["hooks"])
+    actions = {rule.name: sorted(rule.deny) for rule in rules}
+    for rule in result["rules"]:
+        rule["actions"] = []
+        for action in actions.get(rule["name"], ()):
+            needed = hooks.here(hooks.of_action(action, environment.sendpage), available)
+            lacking = {hook: "not loaded" if hook not in available else "not attached"
+                       for hook in sorted(needed - attached)}
+            rule["actions"].append({"action": action, "lacking": lacking,
+                                    "enforced": not lacking and "bpf" in environment.lsms})
+        rule["enforced"] = all(each["enforced"] for each in rule["actions"])
+
+
 def _totals(kernel: Any) -> Dict[str, Any]:
     with reconcile.opened(kernel, reconcile.map_path(kernel, "totals"), readonly=True) as totals:
         value = kernel.lookup(totals, _ZERO) or bytes(layout.TOTALS.size)
@@ -85,7 +104,7 @@ def _totals(kernel: Any) -> Dict[str, Any]:
             "reasons": dict(zip(layout.REASONS[1:], numbers[5:])), "uncached": numbers[-1]}
 
 
-def drift(live: Any, stored: Optional[Dict[str, Any]], hooks: List[str], system: Any,
+def drift(live: Any, stored: Optional[Dict[str, Any]], attached: List[str], system: Any,
           now: datetime.date, canary_folder: str = canary.FOLDER) -> List[str]:
     """How the kernel differs from the document of the generation that it says is in force. A rule that has expired
     since then and is still there is planned, not drift."""
@@ -106,7 +125,7 @@ def drift(live: Any, stored: Optional[Dict[str, Any]], hooks: List[str], system:
             break
     lines = ["table {0}: {1} entries differ".format(*each) for each in sorted(wrong.items())]
     needed = set(stored.get("hooks") or reconcile.IDENTITY_HOOKS)
-    lines.extend("hook {0} is not attached".format(hook) for hook in sorted(needed - set(hooks)))
+    lines.extend("hook {0} is not attached".format(hook) for hook in sorted(needed - set(attached)))
     return lines
 
 
@@ -145,6 +164,11 @@ def to_text(result: Dict[str, Any]) -> str:
     if result["rules"]:
         lines.append("rules         {0:>10} {1:>10}".format("denied", "audited"))
         lines.extend("              {denied:>10} {audited:>10}  {name}".format(**rule) for rule in result["rules"])
+    lines.extend("HARD LINK     {0}".format(line) for line in result["hardlinks"])
+    for rule in result["rules"]:
+        lines.extend("NOT ENFORCED  {0}: {1} ({2})".format(rule["name"], each["action"], ", ".join(
+            "hook {0} {1}".format(*one) for one in each["lacking"].items()) or "bpf is not among the LSMs")
+            for each in rule["actions"] if not each["enforced"])
     lines.extend("DRIFT         {0}".format(line) for line in result["drift"] or ())
     lines.extend("PROBLEM       {0}".format(line) for line in result["problems"])
     return "\n".join(lines)

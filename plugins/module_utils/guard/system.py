@@ -8,13 +8,29 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import socket
+import stat
 import subprocess
-from typing import Dict, FrozenSet, Iterable, List, Optional
+from typing import Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from .errors import EnforcerError
 
 MOUNTINFO = "/proc/self/mountinfo"
+DEVICE_TABLES = {"devices": "/proc/devices", "misc": "/proc/misc", "ttys": "/proc/tty/drivers",
+                 "consoles": "/proc/consoles"}
 UNIT_PROPERTIES = ("Id", "LoadState", "ControlGroup", "Slice")
+
+
+class Entry(NamedTuple):
+    directory: bool
+    regular: bool
+    device: int
+    inode: int
+    links: int
+
+
+def _entry(found: os.stat_result) -> Entry:
+    return Entry(stat.S_ISDIR(found.st_mode), stat.S_ISREG(found.st_mode), found.st_dev, found.st_ino, found.st_nlink)
 
 
 class System:
@@ -53,6 +69,29 @@ class System:
     def groups(self) -> List[str]:
         return [entry.gr_name for entry in grp.getgrall()]
 
+    # ---- hosts (NSS, so DNS among others) ------------------------------------------------------------------------
+
+    def addresses(self, name: str) -> List[str]:
+        """IPv4 and IPv6 addresses of a host; none when it does not resolve."""
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return []
+        return sorted({str(each[4][0]).partition("%")[0] for each in found})
+    # ---- the process itself -------------------------------------------------------------------------------------
+
+    def myself(self) -> Dict[str, str]:
+        """What /proc says of this process; of what it does not say there is no entry."""
+        found = {}
+        for name in ("status", "cgroup", "loginuid"):
+            try:
+                with open("/proc/self/" + name, encoding="utf-8", errors="surrogateescape") as file:
+                    found[name] = file.read()
+            except OSError:
+                continue  # no audit in this kernel
+        found["executable"] = os.path.realpath("/proc/self/exe")
+        return found
+
     # ---- paths --------------------------------------------------------------------------------------------------
 
     def mountinfo(self) -> str:
@@ -65,12 +104,44 @@ class System:
     def realpath(self, path: str) -> str:
         return os.path.realpath(path)
 
+    def entry(self, path: str) -> Optional[Entry]:
+        """What is at a path, no link followed; None: nothing, or it can't be told."""
+        try:
+            return _entry(os.lstat(path))
+        except OSError:
+            return None
+
+    def entries(self, folder: str) -> Iterator[Tuple[str, Entry]]:
+        """What is in a folder. One that goes meanwhile has nothing in it."""
+        try:
+            with os.scandir(folder) as found:
+                for each in found:
+                    try:
+                        yield each.name, _entry(each.stat(follow_symlinks=False))
+                    except OSError:
+                        continue
+        except OSError:
+            return
+
     def names(self, folder: str) -> List[str]:
         """For suggestions."""
         try:
             return os.listdir(folder)
         except OSError:
             return []
+
+    # ---- devices ------------------------------------------------------------------------------------------------
+
+    def device_tables(self) -> Dict[str, str]:
+        """What the kernel says of the numbers of its devices; a table that this kernel lacks is empty."""
+        tables = {}
+        for name, path in DEVICE_TABLES.items():
+            try:
+                with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                    tables[name] = file.read()
+            except FileNotFoundError:
+                tables[name] = ""
+        return tables
 
     # ---- systemd units ------------------------------------------------------------------------------------------
 

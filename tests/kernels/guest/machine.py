@@ -136,7 +136,7 @@ class Event(NamedTuple):
             return data.split(b"\0")[0].decode()
 
         def path(start, size):
-            return "/" + "/".join(part.decode() for part in reversed(raw[start : start + size].split(b"\0")) if part)
+            return "/" + "/".join(os.fsdecode(part) for part in reversed(raw[start : start + size].split(b"\0")) if part)
 
         (
             _,
@@ -263,6 +263,17 @@ class Enforcer:
 
         return self._result(operation)
 
+    def drop(self):
+        """No policy; the enforcer stays loaded."""
+
+        def operation():
+            from exfil_guard import apply
+
+            kernel, _system, store = self._parts()
+            return apply.remove(kernel, store)
+
+        return self._result(operation)
+
     def table(self, name):
         fd = self.kernel.get("/sys/fs/bpf/exfil_guard/v1/maps/" + name)
         try:
@@ -298,6 +309,16 @@ class Enforcer:
             at += ((length & ~(1 << 30 | 1 << 31)) + 8 + 7) // 8 * 8
         struct.pack_into("=Q", mine, 0, at)
         return found
+
+    def told(self):
+        """What the product's own reader makes of the events that wait."""
+
+        def operation():
+            from exfil_guard import events, system
+
+            return events.read(self.kernel, system.System(), take=True)
+
+        return self._result(operation)
 
     def counter(self, rule):
         key = hashlib.sha256(rule.encode()).digest()[:8]

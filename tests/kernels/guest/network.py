@@ -3,15 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The network's checks: every way out over a socket. hooks.py imports this at its end and runs them with its own."""
 
+import collections
 import contextlib
 import ctypes
+import functools
 import os
 import select
-import shutil
 import socket
 import struct
-import threading
-import time
 
 from __main__ import (
     EPERM,
@@ -23,35 +22,35 @@ from __main__ import (
     VAULT4,
     VAULT6,
     alice,
-    denied,
-    enforcer,
     expect,
     gone,
-    passes,
     rule,
-    story,
 )
-from machine import BOB, call, execute, in_child
+from machine import call, execute, in_child, write
+from registry import denied, enforcer, passes, story
 
-DORA, ERIC, BEN, UMA = 1101, 1102, 1103, 1104
+DORA, ERIC, BEN, UMA, VERA = 1101, 1102, 1103, 1104, 1105
 ODD = 2101  # a group of root's that makes no odd sockets
 FASTOPEN, MPTCP, SCTP = 0x20000000, 262, 132
 DORAS, ERICS, BENS, UMAS = "dora sends nothing", "eric answers nobody", "ben serves nothing", "uma talks to no agent"
-ODDS = "no odd sockets"
+ODDS, VERAS = "no odd sockets", "vera talks to no other machine"
 CLOSED_PORT = 8081
 
 POLICY["subjects"].update(
-    dora={"users": [DORA]}, eric={"users": [ERIC]}, ben={"users": [BEN]}, uma={"users": [UMA]}, odd={"groups": [ODD]}
+    dora={"users": [DORA]}, eric={"users": [ERIC]}, ben={"users": [BEN]}, uma={"users": [UMA]}, vera={"users": [VERA]},
+    odd={"groups": [ODD]},
 )
 POLICY["resources"]["agents"] = {
     "paths": ["/srv/open/agent.sock", "/run/agent.sock"],
     "abstract_sockets": ["agent-*", "/run/bus"],
 }
-POLICY["destinations"]["closed"] = {"ports": [CLOSED_PORT], "protocols": ["tcp", "udp"]}
+POLICY["destinations"]["closed"] = {"ports": [CLOSED_PORT], "protocols": ["tcp", "udp", "sctp"]}
+POLICY["destinations"]["machine"] = {"vsock": [f"1:{PORT}", f"1:{PORT + 2}"]}  # context id 1 is this machine itself
 POLICY["rules"] += [
     rule(DORAS, ["send"], subjects=["dora"], destinations=["vault"]),
     rule(ERICS, ["reply"], subjects=["eric"], destinations=["vault"]),
     rule(BENS, ["bind", "listen", "accept"], subjects=["ben"], destinations=["closed"]),
+    rule(VERAS, ["vsock"], subjects=["vera"], destinations=["machine"]),
     rule(UMAS, ["unix-connect"], subjects=["uma"], resources=["agents"]),
     rule(
         ODDS,
@@ -131,7 +130,11 @@ def stream_send_mapped():
 
 @denied(DORAS)
 def stream_write():
-    return as_dora(lambda: os.write(connected().fileno(), b"x"))
+    def operation():
+        one = connected()
+        os.write(one.fileno(), b"x")
+
+    return as_dora(operation)
 
 
 @denied(DORAS)
@@ -157,20 +160,22 @@ def stream_send_many():
 @denied(DORAS)
 def stream_sendfile():
     def operation():
+        one = connected()
         with open("/srv/open/file", "rb") as file:
-            os.sendfile(connected().fileno(), file.fileno(), 0, 1)
+            os.sendfile(one.fileno(), file.fileno(), 0, 1)
 
     return as_dora(operation)
+
+
+def splice(one):
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    call("splice", reader, None, one.fileno(), None, ctypes.c_size_t(1), 0)
 
 
 @denied(DORAS)
 def stream_splice():
-    def operation():
-        reader, writer = os.pipe()
-        os.write(writer, b"x")
-        os.splice(reader, connected().fileno(), 1)
-
-    return as_dora(operation)
+    return as_dora(lambda: splice(connected()))
 
 
 @denied(DORAS)
@@ -248,12 +253,7 @@ def datagram_connected_send_to_no_family():
 
 @denied(DORAS)
 def datagram_connected_splice():
-    def operation():
-        reader, writer = os.pipe()
-        os.write(writer, b"x")
-        os.splice(reader, connected(kind=socket.SOCK_DGRAM).fileno(), 1)
-
-    return as_dora(operation)
+    return as_dora(lambda: splice(connected(kind=socket.SOCK_DGRAM)))
 
 
 @denied(DORAS)
@@ -353,12 +353,7 @@ def answer_multipath():
 
 @denied(ERICS)
 def answer_by_splice():
-    def operation():
-        reader, writer = os.pipe()
-        os.write(writer, b"x")
-        os.splice(reader, accepted(listening())[0].fileno(), 1)
-
-    return in_child(operation, user=ERIC)
+    return in_child(lambda: splice(accepted(listening())[0]), user=ERIC)
 
 
 @passes
@@ -371,9 +366,621 @@ def send_under_a_rule_on_answering():
     return in_child(operation, user=ERIC)
 
 
+# ---- the socket's own address -------------------------------------------------------------------------------------
+
+
+def as_ben(operation, **more):
+    return in_child(operation, user=BEN, **more)
+
+
+@denied(BENS)
+def bind_stream():
+    return as_ben(lambda: socket.socket().bind(("127.0.0.1", CLOSED_PORT)))
+
+
+@denied(BENS)
+def bind_stream_to_every_address():
+    return as_ben(lambda: socket.socket(socket.AF_INET6).bind(("::", CLOSED_PORT)))
+
+
+@denied(BENS)
+def bind_datagram():
+    return as_ben(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("127.0.0.1", CLOSED_PORT)))
+
+
+@denied(BENS)
+def bind_without_a_family():
+    def operation():
+        one = socket.socket()
+        call("bind", one.fileno(), struct.pack("=H", 0) + struct.pack("!H", CLOSED_PORT) + bytes(12), 16)
+
+    return as_ben(operation)
+
+
+@denied(BENS)
+def bind_multipath():
+    return as_ben(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP).bind(("127.0.0.1", CLOSED_PORT)))
+
+
+def bound_by_root():
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("127.0.0.1", CLOSED_PORT))
+    return one
+
+
+@denied(BENS)
+def listen_on_what_another_bound():
+    def operation():
+        one = bound_by_root()
+        os.setresuid(BEN, BEN, BEN)
+        one.listen()
+
+    return in_child(operation)
+
+
+@denied(BENS)
+def accept_what_another_listens_for():
+    def operation():
+        one = bound_by_root()
+        one.listen()
+        client = socket.create_connection(("127.0.0.1", CLOSED_PORT))
+        os.setresuid(BEN, BEN, BEN)
+        one.accept()[0].send(b"x")
+        client.close()
+
+    return in_child(operation)
+
+
+@passes
+def serve_on_another_port():
+    def operation():
+        accepted(listening())[0].send(b"x")
+        accepted(listening(address="::"), VAULT6)[0].send(b"x")
+        socket.socket().listen()
+
+    return as_ben(operation)
+
+
+# ---- unix sockets -------------------------------------------------------------------------------------------------
+
+
+def unix_connect(kind, name):
+    def operation():
+        with socket.socket(socket.AF_UNIX, kind) as one:
+            one.connect(name)
+            one.send(b"x")
+
+    return as_uma(operation)
+
+
+@denied(UMAS)
+def unix_stream():
+    return unix_connect(socket.SOCK_STREAM, "/srv/open/agent.sock")
+
+
+@denied(UMAS)
+def unix_stream_on_tmpfs():
+    return unix_connect(socket.SOCK_STREAM, "/run/agent.sock")
+
+
+@denied(UMAS)
+def unix_stream_by_symlink():
+    return unix_connect(socket.SOCK_STREAM, "/tmp/to-agent")
+
+
+@denied(UMAS)
+def unix_stream_by_proc():
+    return unix_connect(socket.SOCK_STREAM, "/proc/self/root/srv/open/agent.sock")
+
+
+@denied(UMAS)
+def unix_stream_by_descriptor():
+    def operation():
+        descriptor = os.open("/srv/open/agent.sock", os.O_PATH)
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(f"/proc/self/fd/{descriptor}")
+
+    return as_uma(operation)
+
+
+@denied(UMAS)
+def unix_stream_abstract():
+    return unix_connect(socket.SOCK_STREAM, b"\0agent-1")
+
+
+@denied(UMAS)
+def unix_stream_abstract_with_zeros_behind():
+    return unix_connect(socket.SOCK_STREAM, b"\0agent-zeros" + bytes(96))
+
+
+@denied(UMAS)
+def unix_seqpacket_abstract_with_a_slash():
+    return unix_connect(socket.SOCK_SEQPACKET, b"\0/run/bus")
+
+
+@denied(UMAS)
+def unix_datagram():
+    def operation():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+            one.sendto(b"x", b"\0agent-datagram")
+
+    return as_uma(operation)
+
+
+@denied(UMAS)
+def unix_datagram_connected():
+    return unix_connect(socket.SOCK_DGRAM, b"\0agent-datagram")
+
+
+@denied(UMAS)
+def unix_socket_renamed_away():
+    """Another name for it is refused like another name for a file."""
+    gone("/srv/open/elsewhere")
+    result = as_uma(lambda: os.rename("/srv/open/agent.sock", "/srv/open/elsewhere"))
+    if os.path.exists("/srv/open/elsewhere"):
+        os.rename("/srv/open/elsewhere", "/srv/open/agent.sock")
+    return result
+
+
+@passes
+def other_unix_sockets():
+    def operation():
+        for kind, name in ((socket.SOCK_STREAM, "/srv/open/free.sock"), (socket.SOCK_STREAM, b"\0other"),
+                           (socket.SOCK_STREAM, b"\0run/bus")):
+            with socket.socket(socket.AF_UNIX, kind) as one:
+                one.connect(name)
+                one.send(b"x")
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+            one, other = socket.socketpair(socket.AF_UNIX, kind)
+            one.send(b"x")
+            other.send(b"x")
+
+    return as_uma(operation)
+
+
+# ---- sockets as such ----------------------------------------------------------------------------------------------
+
+
+def as_odd(operation):
+    return in_child(operation, before=lambda: os.setgroups([ODD]))
+
+
+def making(family, kind, protocol=0):
+    return as_odd(lambda: socket.socket(family, kind, protocol).close())
+
+
+@denied(ODDS)
+def raw_ipv4_socket():
+    return making(socket.AF_INET, socket.SOCK_RAW, 1)
+
+
+@denied(ODDS)
+def raw_ipv6_socket():
+    return making(socket.AF_INET6, socket.SOCK_RAW, 58)
+
+
+@denied(ODDS)
+def packet_socket():
+    return making(socket.AF_PACKET, socket.SOCK_RAW, 0x300)
+
+
+@denied(ODDS)
+def packet_socket_the_old_way():
+    return making(socket.AF_INET, 10, 0x300)  # SOCK_PACKET
+
+
+@denied(ODDS)
+def netlink_socket():
+    return making(socket.AF_NETLINK, socket.SOCK_RAW)
+
+
+@passes
+def ordinary_sockets():
+    def operation():
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                socket.socket(family, kind).close()
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP).close()
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1).close()
+        for one in socket.socketpair():
+            one.close()
+
+    return as_odd(operation)
+
+
+# ---- source routes ------------------------------------------------------------------------------------------------
+
+ROUTE4 = b"\x83\x07\x04" + socket.inet_aton(OTHER4) + b"\0"  # loose, by way of one router
+ROUTE6 = struct.pack("!BBBBI", 0, 2, 2, 1, 0) + socket.inet_pton(socket.AF_INET6, OTHER6)  # type 2: one address
+
+
+def privileged(operation):
+    """As alice, too, but with root's capabilities: newer kernels want one for a source route."""
+    return in_child(operation, before=lambda: os.setresuid(0, 0, 1001))
+
+
+def set_option(family, level, name, value):
+    def operation():
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.setsockopt(level, name, value)
+
+    return privileged(operation)
+
+
+@denied(SENDS)
+def source_route_by_option():
+    return set_option(socket.AF_INET, 0, 4, ROUTE4)  # IP_OPTIONS
+
+
+@denied(SENDS)
+def routing_header_by_option():
+    return set_option(socket.AF_INET6, 41, 57, ROUTE6)  # IPV6_RTHDR
+
+
+@denied(SENDS)
+def routing_header_by_packet_options():
+    return set_option(socket.AF_INET6, 41, 6, b"")  # IPV6_2292PKTOPTIONS
+
+
+@denied(SENDS)
+def source_route_with_the_message():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.sendmsg([b"x"], [(0, 8, struct.pack("=iII", 0, 0, 0)), (0, 7, ROUTE4)], 0, (OTHER4, PORT))
+
+    return privileged(operation)
+
+
+@denied(SENDS)
+def routing_header_with_the_message():
+    def operation():
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+            one.sendmsg([b"x"], [(41, 57, ROUTE6)], 0, (OTHER6, PORT))
+
+    return privileged(operation)
+
+
+@denied(SENDS)
+def source_route_that_somebody_else_set():
+    def operation():
+        one = socket.socket()
+        one.setsockopt(0, 4, ROUTE4)
+        os.setresuid(1001, 1001, 1001)
+        try:
+            one.connect((OTHER4, PORT))
+        except OSError as error:
+            if error.errno == EPERM:
+                raise
+
+    return in_child(operation)
+
+
+@denied(SENDS)
+def routing_header_that_somebody_else_set():
+    def operation():
+        one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        one.setsockopt(41, 57, ROUTE6)
+        os.setresuid(1001, 1001, 1001)
+        one.sendto(b"x", (OTHER6, PORT))
+
+    return in_child(operation)
+
+
+@denied(SENDS)
+def headers_of_her_own_by_option():
+    def operation():
+        one = socket.socket(socket.AF_INET, socket.SOCK_RAW, 17)
+        os.setresuid(1001, 1001, 1001)
+        one.setsockopt(0, 3, 1)  # IP_HDRINCL
+
+    return in_child(operation)
+
+
+@passes
+def other_options_and_messages():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.setsockopt(0, 1, 16)  # IP_TOS
+            one.sendmsg([b"x"], [(0, 1, struct.pack("=i", 16))], 0, (OTHER4, PORT))
+
+    return alice(operation)
+
+
+# ---- vsock --------------------------------------------------------------------------------------------------------
+
+
+def vsock(port, kind=socket.SOCK_STREAM):
+    def operation():
+        with socket.socket(socket.AF_VSOCK, kind) as one:
+            one.connect((1, port))
+            one.send(b"x")
+
+    return in_child(operation, user=VERA)
+
+
+@denied(VERAS)
+def vsock_stream():
+    return vsock(PORT)
+
+
+@denied(VERAS)
+def vsock_seqpacket():
+    return vsock(PORT + 2, socket.SOCK_SEQPACKET)
+
+
+@denied(VERAS)
+def vsock_send_through_somebody_elses_connection():
+    def operation():
+        one = socket.socket(socket.AF_VSOCK)
+        one.connect((1, PORT))
+        os.setresuid(VERA, VERA, VERA)
+        one.send(b"x")
+
+    return in_child(operation)
+
+
+@passes
+def vsock_to_another_port():
+    return vsock(PORT + 1)
+
+
+# ---- SCTP ---------------------------------------------------------------------------------------------------------
+
+
+@denied(SENDS)
+def sctp_connect():
+    return alice(lambda: connected(protocol=SCTP).close())
+
+
+@denied(SENDS)
+def sctp_connect_to_several():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, SCTP) as one:
+            one.setsockopt(SCTP, 110, raw_sockaddr(2, OTHER4) + raw_sockaddr(2, VAULT4))  # CONNECTX
+
+    return alice(operation)
+
+
+@denied(SENDS)
+def sctp_send_that_connects():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, SCTP) as one:
+            one.sendto(b"x", (VAULT4, PORT))
+
+    return alice(operation)
+
+
+@denied(DORAS)
+def sctp_send():
+    return as_dora(lambda: connected(protocol=SCTP).send(b"x"))
+
+
+@denied(BENS)
+def sctp_bind_several():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, SCTP) as one:
+            one.setsockopt(SCTP, 100, raw_sockaddr(2, "127.0.0.1", CLOSED_PORT))  # BINDX_ADD
+
+    return as_ben(operation)
+
+
+@denied(ERICS)
+def sctp_answer():
+    def operation():
+        one, _client = accepted(listening(protocol=SCTP))
+        one.send(b"x")
+
+    return in_child(operation, user=ERIC)
+
+
+@passes
+def sctp_answer_under_a_rule_on_sending():
+    def operation():
+        one, _client = accepted(listening(protocol=SCTP))
+        one.send(b"x")
+
+    return as_dora(operation)
+
+
+@passes
+def sctp_elsewhere():
+    return as_dora(lambda: connected(OTHER4, protocol=SCTP).send(b"x"))
+
+
+# ---- io_uring -----------------------------------------------------------------------------------------------------
+
+
+def uring(*words):
+    return lambda: execute("/guest/uring", *words, str(PORT))
+
+
+@denied(SENDS)
+def uring_connect():
+    return alice(uring("connect", VAULT4))
+
+
+@denied(SENDS)
+def uring_connect_by_a_worker():
+    return alice(uring("-a", "connect", VAULT4))
+
+
+@denied(DORAS)
+def uring_send():
+    return as_dora(uring("send", VAULT4))
+
+
+@denied(DORAS)
+def uring_send_by_a_worker():
+    return as_dora(uring("-a", "send", VAULT4))
+
+
+@passes
+def uring_elsewhere():
+    def operation():
+        for words in (("connect",), ("-a", "connect"), ("send",), ("-a", "send")):
+            uring(*words, OTHER4)()
+
+    return as_dora(operation)
+
+
+# ---- stories ------------------------------------------------------------------------------------------------------
+
+
+def nothing_sent(*actions):
+    """Nobody may send to the vault."""
+    return {
+        "destinations": {"vault": POLICY["destinations"]["vault"]},
+        "rules": [rule("nobody sends to the vault", list(actions or ("send",)), destinations=["vault"])],
+    }
+
+
+NOTHING = {"subjects": {"bob": {"users": ["bob"]}}, "rules": [rule("bob makes none", ["user-namespace"], subjects=["bob"])]}
+
+
+def outcome(operation):
+    try:
+        operation()
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+@story
+def sending_after_the_policy_has_changed():
+    enforcer.apply(NOTHING)
+    stream, datagram, elsewhere = connected(), connected(VAULT6, socket.SOCK_DGRAM), connected(OTHER4)
+    machine = socket.socket(socket.AF_VSOCK)
+    machine.connect((1, PORT))
+    unix = socket.socket(socket.AF_UNIX)
+    unix.connect("/srv/open/agent.sock")
+    for one in (stream, datagram, elsewhere, machine, unix):
+        one.send(b"x")
+    document = nothing_sent()
+    document["resources"] = {"agents": POLICY["resources"]["agents"]}
+    document["destinations"]["machine"] = POLICY["destinations"]["machine"]
+    document["rules"].append(rule("nobody talks to the machine", ["vsock"], destinations=["machine"]))
+    document["rules"].append(rule("nobody talks to an agent", ["unix-connect"], resources=["agents"]))
+    enforcer.apply(document)
+    expect(outcome(lambda: stream.send(b"x")), EPERM, "the stream")
+    expect(outcome(lambda: splice(stream)), EPERM, "splice into the stream")
+    expect(outcome(lambda: datagram.send(b"x")), EPERM, "the datagram socket")
+    expect(outcome(lambda: machine.send(b"x")), EPERM, "the vsock stream")
+    expect(outcome(lambda: unix.send(b"x")), EPERM, "the unix stream")
+    expect(outcome(lambda: splice(unix)), EPERM, "splice into the unix stream")
+    expect(outcome(lambda: elsewhere.send(b"x")), 0, "a stream to elsewhere")
+
+
+@story
+def connections_older_than_the_enforcer():
+    """What was accepted before goes on being answered, also from a listener that was there before; what was connected
+    before does not go on sending."""
+    enforcer.remove()
+    servers = [listening(), listening(address="::"), listening(protocol=MPTCP), listening(reuse=True)]
+    pairs = [accepted(server, VAULT6 if server.family == socket.AF_INET6 else VAULT4) for server in servers]
+    sending = [connected(), connected(protocol=MPTCP)]
+    queued = caller(servers[0])  # not accepted yet
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # inside accept(2) when the policy comes
+        os.write(ready[1], b"r")
+        one = servers[1].accept()[0]
+        os.write(done[1], bytes([outcome(lambda: one.send(b"x"))]))
+        os._exit(0)
+    os.read(ready[0], 1)
+    enforcer.install()
+    enforcer.apply(nothing_sent())
+    for turn, (one, _client) in enumerate(pairs):
+        expect(outcome(functools.partial(one.send, b"x")), 0, f"accepted before, {turn}")
+    for turn, one in enumerate(sending):
+        expect(outcome(functools.partial(one.send, b"x")), EPERM, f"connected before, {turn}")
+    late = caller(servers[1], VAULT6)
+    expect(os.read(done[0], 1), b"\0", "accepted by a call from before")
+    os.waitpid(child, 0)
+    for server in servers:
+        source = VAULT6 if server.family == socket.AF_INET6 else VAULT4
+        for turn in range(2):
+            pairs.append(accepted(server, source))
+            expect(outcome(functools.partial(pairs[-1][0].send, b"x")), 0, f"accepted after, {turn}")
+    with contextlib.suppress(OSError):
+        sending[0].listen()
+        servers[0].accept()
+    expect(outcome(lambda: sending[0].send(b"x")), EPERM, "connected before, having tried to listen")
+    # a port that was listened on before is no way to pass for an answer
+    port = servers[3].getsockname()[1]
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    one.bind(("0.0.0.0", port))
+    one.connect((VAULT4, PORT))
+    expect(outcome(lambda: one.send(b"x")), EPERM, "from a port that was listened on")
+    queued.close()
+    late.close()
+
+
+@story
+def events_of_the_network():
+    enforcer.apply(POLICY)
+    enforcer.events()
+    unix_stream()
+    unix_stream_abstract()
+    answer()
+    source_route_by_option()
+    path, name, answered, routed = enforcer.events()
+    expect((path.action, path.path, path.rule), (9, "/open/agent.sock", UMAS), "the event of a path")
+    expect((name.action, name.path, name.device), (9, "/agent-1", 0xFFFFFFFF), "the event of an abstract name")
+    expect(
+        (answered.action, answered.family, answered.protocol, answered.address[:4]),
+        (5, 2, 6, socket.inet_aton(VAULT4)),
+        "the event of an answer",
+    )
+    expect((routed.action, routed.reason, routed.rule), (3, 6, SENDS), "the event of a source route")
+
+
 # ---- the run ------------------------------------------------------------------------------------------------------
 
 
+def serve():
+    """Sockets for others to talk to; they live as long as this process."""
+    held = []
+    for kind, name in (
+        (socket.SOCK_STREAM, "/srv/open/agent.sock"),
+        (socket.SOCK_STREAM, "/srv/open/free.sock"),
+        (socket.SOCK_STREAM, "/run/agent.sock"),
+        (socket.SOCK_STREAM, b"\0agent-1"),
+        (socket.SOCK_STREAM, b"\0agent-zeros" + bytes(96)),
+        (socket.SOCK_STREAM, b"\0other"),
+        (socket.SOCK_STREAM, b"\0run/bus"),
+        (socket.SOCK_SEQPACKET, b"\0/run/bus"),
+        (socket.SOCK_DGRAM, b"\0agent-datagram"),
+    ):
+        one = socket.socket(socket.AF_UNIX, kind)
+        one.bind(name)
+        if isinstance(name, str):
+            os.chmod(name, 0o777)
+        if kind != socket.SOCK_DGRAM:
+            one.listen(1024)
+        held.append(one)
+    for port, kind in ((PORT, socket.SOCK_STREAM), (PORT + 1, socket.SOCK_STREAM), (PORT + 2, socket.SOCK_SEQPACKET)):
+        one = socket.socket(socket.AF_VSOCK, kind)
+        one.bind((socket.VMADDR_CID_ANY, port))
+        one.listen(16)
+        held.append(one)
+    held.append(listening(PORT, protocol=SCTP))
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.write(writer, b"x")
+        lately = collections.deque(maxlen=64)  # closing with unread bytes would break the connection
+        while True:
+            for one in select.select(held, [], [])[0]:
+                if one.type == socket.SOCK_DGRAM:
+                    one.recv(1)
+                else:
+                    lately.append(one.accept())
+    os.read(reader, 1)
+
+
 def prepare():
-    for command in ("sysctl -q -w net.ipv4.ping_group_range='0 65535'",):
-        assert os.system(command) == 0, command
+    write("/proc/sys/net/ipv4/ping_group_range", "0 65535")
+    serve()
+    os.symlink("/srv/open/agent.sock", "/tmp/to-agent")

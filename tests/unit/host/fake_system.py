@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Dict, FrozenSet, Iterable, List, Optional
+from typing import Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard.system import Entry
 
 MOUNTS = """\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -26,8 +28,13 @@ class FakeSystem:
         self.files = {"/", "/srv", "/srv/exports", "/usr/bin/cat", "/var/log", "/mnt", "/with space",
                       "/usr/lib/exfil-guard/canary/denied", "/usr/lib/exfil-guard/canary/allowed"}
         self.links: Dict[str, str] = {}
+        self.inodes: Dict[str, Tuple[int, int, int]] = {}  # path: device, inode, link count
+        self.hosts: Dict[str, List[str]] = {}
         self.known_units: Dict[str, Dict[str, str]] = {}
         self.unit_calls: List[List[str]] = []
+        self.me = {"status": "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n", "cgroup": "0::/user.slice\n",
+                   "loginuid": "4294967295", "executable": "/usr/bin/cat"}
+        self.tables = {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
     def user(self, name: str) -> Optional[int]:
         return self.accounts.get(name)
@@ -47,6 +54,9 @@ class FakeSystem:
     def groups(self) -> List[str]:
         return list(self.teams)
 
+    def addresses(self, name: str) -> List[str]:
+        return self.hosts.get(name, [])
+
     def mountinfo(self) -> str:
         return self.mounts
 
@@ -63,6 +73,25 @@ class FakeSystem:
     def names(self, folder: str) -> List[str]:
         inside = folder.rstrip("/") + "/"
         return sorted({each[len(inside):].split("/")[0] for each in self.files if each.startswith(inside)})
+
+    def myself(self) -> Dict[str, str]:
+        return dict(self.me)
+
+    def device_tables(self) -> Dict[str, str]:
+        return self.tables
+
+    def entry(self, path: str) -> Optional[Entry]:
+        if not self.exists(path) or path in self.links:
+            return None
+        directory = any(each.startswith(path.rstrip("/") + "/") for each in self.files)
+        device, inode, links = self.inodes.get(path, (1, sum(path.encode()), 1))
+        return Entry(directory, not directory, device, inode, links)
+
+    def entries(self, folder: str) -> Iterator[Tuple[str, Entry]]:
+        for name in self.names(folder):
+            found = self.entry(posixpath.join(folder, name))
+            if found:
+                yield name, found
 
     def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
         self.unit_calls.append(list(names))

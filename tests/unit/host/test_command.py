@@ -134,6 +134,25 @@ def test_refresh_keeps_the_old_policy_when_a_name_is_gone(host, capsys):
     assert reconcile.read(host.kernel).generation == 1
 
 
+def test_refresh_follows_host_names_and_keeps_the_last_good_addresses(host):
+    document = dict(POLICY, destinations=dict(POLICY["destinations"], vault={"names": ["vault"]}),
+                    rules=POLICY["rules"] + [{"name": "not the vault", "deny": ["connect"], "destinations": ["vault"]}])
+    host.system.hosts = {"vault": ["10.9.0.7"]}
+    host.apply(document)
+    assert host.refresh() == "generation 1 is up to date"
+    host.system.hosts = {"vault": ["10.9.0.8"]}
+    assert "means something else on this host now" in host.refresh()
+    host.system.hosts = {}
+    assert host.refresh() == "generation 2 is up to date"
+    host.system.teams["dba"] = 501
+    assert host.refresh().startswith("generation 3 is in force")
+    stored = host.store.last_confirmed()["resolved"]
+    assert stored["destinations"]["vault"]["cidrs"] == ["10.9.0.8/32"] and stored["names"] == {"vault": ["10.9.0.8/32"]}
+    host.reboot()
+    assert host.boot().startswith("generation 3 is in force")
+    assert host.store.last_confirmed()["resolved"]["names"] == {"vault": ["10.9.0.8/32"]}
+
+
 def test_status(host, capsys):
     host.apply()
     host.apply(dict(POLICY, mode="audit"), seconds=60)

@@ -42,6 +42,13 @@ def test_the_same_words_mean_something_else():
     assert found.lines[0] == "~ subject s: means something else on this host now (users)"
 
 
+def test_a_host_name_has_other_addresses():
+    body = {"destinations": {"d": {"names": ["vault"]}}}
+    found = plan(stored(resolved={"destinations": {"d": {"cidrs": ["10.9.0.7/32"]}}}, **body),
+                 stored(resolved={"destinations": {"d": {"cidrs": ["10.9.0.8/32"]}}}, **body))
+    assert found.lines[0] == "~ destination d: means something else on this host now (cidrs)"
+
+
 def test_long_plans_are_cut_and_control_characters_escaped():
     found = plan(None, stored(rules=[dict(RULE, name="n{0}\n".format(i)) for i in range(300)]))
     assert found.lines[LINES] == "... and 102 more lines" and found.counts["added"] == 300

@@ -133,6 +133,26 @@ def test_destinations():
     assert found.ports == {(443, 443), (8000, 8100)} and found.protocols == {6, 17}
 
 
+def test_host_names():
+    system = FakeSystem()
+    system.hosts = {"vault": ["10.9.0.7", "fd00::7", "::ffff:10.9.0.8"]}
+    body = {"d": {"names": ["vault"], "cidrs": ["192.0.2.0/24"], "ports": [443]}}
+    found = resolve.resolve(document(destinations=body), system)
+    assert found.destinations["d"].cidrs == {"10.9.0.7/32", "10.9.0.8/32", "fd00::7/128", "192.0.2.0/24"}
+    assert found.names == {"vault": {"10.9.0.7/32", "10.9.0.8/32", "fd00::7/128"}}
+    assert resolve.from_json(json.loads(json.dumps(resolve.to_json(found)))) == found
+    system.hosts = {}
+    with pytest.raises(PolicyErrors) as caught:
+        resolve.resolve(document(destinations=body), system)
+    assert "destinations 'd', names: host name 'vault' does not resolve" in str(caught.value)
+    assert "getent ahosts vault" in str(caught.value)
+    assert resolve.resolve(document(destinations=body), system, found.names) == found
+    body["d"]["optional"] = True
+    assert resolve.resolve(document(destinations=body), system).destinations["d"].cidrs == {"192.0.2.0/24"}
+    assert resolve.resolve(document(destinations={"d": {"names": ["a"], "optional": True}}),
+                           system).destinations["d"].cidrs == frozenset()
+
+
 def test_json_there_and_back_and_renumbered():
     system = FakeSystem()
     system.links["/var/exports"] = "/srv/exports"

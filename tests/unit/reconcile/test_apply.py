@@ -12,7 +12,7 @@ import struct
 import pytest
 from fake_kernel import GOOD, FakeKernel, Killed
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, hooks, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, hooks, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
@@ -106,6 +106,28 @@ def test_applied_confirmed_and_then_quiet(host):
     assert not apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
 
 
+def test_listeners_from_before_are_known_before_anything_asks_for_them(host):
+    host.kernel.listening = frozenset({22, 65535})
+    order = []
+    attach, ports = host.kernel.attach, host.kernel.listening_ports
+    host.kernel.attach = lambda program: order.append(host.kernel.program_info(program).name) or attach(program)
+    host.kernel.listening_ports = lambda: order.append("ports") or ports()
+    host.put(LAB)
+    assert set(order[2:order.index("ports")]) == set(reconcile.DIRECTION_HOOKS)
+    assert order.index("ports") < order.index("socket_sendmsg")
+    with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, "listeners")) as fd:
+        words = {key: value for key, value in host.kernel.read_all(fd).items() if any(value)}
+    assert words == {struct.pack("=I", 0): struct.pack("=Q", 1 << 22), struct.pack("=I", 1023): struct.pack("=Q", 1 << 63)}
+    assert host.quiet(LAB)
+
+
+def test_before_sendpage_went_sending_is_decided_at_files_too(host):
+    host.kernel.found = GOOD._replace(sendpage=True)
+    with pytest.raises(PolicyErrors, match="rule lab only: this kernel's hook file_permission is not guarded"):
+        host.apply(LAB)
+    host.put(CORP)
+
+
 def test_every_inner_map_is_frozen(host):
     host.put(CORP)
     for name in list(reconcile.TABLES) + ["control"]:
@@ -150,8 +172,45 @@ def test_start_of_recording_is_noted_after_the_identity_hooks(host):
     host.kernel.now = 77 * SECOND
     host.put(CORP)
     fd = host.kernel.get(reconcile.map_path(host.kernel, "facts"))
-    assert struct.unpack("=QQ", host.kernel.lookup(fd, bytes(4))) == (77 * SECOND, 0)
+    assert layout.FACTS.unpack(host.kernel.lookup(fd, bytes(4))) == (77 * SECOND, 0, 0, 0)
     assert host.kernel.attached()
+
+
+READERS = dict(
+    document(dict(rule("readers", "corp", deny=("send",)), subjects=["readers"])),
+    subjects={"readers": {"has_read": ["programs"]}}, resources={"programs": {"paths": ["/usr/**"]}})
+
+
+def facts(host):
+    fd = host.kernel.get(reconcile.map_path(host.kernel, "facts"))
+    return layout.FACTS.unpack(host.kernel.lookup(fd, bytes(4)))
+
+
+def cells(host):
+    fd = host.kernel.get(reconcile.map_path(host.kernel, "cells"))
+    return {layout.CELL_KEY.unpack(key): layout.CELL.unpack(value) for key, value in host.kernel.read_all(fd).items()}
+
+
+def test_labels_are_followed_while_a_rule_asks_for_them(host):
+    host.put(CORP)
+    assert facts(host)[2] == 0 and cells(host) == {}
+    host.kernel.now += SECOND
+    since = host.kernel.now
+    host.put(READERS)
+    assert set(hooks._LABELS) <= set(host.kernel.attached())
+    assert facts(host)[2] == since and cells(host) == {(since, 1): (0, 2)}
+    # another policy that asks for them, an upgrade, an apply on trial that is given up: nobody loses a label
+    host.kernel.now += SECOND
+    host.put(dict(READERS, mode="audit"))
+    enforcer.ensure(host.kernel, b"another object")
+    host.apply(LAB)
+    apply.rollback(host.kernel, host.store, **host.options)
+    assert facts(host)[2] == since and cells(host) == {(since, 1): (0, 2)}
+    host.put(CORP)
+    assert facts(host)[2] == 0 and host.kernel.attached() == NETWORK_HOOKS
+    host.kernel.now += SECOND
+    host.put(READERS)
+    assert facts(host)[2] == host.kernel.now and list(cells(host)) == [(host.kernel.now, 1)]
 
 
 # ---- the confirm window -------------------------------------------------------------------------------------------

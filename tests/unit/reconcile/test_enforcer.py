@@ -126,6 +126,15 @@ def test_a_lost_pin_is_pinned_again_with_what_was_in_the_map(kernel):
     assert kernel.read_all(fd) == {bytes(8): b"\5" * 16}
 
 
+def test_a_program_for_another_kernel_is_not_missed(kernel):
+    enforcer.ensure(kernel, OLD)
+    assert not enforcer.ensure(kernel, OLD)["changed"]
+    kernel.unlink("/bpf/exfil_guard/v1/programs-{0}/inode_setattr".format(enforcer.version_of(OLD)))
+    result = enforcer.ensure(kernel, OLD)
+    assert result["diff"]["prepared"] == "+ program inode_setattr (its pin was missing)\n"
+    assert whole(kernel)
+
+
 def old_in_force(kernel):
     enforcer.ensure(kernel, OLD)
     hooks = ["task_alloc", "bprm_committed_creds", "file_open"]

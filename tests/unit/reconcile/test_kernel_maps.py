@@ -6,6 +6,7 @@
 import ctypes
 import errno
 import os
+import socket
 import struct
 import sys
 import traceback
@@ -14,7 +15,7 @@ import pytest
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
-    ARRAY, HASH, INNER_MAP, LPM_TRIE, Kernel, MapSpec)
+    ARRAY, HASH, INNER_MAP, LPM_TRIE, Kernel, MapSpec, hook_of)
 
 
 
@@ -27,6 +28,13 @@ CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
 
 def number(value):
     return struct.pack("=I", value)
+
+
+class Inside(Kernel):
+    """Where the first process is not root's to look at, the test's own namespace stands for its."""
+
+    def mount_namespace(self):
+        return os.stat("/proc/self/ns/mnt").st_ino
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ def inside(tmp_path):
                     raise OSError(ctypes.get_errno(), "unshare")
                 if libc.mount(b"bpf", os.fsencode(str(tmp_path)), b"bpf", 0, None):
                     raise OSError(ctypes.get_errno(), "mount")
-                function(Kernel(str(tmp_path)))
+                function(Inside(str(tmp_path)))
                 status = 0
             except BaseException:
                 traceback.print_exc(file=sys.stderr)
@@ -183,6 +191,26 @@ def test_the_built_object_has_the_layout_that_we_write(built):
     info = kernel.describe(built)
     enforcer.check_layout(info)
     assert {"file_open", "task_alloc", "bprm_committed_creds", "socket_connect"} <= set(info.programs)
+
+
+def test_one_program_fits_a_hook_that_kernels_differ_in(built):
+    kernel = Kernel()
+    variants = [name for name in kernel.describe(built).programs if name.startswith("inode_setattr")]
+    assert [hook_of(name) for name in variants] == ["inode_setattr", "inode_setattr"]
+    assert [kernel.has_hook(name) for name in variants].count(True) == 1
+    assert not kernel.has_hook("inode_setattr__9") and not kernel.has_hook("no_such_hook__2")
+
+
+def test_ports_that_are_listened_on():
+    families = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+    found = Kernel().listening_ports()
+    for family, address in families:
+        with socket.socket(family) as one:
+            one.bind((address, 0))
+            port = one.getsockname()[1]
+            assert port not in Kernel().listening_ports() - found
+            one.listen()
+            assert port in Kernel().listening_ports()
 
 
 def test_a_file_that_is_no_object_is_refused_in_one_line(capfd):

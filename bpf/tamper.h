@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What enforces is touched by nobody but real root of the first user namespace, and not by that root either while a
+ * rule that names subjects binds it, or a label lies on it. No rule says so. What it is: the paths of the policy's `protected`, our maps and
+ * programs, and every process that may touch them.
+ */
+#ifndef GUARD_TAMPER_H
+#define GUARD_TAMPER_H
+
+static __always_inline __u64 capabilities(const struct cred *cred)
+{
+	__u64 held = 0;
+
+	/* two words or one, in the same 8 bytes */
+	bpf_probe_read_kernel(&held, sizeof(held), __builtin_preserve_access_index(&cred->cap_effective));
+	return held;
+}
+
+/* Who could touch it at all: permissions and owners keep everybody else away. */
+static __always_inline bool powerful(void)
+{
+	const struct cred *cred = bpf_get_current_task_btf()->cred;
+
+	if (cred->user_ns->level)
+		return 0;
+	return !cred->fsuid.val || !cred->euid.val || capabilities(cred);
+}
+
+static __always_inline bool real_root(const struct cred *cred)
+{
+	return !BPF_CORE_READ(cred, uid.val) && !BPF_CORE_READ(cred, euid.val) && !BPF_CORE_READ(cred, user_ns, level) &&
+	       (capabilities(cred) & (1ULL << CAP_SYS_ADMIN));
+}
+
+static __always_inline bool ours(__u32 kind, __u32 number)
+{
+	struct guard_our_key key = { .kind = kind, .number = number };
+
+	return bpf_map_lookup_elem(&our, &key);
+}
+
+/* May the current task touch it? The rule that says no is told, if there is one; if it only reports, so does this. */
+static __noinline bool trusted(const struct view *v, struct outcome *o)
+{
+	const struct guard_policy *p;
+	const struct bound *b;
+
+	if (!v || !o)
+		return 0;
+	o->reason = GUARD_TAMPER;
+	o->verdict = GUARD_DENY;
+	o->rule = GUARD_NO_RULE;
+	b = bound(v);
+	p = policy_of(v);
+	if (!b || !p)
+		return 0;
+	guard_verdict(b, 0, &p->named, &p->audit, o);
+	if (!real_root(bpf_get_current_task_btf()->cred))
+		o->verdict = GUARD_DENY;
+	if (o->verdict != GUARD_ALLOW)
+		return 0;
+	o->verdict = GUARD_DENY;
+	return !carried();
+}
+
+/* Is it one of the protected paths, or, `above`, does one lie below it? What can't be told counts as one: those paths
+ * lie where paths can be told. */
+static __always_inline bool protects(const struct view *v, const struct dentry *d, bool above)
+{
+	const struct guard_state *s;
+	struct place at = {};
+
+	if (!v)
+		return 1;
+	guard_place(v->slot, number(d), &at);
+	if (at.reason == GUARD_UNKNOWN_FS || at.reason == GUARD_TOO_DEEP)
+		return 0;
+	if (at.reason != GUARD_BY_RULE)
+		return 1;
+	s = state_of(v->slot, at.state);
+	if (!s)
+		return 1;
+	if (above)
+		return s->reaches.word[GUARD_PROTECTED / 64] >> (GUARD_PROTECTED % 64) & 1;
+	return s->covers.word[GUARD_PROTECTED / 64] >> (GUARD_PROTECTED % 64) & 1;
+}
+
+static __noinline bool refuse_touch(const struct dentry *d, bool above, __u32 action)
+{
+	struct outcome o = { .action = action };
+	struct view v;
+
+	if (!d || !see(&v) || trusted(&v, &o) || !protects(&v, d, above))
+		return 0;
+	return tell_file(&v, &o, d);
+}
+
+static __always_inline bool touches(const struct dentry *d, bool above, __u32 action)
+{
+	return powerful() && refuse_touch(d, above, action);
+}
+
+/* by whom it is asked alone */
+static __noinline bool refuse_untrusted(__u32 action, __u64 object)
+{
+	struct outcome o = { .action = action };
+	struct matter m = {};
+	struct view v;
+
+	if (!see(&v) || trusted(&v, &o))
+		return 0;
+	describe(&v, &o, &m);
+	m.inode = object;
+	guard_tell(&m);
+	return o.verdict == GUARD_DENY;
+}
+
+/* ---- files --------------------------------------------------------------------------------------------------- */
+
+/* The dentry in the file's own superblock: the file of an overlay's layer may carry the overlay's. */
+static __always_inline bool touches_file(const struct file *file)
+{
+	const struct dentry *d = BPF_CORE_READ(file, f_path.dentry);
+	const struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct hlist_node *node;
+
+	if (BPF_CORE_READ(d, d_inode) != inode) {
+		node = BPF_CORE_READ(inode, i_dentry.first);
+		if (!node)
+			return 0;
+		if (bpf_core_field_exists(((struct dentry *)0)->d_u.d_alias))
+			d = (void *)node - bpf_core_field_offset(struct dentry, d_u.d_alias);
+		else
+			d = (void *)node - bpf_core_field_offset(struct dentry___7, d_alias);
+	}
+	return refuse_touch(d, 0, GUARD_WRITE);
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(file_open__tamper, struct file *file, int ret)
+{
+	if (ret)
+		return ret;
+	if (((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC)) && powerful() && touches_file(file))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_link")
+int BPF_PROG(inode_link__tamper, struct dentry *from, struct inode *folder, struct dentry *to, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(from, 0, GUARD_LINK) || touches(to, 0, GUARD_LINK))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_rename")
+int BPF_PROG(inode_rename__tamper, struct inode *old_folder, struct dentry *from, struct inode *new_folder,
+	     struct dentry *to, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(from, 1, GUARD_RENAME) || touches(to, 0, GUARD_RENAME))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_unlink")
+int BPF_PROG(inode_unlink__tamper, struct inode *folder, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_rmdir")
+int BPF_PROG(inode_rmdir__tamper, struct inode *folder, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_create")
+int BPF_PROG(inode_create__tamper, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_mkdir")
+int BPF_PROG(inode_mkdir__tamper, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_symlink")
+int BPF_PROG(inode_symlink__tamper, struct inode *folder, struct dentry *dentry, const char *target, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/path_truncate")
+int BPF_PROG(path_truncate__tamper, const struct path *path, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(path->dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/path_chmod")
+int BPF_PROG(path_chmod__tamper, const struct path *path, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(path->dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/path_chown")
+int BPF_PROG(path_chown__tamper, const struct path *path, __u64 uid, __u64 gid, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(path->dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+/* access lists: before 6.2 an attribute like others */
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr__tamper, void *idmap, struct dentry *dentry, const char *name, const void *value,
+	     unsigned long size, int flags, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/inode_set_acl")
+int BPF_PROG(inode_set_acl__tamper, void *idmap, struct dentry *dentry, const char *name, void *acl, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches(dentry, 0, GUARD_WRITE))
+		return -EPERM;
+	return 0;
+}
+
+/* ---- mounts -------------------------------------------------------------------------------------------------- */
+
+/* What happens to this mount is seen in no namespace but one of the task's own. */
+static __always_inline bool elsewhere(const struct vfsmount *mnt)
+{
+	const struct mount *m = (const void *)mnt - bpf_core_field_offset(struct mount, mnt);
+
+	return !BPF_CORE_READ(m, mnt_group_id) && !ours(GUARD_OUR_NAMESPACE, BPF_CORE_READ(m, mnt_ns, ns.inum));
+}
+
+/* mounted over, moved or taken away: whatever lies below goes with it */
+static __always_inline bool touches_mount(const struct vfsmount *mnt, const struct dentry *d)
+{
+	return powerful() && !elsewhere(mnt) && refuse_touch(d, 1, GUARD_MOUNT);
+}
+
+#define MS_REMOUNT 32
+#define MS_MOVE 8192
+#define MS_PROPAGATION (15UL << 17)
+
+SEC("lsm/sb_mount")
+int BPF_PROG(sb_mount__tamper, const char *source, const struct path *target, const char *type, unsigned long flags,
+	     void *data, int ret)
+{
+	if (ret)
+		return ret;
+	if (flags & (MS_REMOUNT | MS_PROPAGATION))
+		return 0;
+	if (flags & MS_MOVE) {
+		/* which mount is moved is not told */
+		if (powerful() && !elsewhere(target->mnt) && refuse_untrusted(GUARD_MOUNT, 0))
+			return -EPERM;
+		return 0;
+	}
+	if (touches_mount(target->mnt, target->dentry))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/move_mount")
+int BPF_PROG(move_mount__tamper, const struct path *from, const struct path *to, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches_mount(from->mnt, from->dentry) || touches_mount(to->mnt, to->dentry))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/sb_pivotroot")
+int BPF_PROG(sb_pivotroot__tamper, const struct path *put_old, const struct path *new_root, int ret)
+{
+	if (ret)
+		return ret;
+	if (powerful() && !elsewhere(new_root->mnt) && refuse_untrusted(GUARD_MOUNT, 0))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/sb_umount")
+int BPF_PROG(sb_umount__tamper, struct vfsmount *mnt, int flags, int ret)
+{
+	if (ret)
+		return ret;
+	if (touches_mount(mnt, mnt->mnt_root))
+		return -EPERM;
+	return 0;
+}
+
+/* ---- maps, programs, processes ------------------------------------------------------------------------------- */
+
+/* the tables of a generation are known by the beginning of their names */
+static __always_inline bool our_map(const struct bpf_map *map)
+{
+	return ours(GUARD_OUR_MAP, map->id) || (map->name[0] == 'e' && map->name[1] == 'g' && map->name[2] == '_');
+}
+
+/* A descriptor for our maps, for reading too: a program may write through it. */
+SEC("lsm/bpf_map")
+int BPF_PROG(bpf_map__tamper, struct bpf_map *map, unsigned int mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (our_map(map) && refuse_untrusted(GUARD_BPF, map->id))
+		return -EPERM;
+	return 0;
+}
+
+SEC("lsm/bpf_prog")
+int BPF_PROG(bpf_prog__tamper, struct bpf_prog *program, int ret)
+{
+	__u32 id = BPF_CORE_READ(program, aux, id);
+
+	if (ret)
+		return ret;
+	if (ours(GUARD_OUR_PROGRAM, id) && refuse_untrusted(GUARD_BPF, id))
+		return -EPERM;
+	return 0;
+}
+
+/* To control a process that may touch it is to touch it. */
+static __noinline bool may_touch(struct task_struct *child)
+{
+	const struct guard_policy *p;
+	const struct task *t;
+	struct view v;
+
+	if (!child || !real_root(BPF_CORE_READ(child, real_cred)) || !see(&v))
+		return 0;
+	t = bpf_task_storage_get(&tasks, child, 0, 0);
+	p = policy_of(&v);
+	return !t || !p || t->generation != v.generation || !guard_concerns(&t->bound.rules, &p->named);
+}
+
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(ptrace_access_check__tamper, struct task_struct *child, unsigned int mode, int ret)
+{
+	if (ret)
+		return ret;
+	if ((mode & PTRACE_MODE_ATTACH) && powerful() && may_touch(child) && refuse_untrusted(GUARD_PTRACE, 0))
+		return -EPERM;
+	return 0;
+}
+
+#endif
