@@ -42,6 +42,7 @@ def boot(
     arguments: str = "",
     counting: bool = False,
     seconds: int = 180,
+    memory: int = 512,
     bpf_object: Optional[Path] = None,
 ) -> Result:
     fetch([kernel])
@@ -58,7 +59,7 @@ def boot(
             "-cpu",
             "max",
             "-m",
-            "512",
+            str(memory),
             "-smp",
             "1",
             "-nodefaults",

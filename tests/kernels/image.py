@@ -175,16 +175,16 @@ def base() -> Path:
     return target
 
 
-def programs() -> Dict[str, bytes]:
-    """The guest's own small C programs; all but one linked statically."""
+def programs(folder: Path = HERE / "guest") -> Dict[str, bytes]:
+    """A folder's small C programs for the guest; all but two linked statically."""
     built = CACHE / "programs"
     built.mkdir(exist_ok=True)
     found = {}
-    for source in sorted((HERE / "guest").glob("*.c")):
+    for source in sorted(folder.glob("*.c")):
         target = built / source.stem
         if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-            linking = [] if source.stem == "dynamic" else ["-static"]
-            subprocess.run(["gcc", "-O2", "-Wall", "-Werror", *linking, "-o", str(target), str(source)], check=True)
+            linking = [] if source.stem in ("dynamic", "linked") else ["-static"]
+            subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-s", *linking, "-o", str(target), str(source)], check=True)
         found[source.stem] = target.read_bytes()
     return found
 

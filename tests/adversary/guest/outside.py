@@ -1,0 +1,161 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The world outside: it takes whatever is sent to it, by every protocol the machine has, and writes down which marks
+came. It also comes and gets what somebody offers. A mark that came is an empty file of that name, so that whoever looks
+reads nothing of the attacker's."""
+
+import os
+import re
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+
+MARK = re.compile(rb"mark-[0-9a-f]{24}")
+MPTCP, SCTP, UDPLITE, DCCP = 262, 132, 136, 33
+
+
+class Outside:
+    def __init__(self, folder, addresses, vaults, ports):
+        self.folder, self.addresses, self.vaults, self.ports = folder, addresses, vaults, ports
+        self.ready = []
+
+    def note(self, data, where=""):
+        for mark in MARK.findall(data):
+            with open(f"{self.folder}/{where}{mark.decode()}", "w", encoding="ascii"):
+                pass
+
+    def run(self):
+        for family, addresses in ((socket.AF_INET, self.addresses[0]), (socket.AF_INET6, self.addresses[1])):
+            for address in addresses:
+                for port in self.ports:
+                    self.listen(family, socket.SOCK_STREAM, 0, address, port)
+                    self.listen(family, socket.SOCK_STREAM, SCTP, address, port)
+                    self.listen(family, socket.SOCK_DGRAM, 0, address, port)
+                    self.listen(family, socket.SOCK_DGRAM, UDPLITE, address, port)
+                self.listen(family, socket.SOCK_STREAM, MPTCP, address, self.ports[0] + MPTCP)
+        threading.Thread(target=self.sniff, daemon=True).start()
+        threading.Thread(target=self.come_and_get, daemon=True).start()
+
+    def listen(self, family, kind, protocol, address, port):
+        try:
+            one = socket.socket(family, kind, protocol)
+        except OSError:
+            return  # this kernel has no such protocol
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM and protocol != SCTP:
+            try:
+                one.setsockopt(socket.SOL_TCP, socket.TCP_FASTOPEN, 64)
+            except OSError:
+                pass  # MPTCP's came later
+        one.bind((address, port))
+        where = "vault-" if address in self.vaults else ""
+        if kind == socket.SOCK_STREAM:
+            one.listen(128)
+            threading.Thread(target=self.accept, args=(one, where), daemon=True).start()
+        else:
+            threading.Thread(target=self.receive, args=(one, where), daemon=True).start()
+
+    def accept(self, listener, where):
+        while True:
+            one = listener.accept()[0]
+            threading.Thread(target=self.drain, args=(one, where), daemon=True).start()
+
+    def drain(self, one, where=""):
+        one.settimeout(10)
+        seen = b""
+        try:
+            while len(seen) < 1 << 20:
+                more = one.recv(65536)
+                if not more:
+                    break
+                seen += more
+                self.note(seen, where)
+        except OSError:
+            pass
+        one.close()
+
+    def receive(self, one, where):
+        while True:
+            try:
+                self.note(one.recv(65535), where)
+            except OSError:
+                time.sleep(0.01)
+
+    def sniff(self):
+        """Everything on the wire that goes neither to the vault nor round the machine itself."""
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        while True:
+            data, where = wire.recvfrom(65535)
+            if not MARK.search(data):
+                continue
+            kind = where[1]
+            if kind == 0x0800:
+                to = socket.inet_ntoa(data[30:34])
+                if to in self.vaults or to.startswith("127."):
+                    continue
+            elif kind == 0x86DD:
+                to = socket.inet_ntop(socket.AF_INET6, data[38:54])
+                if to in self.vaults or to == "::1":
+                    continue
+            self.note(data)
+
+    def come_and_get(self):
+        """Whoever offers something on one of these ports is connected to, again and again."""
+        while True:
+            time.sleep(0.02)
+            try:
+                names = [name for name in os.listdir(self.folder) if name.startswith("get-")]
+            except OSError:
+                continue
+            for name in names:
+                _get, protocol, address, port = name.split("_")
+                try:
+                    os.unlink(f"{self.folder}/{name}")
+                except OSError:
+                    continue
+                threading.Thread(target=self.get, args=(protocol, address, int(port)), daemon=True).start()
+
+    def get(self, protocol, address, port):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        ends = time.monotonic() + 3
+        while time.monotonic() < ends:
+            one = socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
+            one.settimeout(1)
+            try:
+                one.connect((address, port))
+                one.send(b"give\n")
+                self.drain(one) if protocol == "tcp" else self.note(one.recv(65535))
+                return
+            except OSError:
+                one.close()
+                time.sleep(0.03)
+
+
+def ping_request(data, identity=7):
+    """An ICMP echo request that carries data."""
+    head = struct.pack("!BBHHH", 8, 0, 0, identity, 1)
+    body = head + data + b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(body) // 2}H", body))
+    total = (total >> 16) + (total & 0xFFFF)
+    return struct.pack("!BBHHH", 8, 0, ~(total + (total >> 16)) & 0xFFFF, identity, 1) + body[8:]
+
+
+def wait_for(descriptor, seconds):
+    return bool(select.select([descriptor], [], [], seconds)[0])
+
+
+if __name__ == "__main__":
+    import json
+
+    Outside(*json.loads(sys.argv[1])).run()
+    with open(sys.argv[2], "w", encoding="ascii"):
+        pass
+    while True:
+        time.sleep(3600)

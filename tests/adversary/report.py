@@ -1,0 +1,191 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the attacks in the small guests, judges what came back, and writes the table of operations and kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "kernels"))
+import boot  # noqa: E402
+
+GUEST = HERE / "guest"
+TABLE = boot.image.ROOT / "docs" / "mediation.md"
+SECONDS = 600
+PASSES = ("undecided", "allowed")  # groups that nothing has to stop
+
+
+class Report(NamedTuple):
+    kernel: str
+    techniques: Dict[str, Dict[str, Any]]
+    end: Dict[str, Any]  # empty: the guest did not get that far
+    output: str
+
+
+def run(kernel: str, arguments: Iterable[str] = (), script: str = "adversary.py", seconds: int = SECONDS,
+        memory: int = 512) -> Report:
+    with_programs = boot.image.CACHE / "adversary"
+    with_programs.mkdir(exist_ok=True)
+    extra = [path for path in sorted(GUEST.glob("*.py")) if path.name != script]
+    for name, data in boot.image.programs(GUEST).items():
+        target = with_programs / name
+        if not target.exists() or target.read_bytes() != data:
+            fresh = target.with_suffix(f".{os.getpid()}.{kernel}")
+            fresh.write_bytes(data)
+            fresh.chmod(0o755)
+            fresh.replace(target)
+        extra.append(target)
+    result = boot.boot(kernel, [str(GUEST / script), *arguments], extra=extra, seconds=seconds, memory=memory)
+    techniques, end = {}, {}
+    for line in result.output.splitlines():
+        if line.startswith('{"technique"'):
+            one = json.loads(line)
+            techniques[one["technique"]] = one
+        elif line.startswith('{"end"'):
+            end = json.loads(line)
+    return Report(kernel, techniques, end, result.console[-3000:] + result.output[-6000:])
+
+
+# ---- how one technique ended -----------------------------------------------------------------------------------------
+
+
+def verdict(one: Dict[str, Any]) -> str:
+    """stopped, open (known, and closed by a rule), undecided, passes, absent; else what is wrong with it."""
+    if one["absent"]:
+        return "absent"
+    if not one["control"]:
+        return "no control: it does not work without the policy either"
+    if one["group"] == "allowed":
+        return "passes" if one["through"] else "hindered: a policy must not stop this"
+    if one["group"] == "undecided":
+        return "undecided" if one["through"] else "stopped"
+    if one["open"]:
+        return "open" if one["closed"] else "the rule that should close it does not"
+    if one["through"]:
+        return "got through"
+    return "stopped" if one.get("denied") else "not denied: it ended for another reason"
+
+
+GOOD = ("stopped", "open", "undecided", "passes", "absent")
+
+
+def wrong(report: Report) -> List[str]:
+    found = [f"{name}: {verdict(one)}\n    {one['detail']}" for name, one in report.techniques.items()
+             if verdict(one) not in GOOD]
+    if not report.end:
+        found.append("the guest did not get to its end:\n" + report.output)
+    elif report.end["wrong"]:
+        found.append(report.end["wrong"])
+    return found
+
+
+def summary(report: Report) -> str:
+    counts: Dict[str, int] = {}
+    for one in report.techniques.values():
+        end = verdict(one)
+        counts[end if end in GOOD else "wrong"] = counts.get(end if end in GOOD else "wrong", 0) + 1
+    tried = sum(one["group"] not in PASSES for one in report.techniques.values() if not one["absent"])
+    controls = sum(one["control"] for one in report.techniques.values() if one["group"] not in PASSES)
+    through = sum(verdict(one) == "got through" for one in report.techniques.values())
+    lines = [
+        f"{report.kernel}: {tried} techniques, {controls} controls passed, got through: {through}; "
+        f"{counts.get('open', 0)} known open, each closed by a rule; {counts.get('absent', 0)} not on this kernel; "
+        f"{report.end.get('seconds', '?')} s"
+    ]
+    for one in report.techniques.values():
+        if verdict(one) == "open":
+            lines.append(f"    known open: {one['technique']}: {one['open']}")
+    return "\n".join(lines)
+
+
+def names() -> List[str]:
+    """Every technique there is, by reading the registry itself."""
+    sys.path.insert(0, str(GUEST))
+    for module in sorted(GUEST.glob("ways_*.py")):
+        __import__(module.stem)
+    import attempts
+
+    return list(attempts.TECHNIQUES)
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+HEAD = """# What decides each operation
+
+Every row was tried on every kernel, without a policy and under one. **✔** names the hook of the kernel that refused it under the
+policy; without the policy the same attempt passed, and the data arrived or was read. **🔴** is an operation that nobody decides,
+with the reason below its table. *n/a*: that kernel, as Debian's cloud image has it, does not offer it.
+
+A row stands for one or more techniques of `tests/adversary`; `make adversary` runs them all and fails when this table says
+something else than the run. `make adversary UPDATE=1` writes it.
+"""
+SECTIONS = (
+    ("files", "Files"), ("network", "Network"), ("machine", "The machine"), ("flows", "What a task has read (`has_read`)"),
+    ("mixes", "Random combinations"), ("others", "Through somebody else"), ("tamper", "What enforces"),
+    ("undecided", "Operations that no action is about"),
+)
+
+
+def _rows(reports: List[Report], group: str) -> Dict[tuple, Dict[str, List[Dict[str, Any]]]]:
+    rows: Dict[tuple, Dict[str, List[Dict[str, Any]]]] = {}
+    for report in reports:
+        for one in report.techniques.values():
+            if one["group"] == group:
+                key = (one["what"], one["action"], bool(one["open"]))
+                rows.setdefault(key, {}).setdefault(report.kernel, []).append(one)
+    return rows
+
+
+def _cell(tried: Optional[List[Dict[str, Any]]]) -> str:
+    if not tried:
+        return "🔴 **not tried**"
+    ends = {verdict(one) for one in tried}
+    bad = sorted(ends - set(GOOD))
+    if bad:
+        return "🔴 **" + "; ".join(end.split(":")[0] for end in bad) + "**"
+    if ends == {"absent"}:
+        return "*n/a*"
+    if ends & {"open", "undecided"}:
+        return "🔴 **nobody**"
+    hooks = sorted({hook for one in tried for hook in one["hooks"]})
+    return "✔ " + ", ".join(f"`{hook}`" for hook in hooks) if hooks else "✔"
+
+
+def _reason(one: Dict[str, Any]) -> str:
+    text = f"* {one['what']}: {one['open']}."
+    if one["group"] != "undecided" and one["rule"]:
+        text += f" Tried under `{_said(one['rule'])}`: stopped."
+    return text
+
+
+def _said(rule: Dict[str, Any]) -> str:
+    return json.dumps(rule, ensure_ascii=False).replace('"', "")
+
+
+def table(reports: List[Report]) -> str:
+    kernels = [report.kernel for report in reports]
+    parts = [HEAD]
+    for group, title in SECTIONS:
+        rows = _rows(reports, group)
+        if not rows:
+            continue
+        parts.append(f"## {title}\n")
+        parts.append("| operation | ways | stopped by | " + " | ".join(kernels) + " |")
+        parts.append("|---|---|---|" + "---|" * len(kernels))
+        reasons = []
+        for (what, action, known), cells in rows.items():
+            some = next(iter(cells.values()))
+            label = "" if group in ("undecided", "tamper") or known else f"`{action}`"
+            parts.append("| " + " | ".join([
+                what.replace("|", "\\|"), str(len(some)), label or "", *(_cell(cells.get(kernel)) for kernel in kernels)]) + " |")
+            if known:
+                reasons += [_reason(one) for one in some]
+        parts.append("")
+        parts += [*dict.fromkeys(reasons), ""] if reasons else []
+    return "\n".join(parts).rstrip() + "\n"
