@@ -15,7 +15,7 @@ PLAYBOOK := ansible-playbook -i inventories/lab/hosts.yml
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-lab test-all bench lab-up lab-down clean"
+	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels adversary test-lab test-all bench lab-up lab-down clean"
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
@@ -93,11 +93,18 @@ test-lab: build
 	$(STEP) "Molecule on Vagrant machines (about 15 minutes when emulated)"
 	@molecule test -s default
 
-test: test-fast test-kernels test-lab
+# what the guests showed goes into docs/mediation.md with UPDATE=1
+adversary: build
+	$(STEP) "attacks on Debian's kernels, emulated (several minutes)"
+	@started=$$SECONDS; UPDATE=$(UPDATE) pytest -q -s -p no:cacheprovider tests/adversary && \
+	    echo "attacks: $$((SECONDS - started)) seconds"
+
+test: test-fast test-kernels adversary test-lab
 	$(STEP) "make test: everything passed"
 
 test-all: test
 	@HYPOTHESIS_PROFILE=long pytest -q tests/property tests/native
+	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
 	@HOOKS=all pytest -q tests/kernels
 
 bench: build

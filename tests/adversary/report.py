@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
@@ -30,26 +29,26 @@ class Report(NamedTuple):
 
 def run(kernel: str, arguments: Iterable[str] = (), script: str = "adversary.py", seconds: int = SECONDS,
         memory: int = 512) -> Report:
-    with_programs = boot.image.CACHE / "adversary"
-    with_programs.mkdir(exist_ok=True)
-    extra = [path for path in sorted(GUEST.glob("*.py")) if path.name != script]
-    for name, data in boot.image.programs(GUEST).items():
-        target = with_programs / name
-        if not target.exists() or target.read_bytes() != data:
-            fresh = target.with_suffix(f".{os.getpid()}.{kernel}")
-            fresh.write_bytes(data)
-            fresh.chmod(0o755)
-            fresh.replace(target)
-        extra.append(target)
+    extra = [*(path for path in sorted(GUEST.glob("*.py")) if path.name != script), *programs()]
     result = boot.boot(kernel, [str(GUEST / script), *arguments], extra=extra, seconds=seconds, memory=memory)
+    return parse(kernel, result.output, result.console)
+
+
+def programs() -> List[Path]:
+    """The attackers' small programs, built."""
+    boot.image.programs(GUEST)
+    return [boot.image.CACHE / "programs" / source.stem for source in sorted(GUEST.glob("*.c"))]
+
+
+def parse(kernel: str, output: str, console: str = "") -> Report:
     techniques, end = {}, {}
-    for line in result.output.splitlines():
+    for line in output.splitlines():
         if line.startswith('{"technique"'):
             one = json.loads(line)
             techniques[one["technique"]] = one
         elif line.startswith('{"end"'):
             end = json.loads(line)
-    return Report(kernel, techniques, end, result.console[-3000:] + result.output[-6000:])
+    return Report(kernel, techniques, end, console[-3000:] + output[-6000:])
 
 
 # ---- how one technique ended -----------------------------------------------------------------------------------------

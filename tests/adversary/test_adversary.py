@@ -29,6 +29,7 @@ def fixture_ran(request: pytest.FixtureRequest) -> Iterator[Callable]:
     wanted = {item.originalname for item in request.session.items}  # type: ignore[attr-defined]
     report.boot.fetch(KERNELS)
     report.boot.image.base()
+    report.programs()
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     futures = {}
     for kernel in KERNELS:

@@ -257,7 +257,11 @@ class Run:
             report.update(through=out, hooks=self.decided(technique, hooks), denied=denied)
         self.guarded = False
         # real root, bound by nothing, may: last of all, since little is left afterwards
-        for technique in sorted(known, key=lambda t: t.name in ("unlink_pin", "unmount_pins")):
+        ends_it = ("unlink_pin", "unmount_pins")
+        for technique in sorted(known, key=lambda t: t.name in ends_it):
+            if self.place.systemd and technique.name in ends_it:
+                self.report(technique)["absent"] = "its control would take away more than the guard of a machine that goes on"
+                continue
             out, code, hooks, denied, said = self.attempt(technique._replace(who="root"), "without")
             self.report(technique)["control"] = out
             if not out:
@@ -308,6 +312,8 @@ def main():
         if totals["written"] + totals["lost"] != totals["denied"] + totals["audited"]:
             wrong = f"counters do not add up: {totals}"
         run.tampering()
+        if place.systemd:
+            run.enforcer.apply({"rules": []})
     except Exception:
         wrong = traceback.format_exc()
     finally:
