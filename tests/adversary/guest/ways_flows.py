@@ -471,7 +471,11 @@ def system_v_shared_memory(t, get, prepare, give):
         libc.shmctl(identity, 0, None)
 
 
-@carrier
+MEMORY_OPEN = "what is put into another task's memory, or taken from it, is not followed; denying `ptrace` stops it"
+NO_TRACING = {"deny": ["ptrace"], "subjects": {"users": ["bob"]}}
+
+
+@carrier(open=MEMORY_OPEN, closed_by=NO_TRACING)
 def another_s_memory(t, get, prepare, give):
     """process_vm_writev into a process of the same user's."""
     path = t.own + ".done"
@@ -493,7 +497,7 @@ def another_s_memory(t, get, prepare, give):
         os.rmdir(path)
 
 
-@carrier
+@carrier(open=MEMORY_OPEN, closed_by=NO_TRACING)
 def memory_read_by_another(t, get, prepare, give):
     """process_vm_readv of the one who has read, by one who has not."""
     private = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -1105,7 +1109,7 @@ def job_reads_what_alice_may_not(t):
     _leave(t, "send " + t.secret)
 
 
-@others("a debugger: code or data put into another process", ready=lambda t: None)
+@others("a debugger: data put into another process", open=MEMORY_OPEN, closed_by=NO_TRACING)
 def debugger(t):
     CARRIERS["another_s_memory"][0](t, lambda: take(t.customers), lambda: None,
                                     lambda _s, data: _connecting(INET, lambda t: t.outside4)(t, None, data))
