@@ -120,7 +120,7 @@ class Run:
             one.start()
         self.trace.said_no()
         one.go()
-        patience = 3.0 if phase == "without" or technique.group == "allowed" else 1.5
+        patience = 15.0 if phase == "without" or technique.group == "allowed" else 4.0  # where nothing is refused
         # whoever it was left to may still be at it, until he got through or was refused
         out, code = one.end(patience, (lambda: self.enforcer.totals()["denied"] > before) if counted else None)
         hooks = self.trace.said_no()
@@ -218,7 +218,7 @@ class Run:
         one = Attempt(technique, self.place, "enforce")
         one.start()
         one.go()
-        if not one.end(3.0, None)[0]:
+        if not one.end(20.0, None)[0]:
             raise RuntimeError(f"after {after}, who has read nothing cannot send any more: the runner carries a label")
 
     def late(self):

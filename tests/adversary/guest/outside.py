@@ -67,7 +67,7 @@ class Outside:
             threading.Thread(target=self.drain, args=(one, where), daemon=True).start()
 
     def drain(self, one, where=""):
-        one.settimeout(10)
+        one.settimeout(30)
         seen = b""
         try:
             while len(seen) < 1 << 20:
@@ -124,10 +124,10 @@ class Outside:
 
     def get(self, protocol, address, port):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        ends = time.monotonic() + 3
+        ends = time.monotonic() + 15
         while time.monotonic() < ends:
             one = socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
-            one.settimeout(1)
+            one.settimeout(10)
             try:
                 one.connect((address, port))
                 one.send(b"give\n")

@@ -643,7 +643,7 @@ def a_file_s_name(t, get, prepare, give):
     os.mkdir(folder)
 
     def receive():
-        ends = time.monotonic() + 5
+        ends = time.monotonic() + 15
         while not os.listdir(folder) and time.monotonic() < ends:
             time.sleep(0.005)
         return os.listdir(folder)[0].encode()
@@ -660,7 +660,7 @@ def an_attribute(t, get, prepare, give):
     put(path, b"", os.O_WRONLY | os.O_CREAT)
 
     def receive():
-        ends = time.monotonic() + 5
+        ends = time.monotonic() + 15
         while not os.listxattr(path) and time.monotonic() < ends:
             time.sleep(0.005)
         return os.getxattr(path, "user.flow")
@@ -698,7 +698,7 @@ def memory_shared_before(t, get, prepare, give):
     page = mmap.mmap(-1, 4096)
 
     def receive():
-        ends = time.monotonic() + 5
+        ends = time.monotonic() + 15
         while not page[0] and time.monotonic() < ends:
             time.sleep(0.002)
         return page[: len(t.data)]
@@ -792,7 +792,7 @@ def sender(name, prepare, give):
 def _connecting(family, address_of_place, protocol=0):
     def give(t, _state, data):
         with new(family, STREAM, protocol) as one:
-            one.settimeout(4)
+            one.settimeout(15)
             one.connect((address_of_place(t), t.port + (protocol if protocol == MPTCP else 0)))
             one.sendall(data)
 
@@ -860,7 +860,7 @@ def _via_socket(t, one, data):
 
 def _proxy(t, _state, data):
     with new(INET, STREAM) as one:
-        one.settimeout(4)
+        one.settimeout(15)
         one.connect(("127.0.0.1", t.port))
         one.sendall(data)
 
