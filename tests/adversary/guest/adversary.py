@@ -204,6 +204,7 @@ class Run:
             since += 1
             if since % 25 == 0:
                 self.still_free(technique.name)
+        self.still_free(order[-1].name if order else "nothing")
         self.late()
         self.closing(held, running)
 

@@ -146,9 +146,11 @@ def pidfd_getfd_of_same_user(t):
     return os.pread(system("pidfd_getfd", system("pidfd_open", t.kept["victim"], 0), 199, 0), 64, 0)
 
 
-@traces("/proc/PID/fd, environ")
+@traces("/proc/PID/fd, environ", open="what `ps` looks at of another process, its open files and environment with it, is not "
+        "`ptrace`; whoever may look is kept from sending",
+        closed_by={"deny": ["connect", "send"], "subjects": ["carol"], "destinations": {"not": ["vault"]}})
 def proc_fd(t):
-    return take(f"/proc/{t.kept['victim']}/fd/199") or os.pread(os.open(f"/proc/{t.kept['victim']}/fd/199", os.O_RDONLY), 64, 0)
+    return t.out(os.pread(os.open(f"/proc/{t.kept['victim']}/fd/199", os.O_RDONLY), 64, 0))
 
 
 # ---- mounts ----------------------------------------------------------------------------------------------------------
@@ -452,7 +454,7 @@ def tap(t):
 
 @opens("open a way to the hypervisor", "guest-device")
 def guest_device(t):
-    for name in ("vmci", "vboxguest", "vhost-vsock", "vhost-net", "vsock"):
+    for name in ("vmci", "vboxguest", "vhost-vsock", "vhost-net"):
         if os.path.exists("/dev/" + name):
             return os.open("/dev/" + name, os.O_RDWR) >= 0
     raise Absent("no such device")
@@ -588,8 +590,11 @@ def cap_sys_resource(t):
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (1 << 20, 1 << 20))
-    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (1 << 21, 1 << 21))
+    try:
+        for size in (1 << 20, 1 << 21):
+            resource.setrlimit(resource.RLIMIT_MSGQUEUE, (size, size))
+    except ValueError as error:  # Python's way to say EPERM here
+        raise PermissionError(1, str(error)) from error
     return limit is not None
 
 
