@@ -16,7 +16,7 @@ import boot  # noqa: E402
 
 GUEST = HERE / "guest"
 TABLE = boot.image.ROOT / "docs" / "mediation.md"
-SECONDS = 600
+SECONDS = 1200
 PASSES = ("undecided", "allowed")  # groups that nothing has to stop
 
 
@@ -27,10 +27,9 @@ class Report(NamedTuple):
     output: str
 
 
-def run(kernel: str, arguments: Iterable[str] = (), script: str = "adversary.py", seconds: int = SECONDS,
-        memory: int = 512) -> Report:
-    extra = [*(path for path in sorted(GUEST.glob("*.py")) if path.name != script), *programs()]
-    result = boot.boot(kernel, [str(GUEST / script), *arguments], extra=extra, seconds=seconds, memory=memory)
+def run(kernel: str, arguments: Iterable[str] = (), seconds: int = SECONDS, memory: int = 768) -> Report:
+    extra = [*(path for path in sorted(GUEST.glob("*.py")) if path.name != "adversary.py"), *programs()]
+    result = boot.boot(kernel, [str(GUEST / "adversary.py"), *arguments], extra=extra, seconds=seconds, memory=memory)
     return parse(kernel, result.output, result.console)
 
 
