@@ -645,6 +645,7 @@ def routing_header_with_the_message():
 def source_route_that_somebody_else_set():
     def operation():
         one = socket.socket()
+        one.settimeout(2)  # that route leads nowhere: nobody answers
         one.setsockopt(0, 4, ROUTE4)
         os.setresuid(1001, 1001, 1001)
         try:
