@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional
 
 from . import canary, compile, enforcer, hardlinks, hooks, layout, reconcile, resolve
 from .errors import EnforcerError
+from .records import Resolved
 
 _ZERO = bytes(4)
 
@@ -58,7 +59,7 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         if "hardlinks" in stored:
             result["hardlinks"] = hardlinks.lines(stored["hardlinks"])
     result["rules"] = _rules(kernel, live.tables)
-    _tell_enforced(result, resolve.from_json(stored["resolved"]).rules if stored else (), environment)
+    _tell_enforced(result, resolve.from_json(stored["resolved"]) if stored else None, environment)
     result["totals"] = _totals(kernel)
     with reconcile.opened(kernel, reconcile.map_path(kernel, "facts"), readonly=True) as facts:
         value = kernel.lookup(facts, _ZERO) or bytes(16)
@@ -80,20 +81,22 @@ def _rules(kernel: Any, tables: Dict[str, Dict[bytes, bytes]]) -> List[Dict[str,
     return sorted(found, key=lambda rule: rule["name"])
 
 
-def _tell_enforced(result: Dict[str, Any], rules: Any, environment: Any) -> None:
+def _tell_enforced(result: Dict[str, Any], resolved: Optional[Resolved], environment: Any) -> None:
     """Of each rule and action, whether this host enforces it: bpf is among the LSMs, and each program that decides it
     is loaded and attached."""
     available, attached = frozenset(result["hooks_available"]), frozenset(result["hooks"])
-    actions = {rule.name: sorted(rule.deny) for rule in rules}
-    for rule in result["rules"]:
-        rule["actions"] = []
-        for action in actions.get(rule["name"], ()):
-            needed = hooks.here(hooks.of_action(action, environment.sendpage), available)
-            lacking = {hook: "not loaded" if hook not in available else "not attached"
+    rules = {rule.name: rule for rule in resolved.rules} if resolved else {}
+    for told in result["rules"]:
+        told["actions"] = []
+        rule = rules.get(told["name"])
+        for action in sorted(rule.deny) if resolved and rule else ():
+            alone = resolved._replace(rules=(rule._replace(deny=frozenset([action]), expires=None),))
+            needed = hooks.here(hooks.needed(alone, datetime.date.min, environment.sendpage), available)
+            lacking = {hook: "not attached" if hook in available else "not loaded"
                        for hook in sorted(needed - attached)}
-            rule["actions"].append({"action": action, "lacking": lacking,
+            told["actions"].append({"action": action, "lacking": lacking,
                                     "enforced": not lacking and "bpf" in environment.lsms})
-        rule["enforced"] = all(each["enforced"] for each in rule["actions"])
+        told["enforced"] = "bpf" in environment.lsms and all(each["enforced"] for each in told["actions"])
 
 
 def _totals(kernel: Any) -> Dict[str, Any]:

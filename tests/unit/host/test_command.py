@@ -166,6 +166,26 @@ def test_status(host, capsys):
     assert "not confirmed in time" in capsys.readouterr().out
 
 
+def test_status_tells_what_is_enforced(host, capsys):
+    host.apply()
+    rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store)["rules"]}
+    assert all(rule["enforced"] for rule in rules.values())
+    assert [each["action"] for each in rules["inside only"]["actions"]] == ["connect", "send"]
+    version = enforcer.installed(host.kernel)
+    reconcile.detach(host.kernel, version, ["file_open"])
+    host.kernel.unlink(reconcile.program_path(host.kernel, version, "socket_listen"))
+    host.kernel.unlink(reconcile.links_path(host.kernel, version) + "/socket_listen")
+    rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store)["rules"]}
+    assert rules["customers"]["actions"] == [
+        {"action": "read", "enforced": False, "lacking": {"file_open": "not attached"}}]
+    assert [(each["enforced"], each["lacking"]) for each in rules["inside only"]["actions"]] == [
+        (True, {}), (False, {"socket_listen": "not loaded"})]
+    host.run("status")
+    assert "NOT ENFORCED  customers: read (hook file_open not attached)" in capsys.readouterr().out
+    host.kernel.found = host.kernel.found._replace(lsms=("capability",))
+    assert not any(rule["enforced"] for rule in status.status(host.kernel, host.store)["rules"])
+
+
 def test_status_tells_drift(host):
     host.apply()
     assert drift(host) == []
