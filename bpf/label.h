@@ -268,9 +268,8 @@ static long mark_write_end(__u32 i, struct write_ends *all)
 
 /* No hook sees what sendfile and splice move from a file into a pipe: the pipes that a task may write to carry what it
  * does from the moment it does. False: one of them can't. */
-static __noinline bool mark_write_ends(__u64 since, __u64 labels)
+static __noinline bool mark_write_ends(const struct task_struct *task, __u64 since, __u64 labels)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct write_ends all = { .since = since, .labels = labels };
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	__u32 count = BPF_CORE_READ(table, max_fds);
@@ -280,6 +279,17 @@ static __noinline bool mark_write_ends(__u64 since, __u64 labels)
 		return 0;
 	bpf_loop(count, mark_write_end, &all, 0);
 	return !all.lost;
+}
+
+/* False: what a task gets hold of can't be remembered. */
+static __always_inline bool label_task(const struct task_struct *task, struct guard_carrier *c, __u64 since, __u64 labels)
+{
+	return label_carrier(c, labels) && mark_write_ends(task, since, labels);
+}
+
+static __always_inline bool label_self(const struct labelling *l, __u64 labels)
+{
+	return label_task(bpf_get_current_task_btf(), l->c, l->since, labels);
 }
 
 /* The current task is about to read a file, or to execute it: then its next address space is labelled. True: that
@@ -293,7 +303,8 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 	enum carrying how;
 	__u64 labels, found = 0;
 
-	if (!labelling(&l))
+	/* a folder holds names */
+	if ((inode->i_mode & S_IFMT) == S_IFDIR || !labelling(&l))
 		return 0;
 	labels = l.named;
 	if (l.c) {
@@ -325,7 +336,7 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 		__sync_fetch_and_or(&l.c->image, labels);
 		return 0;
 	}
-	if (label_carrier(l.c, labels) && mark_write_ends(l.since, labels))
+	if (label_self(&l, labels))
 		return 0;
 	return refuse_unlabelled(&l.v, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
 }
@@ -427,7 +438,7 @@ int BPF_PROG(socket_recvmsg, struct socket *sock, struct msghdr *msg, int size, 
 			return 0;
 	}
 	labels &= watch(wire((__u64)sk, l.since), l.c);
-	return answer(labels && !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
 }
 
 SEC("lsm/sk_free_security")
@@ -460,13 +471,181 @@ int BPF_PROG(msg_queue_msgrcv, struct kern_ipc_perm *queue, struct msg_msg *msg,
 	m = bpf_map_lookup_elem(&wires, &key);
 	if (!m || m->since != since || !m->labels)
 		return 0;
-	return answer(!label_carrier(carrier_of((__u64)target, since), m->labels));
+	return answer(!label_task(target, carrier_of((__u64)target, since), since, m->labels));
 }
 
 SEC("lsm/msg_queue_free_security")
 int BPF_PROG(msg_queue_free_security, struct kern_ipc_perm *queue)
 {
 	return unwire((__u64)queue);
+}
+
+/* ---- another task ---- */
+
+/* Who gets hold of another task's memory or descriptors reads there and writes there: each carries what the other does. */
+static __noinline bool refuse_joining(const struct task_struct *other)
+{
+	struct guard_carrier *c;
+	struct labelling l;
+	__u64 labels;
+
+	if (!labelling(&l))
+		return 0;
+	c = carrier_of((__u64)other, l.since);
+	labels = l.named;
+	if (l.c && c)
+		labels &= labels_of(l.c) | labels_of(c);
+	if (!labels)
+		return 0;
+	if (label_self(&l, labels) && label_task(other, c, l.since, labels))
+		return 0;
+	return refuse_unlabelled(&l.v, GUARD_PTRACE, 0);
+}
+
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(ptrace_access_check__label, struct task_struct *child, unsigned int mode, int ret)
+{
+	if (ret)
+		return ret;
+	return answer((mode & PTRACE_MODE_ATTACH) && refuse_joining(child));
+}
+
+SEC("lsm/ptrace_traceme")
+int BPF_PROG(ptrace_traceme__label, struct task_struct *parent, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_joining(parent));
+}
+
+/* ---- without opening ---- */
+
+/* A link's target, an extended attribute. */
+static __noinline bool refuse_looking(struct dentry *d)
+{
+	struct guard_mark *m = 0;
+	struct place at = {};
+	struct labelling l;
+	struct inode *inode;
+	__u64 labels, found = 0;
+
+	if (!labelling(&l))
+		return 0;
+	labels = l.named;
+	if (l.c) {
+		labels &= ~labels_of(l.c);
+		if (!labels)
+			return 0;
+	}
+	inode = d->d_inode;
+	if (inode)
+		m = bpf_inode_storage_get(&marks, inode, 0, 0);
+	if (m && m->since == l.since)
+		found = m->labels & labels;
+	if (found != labels) {
+		guard_place(l.v.slot, number(d), &at);
+		found |= labels_of_state(&l.v, &at, l.named);
+	}
+	labels &= found;
+	return labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, d);
+}
+
+SEC("lsm/inode_readlink")
+int BPF_PROG(inode_readlink__label, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_looking(dentry));
+}
+
+/* The attributes that hold data of somebody's. */
+static __always_inline bool of_users(const char *name)
+{
+	char start[8] = {};
+
+	bpf_probe_read_kernel_str(start, 6, name);
+	return *(__u64 *)start == *(const __u64 *)"user.\0\0";
+}
+
+SEC("lsm/inode_getxattr")
+int BPF_PROG(inode_getxattr__label, struct dentry *dentry, const char *name, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(of_users(name) && refuse_looking(dentry));
+}
+
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr__label, void *idmap, struct dentry *dentry, const char *name, const void *value,
+	     unsigned long size, int flags, int ret)
+{
+	struct guard_mark *m = 0;
+	struct labelling l;
+	struct inode *inode;
+
+	if (ret)
+		return ret;
+	if (!of_users(name) || !labelling(&l))
+		return 0;
+	inode = dentry->d_inode;
+	if (l.c) {
+		l.named &= labels_of(l.c);
+		if (!l.named)
+			return 0;
+		if (inode)
+			m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
+	}
+	return answer(!spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, dentry));
+}
+
+/* ---- what an overlay maps ---- */
+
+#define OVERLAYS 3	/* the kernel stacks two */
+
+/* The file behind an overlay's open one; 0: it can't be told. */
+static __noinline __u64 inode_behind(const struct file *file)
+{
+	struct inode *inode;
+	unsigned long magic;
+	__u32 i;
+
+	for (i = 0; i < OVERLAYS; i++) {
+		file = (const struct file *)BPF_CORE_READ(file, private_data);
+		inode = BPF_CORE_READ(file, f_inode);
+		magic = BPF_CORE_READ(inode, i_sb, s_magic);
+		if (!magic)
+			break;
+		if (magic != OVERLAYFS_MAGIC)
+			return (__u64)inode;
+	}
+	return 0;
+}
+
+/* Where no hook shows the file behind. */
+SEC("lsm/mmap_file")
+int BPF_PROG(mmap_file__label, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+{
+	struct labelling l;
+	__u64 behind, labels;
+
+	if (ret)
+		return ret;
+	if (bpf_core_field_exists(((union security_list_options *)0)->mmap_backing_file) || !file ||
+	    file->f_inode->i_sb->s_magic != OVERLAYFS_MAGIC || !labelling(&l))
+		return 0;
+	behind = inode_behind(file);
+	labels = behind ? labels_of_aliases(&l.v, (struct inode *)behind, l.named) : l.named;
+	if (l.c)
+		labels &= ~labels_of(l.c);
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry));
+}
+
+SEC("lsm/mmap_backing_file")
+int BPF_PROG(mmap_backing_file__label, struct vm_area_struct *vma, struct file *backing, struct file *file, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_mapping(backing, vma->vm_flags & VM_SHARED));
 }
 
 #endif
