@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import hooks, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
@@ -24,7 +24,7 @@ HOOKS = (
     "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen", "socket_accept",
     "sctp_bind_connect", "sctp_sk_clone", "bprm_creds_for_exec", "inode_free_security", "msg_queue_free_security",
     "msg_queue_msgrcv", "msg_queue_msgsnd", "sk_free_security", "socket_recvmsg", "task_free", "unix_may_send",
-    *hooks.BUILT_IN)
+    *hooks.BUILT_IN, *(name for name in hooks._LABELS if name.endswith("__label")))
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
 
 
@@ -72,6 +72,7 @@ class FakeKernel:
         self.kill_at: Optional[int] = None
         self.refusals: Dict[str, Tuple[int, int]] = {}  # method -> (how many calls pass first, errno)
         self.dead = False
+        self.labelled: Set[str] = set()  # what is denied to whoever has read what this session has read
         self.runs = True  # False: programs attach and never run
         self._descriptors: Dict[int, Tuple[Any, bool]] = {}
         self._next = 3
@@ -166,7 +167,7 @@ class FakeKernel:
         """Denied is what has `denied` or the reserved address in it, while programs run and a policy is in force."""
         live = reconcile.read(self)  # type: ignore[arg-type]
         names = [str(cell.cell_contents) for cell in operation.__closure__ or ()]
-        forbidden = any(name.endswith("/denied") or name == "192.0.2.1" for name in names)
+        forbidden = any(name.endswith("/denied") or name == "192.0.2.1" or name in self.labelled for name in names)
         return errno.EPERM if forbidden and self.runs and live.generation and self.attached() else 0
 
     # ---- bpffs ------------------------------------------------------------------------------------------------
