@@ -89,7 +89,7 @@ struct dentry___7 { struct hlist_node d_alias; };
 struct vfsmount { struct dentry *mnt_root; };
 struct ns_common { __u32 inum; };
 struct mnt_namespace { struct ns_common ns; };
-struct mount { struct vfsmount mnt; struct mnt_namespace *mnt_ns; int mnt_group_id; };
+struct mount { struct vfsmount mnt; struct mount *mnt_parent; struct mnt_namespace *mnt_ns; int mnt_group_id; };
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file {
 	unsigned int f_mode;

@@ -271,12 +271,14 @@ int BPF_PROG(inode_set_acl__tamper, void *idmap, struct dentry *dentry, const ch
 
 /* ---- mounts -------------------------------------------------------------------------------------------------- */
 
-/* What happens to this mount is seen in no namespace but one of the task's own. */
+/* What happens to this mount is seen in no namespace but one of the task's own: it is not shared, nor is what it lies on,
+ * where its going is. */
 static __always_inline bool elsewhere(const struct vfsmount *mnt)
 {
 	const struct mount *m = (const void *)mnt - bpf_core_field_offset(struct mount, mnt);
 
-	return !BPF_CORE_READ(m, mnt_group_id) && !ours(GUARD_OUR_NAMESPACE, BPF_CORE_READ(m, mnt_ns, ns.inum));
+	return !BPF_CORE_READ(m, mnt_group_id) && !BPF_CORE_READ(m, mnt_parent, mnt_group_id) &&
+	       !ours(GUARD_OUR_NAMESPACE, BPF_CORE_READ(m, mnt_ns, ns.inum));
 }
 
 /* mounted over, moved or taken away: whatever lies below goes with it */

@@ -63,7 +63,7 @@ def verdict(one: Dict[str, Any]) -> str:
         return "passes" if one["through"] else "hindered: a policy must not stop this"
     if one["group"] == "undecided":
         return "undecided" if one["through"] else "stopped"
-    if one["open"]:
+    if one["open"] and one["through"]:
         return "open" if one["closed"] else "the rule that should close it does not"
     if one["through"]:
         return "got through"

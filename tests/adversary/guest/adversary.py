@@ -254,8 +254,8 @@ class Run:
             report.update(through=out, hooks=self.decided(technique, hooks), denied=denied)
         self.guarded = False
         # real root, bound by nothing, may: last of all, since little is left afterwards
-        ends_it = ("unlink_pin", "unmount_pins")
-        for technique in sorted(known, key=lambda t: t.name in ends_it):
+        ends_it = ("unlink_pin", "move_pins", "unmount_pins", "unmount_pins_from_elsewhere")
+        for technique in sorted(known, key=lambda t: ends_it.index(t.name) if t.name in ends_it else -1):
             if self.place.systemd and technique.name in ends_it:
                 self.report(technique)["absent"] = "its control would take away more than the guard of a machine that goes on"
                 continue

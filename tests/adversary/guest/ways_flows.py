@@ -504,11 +504,7 @@ def system_v_shared_memory(t, get, prepare, give):
         libc.shmctl(identity, 0, None)
 
 
-MEMORY_OPEN = "what is put into another task's memory, or taken from it, is not followed; denying `ptrace` stops it"
-NO_TRACING = {"deny": ["ptrace"], "subjects": {"users": ["bob"]}}
-
-
-@carrier(open=MEMORY_OPEN, closed_by=NO_TRACING)
+@carrier
 def another_s_memory(t, get, prepare, give):
     """process_vm_writev into a process of the same user's."""
     path = t.own + ".done"
@@ -530,7 +526,7 @@ def another_s_memory(t, get, prepare, give):
         os.rmdir(path)
 
 
-@carrier(open=MEMORY_OPEN, closed_by=NO_TRACING)
+@carrier
 def memory_read_by_another(t, get, prepare, give):
     """process_vm_readv of the one who has read, by one who has not."""
     private = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -690,8 +686,7 @@ def a_file_s_name(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="an extended attribute is no data that is followed; the same rule stops setting one",
-         closed_by=_no_writing(()))
+@carrier
 def an_attribute(t, get, prepare, give):
     path = t.own + ".attribute"
     gone(path)
@@ -1142,7 +1137,7 @@ def job_reads_what_alice_may_not(t):
     _leave(t, "send " + t.secret)
 
 
-@others("a debugger: data put into another process", open=MEMORY_OPEN, closed_by=NO_TRACING)
+@others("a debugger: data put into another process")
 def debugger(t):
     CARRIERS["another_s_memory"][0](t, lambda: take(t.customers), lambda: None,
                                     lambda _s, data: _connecting(INET, lambda t: t.outside4)(t, None, data))
