@@ -183,7 +183,7 @@ static __noinline bool spread(struct guard_mark *m, __u64 labels)
 	return 1;
 }
 
-enum carrying { NOTHING, PIPE, SOCKET, CONTENT };
+enum carrying { NOTHING, PIPE, SOCKET, CONTENT, TERMINAL };
 
 /* Files that are kept in memory, so that a mapping is their usual way. */
 static __always_inline bool in_memory(const struct inode *inode)
@@ -193,7 +193,16 @@ static __always_inline bool in_memory(const struct inode *inode)
 	return magic == TMPFS_MAGIC || magic == RAMFS_MAGIC || magic == HUGETLBFS_MAGIC || magic == MQUEUE_MAGIC;
 }
 
-/* Devices and what only looks like a file carry nothing. */
+#define MASTER (5U << 20 | 2)	/* /dev/ptmx: a pseudo terminal's other side */
+
+static __always_inline bool terminal(const struct inode *inode)
+{
+	__u32 major = inode->i_rdev >> 20;
+
+	return inode->i_rdev == MASTER || inode->i_rdev == 5U << 20 || (major >= 136 && major <= 143);
+}
+
+/* Other devices, and what only looks like a file, carry nothing. */
 static __always_inline enum carrying carrying(struct inode *inode)
 {
 	switch (inode->i_mode & S_IFMT) {
@@ -203,6 +212,8 @@ static __always_inline enum carrying carrying(struct inode *inode)
 		return SOCKET;
 	case S_IFREG:
 		return in_memory(inode) || !pseudo(inode->i_sb) ? CONTENT : NOTHING;
+	case S_IFCHR:
+		return terminal(inode) ? TERMINAL : NOTHING;
 	}
 	return NOTHING;
 }
@@ -212,6 +223,25 @@ static __always_inline struct sock *sock_of(struct file *file)
 	struct socket *sock = file->private_data;
 
 	return BPF_CORE_READ(sock, sk);
+}
+
+/* One of the two ways of a pseudo terminal, by its node's inode, which lives as long: to the master, or from it. 0: it is
+ * not open yet, or no such thing. */
+static __noinline __u64 terminal_wire(const struct file *file, bool write)
+{
+	const struct tty_file_private *opened = file->private_data;
+	const struct tty_struct *tty = BPF_CORE_READ(opened, tty);
+	bool master = file->f_inode->i_rdev == MASTER;
+	const struct dentry *node;
+	__u64 inode;
+
+	if (master)
+		tty = BPF_CORE_READ(tty, link);
+	node = BPF_CORE_READ(tty, driver_data);
+	inode = (__u64)BPF_CORE_READ(node, d_inode);
+	if (!inode)
+		return 0;
+	return master == write ? inode : inode + 1;
 }
 
 /* Where a unix socket sends to; 0: it is of another family, or its messages say where. */
@@ -301,7 +331,7 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 	struct labelling l;
 	struct guard_mark *m;
 	enum carrying how;
-	__u64 labels, found = 0;
+	__u64 labels, found = 0, peer;
 
 	/* a folder holds names */
 	if ((inode->i_mode & S_IFMT) == S_IFDIR || !labelling(&l))
@@ -321,6 +351,11 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 		found = watch(begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since), l.c);
 	if (how == SOCKET && BPF_CORE_READ(sock_of(file), __sk_common.skc_family) == AF_UNIX)
 		found = watch(wire((__u64)sock_of(file), l.since), l.c);
+	if (how == TERMINAL) {
+		peer = terminal_wire(file, 0);
+		if (peer)
+			found = watch(wire(peer, l.since), l.c);
+	}
 	if (how == CONTENT && !mapped) {
 		m = bpf_inode_storage_get(&marks, inode, 0, 0);
 		if (m && m->since == l.since)
@@ -368,6 +403,12 @@ static __noinline bool refuse_writing(struct file *file)
 	}
 	if (l.c && how == PIPE)
 		m = wire(number(inode), l.since);
+	if (l.c && how == TERMINAL) {
+		peer = terminal_wire(file, 1);
+		if (!peer)
+			return 0;
+		m = wire(peer, l.since);
+	}
 	if (l.c && how == CONTENT)
 		m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
 	return !spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, file->f_path.dentry);
@@ -385,7 +426,13 @@ static __always_inline bool refuse_mapping(struct file *file, bool shared)
 SEC("lsm/inode_free_security")
 int BPF_PROG(inode_free_security, struct inode *inode)
 {
-	return (inode->i_mode & S_IFMT) == S_IFIFO ? unwire((__u64)inode) : 0;
+	if ((inode->i_mode & S_IFMT) == S_IFIFO)
+		return unwire((__u64)inode);
+	if ((inode->i_mode & S_IFMT) == S_IFCHR && inode->i_sb->s_magic == DEVPTS_MAGIC) {
+		unwire((__u64)inode);
+		unwire((__u64)inode + 1);
+	}
+	return 0;
 }
 
 /* An open file is used. */
@@ -478,6 +525,48 @@ SEC("lsm/msg_queue_free_security")
 int BPF_PROG(msg_queue_free_security, struct kern_ipc_perm *queue)
 {
 	return unwire((__u64)queue);
+}
+
+/* ---- keys ---- */
+
+#define KEY_NEED_READ 2
+#define KEY_NEED_WRITE 3
+
+/* Another may have had its address. */
+SEC("lsm/key_alloc")
+int BPF_PROG(key_alloc, void *key, const struct cred *cred, unsigned long flags, int ret)
+{
+	if (ret)
+		return ret;
+	unwire((__u64)key);
+	return answer(refuse_carrying((__u64)key));
+}
+
+/* A key that is read, and one that is written to. It comes with its lowest bit for something else, as a type that is
+ * nowhere defined, so that the verifier does not let it be read the usual way. */
+SEC("lsm/key_permission")
+int key_permission(unsigned long long *ctx)
+{
+	__u64 arguments[4] = {}, labels;
+	struct guard_mark *m;
+	struct labelling l;
+
+	if (bpf_probe_read_kernel(arguments, sizeof(arguments), ctx))
+		return 0;
+	if (arguments[3])
+		return -EPERM;
+	arguments[0] &= ~1ULL;
+	if ((__u32)arguments[2] == KEY_NEED_WRITE)
+		return answer(refuse_carrying(arguments[0]));
+	if ((__u32)arguments[2] != KEY_NEED_READ || !labelling(&l))
+		return 0;
+	m = bpf_map_lookup_elem(&wires, &arguments[0]);
+	if (!m || m->since != l.since)
+		return 0;
+	labels = m->labels & l.named;
+	if (l.c)
+		labels &= ~labels_of(l.c);
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
 }
 
 /* ---- another task ---- */

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
@@ -28,7 +29,7 @@ class Report(NamedTuple):
 
 
 def run(kernel: str, arguments: Iterable[str] = (), seconds: int = SECONDS, memory: int = 768) -> Report:
-    extra = [*(path for path in sorted(GUEST.glob("*.py")) if path.name != "adversary.py"), *programs()]
+    extra = [*(path for path in sorted(GUEST.glob("*.py")) if path.name != "adversary.py"), *programs(), *senders()]
     result = boot.boot(kernel, [str(GUEST / "adversary.py"), *arguments], extra=extra, seconds=seconds, memory=memory)
     return parse(kernel, result.output, result.console)
 
@@ -37,6 +38,15 @@ def programs() -> List[Path]:
     """The attackers' small programs, built."""
     boot.image.programs(GUEST)
     return [boot.image.CACHE / "programs" / source.stem for source in sorted(GUEST.glob("*.c"))]
+
+
+def senders() -> List[Path]:
+    """Programs that people send data with, and their libraries."""
+    boot.fetch(["senders"])
+    found = boot.image.CACHE / "senders"
+    names = ("openssl", "tar", "dropbear", "dbclient", "dropbearkey")
+    return [path for path in sorted(found.rglob("*")) if path.name in names and path.parent.name.endswith("bin") or
+            re.fullmatch(r"lib[^/]*\.so\.\d+", path.name)]
 
 
 def parse(kernel: str, output: str, console: str = "") -> Report:
@@ -125,7 +135,7 @@ something else than the run. `make adversary UPDATE=1` writes it.
 """
 SECTIONS = (
     ("files", "Files"), ("network", "Network"), ("machine", "The machine"), ("flows", "What a task has read (`has_read`)"),
-    ("mixes", "Random combinations"), ("others", "Through somebody else"), ("tamper", "What enforces"),
+    ("stories", "As people do it (`has_read`)"), ("mixes", "Random combinations"), ("others", "Through somebody else"), ("tamper", "What enforces"),
     ("undecided", "Operations that no action is about"),
 )
 

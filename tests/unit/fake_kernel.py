@@ -23,7 +23,7 @@ HOOKS = (
     "inode_remove_acl", "inode_symlink", "inode_mkdir", "inode_mknod", "inode_readlink", "inode_getxattr", "inode_link",
     "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen", "socket_accept",
     "sctp_bind_connect", "sctp_sk_clone", "bprm_creds_for_exec", "inode_free_security", "msg_queue_free_security",
-    "msg_queue_msgrcv", "msg_queue_msgsnd", "sk_free_security", "socket_recvmsg", "task_free", "unix_may_send",
+    "msg_queue_msgrcv", "msg_queue_msgsnd", "key_alloc", "key_permission", "sk_free_security", "socket_recvmsg", "task_free", "unix_may_send",
     *hooks.BUILT_IN, *(name for name in hooks._LABELS if name.endswith("__label")))
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
 

@@ -75,6 +75,8 @@ _LABELS = (
     "inode_getxattr__label",
     "inode_readlink__label",
     "inode_setxattr__label",
+    "key_alloc",
+    "key_permission",
     "mmap_backing_file__label",
     "mmap_file",
     "mmap_file__label",

@@ -20,11 +20,12 @@ import ways_files
 import ways_flows
 import ways_machine
 import ways_network
+import ways_stories
 from attempts import ABSENT, MISTAKE, TECHNIQUES, Attempt
 from machine import Enforcer
 from place import Place
 
-assert ways_files and ways_flows and ways_machine and ways_network
+assert ways_files and ways_flows and ways_machine and ways_network and ways_stories
 TRACING = "/sys/kernel/tracing"
 FUNCTIONS = {"userns_create": "create_user_ns"}  # where the kernel's function has another name than its hook
 

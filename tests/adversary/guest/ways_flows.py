@@ -548,8 +548,7 @@ def memory_read_by_another(t, get, prepare, give):
         os.rmdir(path)
 
 
-@carrier(open="what is written to a terminal is not followed; whoever may read the data is kept from sending by name as well",
-         closed_by=NO_SENDING)
+@carrier
 def a_terminal(t, get, prepare, give):
     try:
         master, slave = os.openpty()
@@ -740,8 +739,7 @@ def memory_shared_before(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="a key is no data that is followed; whoever may read the data is kept from sending by name as well",
-         closed_by=NO_SENDING)
+@carrier
 def a_key(t, get, prepare, give):
     path = t.own + ".done"
     gone(path)

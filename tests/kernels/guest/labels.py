@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 
-from machine import ALICE, become, call, execute, libc
+from machine import ALICE, become, call, execute, libc, mount
 
 EPERM = 1
 YAMA = "/proc/sys/kernel/yama/ptrace_scope"
@@ -642,6 +642,63 @@ def posix_queue_opened_after(path, send):
     call("mq_unlink", name)
 
 
+# ---- terminals and keys -------------------------------------------------------------------------------------------
+
+
+@denied
+def terminal(path, send):
+    master, slave = os.openpty()
+    through(lambda: os.read(master, 9), lambda data: os.write(slave, data), path, send, False)
+
+
+@denied
+def terminal_to_one_that_waits(path, send):
+    master, slave = os.openpty()
+    through(lambda: os.read(master, 9), lambda data: os.write(slave, data), path, send, True)
+
+
+@denied
+def terminal_s_other_way(path, send):
+    master, slave = os.openpty()
+    through(lambda: os.read(slave, 9), lambda data: os.write(master, data[:8] + b"\n"), path, send, True)
+
+
+@passes
+def who_types_at_a_terminal(path, send):
+    """To have written there is not to have read."""
+    master, slave = os.openpty()
+    through(lambda: os.write(master, b"x"), lambda data: os.write(slave, data), path, send, False)
+
+
+def key(number, *arguments):
+    return call("syscall", number, *arguments)
+
+
+ADD_KEY, KEYCTL, JOIN, UPDATE, READ, USER_SESSION = 248, 250, 1, 2, 11, -3
+
+
+@denied
+def key_made_by_a_reader(path, send):
+    key(KEYCTL, JOIN, None)
+    room = mmap.mmap(-1, 4096)
+
+    def write(data):
+        room[:4] = struct.pack("i", key(ADD_KEY, b"user", b"label", data, ctypes.c_size_t(len(data)), USER_SESSION))
+
+    def read():
+        key(KEYCTL, READ, struct.unpack("i", room[:4])[0], ctypes.create_string_buffer(64), ctypes.c_size_t(64), 0)
+
+    through(read, write, path, send, False)
+
+
+@denied
+def key_changed_by_a_reader(path, send):
+    key(KEYCTL, JOIN, None)
+    number = key(ADD_KEY, b"user", b"label", b"empty", ctypes.c_size_t(5), USER_SESSION)
+    through(lambda: key(KEYCTL, READ, number, ctypes.create_string_buffer(64), ctypes.c_size_t(64), 0),
+            lambda data: key(KEYCTL, UPDATE, number, data, ctypes.c_size_t(len(data))), path, send, False)
+
+
 # ---- another task's memory ----------------------------------------------------------------------------------------
 
 
@@ -935,6 +992,9 @@ def prepare():
     os.symlink("/srv/secret/a", "/srv/open/link")
     for path in (SECRET, PUBLIC):
         os.setxattr(path, "user.label", b"x")
+    os.makedirs("/dev/pts", exist_ok=True)
+    if not os.path.ismount("/dev/pts"):
+        mount("devpts", "/dev/pts", "devpts")
     if os.path.exists(YAMA):
         with open(YAMA, "w", encoding="ascii") as file:
             file.write("0")
