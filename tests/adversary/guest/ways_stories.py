@@ -133,6 +133,7 @@ def ssh_server(t):
     with open(folder + "/authorized_keys", "w", encoding="ascii") as file:
         file.write(public)
     if not t.systemd:
+        os.chmod(home, 0o755)  # her keys would not be believed
         t.helper(lambda: subprocess.run(
             [tool("dropbear"), "-F", "-E", "-s", "-r", t.base + "/ssh-host", "-P", "/run/adversary/ssh-pid", "-p",
              f"{to(t)[0]}:{SSH_PORT}"], env=environment(), check=True))
