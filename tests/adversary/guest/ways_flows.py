@@ -743,16 +743,12 @@ def _no_writing(names):
     return {"deny": ["write"], "subjects": ["readers"], "resources": {"not": []}}
 
 
-FILES_OPEN = ("what a file carries is kept while the kernel keeps the file in memory, not on the disk; a rule that readers "
-              "write in named trees only closes it")
-
-
 @carrier
 def a_file(t, get, prepare, give):
     _by_a_file(lambda t: t.own + ".file")(t, get, prepare, give)
 
 
-@carrier(open=FILES_OPEN, closed_by=_no_writing(()))
+@carrier
 def a_file_that_was_forgotten(t, get, prepare, give):
     """The kernel lets go of what it knows of a file when memory is short."""
     path = t.own + ".file"
