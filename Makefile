@@ -15,7 +15,7 @@ PLAYBOOK := ansible-playbook -i inventories/lab/hosts.yml
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels adversary test-lab test-all bench lab-up lab-down clean"
+	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-attacks adversary test-lab test-all bench lab-up lab-down clean"
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
@@ -89,6 +89,10 @@ test-kernels: build
 	$(STEP) "hooks on Debian's kernels, emulated (several minutes)"
 	@pytest -q tests/kernels
 
+test-attacks: build
+	$(STEP) "attacks on Debian's kernels, emulated: all of them on the oldest, a part on the others"
+	@SHORT=1 pytest -q -s -p no:cacheprovider tests/adversary -k "not table"
+
 test-lab: build
 	$(STEP) "Molecule on Vagrant machines (about 15 minutes when emulated)"
 	@molecule test -s default
@@ -113,6 +117,6 @@ bench: build
 clean: lab-down
 	rm -rf .venv .cache .build lab/.build lab/.vagrant
 
-.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native test-fast test-kernels test-lab test \
+.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native test-fast test-kernels test-attacks test-lab test \
 	test-all bench clean
 .NOTPARALLEL:

@@ -17,7 +17,7 @@ import boot  # noqa: E402
 
 GUEST = HERE / "guest"
 TABLE = boot.image.ROOT / "docs" / "mediation.md"
-SECONDS = 1200
+SECONDS = 2400
 PASSES = ("undecided", "allowed")  # groups that nothing has to stop
 
 

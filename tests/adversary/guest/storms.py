@@ -97,7 +97,9 @@ class Run:
         names = {name for rule in rules for name in rule["subjects"]}
         self.first = {
             "subjects": {name: body for name, body in whole["subjects"].items() if name in names},
-            "resources": {name: whole["resources"][name] for name in ("secret", "customers")},
+            # what is covered moves only to where it is covered, too: decided is where a file is, not by which name it was found
+            "resources": {"customers": whole["resources"]["customers"], "secret": {
+                "paths": [*whole["resources"]["secret"]["paths"], place.base + "/deep/*/secret/**"]}},
             "destinations": {"vault": whole["destinations"]["vault"]},
             "rules": rules,
         }
@@ -149,12 +151,16 @@ def random_operations(run):
     run.apply(run.first)
     crowd.go()
     done = 0
-    while done < changes or crowd.tried() < wanted:
-        if done < changes:
-            assert run.apply(run.second if done % 2 == 0 else run.first)
-            done += 1
-        else:
-            time.sleep(0.05)
+    os.setpriority(os.PRIO_PROCESS, 0, -19)  # or four tasks out of five are those that try
+    try:
+        while done < changes or crowd.tried() < wanted:
+            if done < changes:
+                assert run.apply(run.second if done % 2 == 0 else run.first)
+                done += 1
+            else:
+                time.sleep(0.05)
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
     return f"{nothing_passed(crowd.end())} operations by 4 tasks during {done} changes of policy: 0 passed"
 
 

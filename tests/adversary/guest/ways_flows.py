@@ -625,7 +625,7 @@ def a_waiting_reader_s_vmsplice(t, get, prepare, give):
     other = Other(prepare, lambda: os.read(second[0], 65536), give)
 
     def splice(_state, data):
-        buffer = ctypes.create_string_buffer(data, len(data))
+        buffer = t.kept["buffer"] = ctypes.create_string_buffer(data, len(data))  # the pipe has the page itself
         system("vmsplice", second[1], ctypes.byref(Vector(ctypes.addressof(buffer), len(data))), 1, 0)
 
     middle = Other(lambda: None, lambda: os.read(first[0], 65536), splice)
@@ -1047,6 +1047,9 @@ def flow(name, what, reads, carries, sends, *, group="flows", open="", closed_by
     way(group, what, "has_read", who="bob", evidence=arrives, open=open, closed_by=closed_by, ready=ready)(function)
 
 
+READY = {"a_file_that_was_forgotten": forgetful}  # of carriers
+
+
 def spoken(name):
     return name.replace("_s_", "'s ").replace("_", " ")
 
@@ -1056,7 +1059,7 @@ for _name, _read in READERS.items():
 for _name, (_carry, _open, _closing) in CARRIERS.items():
     if _name != "itself":
         flow("carry_" + _name, f"read, hand on by {spoken(_name)}, then send", by_read, _carry, SENDERS["tcp"],
-             open=_open, closed_by=_closing, ready=forgetful if _carry is a_file_that_was_forgotten else None)
+             open=_open, closed_by=_closing, ready=READY.get(_name))
 for _name, _send in SENDERS.items():
     if _name != "tcp":
         flow("send_" + _name, f"read, then send by {spoken(_name)}", by_read, itself, _send)
@@ -1069,7 +1072,7 @@ while len(_seen) < MIXES:
         continue
     _seen.add(_mix)
     flow("mix__{}__{}__{}".format(*_mix), "random combinations of reading, handing on and sending", READERS[_mix[0]],
-         CARRIERS[_mix[1]][0], SENDERS[_mix[2]], group="mixes")
+         CARRIERS[_mix[1]][0], SENDERS[_mix[2]], group="mixes", ready=READY.get(_mix[1]))
 
 
 def flows(what, **more):
