@@ -59,6 +59,7 @@ struct cred {
 	struct user_namespace *user_ns;
 	struct group_info *group_info;
 	struct { __u64 val; } cap_effective;
+	void *security;
 };
 
 struct qstr { __u32 hash; __u32 len; const unsigned char *name; };

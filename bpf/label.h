@@ -44,7 +44,7 @@ static __noinline __u64 labels_of_aliases(const struct view *v, struct inode *in
 }
 
 /* By where it is; all that are named when that can't be told. */
-static __noinline __u64 labels_of_place(const struct view *v, struct file *file, __u64 named)
+static __always_inline __u64 labels_of_place(const struct view *v, struct file *file, __u64 named)
 {
 	struct place at = {};
 
@@ -171,7 +171,8 @@ static __noinline bool spread(struct guard_mark *m, __u64 labels)
 	if (!(labels & ~m->spread))
 		return 1;
 	/* before the readers are looked at: who comes after that sees it. An addition that gives a value is a barrier. */
-	__sync_fetch_and_or(&m->labels, labels);
+	if (labels & ~__sync_fetch_and_or(&m->labels, labels))
+		count_mark();
 	for (i = 0; i < GUARD_READERS; i++) {
 		there = m->readers[i];
 		if (there && !label_cell(m->since, there, labels) && there >= SPACE)
@@ -291,17 +292,23 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 	struct labelling l;
 	struct guard_mark *m;
 	enum carrying how;
-	__u64 labels, found = 0;
+	__u64 labels, found = 0, marked = 0;
+	__u32 renames = 1;
 
 	if (!labelling(&l))
 		return 0;
+	how = carrying(inode);
+	if (l.c && how == CONTENT && !mapped && !image && file->f_path.dentry->d_inode == inode &&
+	    !(inode->i_sb->s_flags & SB_NOUSER)) {
+		renames = renames_now();
+		marked = marks_made();
+	}
 	labels = l.named;
 	if (l.c) {
 		labels &= ~labels_of(l.c);
 		if (!labels)
-			return 0;
+			return remember_reading(file, &l.v, l.since, marked, renames);
 	}
-	how = carrying(inode);
 	/* a message queue is asked only when it is opened */
 	mapped |= how == CONTENT && inode->i_sb->s_magic == MQUEUE_MAGIC;
 	if (how == PIPE)
@@ -320,7 +327,7 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 		found |= labels_of_place(&l.v, file, l.named);
 	labels &= found;
 	if (!labels)
-		return 0;
+		return remember_reading(file, &l.v, l.since, marked, renames);
 	if (l.c && image) {
 		__sync_fetch_and_or(&l.c->image, labels);
 		return 0;

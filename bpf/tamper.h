@@ -136,14 +136,24 @@ static __always_inline bool touches_file(const struct file *file)
 	return refuse_touch(d, 0, GUARD_WRITE);
 }
 
+/* An open for writing, or one that empties the file. */
+static __always_inline bool touches_opening(const struct file *file)
+{
+	return powerful() && touches_file(file);
+}
+
+static __always_inline bool writable(const struct file *file)
+{
+	return (file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC);
+}
+
+/* Attached while no rule needs file_open, which does the same. */
 SEC("lsm/file_open")
 int BPF_PROG(file_open__tamper, struct file *file, int ret)
 {
 	if (ret)
 		return ret;
-	if (((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC)) && powerful() && touches_file(file))
-		return -EPERM;
-	return 0;
+	return answer(writable(file) && touches_opening(file));
 }
 
 SEC("lsm/inode_link")

@@ -58,13 +58,12 @@ def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder:
     places = canary.find(system, canary_folder)
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=labels)
     rules = compile.rule_bits(image)
-    wanted = set(hooks.here(hooks.needed(resolved, now, sendpage).union(hooks.BUILT_IN), available))
-    wanted.update(reconcile.IDENTITY_HOOKS)
+    wanted = set(hooks.needed(resolved, now, sendpage)).union(reconcile.IDENTITY_HOOKS)
     if canary.FILE_RULE in rules:
         wanted.add(canary.FILE_HOOK)
     if canary.NETWORK_RULE in rules:
         wanted.add(canary.NETWORK_HOOK)
-    return Compiled(image, frozenset(wanted), rules, places, compile.labels_of(image.tables))
+    return Compiled(image, hooks.attached(wanted, available), rules, places, compile.labels_of(image.tables))
 
 
 def apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], *, now: datetime.date,
@@ -135,7 +134,9 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
     locked = myself.locked_out(wanted.resolved, system, now)
     before = store.load(live.generation) if live.generation else None
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
-    if not wrong:
+    # without it what the programs remember may be of a cred that is gone: a new generation forgets all of it
+    forgetful = live.generation and reconcile.CREDS_HOOK not in reconcile.attached_hooks(kernel, version)
+    if not wrong and not forgetful:
         result = _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
     else:
         found = hardlinks.look(wanted.resolved, system, now)
