@@ -218,6 +218,7 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define IPPROTO_UDPLITE 136
 #define IPPROTO_MPTCP 262
 #define MSG_FASTOPEN 0x20000000
+#define MSG_BATCH 0x40000
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
 #define FMODE_EXEC 0x20
