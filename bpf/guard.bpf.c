@@ -26,4 +26,5 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "file.h"
 #include "attributes.h"
 #include "tamper.h"
+#include "unmount.h"
 #include "identity.h"

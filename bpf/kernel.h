@@ -65,6 +65,7 @@ struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
 
 struct file_system_type { int fs_flags; };
 struct super_block { __u32 s_dev; unsigned long s_flags; unsigned long s_magic; struct dentry *s_root; };
+struct list_head { struct list_head *next; };
 struct hlist_node { struct hlist_node *next; };
 struct hlist_head { struct hlist_node *first; };
 
@@ -77,7 +78,9 @@ struct inode {
 	struct hlist_head i_dentry;
 };
 
+enum dentry_flags { DCACHE_MOUNTED = 1 << 15 };
 struct dentry {
+	unsigned int d_flags;
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
@@ -89,7 +92,14 @@ struct dentry___7 { struct hlist_node d_alias; };
 struct vfsmount { struct dentry *mnt_root; };
 struct ns_common { __u32 inum; };
 struct mnt_namespace { struct ns_common ns; };
-struct mount { struct vfsmount mnt; struct mnt_namespace *mnt_ns; int mnt_group_id; };
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+	struct list_head mnt_mounts, mnt_child;
+	struct mnt_namespace *mnt_ns;
+	int mnt_group_id;
+};
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file {
 	unsigned int f_mode;
