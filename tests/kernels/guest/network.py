@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import struct
+import subprocess
 
 from __main__ import (
     BOB,
@@ -970,6 +971,51 @@ def connections_older_than_the_enforcer():
     expect(outcome(lambda: one.send(b"x")), EPERM, "from a port that was listened on")
     queued.close()
     late.close()
+
+
+def refreshed():
+    """What the timer runs."""
+    done = subprocess.run(["/usr/bin/python3", "-c", "from exfil_guard import cli; raise SystemExit(cli.main(['refresh']))"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout.decode()
+
+
+@story
+def host_names():
+    """A rule on a name follows it from one address to another, and keeps the last ones while it is not found."""
+
+    def tried():
+        return [in_child(functools.partial(connected, address), user=BOB) for address in (VAULT4, VAULT6, OTHER4, OTHER6)]
+
+    def named(*addresses):
+        write("/etc/hosts", "127.0.0.1 localhost\n" + "".join(f"{each} vault.example\n" for each in addresses))
+
+    try:
+        write("/etc/host.conf", "multi on\n")  # as Debian has it: all of a name's lines count
+        named(VAULT4, VAULT6)
+        enforcer.apply(NOTHING)
+        expect(tried(), [0, 0, 0, 0], "without the rule")
+        document = {"destinations": {"vault": {"names": ["vault.example"]}},
+                    "rules": [rule("nobody connects to the vault", ["connect"], destinations=["vault"])]}
+        enforcer.apply(document)
+        expect(tried(), [EPERM, EPERM, 0, 0], "as it was resolved at the apply")
+        said = refreshed()
+        assert "is up to date" in said, said
+        named(OTHER4, VAULT6)
+        expect(tried(), [EPERM, EPERM, 0, 0], "before the refresh")
+        said = refreshed()
+        assert "means something else on this host now" in said, said
+        expect(tried(), [0, EPERM, EPERM, 0], "after the refresh")
+        named()
+        said = refreshed()
+        assert "is up to date" in said, said
+        expect(tried(), [0, EPERM, EPERM, 0], "while the name is not found")
+        named(OTHER6)
+        assert enforcer.apply(document)["changed"]
+        expect(tried(), [0, 0, 0, EPERM], "after another apply")
+    finally:
+        gone("/etc/hosts", "/etc/host.conf")
 
 
 @story
