@@ -27,4 +27,5 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "tamper.h"
 #include "file.h"
 #include "attributes.h"
+#include "unmount.h"
 #include "identity.h"

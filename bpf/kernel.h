@@ -66,6 +66,7 @@ struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
 
 struct file_system_type { int fs_flags; };
 struct super_block { __u32 s_dev; unsigned long s_flags; unsigned long s_magic; struct dentry *s_root; };
+struct list_head { struct list_head *next; };
 struct hlist_node { struct hlist_node *next; };
 struct hlist_head { struct hlist_node *first; };
 
@@ -78,7 +79,9 @@ struct inode {
 	struct hlist_head i_dentry;
 };
 
+enum dentry_flags { DCACHE_MOUNTED = 1 << 15 };
 struct dentry {
+	unsigned int d_flags;
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
@@ -90,7 +93,14 @@ struct dentry___7 { struct hlist_node d_alias; };
 struct vfsmount { struct dentry *mnt_root; };
 struct ns_common { __u32 inum; };
 struct mnt_namespace { struct ns_common ns; };
-struct mount { struct vfsmount mnt; struct mnt_namespace *mnt_ns; int mnt_group_id; };
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+	struct list_head mnt_mounts, mnt_child;
+	struct mnt_namespace *mnt_ns;
+	int mnt_group_id;
+};
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file {
 	unsigned int f_mode;
@@ -219,6 +229,7 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define IPPROTO_UDPLITE 136
 #define IPPROTO_MPTCP 262
 #define MSG_FASTOPEN 0x20000000
+#define MSG_BATCH 0x40000
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
 #define FMODE_EXEC 0x20

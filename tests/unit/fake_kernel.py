@@ -155,6 +155,9 @@ class FakeKernel:
     def environment(self) -> Environment:
         return self.found
 
+    def lsm_hooks(self) -> FrozenSet[str]:
+        return frozenset(each.partition("__")[0] for each in self.object.programs if self.has_hook(each))
+
     def mount_namespace(self) -> int:
         return 4026531841
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
-from . import canary, compile, enforcer, hardlinks, hooks, lock, myself, plan, reconcile, resolve
+from . import canary, compile, enforcement, enforcer, hardlinks, hooks, lock, myself, plan, reconcile, resolve
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
 from .reconcile import NO_SLOT, SECOND, Live, Record
@@ -129,7 +129,8 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         lacking = enforcer.shortcomings(kernel.environment())
         warnings.append("the enforcer is not installed yet: run without check mode installs it first")
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
-        return _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
+        result = _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
+        return dict(result, **enforcement.before_install(wanted.resolved, now, kernel))
     _check_capability(kernel, version, wanted, now)
     locked = myself.locked_out(wanted.resolved, system, now)
     before = store.load(live.generation) if live.generation else None
@@ -143,7 +144,9 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         result = _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds,
                          folder)
     result["warnings"].extend(locked)
-    return result
+    available = reconcile.available_hooks(kernel, version)
+    attached = available if check else reconcile.attached_hooks(kernel, version)
+    return dict(result, **enforcement.told(wanted.resolved, now, kernel.environment(), available, attached))
 
 
 def _installed(kernel: Kernel) -> str:

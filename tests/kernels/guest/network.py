@@ -11,8 +11,10 @@ import os
 import select
 import socket
 import struct
+import subprocess
 
 from __main__ import (
+    BOB,
     EPERM,
     OTHER4,
     OTHER6,
@@ -143,18 +145,27 @@ def stream_send_with_another_address():
     return as_dora(lambda: send_to(connected(), raw_sockaddr(2, OTHER4)))
 
 
+def send_many(one, name, *controls):
+    """sendmmsg(2): a message for each control message, or for None; all to one address, or to the peer. What it leaves
+    unsent is an error: the kernel tells a refusal of the first message only."""
+    kept = [ctypes.create_string_buffer(b"x"), ctypes.create_string_buffer(name), (ctypes.c_char * 16)()]
+    struct.pack_into("=QQ", kept[2], 0, ctypes.addressof(kept[0]), 1)
+    headers = (ctypes.c_char * (64 * len(controls)))()
+    for place, control in enumerate(controls):
+        text = b""
+        if control:
+            level, kind, data = control
+            text = struct.pack("=Qii", 16 + len(data), level, kind) + data + bytes(-len(data) % 8)
+        kept.append(ctypes.create_string_buffer(text))
+        struct.pack_into("=QIxxxxQQQQII", headers, 64 * place, ctypes.addressof(kept[1]) if name else 0, len(name),
+                         ctypes.addressof(kept[2]), 1, ctypes.addressof(kept[-1]) if text else 0, len(text), 0, 0)
+    if call("sendmmsg", one.fileno(), headers, len(controls), 0) != len(controls):
+        raise OSError(EPERM, "sendmmsg stopped")
+
+
 @denied(DORAS)
 def stream_send_many():
-    def operation():
-        one = connected()
-        vector = (ctypes.c_char * 16)()
-        data = ctypes.create_string_buffer(b"x")
-        struct.pack_into("=QQ", vector, 0, ctypes.addressof(data), 1)
-        header = (ctypes.c_char * 64)()
-        struct.pack_into("=QIxxxxQQQQII", header, 0, 0, 0, ctypes.addressof(vector), 1, 0, 0, 0, 0)
-        call("sendmmsg", one.fileno(), header, 1, 0)
-
-    return as_dora(operation)
+    return as_dora(lambda: send_many(connected(), b"", None))
 
 
 @denied(DORAS)
@@ -642,6 +653,49 @@ def routing_header_with_the_message():
 
 
 @denied(SENDS)
+def source_route_with_a_later_message():
+    """The kernel asks once for messages to one address that are sent by one call."""
+
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            send_many(one, raw_sockaddr(2, OTHER4), None, (0, 7, ROUTE4))
+
+    return privileged(operation)
+
+
+@denied(SENDS)
+def routing_header_with_a_later_message():
+    def operation():
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+            send_many(one, raw_sockaddr(10, OTHER6), None, None, (41, 57, ROUTE6))
+
+    return privileged(operation)
+
+
+@passes
+def many_messages():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            send_many(one, raw_sockaddr(2, OTHER4), None)
+        send_many(connected(OTHER4), b"", None, None)
+
+    return alice(operation) or in_child(lambda: send_many(
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM), raw_sockaddr(2, VAULT4), None, None), user=BOB)
+
+
+@denied(DORAS)
+def sctp_messages_to_all_with_a_later_one():
+    """SCTP_SENDALL: to whoever the socket has an association with"""
+
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, SCTP) as one:
+            one.connect((OTHER4, PORT))
+            send_many(one, raw_sockaddr(2, OTHER4), None, (SCTP, 2, struct.pack("=HHIII", 0, 0x40, 0, 0, 0)))
+
+    return as_dora(operation)
+
+
+@denied(SENDS)
 def source_route_that_somebody_else_set():
     def operation():
         one = socket.socket()
@@ -917,6 +971,51 @@ def connections_older_than_the_enforcer():
     expect(outcome(lambda: one.send(b"x")), EPERM, "from a port that was listened on")
     queued.close()
     late.close()
+
+
+def refreshed():
+    """What the timer runs."""
+    done = subprocess.run(["/usr/bin/python3", "-c", "from exfil_guard import cli; raise SystemExit(cli.main(['refresh']))"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout.decode()
+
+
+@story
+def host_names():
+    """A rule on a name follows it from one address to another, and keeps the last ones while it is not found."""
+
+    def tried():
+        return [in_child(functools.partial(connected, address), user=BOB) for address in (VAULT4, VAULT6, OTHER4, OTHER6)]
+
+    def named(*addresses):
+        write("/etc/hosts", "127.0.0.1 localhost\n" + "".join(f"{each} vault.example\n" for each in addresses))
+
+    try:
+        write("/etc/host.conf", "multi on\n")  # as Debian has it: all of a name's lines count
+        named(VAULT4, VAULT6)
+        enforcer.apply(NOTHING)
+        expect(tried(), [0, 0, 0, 0], "without the rule")
+        document = {"destinations": {"vault": {"names": ["vault.example"]}},
+                    "rules": [rule("nobody connects to the vault", ["connect"], destinations=["vault"])]}
+        enforcer.apply(document)
+        expect(tried(), [EPERM, EPERM, 0, 0], "as it was resolved at the apply")
+        said = refreshed()
+        assert "is up to date" in said, said
+        named(OTHER4, VAULT6)
+        expect(tried(), [EPERM, EPERM, 0, 0], "before the refresh")
+        said = refreshed()
+        assert "means something else on this host now" in said, said
+        expect(tried(), [0, EPERM, EPERM, 0], "after the refresh")
+        named()
+        said = refreshed()
+        assert "is up to date" in said, said
+        expect(tried(), [0, EPERM, EPERM, 0], "while the name is not found")
+        named(OTHER6)
+        assert enforcer.apply(document)["changed"]
+        expect(tried(), [0, 0, 0, EPERM], "after another apply")
+    finally:
+        gone("/etc/hosts", "/etc/host.conf")
 
 
 @story

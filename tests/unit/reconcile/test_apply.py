@@ -119,6 +119,28 @@ def test_one_program_at_a_time_looks_after_opens(host):
     assert "file_open__tamper" in host.kernel.attached() and "file_open" not in host.kernel.attached()
 
 
+def test_what_is_enforced_is_told(host):
+    audited = document(dict(rule("corp only", "corp"), mode="audit"), rule("lab only", "lab", deny=("send", "connect")),
+                       dict(rule("gone", "lab"), expires="2026-06-01"))
+    for check in (True, False, True, False):
+        result = host.apply(audited, check=check)
+        assert (result["enforced"], result["unenforced"]) == ({"lab only": ["connect", "send"]}, [])
+
+
+@pytest.mark.parametrize("lsms, lines", [
+    (GOOD.lsms, ["lab only: send (hook socket_accept not in this kernel)"]),
+    (("capability",), ["every rule: bpf is not among the active Linux Security Modules"])])
+def test_what_a_kernel_could_not_enforce_is_told_before_anything_is_installed(tmp_path, lsms, lines):
+    host = Host(tmp_path)
+    host.kernel.found = GOOD._replace(lsms=lsms)
+    host.kernel.object = host.kernel.object._replace(
+        programs=tuple(each for each in host.kernel.object.programs if each != "socket_accept"))
+    result = host.apply(document(rule("lab only", "lab", deny=("send", "connect"))), check=True)
+    assert result["unenforced"] == lines and result["changed"]
+    assert result["enforced"] == {"lab only": ["connect"] if "bpf" in lsms else []}
+    assert host.writes() == []
+
+
 def test_listeners_from_before_are_known_before_anything_asks_for_them(host):
     host.kernel.listening = frozenset({22, 65535})
     order = []
