@@ -155,7 +155,7 @@ class Attempt:
         self.child = os.fork()
         if self.child == 0:
             os.setpgid(0, 0)
-            signal.alarm(120)
+            signal.alarm(1800)  # the policy may be long in coming; once told to go it has ATTEMPT_SECONDS
             os.close(self.go_end)
             os.close(held)
             before: List[Any] = []

@@ -19,7 +19,7 @@ import time
 
 from attempts import Absent, appears, arrives, way
 from calls import Ring, Vector, message, remote_memory, system
-from outside import MPTCP
+from outside import MPTCP, wait_for
 from place import address_of
 from ways_files import gone, put, spawn, take
 from ways_network import DGRAM, FAST_OPEN, INET, INET6, STREAM, broker, connected, listening, new
@@ -240,11 +240,44 @@ def a_pipe(t, get, prepare, give):
     other.finish()
 
 
-SPLICE_OPEN = ("splice(2) and tee(2) from a pipe to a pipe reach no hook; whoever may read the data is kept from sending by name "
-               "as well")
+HELPER_OPEN = ("tee(2) and splice(2) from a pipe to a pipe reach no hook, so a helper that has read nothing moves data on "
+               "unseen; whoever may read the data is kept from sending by name as well")
 
 
-@carrier(open=SPLICE_OPEN, closed_by=NO_SENDING)
+def _helped(move):
+    """A third process moves the data from one pipe into another, and never reads it."""
+    def carry(t, get, prepare, give):
+        first, second = os.pipe(), os.pipe()
+        other = Other(prepare, lambda: os.read(second[0], 65536), give)
+
+        def wait_and_move(_state, _data):
+            ends = time.monotonic() + 15
+            while not wait_for(first[0], 0.01) and time.monotonic() < ends:
+                pass
+            move(first[0], second[1])
+
+        helper = Other(lambda: os.close(first[1]), lambda: b"", wait_and_move)
+        os.close(second[1])
+        os.write(first[1], get())
+        helper.finish()
+        other.finish()
+
+    return carry
+
+
+def a_helper_s_tee(*arguments):
+    _helped(lambda source, target: system("tee", source, target, 65536, 0))(*arguments)
+
+
+def a_helper_s_splice(*arguments):
+    _helped(lambda source, target: os.splice(source, target, 65536))(*arguments)
+
+
+carrier(open=HELPER_OPEN, closed_by=NO_SENDING)(a_helper_s_tee)
+carrier(open=HELPER_OPEN, closed_by=NO_SENDING)(a_helper_s_splice)
+
+
+@carrier
 def a_pipe_by_splice(t, get, prepare, give):
     ends = os.pipe()
     own = os.pipe()
@@ -515,8 +548,7 @@ def memory_read_by_another(t, get, prepare, give):
         os.rmdir(path)
 
 
-@carrier(open="what is written to a terminal is not followed; whoever may read the data is kept from sending by name as well",
-         closed_by=NO_SENDING)
+@carrier
 def a_terminal(t, get, prepare, give):
     try:
         master, slave = os.openpty()
@@ -653,10 +685,10 @@ def a_file_s_name(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="an extended attribute is no data that is followed; the same rule stops setting one",
-         closed_by=_no_writing(()))
+@carrier
 def an_attribute(t, get, prepare, give):
     path = t.own + ".attribute"
+    gone(path)
     put(path, b"", os.O_WRONLY | os.O_CREAT)
 
     def receive():
@@ -670,7 +702,7 @@ def an_attribute(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open=SPLICE_OPEN, closed_by=NO_SENDING)
+@carrier
 def a_pipe_by_tee(t, get, prepare, give):
     ends = os.pipe()
     own = os.pipe()
@@ -681,8 +713,7 @@ def a_pipe_by_tee(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="vmsplice(2) reaches no hook; whoever may read the data is kept from sending by name as well",
-         closed_by=NO_SENDING)
+@carrier
 def a_pipe_by_vmsplice(t, get, prepare, give):
     ends = os.pipe()
     other = Other(prepare, lambda: os.read(ends[0], 65536), give)
@@ -708,8 +739,7 @@ def memory_shared_before(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="a key is no data that is followed; whoever may read the data is kept from sending by name as well",
-         closed_by=NO_SENDING)
+@carrier
 def a_key(t, get, prepare, give):
     path = t.own + ".done"
     gone(path)
@@ -1105,7 +1135,7 @@ def job_reads_what_alice_may_not(t):
     _leave(t, "send " + t.secret)
 
 
-@others("a debugger: code or data put into another process", ready=lambda t: None)
+@others("a debugger: data put into another process")
 def debugger(t):
     CARRIERS["another_s_memory"][0](t, lambda: take(t.customers), lambda: None,
                                     lambda _s, data: _connecting(INET, lambda t: t.outside4)(t, None, data))
