@@ -156,7 +156,8 @@ struct sock_common {
 struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u16 sk_type; __u8 sk_kern_sock : 1; };
 struct kern_ipc_perm { int id; };
 struct msg_msg { long m_type; };
-struct socket { short type; struct sock *sk; };
+struct socket { short type; struct file *file; struct sock *sk; };
+struct socket_alloc { struct socket socket; struct inode vfs_inode; };
 struct msghdr {
 	void *msg_name;
 	int msg_namelen;
@@ -229,6 +230,7 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define IPPROTO_IPV6 41
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
+#define IPPROTO_SMC 256
 #define IPPROTO_MPTCP 262
 #define MSG_FASTOPEN 0x20000000
 #define MSG_BATCH 0x40000

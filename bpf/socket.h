@@ -11,7 +11,9 @@ static __always_inline __u32 protocol_of(struct sock *sk)
 {
 	__u32 protocol = sk->sk_protocol;
 
-	return protocol == IPPROTO_MPTCP ? IPPROTO_TCP : protocol;
+	if (protocol == IPPROTO_MPTCP || protocol == IPPROTO_SMC || sk->__sk_common.skc_family == AF_SMC)
+		return IPPROTO_TCP;
+	return protocol;
 }
 
 /* A raw socket writes its ports itself, and ICMP has none. */
@@ -310,6 +312,20 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 
 #define SENDING (OUTWARD | 1U << GUARD_VSOCK | 1U << GUARD_UNIX_CONNECT)
 
+/* What the kernel sends on a task's behalf, as to a file server, goes through its own sockets. SMC that turns out to be
+ * TCP puts such a one into the task's file, whose inode is another socket's. */
+static __always_inline bool of_kernel(const struct socket *sock, const struct sock *sk)
+{
+	const struct inode *own = (const void *)sock + bpf_core_field_offset(struct socket_alloc, vfs_inode) -
+				  bpf_core_field_offset(struct socket_alloc, socket);
+	const struct file *file;
+
+	if (!BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
+		return 0;
+	file = BPF_CORE_READ(sock, file);
+	return !file || BPF_CORE_READ(file, f_inode) == own;
+}
+
 static __noinline bool refuse_sending(struct socket *sock, const struct message *m)
 {
 	const struct bound *b;
@@ -324,8 +340,7 @@ static __noinline bool refuse_sending(struct socket *sock, const struct message 
 		return 1;
 	actions = b->actions & SENDING;
 	sk = sock->sk;
-	/* what the kernel sends on a task's behalf, as to a file server, goes through its own sockets */
-	if (!actions || !sk || BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
+	if (!actions || !sk || of_kernel(sock, sk))
 		return 0;
 	switch (sk->__sk_common.skc_family) {
 	case AF_UNIX:
@@ -600,7 +615,7 @@ int BPF_PROG(socket_setsockopt, struct socket *sock, int level, int name, int re
 	b = bound(&v);
 	if (!b)
 		return -EPERM;
-	if (!(b->actions & OUTWARD) || !sk || !internet(sk))
+	if (!(b->actions & OUTWARD) || !sk || (!internet(sk) && sk->__sk_common.skc_family != AF_SMC))
 		return 0;
 	e.family = sk->__sk_common.skc_family;
 	e.protocol = protocol_of(sk);

@@ -6,6 +6,7 @@
 import collections
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import select
@@ -56,7 +57,10 @@ POLICY["rules"] += [
     rule(UMAS, ["unix-connect"], subjects=["uma"], resources=["agents"]),
     rule(
         ODDS,
-        ["raw-socket", "packet-socket", "netlink-socket", "key-socket", "bluetooth-socket", "other-socket"],
+        [
+            "raw-socket", "packet-socket", "netlink-socket", "key-socket", "bluetooth-socket", "other-socket",
+            "alg-socket", "kcm-socket", "rds-socket", "tipc-socket", "xdp-socket",
+        ],
         subjects=["odd"],
     ),
 ]
@@ -586,6 +590,36 @@ def netlink_socket():
     return making(socket.AF_NETLINK, socket.SOCK_RAW)
 
 
+@denied(ODDS)
+def alg_socket():
+    return making(socket.AF_ALG, socket.SOCK_SEQPACKET)
+
+
+@denied(ODDS)
+def key_socket():
+    return making(socket.AF_KEY, socket.SOCK_RAW, 2)
+
+
+@denied(ODDS)
+def rds_socket():
+    return making(socket.AF_RDS, socket.SOCK_SEQPACKET)
+
+
+@denied(ODDS)
+def tipc_socket():
+    return making(socket.AF_TIPC, socket.SOCK_RDM)
+
+
+@denied(ODDS)
+def kcm_socket():
+    return making(41, socket.SOCK_DGRAM)
+
+
+@denied(ODDS)
+def xdp_socket():
+    return making(44, socket.SOCK_RAW)
+
+
 @passes
 def ordinary_sockets():
     def operation():
@@ -971,6 +1005,83 @@ def connections_older_than_the_enforcer():
     expect(outcome(lambda: one.send(b"x")), EPERM, "from a port that was listened on")
     queued.close()
     late.close()
+
+
+def kinds_of(family):
+    """The errors of making such a socket in every way, none when one was made."""
+    errors = set()
+    for kind, protocol in ((1, 0), (2, 0), (5, 0), (3, 0), (4, 0), (3, 2), (3, 1)):
+        try:
+            socket.socket(family, kind, protocol).close()
+            return set()
+        except OSError as error:
+            errors.add(error.errno)
+    return errors
+
+
+def families_refused(families):
+    """By name; the kernel's own answers are that it has no such family, or no such kind of it."""
+    refused = set()
+    for name, number in families.items():
+        errors = kinds_of(number)
+        if EPERM in errors:
+            refused.add(name)
+        else:
+            expect(errors - {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EINVAL}, set(), name)
+    return refused
+
+
+@story
+def every_family_by_its_name():
+    """Also where the kernel has none of it: refused before the kernel says so."""
+    from exfil_guard import actions
+
+    families = {name: number for name, number in actions.FAMILIES.items() if name not in ("unix", "ipv4", "ipv6")}
+    enforcer.apply(NOTHING)
+    expect(as_odd(lambda: expect(families_refused(families), set(), "without the rules")), 0, "without the rules")
+    enforcer.apply({
+        "subjects": {"odd": {"groups": [ODD]}},
+        "rules": [rule(name, [name + "-socket"], subjects=["odd"]) for name in families],
+    })
+    expect(as_odd(lambda: expect(families_refused(families), set(families), "with them")), 0, "with them")
+    uncounted = {name for name in families if not enforcer.counter(name)[0]}
+    expect(uncounted, set(), "refused by another rule")
+
+
+SMC, SMC_OF_INTERNET = 43, 256  # a family, and from 6.11 on a protocol of IPv4 and IPv6, too
+
+
+@story
+def smc_is_tcp():
+    """It falls back to that where there is no such device, which is to say here."""
+    enforcer.apply(NOTHING)
+    made = []
+    for family, protocol in ((SMC, 0), (socket.AF_INET, SMC_OF_INTERNET)):
+        with contextlib.suppress(OSError):
+            socket.socket(family, socket.SOCK_STREAM, protocol).close()
+            made.append((family, protocol))
+    with open("/proc/modules", encoding="ascii") as file:
+        there = any(line.startswith("smc ") for line in file)
+    expect(bool(made), there, "can be made")
+
+    def connecting(family, protocol, address):
+        one = socket.socket(family, socket.SOCK_STREAM, protocol)
+        call("connect", one.fileno(), raw_sockaddr(2, address), 16)
+        return one
+
+    older = [connecting(*each, VAULT4) for each in made]
+    for one in older:
+        one.send(b"x")
+    enforcer.apply({
+        "destinations": {"vault": {"cidrs": [VAULT4 + "/32"], "protocols": ["tcp"]}},
+        "rules": [rule("nobody connects or sends to the vault", ["connect", "send"], destinations=["vault"])],
+    })
+    for each, one in zip(made, older):
+        expect(outcome(functools.partial(connecting, *each, VAULT4)), EPERM, f"{each} connects to the vault")
+        expect(outcome(functools.partial(connecting, *each, OTHER4)), 0, f"{each} connects elsewhere")
+        expect(outcome(functools.partial(one.send, b"x")), EPERM, f"{each} sends through an older connection")
+        routed = functools.partial(socket.socket(each[0], socket.SOCK_STREAM, each[1]).setsockopt, 0, 4, ROUTE4)
+        expect(outcome(routed), EPERM, f"{each} takes a route")
 
 
 def refreshed():
