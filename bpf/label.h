@@ -88,6 +88,14 @@ struct {
 	__type(value, struct guard_mark);
 } wires SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, GUARD_KEPT);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct guard_kept_key);
+	__type(value, struct guard_kept);
+} kept SEC(".maps");
+
 /* A mark that is new, or from before labels came into use, is begun. */
 static __noinline struct guard_mark *begun(struct guard_mark *m, __u64 since)
 {
@@ -217,6 +225,53 @@ static __always_inline enum carrying carrying(struct inode *inode)
 		return terminal(inode) ? TERMINAL : NOTHING;
 	}
 	return NOTHING;
+}
+
+static __always_inline void kept_by(const struct inode *inode, struct guard_kept_key *key)
+{
+	key->inode = BPF_CORE_READ(inode, i_ino);
+	key->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	key->generation = BPF_CORE_READ(inode, i_generation);
+}
+
+/* What the kernel may have forgotten together with the file's inode. */
+static __noinline __u64 kept_labels(const struct inode *inode, __u64 since)
+{
+	struct guard_kept_key key = {};
+	struct guard_kept *k;
+
+	kept_by(inode, &key);
+	k = bpf_map_lookup_elem(&kept, &key);
+	return k && k->since == since ? k->labels : 0;
+}
+
+static __noinline bool keep_labels(const struct inode *inode, __u64 since, __u64 labels)
+{
+	struct guard_kept fresh = { .since = since };
+	struct guard_kept_key key = {};
+	struct guard_kept *k;
+
+	kept_by(inode, &key);
+	k = bpf_map_lookup_elem(&kept, &key);
+	if (!k) {
+		bpf_map_update_elem(&kept, &key, &fresh, BPF_NOEXIST);
+		k = bpf_map_lookup_elem(&kept, &key);
+	}
+	if (!k || k->since != since)	/* user space has begun anew meanwhile */
+		return 0;
+	__sync_fetch_and_or(&k->labels, labels);
+	return 1;
+}
+
+/* The mark of a file that is about to be written to. 0: what it carries can't be remembered. */
+static __noinline struct guard_mark *content(struct inode *inode, __u64 since, __u64 labels)
+{
+	struct guard_mark *m = bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	m = begun(m, since);
+	if (m && (labels & ~m->spread) && !in_memory(inode) && !keep_labels(inode, since, labels))
+		return 0;
+	return m;
 }
 
 static __always_inline struct sock *sock_of(struct file *file)
@@ -421,7 +476,7 @@ static __noinline bool refuse_writing(struct file *file)
 		m = wire(peer, l.since);
 	}
 	if (l.c && how == CONTENT)
-		m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
+		m = content(inode, l.since, l.named);
 	return !spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, file->f_path.dentry);
 }
 
@@ -434,9 +489,53 @@ static __always_inline bool refuse_mapping(struct file *file, bool shared)
 	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(file);
 }
 
+/* What the kernel had forgotten: while the file is open it stays. */
+static __noinline bool refuse_kept(struct file *file)
+{
+	struct inode *inode = file->f_inode;
+	bool image = file->f_flags & FMODE_EXEC;
+	struct labelling l;
+	struct guard_mark *m;
+	__u64 labels;
+
+	if (!labelling(&l))
+		return 0;
+	labels = kept_labels(inode, l.since) & l.named;
+	if (!labels)
+		return 0;
+	m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
+	if (m)
+		__sync_fetch_and_or(&m->labels, labels);
+	else
+		return refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry);
+	if (!image && !(file->f_mode & FMODE_READ))
+		return 0;
+	if (l.c)
+		labels &= ~labels_of(l.c);
+	if (l.c && image) {
+		__sync_fetch_and_or(&l.c->image, labels);
+		return 0;
+	}
+	return labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry);
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(file_open__label, struct file *file, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(carrying(file->f_inode) == CONTENT && !in_memory(file->f_inode) && refuse_kept(file));
+}
+
 SEC("lsm/inode_free_security")
 int BPF_PROG(inode_free_security, struct inode *inode)
 {
+	struct guard_kept_key key = {};
+
+	if ((inode->i_mode & S_IFMT) == S_IFREG && !inode->i_nlink && labels_since()) {
+		kept_by(inode, &key);
+		bpf_map_delete_elem(&kept, &key);
+	}
 	if ((inode->i_mode & S_IFMT) == S_IFIFO)
 		return unwire((__u64)inode);
 	if ((inode->i_mode & S_IFMT) == S_IFCHR && inode->i_sb->s_magic == DEVPTS_MAGIC) {
@@ -641,7 +740,10 @@ static __noinline bool refuse_looking(struct dentry *d)
 	if (inode)
 		m = bpf_inode_storage_get(&marks, inode, 0, 0);
 	if (m && m->since == l.since)
-		found = m->labels & labels;
+		found = m->labels;
+	else if (inode)
+		found = kept_labels(inode, l.since);
+	found &= labels;
 	if (found != labels) {
 		guard_place(l.v.slot, number(d), &at);
 		found |= labels_of_state(&l.v, &at, l.named);
@@ -693,7 +795,7 @@ int BPF_PROG(inode_setxattr__label, void *idmap, struct dentry *dentry, const ch
 		if (!l.named)
 			return 0;
 		if (inode)
-			m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
+			m = content(inode, l.since, l.named);
 	}
 	return answer(!spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, dentry));
 }

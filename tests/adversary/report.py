@@ -112,14 +112,14 @@ def summary(report: Report) -> str:
     return "\n".join(lines)
 
 
-def names() -> List[str]:
-    """Every technique there is, by reading the registry itself."""
+def names(mixes: str = "0/1", share: str = "0/1") -> List[str]:
+    """Every technique there is, by reading the registry itself, or a part of them, as the guest takes it."""
     sys.path.insert(0, str(GUEST))
     for module in sorted(GUEST.glob("ways_*.py")):
         __import__(module.stem)
     import attempts
 
-    return list(attempts.TECHNIQUES)
+    return attempts.part_of(attempts.part_of(list(attempts.TECHNIQUES), mixes, "mix__"), share)
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -162,13 +162,15 @@ def _cell(tried: Optional[List[Dict[str, Any]]]) -> str:
     if ends & {"open", "undecided"}:
         return "🔴 **nobody**"
     hooks = sorted({hook for one in tried for hook in one["hooks"]})
-    return "✔ " + ", ".join(f"`{hook}`" for hook in hooks) if hooks else "✔"
+    return "✔ " + ", ".join(f"`{hook}`" for hook in hooks) if hooks else "🔴 **which hook, is not known**"
 
 
 def _reason(one: Dict[str, Any]) -> str:
     text = f"* {one['what']}: {one['open']}."
     if one["group"] != "undecided" and one["rule"]:
         text += f" Tried under `{_said(one['rule'])}`: stopped."
+    elif one["group"] != "undecided":
+        text += " Tried after the next refresh: stopped."
     return text
 
 

@@ -69,6 +69,7 @@ BUILT_IN = tuple(hook + "__tamper" for hook in (
 _LABELS = (
     "bprm_creds_for_exec",
     "file_open",
+    "file_open__label",
     "file_permission",
     "file_receive",
     "inode_free_security",

@@ -21,7 +21,7 @@ import ways_flows
 import ways_machine
 import ways_network
 import ways_stories
-from attempts import ABSENT, MISTAKE, TECHNIQUES, Attempt
+from attempts import ABSENT, MISTAKE, TECHNIQUES, Attempt, part_of
 from machine import Enforcer
 from place import Place
 
@@ -79,15 +79,13 @@ class Trace:
 
 
 class Run:
-    def __init__(self, place, names, groups, mixes):
+    def __init__(self, place, names, groups, mixes, share):
         self.place, self.enforcer, self.trace = place, Enforcer(), None
         self.techniques = [
             t for t in TECHNIQUES.values() if (not names or t.name in names) and (not groups or t.group in groups)
         ]
-        part, parts = map(int, mixes.split("/"))
-        mixed = [t for t in self.techniques if t.group == "mixes"]
-        left_out = {t.name for place_in, t in enumerate(mixed) if place_in % parts != part}
-        self.techniques = [t for t in self.techniques if t.name not in left_out]
+        chosen = part_of(part_of([t.name for t in self.techniques], mixes, "mix__"), share)
+        self.techniques = [t for t in self.techniques if t.name in chosen]
         self.reports = {t.name: {
             "technique": t.name, "group": t.group, "what": t.what, "action": t.action, "control": False, "through": False,
             "open": t.open, "rule": t.closed_by, "closed": None, "hooks": [], "absent": "", "detail": [], "status": {}, "seconds": {},
@@ -284,6 +282,7 @@ def main():
     parser.add_argument("--group", action="append", default=[])
     parser.add_argument("--storms", choices=("none", "short", "long"), default="none")
     parser.add_argument("--mixes", default="0/1", help="of the random combinations, which part of how many parts")
+    parser.add_argument("--share", default="0/1", help="of all techniques, which part of how many parts")
     parser.add_argument("--loud", action="store_true", help="say each attempt as it begins")
     parser.add_argument("technique", nargs="*")
     options = parser.parse_args()
@@ -294,7 +293,7 @@ def main():
     started = time.monotonic()
     place.prepare()
     times = {"prepared": time.monotonic() - started}
-    run = Run(place, options.technique, options.group, options.mixes)
+    run = Run(place, options.technique, options.group, options.mixes, options.share)
     wrong, ended, calm = "", {}, {}
     totals = {}
     run.times, run.started, run.loud = times, started, options.loud

@@ -18,7 +18,7 @@ import threading
 import time
 
 from attempts import Absent, appears, arrives, way
-from calls import Ring, Vector, message, remote_memory, system
+from calls import Ring, Vector, call, libc, message, remote_memory, system
 from outside import MPTCP, wait_for
 from place import address_of
 from ways_files import gone, put, spawn, take
@@ -548,6 +548,122 @@ def memory_read_by_another(t, get, prepare, give):
         os.rmdir(path)
 
 
+NO_TRACING = {"deny": ["ptrace"], "subjects": {"users": ["bob"]}}
+
+
+def _room():
+    private = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return private, ctypes.addressof(ctypes.c_char.from_buffer(private))
+
+
+@carrier(open="the kernel asks when a debugger takes hold of a process, not at each word that it takes out later; denying "
+              "`ptrace` stops it", closed_by=NO_TRACING)
+def a_debugger_of_before(t, get, prepare, give):
+    private, address = _room()
+    parent, path = os.getpid(), t.own + ".done"
+    gone(path, path + ".attached")
+
+    def attach():
+        state = prepare()
+        call("ptrace", 0x4206, parent, 0, 0)  # PTRACE_SEIZE
+        os.mkdir(path + ".attached")
+        return state
+
+    def receive():
+        appears(path)
+        call("ptrace", 0x4207, parent, 0, 0)  # PTRACE_INTERRUPT
+        os.waitpid(parent, 0x40000000)
+        found = b""
+        libc.ptrace.restype = ctypes.c_long
+        libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        while len(found) < len(t.data):
+            found += libc.ptrace(2, parent, address + len(found), None).to_bytes(8, "little", signed=True)
+        return found[: len(t.data)]
+
+    call("prctl", 0x59616D61, ctypes.c_long(-1), 0, 0, 0)  # PR_SET_PTRACER
+    other = Other(attach, receive, give)
+    appears(path + ".attached")
+    data = get()
+    private[: len(data)] = data
+    os.mkdir(path)
+    try:
+        other.finish()
+    finally:
+        os.rmdir(path)
+        os.rmdir(path + ".attached")
+
+
+@carrier(open="the kernel asks when /proc/PID/mem is opened, not at each read; denying `ptrace` stops it", closed_by=NO_TRACING)
+def a_memory_file_of_before(t, get, prepare, give):
+    private, address = _room()
+    parent, path = os.getpid(), t.own + ".done"
+    gone(path)
+    there = []
+
+    def take_hold():
+        there.append(os.open(f"/proc/{parent}/mem", os.O_RDONLY))
+        return prepare()
+
+    def receive():
+        appears(path)
+        return os.pread(there[0], len(t.data), address)
+
+    other = Other(take_hold, receive, give)
+    data = get()
+    private[: len(data)] = data
+    os.mkdir(path)
+    try:
+        other.finish()
+    finally:
+        os.rmdir(path)
+
+
+@carrier(open="vmsplice(2) reaches no hook, and who waited for the data has read nothing when he asked for it; whoever may read "
+              "the data is kept from sending by name as well", closed_by=NO_SENDING)
+def a_waiting_reader_s_vmsplice(t, get, prepare, give):
+    first, second = os.pipe(), os.pipe()
+    other = Other(prepare, lambda: os.read(second[0], 65536), give)
+
+    def splice(_state, data):
+        buffer = ctypes.create_string_buffer(data, len(data))
+        system("vmsplice", second[1], ctypes.byref(Vector(ctypes.addressof(buffer), len(data))), 1, 0)
+
+    middle = Other(lambda: None, lambda: os.read(first[0], 65536), splice)
+    os.close(second[1])  # what a reader may write to carries his labels
+    time.sleep(0.2)  # it waits by now
+    os.write(first[1], get())
+    middle.finish()
+    other.finish()
+
+
+@carrier(open="the command line that a process shows is no data that is followed; whoever may read the data is kept from sending "
+              "by name as well", closed_by=NO_SENDING)
+def a_command_line(t, get, prepare, give):
+    """A program's arguments, as everybody sees them."""
+    path = t.own + ".done"
+    gone(path)
+
+    def receive():
+        appears(path)
+        return take(f"/proc/{os.listdir(path)[0]}/cmdline")
+
+    other = Other(prepare, receive, give)
+    data = get()
+    child = os.fork()
+    if child == 0:
+        os.execv("/bin/sh", ["sh", "-c", "sleep 20; exit", data.decode()])
+    try:
+        while data not in take(f"/proc/{child}/cmdline").replace(b"\0", b"\n"):
+            time.sleep(0.01)
+        os.makedirs(f"{path}.new/{child}")
+        os.rename(path + ".new", path)
+        other.finish()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        gone(path)
+
+
 @carrier
 def a_terminal(t, get, prepare, give):
     try:
@@ -627,16 +743,12 @@ def _no_writing(names):
     return {"deny": ["write"], "subjects": ["readers"], "resources": {"not": []}}
 
 
-FILES_OPEN = ("what a file carries is kept while the kernel keeps the file in memory, not on the disk; a rule that readers "
-              "write in named trees only closes it")
-
-
 @carrier
 def a_file(t, get, prepare, give):
     _by_a_file(lambda t: t.own + ".file")(t, get, prepare, give)
 
 
-@carrier(open=FILES_OPEN, closed_by=_no_writing(()))
+@carrier
 def a_file_that_was_forgotten(t, get, prepare, give):
     """The kernel lets go of what it knows of a file when memory is short."""
     path = t.own + ".file"
@@ -935,15 +1047,19 @@ def flow(name, what, reads, carries, sends, *, group="flows", open="", closed_by
     way(group, what, "has_read", who="bob", evidence=arrives, open=open, closed_by=closed_by, ready=ready)(function)
 
 
+def spoken(name):
+    return name.replace("_s_", "'s ").replace("_", " ")
+
+
 for _name, _read in READERS.items():
-    flow("read_" + _name, f"read {_name.replace('_', ' ')}, then send", _read, itself, SENDERS["tcp"])
+    flow("read_" + _name, f"read {spoken(_name)}, then send", _read, itself, SENDERS["tcp"])
 for _name, (_carry, _open, _closing) in CARRIERS.items():
     if _name != "itself":
-        flow("carry_" + _name, f"read, hand on by {_name.replace('_', ' ')}, then send", by_read, _carry, SENDERS["tcp"],
+        flow("carry_" + _name, f"read, hand on by {spoken(_name)}, then send", by_read, _carry, SENDERS["tcp"],
              open=_open, closed_by=_closing, ready=forgetful if _carry is a_file_that_was_forgotten else None)
 for _name, _send in SENDERS.items():
     if _name != "tcp":
-        flow("send_" + _name, f"read, then send by {_name.replace('_', ' ')}", by_read, itself, _send)
+        flow("send_" + _name, f"read, then send by {spoken(_name)}", by_read, itself, _send)
 
 _dice = random.Random(SEED)
 _seen = set()
