@@ -13,7 +13,7 @@ static __always_inline bool refuse_dentry(const struct dentry *d, __u32 actions)
 	struct place at = {};
 	struct view v;
 
-	if (!see(&v))
+	if (!see(&v) || !concerned(&v, actions))
 		return 0;
 	b = bound(&v);
 	if (!b)

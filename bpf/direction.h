@@ -32,7 +32,10 @@ static __always_inline bool was_listened_on(__u32 port)
 /* Has no address of its own with each thing sent: stream, seqpacket, dccp. */
 static __always_inline bool has_connections(const struct socket *sock)
 {
-	return sock->type != SOCK_DGRAM && sock->type != SOCK_RAW;
+	int type = sock->type;
+
+	barrier_var(type);	/* one read */
+	return type != SOCK_DGRAM && type != SOCK_RAW;
 }
 
 static __always_inline bool internet(const struct sock *sk)

@@ -241,7 +241,7 @@ static __always_inline bool refuse_plain(__u32 action)
 {
 	struct view v;
 
-	return see(&v) && refuse_action(&v, action, 1);
+	return see(&v) && concerned(&v, 1U << GUARD_PLAIN) && refuse_action(&v, action, 1);
 }
 
 /* the same answer, neither counted nor told */
@@ -249,7 +249,7 @@ static __always_inline bool would_refuse_plain(__u32 action)
 {
 	struct view v;
 
-	return see(&v) && refuse_action(&v, action, 0);
+	return see(&v) && concerned(&v, 1U << GUARD_PLAIN) && refuse_action(&v, action, 0);
 }
 
 static __noinline bool tell_file(const struct view *v, const struct outcome *o, const struct dentry *d)

@@ -169,50 +169,111 @@ static __noinline bool refuse_aliases(const struct view *v, const struct bound *
 	return refuse_place(v, b, &at, actions, d);
 }
 
-static __always_inline bool refuse_file(struct file *file, __u32 actions)
+/* What a rule that binds the task may be about is decided on. */
+static __noinline bool refuse_seen(const struct view *v, struct file *file, __u32 actions)
 {
-	const struct bound *b;
-	struct inode *inode;
-	struct dentry *d;
+	struct inode *inode = file->f_inode;
+	struct dentry *d = file->f_path.dentry;
+	const struct bound *b = 0;
 	struct place at = {};
-	struct view v;
 
-	if (!see(&v))
-		return 0;
-	b = bound(&v);
-	if (!b)
+	if (!v)
 		return 1;
-	actions &= b->actions;
+	if (v->slot >= GUARD_SLOTS)
+		return 0;
+	/* who it is comes first where that is not known yet, so that it is the next time */
+	if (!v->stamp) {
+		b = bound(v);
+		if (!b)
+			return 1;
+		actions &= b->actions;
+	}
+	if (actions && d->d_inode == inode)
+		actions &= place_file(v, file, &at, actions);
 	if (!actions)
 		return 0;
-	inode = file->f_inode;
-	d = file->f_path.dentry;
+	if (!b) {
+		b = bound(v);
+		if (!b)
+			return 1;
+		actions &= b->actions;
+		if (!actions)
+			return 0;
+	}
 	if (d->d_inode != inode)
-		return !nameless(inode, actions) && refuse_aliases(&v, b, inode, actions);
-	actions &= place_file(&v, file, &at, actions);
-	return actions && refuse_place(&v, b, &at, actions, d);
+		return !nameless(inode, actions) && refuse_aliases(v, b, inode, actions);
+	return refuse_place(v, b, &at, actions, d);
+}
+
+static __always_inline bool refuse_concerned(const struct view *seen, struct file *file, __u32 actions)
+{
+	struct view v = *seen;	/* on the stack only from here on */
+
+	return refuse_seen(&v, file, actions);
+}
+
+static __always_inline bool refuse_file(struct file *file, __u32 actions)
+{
+	struct view seen;
+
+	if (!glance(&seen))
+		return 0;
+	actions = concerned(&seen, actions);
+	if (!actions)
+		return 0;
+	return refuse_concerned(&seen, file, actions);
+}
+
+static __always_inline __u32 opening(struct file *file)
+{
+	__u32 flags = file->f_flags, mode, actions = 0;
+
+	if (flags & FMODE_EXEC)
+		return 1U << GUARD_EXECUTE;
+	mode = file->f_mode;
+	if (mode & FMODE_READ)
+		actions = 1U << GUARD_READ;
+	if ((mode & FMODE_WRITE) || (flags & O_TRUNC))
+		actions |= 1U << GUARD_WRITE;
+	return actions;
 }
 
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file, int ret)
 {
-	__u32 actions = 0;
+	struct view seen;
+	__u32 actions;
 
 	if (ret)
 		return ret;
-	if (file->f_flags & FMODE_EXEC) {
-		actions = 1U << GUARD_EXECUTE;
-	} else {
-		if (file->f_mode & FMODE_READ)
-			actions |= 1U << GUARD_READ;
-		if ((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC))
-			actions |= 1U << GUARD_WRITE;
-	}
-	if (refuse_file(file, actions))
+	if (!glance(&seen))
+		return 0;
+	if (writable(file) && touches_opening(file))
 		return -EPERM;
+	actions = concerned(&seen, 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE);
+	if (actions)
+		actions &= opening(file);
+	if (actions && refuse_concerned(&seen, file, actions))
+		return -EPERM;
+	if (!labels_since())
+		return 0;
+	/* another one may have been read that was at the same address */
+	forget_reading(file);
+	actions = opening(file);
 	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, 0))
 		return -EPERM;
 	return answer((actions & (1U << GUARD_WRITE)) && refuse_writing(file));
+}
+
+static __always_inline __u32 using(struct file *file, int mask)
+{
+	__u32 actions = 0;
+
+	if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
+		actions = 1U << GUARD_READ;
+	if (mask & (MAY_WRITE | MAY_APPEND))
+		actions |= 1U << GUARD_WRITE;
+	return actions;
 }
 
 /* Each use of an open file is decided anew: it may have been opened before the policy, inherited or received. What exec
@@ -220,21 +281,30 @@ int BPF_PROG(file_open, struct file *file, int ret)
 SEC("lsm/file_permission")
 int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 {
-	__u32 actions = 0;
+	struct view seen;
+	__u32 actions;
+	__u64 since;
 
 	if (ret)
 		return ret;
-	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
-		if ((mask & MAY_WRITE) && refuse_socket_file(file))
-			return -EPERM;
-	} else {
-		if ((mask & MAY_READ) && !(file->f_flags & FMODE_EXEC))
-			actions |= 1U << GUARD_READ;
-		if (mask & (MAY_WRITE | MAY_APPEND))
-			actions |= 1U << GUARD_WRITE;
-		if (refuse_file(file, actions))
-			return -EPERM;
+	if (!glance(&seen))
+		return 0;
+	actions = concerned(&seen, 1U << GUARD_READ | 1U << GUARD_WRITE | SENDING | GUARD_KNOWS_LABELS);
+	if (!actions)
+		return 0;
+	if (actions & ~GUARD_KNOWS_LABELS) {
+		if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
+			if ((mask & MAY_WRITE) && refuse_socket_file(file))
+				return -EPERM;
+		} else {
+			actions &= using(file, mask);
+			if (actions && refuse_concerned(&seen, file, actions))
+				return -EPERM;
+		}
 	}
+	since = labels_since();
+	if (!since || (mask == MAY_READ && read_before(file, since, seen.generation)))
+		return 0;
 	return answer(refuse_passing(file, mask));
 }
 
@@ -277,7 +347,7 @@ static __noinline bool refuse_backing(const struct file *file, __u32 actions)
 	struct view v;
 	__u64 inode;
 
-	if (!see(&v))
+	if (!see(&v) || !concerned(&v, actions))
 		return 0;
 	b = bound(&v);
 	if (!b)
@@ -389,7 +459,7 @@ static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, 
 	const struct bound *b;
 	struct view v;
 
-	if (!see(&v))
+	if (!see(&v) || !concerned(&v, file_actions))
 		return 0;
 	b = bound(&v);
 	if (!b)

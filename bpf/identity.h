@@ -8,10 +8,13 @@
 SEC("lsm/bprm_committed_creds")
 int BPF_PROG(bprm_committed_creds, struct linux_binprm *bprm)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct task *t;
 
+	/* something may have been decided since the new cred was in place */
+	forget(task->cred);
 	after_exec();
-	t = bpf_task_storage_get(&tasks, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	t = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!t)
 		return 0;
 	t->generation = 0;
@@ -42,6 +45,14 @@ int BPF_PROG(task_alloc, struct task_struct *child, unsigned long flags, int ret
 	t->device = parent->device;
 	t->inode_generation = parent->inode_generation;
 	t->recorded = 1;
+	return 0;
+}
+
+/* Before its memory is another's. */
+SEC("lsm/cred_free")
+int BPF_PROG(cred_free, struct cred *cred)
+{
+	forget(cred);
 	return 0;
 }
 

@@ -59,12 +59,14 @@ struct cred {
 	struct user_namespace *user_ns;
 	struct group_info *group_info;
 	struct { __u64 val; } cap_effective;
+	void *security;
 };
 
 struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
 
 struct file_system_type { int fs_flags; };
 struct super_block { __u32 s_dev; unsigned long s_flags; unsigned long s_magic; struct dentry *s_root; };
+struct list_head { struct list_head *next; };
 struct hlist_node { struct hlist_node *next; };
 struct hlist_head { struct hlist_node *first; };
 
@@ -78,7 +80,9 @@ struct inode {
 	struct hlist_head i_dentry;
 };
 
+enum dentry_flags { DCACHE_MOUNTED = 1 << 15 };
 struct dentry {
+	unsigned int d_flags;
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
@@ -90,7 +94,14 @@ struct dentry___7 { struct hlist_node d_alias; };
 struct vfsmount { struct dentry *mnt_root; };
 struct ns_common { __u32 inum; };
 struct mnt_namespace { struct ns_common ns; };
-struct mount { struct vfsmount mnt; struct mount *mnt_parent; struct mnt_namespace *mnt_ns; int mnt_group_id; };
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+	struct list_head mnt_mounts, mnt_child;
+	struct mnt_namespace *mnt_ns;
+	int mnt_group_id;
+};
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file {
 	unsigned int f_mode;
@@ -146,7 +157,8 @@ struct sock_common {
 struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u16 sk_type; __u8 sk_kern_sock : 1; };
 struct kern_ipc_perm { int id; };
 struct msg_msg { long m_type; };
-struct socket { short type; struct sock *sk; };
+struct socket { short type; struct file *file; struct sock *sk; };
+struct socket_alloc { struct socket socket; struct inode vfs_inode; };
 struct msghdr {
 	void *msg_name;
 	int msg_namelen;
@@ -219,8 +231,10 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define IPPROTO_IPV6 41
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
+#define IPPROTO_SMC 256
 #define IPPROTO_MPTCP 262
 #define MSG_FASTOPEN 0x20000000
+#define MSG_BATCH 0x40000
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
 #define FMODE_EXEC 0x20

@@ -44,7 +44,7 @@ static __noinline __u64 labels_of_aliases(const struct view *v, struct inode *in
 }
 
 /* By where it is; all that are named when that can't be told. */
-static __noinline __u64 labels_of_place(const struct view *v, struct file *file, __u64 named)
+static __always_inline __u64 labels_of_place(const struct view *v, struct file *file, __u64 named)
 {
 	struct place at = {};
 
@@ -179,7 +179,8 @@ static __noinline bool spread(struct guard_mark *m, __u64 labels)
 	if (!(labels & ~m->spread))
 		return 1;
 	/* before the readers are looked at: who comes after that sees it. An addition that gives a value is a barrier. */
-	__sync_fetch_and_or(&m->labels, labels);
+	if (labels & ~__sync_fetch_and_or(&m->labels, labels))
+		count_mark();
 	for (i = 0; i < GUARD_READERS; i++) {
 		there = m->readers[i];
 		if (there && !label_cell(m->since, there, labels) && there >= SPACE)
@@ -244,7 +245,7 @@ static __noinline __u64 kept_labels(const struct inode *inode, __u64 since)
 	return k && k->since == since ? k->labels : 0;
 }
 
-static __noinline bool keep(const struct inode *inode, __u64 since, __u64 labels)
+static __noinline bool keep_labels(const struct inode *inode, __u64 since, __u64 labels)
 {
 	struct guard_kept fresh = { .since = since };
 	struct guard_kept_key key = {};
@@ -268,7 +269,7 @@ static __noinline struct guard_mark *content(struct inode *inode, __u64 since, _
 	struct guard_mark *m = bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 	m = begun(m, since);
-	if (m && (labels & ~m->spread) && !in_memory(inode) && !keep(inode, since, labels))
+	if (m && (labels & ~m->spread) && !in_memory(inode) && !keep_labels(inode, since, labels))
 		return 0;
 	return m;
 }
@@ -377,6 +378,20 @@ static __always_inline bool label_self(const struct labelling *l, __u64 labels)
 	return label_task(bpf_get_current_task_btf(), l->c, l->since, labels);
 }
 
+/* What came through a pipe, a unix socket or a terminal; whoever reads there is found by what comes later. */
+static __noinline __u64 passed_through(struct file *file, enum carrying how, __u64 since, struct guard_carrier *c)
+{
+	__u64 key = 0;
+
+	if (how == PIPE)
+		key = (__u64)BPF_CORE_READ(file, f_inode);
+	if (how == SOCKET && BPF_CORE_READ(sock_of(file), __sk_common.skc_family) == AF_UNIX)
+		key = (__u64)sock_of(file);
+	if (how == TERMINAL)
+		key = terminal_wire(file, 0);
+	return key ? watch(wire(key, since), c) : 0;
+}
+
 /* The current task is about to read a file, or to execute it: then its next address space is labelled. True: that
  * can't be remembered, so it must not. `mapped`: what is written there later is read, too. */
 static __noinline bool refuse_reading(struct file *file, bool mapped)
@@ -386,31 +401,27 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 	struct labelling l;
 	struct guard_mark *m;
 	enum carrying how;
-	__u64 labels, found = 0, peer;
+	__u64 labels, found = 0, changes = UNTOLD;
 
 	/* a folder holds names */
 	if ((inode->i_mode & S_IFMT) == S_IFDIR || !labelling(&l))
 		return 0;
+	how = carrying(inode);
+	/* a message queue is asked only when it is opened */
+	mapped |= how == CONTENT && inode->i_sb->s_magic == MQUEUE_MAGIC;
+	if (l.c && how == CONTENT && !mapped && !image && file->f_path.dentry->d_inode == inode &&
+	    !(inode->i_sb->s_flags & SB_NOUSER))
+		changes = changes_now();
 	labels = l.named;
 	if (l.c) {
 		labels &= ~labels_of(l.c);
 		if (!labels)
-			return 0;
+			return remember_reading(file, &l.v, l.since, changes);
 	}
-	how = carrying(inode);
-	/* a message queue is asked only when it is opened */
-	mapped |= how == CONTENT && inode->i_sb->s_magic == MQUEUE_MAGIC;
-	if (how == PIPE)
-		found = watch(wire(number(inode), l.since), l.c);
+	if (how == PIPE || how == SOCKET || how == TERMINAL)
+		found = passed_through(file, how, l.since, l.c);
 	if (mapped)
 		found = watch(begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since), l.c);
-	if (how == SOCKET && BPF_CORE_READ(sock_of(file), __sk_common.skc_family) == AF_UNIX)
-		found = watch(wire((__u64)sock_of(file), l.since), l.c);
-	if (how == TERMINAL) {
-		peer = terminal_wire(file, 0);
-		if (peer)
-			found = watch(wire(peer, l.since), l.c);
-	}
 	if (how == CONTENT && !mapped) {
 		m = bpf_inode_storage_get(&marks, inode, 0, 0);
 		if (m && m->since == l.since)
@@ -421,7 +432,7 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 		found |= labels_of_place(&l.v, file, l.named);
 	labels &= found;
 	if (!labels)
-		return 0;
+		return remember_reading(file, &l.v, l.since, changes);
 	if (l.c && image) {
 		__sync_fetch_and_or(&l.c->image, labels);
 		return 0;

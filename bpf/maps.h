@@ -117,6 +117,7 @@ struct task {
 	__u32 uses;		/* of the policy */
 	__u32 pad;
 	__u64 labels;		/* it carried */
+	__u64 cred, stamp;	/* the entry of `known` that says the same: whose, and its version then */
 	struct group_list groups;
 	struct bound bound;
 	/* while it is worked out: only the task itself does so, and stack is short */
@@ -147,6 +148,46 @@ struct {
 	__type(key, __u32);
 	__type(value, struct task);
 } blank SEC(".maps");
+
+/* What is known of whoever has a cred: those actions that any rule which binds him is about. A cred never changes, and
+ * lsm/cred_free takes its entry away before another can come to lie at its address. What else counts is here by value. */
+struct known {
+	__u64 version;		/* odd while somebody writes; a reader that sees it move has read nothing */
+	__u64 cred;
+	__u64 generation;
+	__u64 cgroup;
+	__u64 labels;
+	__u32 actions;		/* and GUARD_KNOWS_* */
+	__u32 login;
+};
+#define GUARD_KNOWS_LABELS (1U << 29)	/* `labels` count */
+#define GUARD_KNOWS_SERVICES (1U << 30)	/* `cgroup` counts */
+#define GUARD_KNOWS_LOGIN (1U << 31)	/* `login` counts */
+#define KNOWN_CREDS 2048
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KNOWN_CREDS);
+	__type(key, __u32);
+	__type(value, struct known);
+} known SEC(".maps");
+
+/* The actions that rules which cover an endpoint are about: a pure function of generation and endpoint. */
+#define COVERED 1024
+struct covered {
+	__u64 version;		/* as in `known` */
+	__u64 generation;
+	__u64 where[5];		/* a struct endpoint */
+	__u32 actions;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, COVERED);
+	__type(key, __u32);
+	__type(value, struct covered);
+} covered SEC(".maps");
 
 /* A file's automaton state, under everything that its path depends on. A cache: it goes with the inode. */
 struct placed {
@@ -201,18 +242,35 @@ static __noinline __u64 number(const void *pointer)
 	return n;
 }
 
+/* The same of what the verifier knows as a pointer, quickly: the difference of two is a number. */
+static __always_inline __u64 number_of(const void *pointer)
+{
+	__u64 n = (__u64)pointer;
+
+	asm volatile("%0 -= %1" : "+r"(n) : "r"(bpf_get_current_task_btf()));
+	return n + bpf_get_current_task();
+}
+
 struct view {
 	__u64 generation;
 	__u32 slot;
 	__u32 pad;
+	__u64 stamp;		/* version of the entry of `known` that told of the task; 0: none did */
 };
+
+/* 0, of which the machine does not know it: an address that it is added to is read after `seen` was, on Arm, too */
+static __always_inline __u64 after(__u64 seen)
+{
+	asm volatile("%0 &= 0" : "+r"(seen));
+	return seen;
+}
 
 /* SLOT: a variable, since its address is taken: stack is short */
 #define INNER_OF(OUTER, SLOT) bpf_map_lookup_elem(&(OUTER), &(SLOT))
 
-/* One read of the record gives the slot of the whole decision. Past its deadline an unconfirmed record means its
- * fallback, with nobody's help. False: no policy is in force. */
-static __always_inline bool see(struct view *v)
+/* One read of the record gives the generation and the slot of the whole decision. Past its deadline an unconfirmed
+ * record means its fallback, with nobody's help. False: there is none. The slot is not looked at yet. */
+static __always_inline bool glance(struct view *v)
 {
 	__u32 zero = 0;
 	void *inner = bpf_map_lookup_elem(&control, &zero);
@@ -232,7 +290,14 @@ static __always_inline bool see(struct view *v)
 		v->generation = record->generation;
 		v->slot = record->slot;
 	}
-	return v->slot < GUARD_SLOTS;
+	v->stamp = 0;
+	return 1;
+}
+
+/* False: no policy is in force. */
+static __always_inline bool see(struct view *v)
+{
+	return glance(v) && v->slot < GUARD_SLOTS;
 }
 
 static __always_inline const struct guard_policy *policy_of(const struct view *v)

@@ -11,19 +11,24 @@ static __always_inline __u32 protocol_of(struct sock *sk)
 {
 	__u32 protocol = sk->sk_protocol;
 
-	return protocol == IPPROTO_MPTCP ? IPPROTO_TCP : protocol;
+	if (protocol == IPPROTO_MPTCP || protocol == IPPROTO_SMC || sk->__sk_common.skc_family == AF_SMC)
+		return IPPROTO_TCP;
+	return protocol;
 }
 
 /* A raw socket writes its ports itself, and ICMP has none. */
 static __always_inline __u32 port_of(const struct socket *sock, __u32 protocol, __be16 port)
 {
-	if (sock->type == SOCK_RAW)
+	int type = sock->type;
+
+	barrier_var(type);	/* one read */
+	if (type == SOCK_RAW)
 		return 0;
 	switch (protocol) {
 	case IPPROTO_TCP: case IPPROTO_UDP: case IPPROTO_DCCP: case IPPROTO_SCTP: case IPPROTO_UDPLITE:
 		return bpf_ntohs(port);
 	}
-	return sock->type == SOCK_DGRAM ? 0 : bpf_ntohs(port);
+	return type == SOCK_DGRAM ? 0 : bpf_ntohs(port);
 }
 
 /* What a socket of the family takes an address of no family for; AF_UNSPEC: for no address. */
@@ -50,8 +55,7 @@ enum named { UNNAMED, NAMED, ELSEWHERE };
  * *e says so. */
 static __noinline int read_name(struct socket *sock, __u64 name, bool sending, struct endpoint *e)
 {
-	struct guard_sockaddr a = {};
-	struct guard_sockaddr_vm vm = {};
+	struct guard_sockaddr a;
 	struct sock *sk = sock->sk;
 	__u32 family, given;
 
@@ -69,6 +73,7 @@ static __noinline int read_name(struct socket *sock, __u64 name, bool sending, s
 	}
 	given = a.family;
 	if (given == AF_VSOCK && family == AF_VSOCK) {
+		struct guard_sockaddr_vm vm;
 		__u32 cid;
 
 		if (bpf_probe_read_kernel(&vm, sizeof(vm), (const void *)name))
@@ -264,6 +269,12 @@ static __noinline bool refuse_vsock(const struct view *v, const struct bound *b,
 	return guard_refuse(v, b, &e, 1U << GUARD_VSOCK);
 }
 
+/* sendmmsg(2) asks no more for what it sends to the same address after this, whatever comes along with that. */
+static __always_inline bool more_follow(const struct socket *sock, const struct sock *sk, const struct message *m)
+{
+	return m->name && (m->flags & MSG_BATCH) && (!has_connections(sock) || sk->sk_protocol == IPPROTO_SCTP);
+}
+
 /* To the address that comes with the message, or to the peer; a connected stream takes no address, unless it connects
  * with it, and that may still end at the peer. */
 static __noinline bool refuse_message(const struct view *v, const struct bound *b, struct socket *sock,
@@ -277,7 +288,7 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 	if (!sk || !v || !b)
 		return 1;
 	connects = m && (m->flags & MSG_FASTOPEN);
-	strays = rerouted(sock) || (m && guard_control(m->control, m->control_size));
+	strays = rerouted(sock) || (m && (guard_control(m->control, m->control_size) || more_follow(sock, sk, m)));
 	if (m && m->name && (!has_connections(sock) || connects || sk->sk_protocol == IPPROTO_SCTP))
 		named = read_name(sock, m->name, 1, &e);
 	else
@@ -299,6 +310,22 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 	return guard_refuse(v, b, &e, actions & (has_connections(sock) ? 1U << direction(sk) : 1U << GUARD_SEND));
 }
 
+#define SENDING (OUTWARD | 1U << GUARD_VSOCK | 1U << GUARD_UNIX_CONNECT)
+
+/* What the kernel sends on a task's behalf, as to a file server, goes through its own sockets. SMC that turns out to be
+ * TCP puts such a one into the task's file, whose inode is another socket's. */
+static __always_inline bool of_kernel(const struct socket *sock, const struct sock *sk)
+{
+	const struct inode *own = (const void *)sock + bpf_core_field_offset(struct socket_alloc, vfs_inode) -
+				  bpf_core_field_offset(struct socket_alloc, socket);
+	const struct file *file;
+
+	if (!BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
+		return 0;
+	file = BPF_CORE_READ(sock, file);
+	return !file || BPF_CORE_READ(file, f_inode) == own;
+}
+
 static __noinline bool refuse_sending(struct socket *sock, const struct message *m)
 {
 	const struct bound *b;
@@ -306,15 +333,14 @@ static __noinline bool refuse_sending(struct socket *sock, const struct message 
 	struct view v;
 	__u32 actions;
 
-	if (!see(&v))
+	if (!see(&v) || !concerned(&v, SENDING))
 		return 0;
 	b = bound(&v);
 	if (!b)
 		return 1;
-	actions = b->actions & (OUTWARD | 1U << GUARD_VSOCK | 1U << GUARD_UNIX_CONNECT);
+	actions = b->actions & SENDING;
 	sk = sock->sk;
-	/* what the kernel sends on a task's behalf, as to a file server, goes through its own sockets */
-	if (!actions || !sk || BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock))
+	if (!actions || !sk || of_kernel(sock, sk))
 		return 0;
 	switch (sk->__sk_common.skc_family) {
 	case AF_UNIX:
@@ -328,14 +354,20 @@ static __noinline bool refuse_sending(struct socket *sock, const struct message 
 SEC("lsm/socket_sendmsg")
 int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, int ret)
 {
-	struct sock *sk = sock->sk;
-	struct message m = {};
+	struct message m;
+	struct view seen;
+	struct sock *sk;
+	__u32 flags;
 
 	if (ret)
 		return ret;
-	if (msg->msg_namelen)
-		m.name = number(msg->msg_name);
-	m.flags = msg->msg_flags;
+	flags = msg->msg_flags;
+	if (!(flags & MSG_FASTOPEN) && (!glance(&seen) || !concerned(&seen, SENDING | GUARD_KNOWS_LABELS)))
+		return 0;
+	sk = sock->sk;
+	m.flags = flags;
+	m.pad = 0;
+	m.name = msg->msg_namelen ? number(msg->msg_name) : 0;
 	m.control = number(msg->msg_control);
 	m.control_size = msg->msg_controllen;
 	if (m.name && (m.flags & MSG_FASTOPEN) && sk && internet(sk))
@@ -359,54 +391,77 @@ static __always_inline bool refuse_socket_file(struct file *file)
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------- */
 
-static __noinline bool refuse_connect(struct socket *sock, __u64 name, bool marked)
+static __noinline bool refuse_connect(const struct view *v, struct socket *sock, __u64 name, __u32 actions, bool marked)
 {
+	struct sock *sk = sock->sk;
+	const struct bound *b = 0;
 	struct endpoint e = {};
-	const struct bound *b;
-	struct sock *sk;
-	struct view v;
-	int named;
+	bool vsock;
 
-	if (!see(&v))
-		return 0;
-	b = bound(&v);
-	if (!b)
+	if (!v)
 		return 1;
-	sk = sock->sk;
-	if (!(b->actions & (OUTWARD | 1U << GUARD_VSOCK)) || !sk)
+	if (v->slot >= GUARD_SLOTS || !sk)
 		return 0;
-	if (sk->__sk_common.skc_family == AF_VSOCK)
-		return (b->actions & (1U << GUARD_VSOCK)) && refuse_vsock(&v, b, sock, name, 0);
-	named = read_name(sock, name, 0, &e);
-	if (named != NAMED)
+	vsock = sk->__sk_common.skc_family == AF_VSOCK;
+	/* who it is comes first where that is not known yet, so that it is the next time */
+	if (!v->stamp || vsock) {
+		b = bound(v);
+		if (!b)
+			return 1;
+		actions &= b->actions;
+	}
+	if (vsock)
+		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(v, b, sock, name, 0);
+	if (!(actions & OUTWARD) || read_name(sock, name, 0, &e) != NAMED)
 		return 0;
-	if (!marked) {
+	if (marked) {
+		actions &= 1U << GUARD_CONNECT;
+		if (!actions)
+			return 0;
+		if (rerouted(sock))
+			e.reason = GUARD_NO_ADDRESS;
+	} else {
 		/* what is sent later could pass for an answer */
 		e.reason = GUARD_NO_ADDRESS;
-		return guard_refuse(&v, b, &e, b->actions & OUTWARD);
 	}
-	if (!(b->actions & (1U << GUARD_CONNECT)))
+	actions &= OUTWARD & covering(v, &e);
+	if (!actions)
 		return 0;
-	if (rerouted(sock))
-		e.reason = GUARD_NO_ADDRESS;
-	return guard_refuse(&v, b, &e, 1U << GUARD_CONNECT);
+	if (!b) {
+		b = bound(v);
+		if (!b)
+			return 1;
+		actions &= b->actions;
+	}
+	return guard_refuse(v, b, &e, actions);
 }
 
 SEC("lsm/socket_connect")
 int BPF_PROG(socket_connect, struct socket *sock, struct sockaddr *address, int length, int ret)
 {
-	struct sock *sk = sock->sk;
+	struct view seen, v;
 	bool marked = 1;
+	__u32 actions = 0;
+	struct sock *sk;
 
 	if (ret)
 		return ret;
+	if (glance(&seen))
+		actions = concerned(&seen, OUTWARD | 1U << GUARD_VSOCK);
+	/* whatever has connections is marked, bound or not: a later policy asks which side one is from */
+	if (!actions && !has_connections(sock))
+		return 0;
+	sk = sock->sk;
 	if (sk && internet(sk)) {
 		if (address->sa_family == AF_UNSPEC)
 			return 0;	/* takes the connection away */
 		if (has_connections(sock))
 			marked = mark_connecting(sk);
 	}
-	return answer(refuse_connect(sock, number(address), marked));
+	if (!actions)
+		return 0;
+	v = seen;	/* on the stack only from here on */
+	return answer(refuse_connect(&v, sock, number_of(address), actions, marked));
 }
 
 /* ---- the socket's own address -------------------------------------------------------------------------------------- */
@@ -418,7 +473,7 @@ static __noinline bool refuse_own(struct socket *sock, __u64 name, __u32 action)
 	struct sock *sk;
 	struct view v;
 
-	if (!see(&v))
+	if (!see(&v) || !concerned(&v, 1U << (action & 31)))
 		return 0;
 	b = bound(&v);
 	if (!b)
@@ -560,7 +615,7 @@ int BPF_PROG(socket_setsockopt, struct socket *sock, int level, int name, int re
 	b = bound(&v);
 	if (!b)
 		return -EPERM;
-	if (!(b->actions & OUTWARD) || !sk || !internet(sk))
+	if (!(b->actions & OUTWARD) || !sk || (!internet(sk) && sk->__sk_common.skc_family != AF_SMC))
 		return 0;
 	e.family = sk->__sk_common.skc_family;
 	e.protocol = protocol_of(sk);

@@ -361,11 +361,122 @@ static __noinline struct task *spare_task(void)
 	return bpf_map_lookup_elem(&spare, &key);
 }
 
-/* The same, worked out now. Two creds, or a user namespace, are never cached. 0: there is nowhere to put it. */
-static __noinline struct bound *work_out(const struct view *v, struct task *t)
+static __always_inline struct known *known_of(const struct cred *cred)
+{
+	__u32 index;
+
+	/* a move of 32 bits makes a number of it, which may be shifted */
+	asm volatile("%0 = %1" : "=w"(index) : "w"((__u32)(__u64)cred));
+	index = (index >> 6) & (KNOWN_CREDS - 1);
+	return bpf_map_lookup_elem(&known, &index);
+}
+
+static __noinline bool same_surroundings(const struct known *k, __u32 said)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (!k || ((said & GUARD_KNOWS_SERVICES) && k->cgroup != cgroup_of(task)))
+		return 0;
+	if ((said & GUARD_KNOWS_LABELS) && k->labels != carried())
+		return 0;
+	return !(said & GUARD_KNOWS_LOGIN) || !bpf_core_field_exists(task->loginuid) || k->login == task->loginuid.val;
+}
+
+/* Of the actions, those that a rule which binds the current task may be about; GUARD_KNOWS_LABELS among them: labels may
+ * be in use. */
+static __always_inline __u32 concerned(struct view *v, __u32 actions)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred;
+	const struct known *k = known_of(cred), *then;
+	__u64 version;
+	__u32 said;
+
+	if (!k || cred != task->real_cred)
+		return actions;
+	version = *(volatile __u64 *)&k->version;
+	then = (void *)k + after(version);
+	said = then->actions;
+	if (then->cred != (__u64)cred || then->generation != v->generation)
+		return actions;
+	if (said >= GUARD_KNOWS_LABELS && !same_surroundings(then, said))
+		return actions;
+	then = (void *)then + after(said);
+	if (*(volatile __u64 *)&then->version != (version & ~1ULL))
+		return actions;
+	v->stamp = version;
+	return actions & said;
+}
+
+/* Another cred may lie there from now on, or the same task is about to become another. */
+static __always_inline void forget(const struct cred *cred)
+{
+	struct known *k = known_of(cred);
+
+	if (k)
+		__sync_val_compare_and_swap(&k->cred, (__u64)cred, 0);
+}
+
+/* For the next time: what was just found to be so of the current task. */
+static __noinline int remember(const struct view *v, struct task *t)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct cred *cred = task->cred;
+	struct known *k = known_of(cred);
+	__u64 version;
+
+	/* without that the kernel frees a cred and tells nobody */
+	if (!v || !t || !k || cred != task->real_cred || !cred->security)
+		return 0;
+	version = k->version;
+	if ((version & 1) || __sync_val_compare_and_swap(&k->version, version, version + 1) != version)
+		return 0;
+	k->cred = number(cred);
+	k->generation = v->generation;
+	k->cgroup = cgroup_of(task);
+	k->actions = t->bound.actions;
+	if (t->uses & GUARD_USES_SERVICES)
+		k->actions |= GUARD_KNOWS_SERVICES;
+	k->labels = t->labels;
+	if (t->uses & GUARD_USES_LABELS)
+		k->actions |= GUARD_KNOWS_LABELS;
+	if (bpf_core_field_exists(task->loginuid) && (t->uses & GUARD_USES_LOGIN)) {
+		k->actions |= GUARD_KNOWS_LOGIN;
+		k->login = task->loginuid.val;
+	}
+	__sync_fetch_and_add(&k->version, 1);
+	t->cred = k->cred;
+	t->stamp = version + 2;
+	return 0;
+}
+
+/* Is what the storage holds still so? */
+static __noinline bool still(const struct view *v, struct task *t)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (!v || !t || !current_tag(t, task, task->cred, v))
+		return 0;
+	remember(v, t);
+	return 1;
+}
+
+/* Two creds are never cached, a user namespace not in the storage. */
+static __noinline int keep(const struct view *v, struct task *t)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct cred *cred = task->cred;
+
+	if (!v || !t || cred != task->real_cred)
+		return 0;
+	if (!cred->user_ns->level && tag(t, task, cred))
+		t->generation = v->generation;
+	return remember(v, t);
+}
+
+/* The same, worked out now. 0: there is nowhere to put it. */
+static __noinline struct bound *work_out(const struct view *v, struct task *t)
+{
 	const struct guard_policy *p;
 	__u32 uses, root;
 	bool stored = t;
@@ -380,10 +491,11 @@ static __noinline struct bound *work_out(const struct view *v, struct task *t)
 	uses = p ? p->uses : 0;
 	root = p ? p->service_root : 0;
 	t->generation = 0;
+	t->stamp = 0;
 	t->uses = uses;
 	t->labels = uses & GUARD_USES_LABELS ? carried() : 0;
-	if (!bind(v, uses, root, t) && stored && cred == task->real_cred && !cred->user_ns->level && tag(t, task, cred))
-		t->generation = v->generation;
+	if (!bind(v, uses, root, t) && stored)
+		keep(v, t);
 	return &t->bound;
 }
 
@@ -394,9 +506,10 @@ static __always_inline const struct bound *bound(const struct view *v)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task *t = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
-	if (t && current_tag(t, task, task->cred, v))
+	/* the entry still is the one that told the same of this cred as the storage does */
+	if (t && v->stamp && t->stamp == v->stamp && t->cred == (__u64)task->cred && t->generation == v->generation)
 		return &t->bound;
-	return work_out(v, t);
+	return t && still(v, t) ? &t->bound : work_out(v, t);
 }
 
 #endif

@@ -95,6 +95,16 @@ static __noinline bool refuse_touch(const struct dentry *d, bool above, __u32 ac
 	return tell_file(&v, &o, d);
 }
 
+/* Somewhere, perhaps: newer kernels have another bit, where older ones have that of a dentry on its way out. */
+static __always_inline bool mounted_on(const struct dentry *d)
+{
+	unsigned int flags = BPF_CORE_READ(d, d_flags);
+
+	if (bpf_core_enum_value_exists(enum dentry_flags, DCACHE_MOUNTED))
+		return flags & bpf_core_enum_value(enum dentry_flags, DCACHE_MOUNTED);
+	return flags & (1U << 16 | 1U << 15);
+}
+
 static __always_inline bool touches(const struct dentry *d, bool above, __u32 action)
 {
 	return powerful() && refuse_touch(d, above, action);
@@ -136,14 +146,24 @@ static __always_inline bool touches_file(const struct file *file)
 	return refuse_touch(d, 0, GUARD_WRITE);
 }
 
+/* An open for writing, or one that empties the file. */
+static __always_inline bool touches_opening(const struct file *file)
+{
+	return powerful() && touches_file(file);
+}
+
+static __always_inline bool writable(const struct file *file)
+{
+	return (file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC);
+}
+
+/* Attached while no rule needs file_open, which does the same. */
 SEC("lsm/file_open")
 int BPF_PROG(file_open__tamper, struct file *file, int ret)
 {
 	if (ret)
 		return ret;
-	if (((file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC)) && powerful() && touches_file(file))
-		return -EPERM;
-	return 0;
+	return answer(writable(file) && touches_opening(file));
 }
 
 SEC("lsm/inode_link")
@@ -162,7 +182,7 @@ int BPF_PROG(inode_rename__tamper, struct inode *old_folder, struct dentry *from
 {
 	if (ret)
 		return ret;
-	if (touches(from, 1, GUARD_RENAME) || touches(to, 0, GUARD_RENAME))
+	if (touches(from, 1, GUARD_RENAME) || touches(to, mounted_on(to), GUARD_RENAME))
 		return -EPERM;
 	return 0;
 }
@@ -177,12 +197,13 @@ int BPF_PROG(inode_unlink__tamper, struct inode *folder, struct dentry *dentry, 
 	return 0;
 }
 
+/* What another namespace has mounted there goes with it; so it does when a rename takes its place. */
 SEC("lsm/inode_rmdir")
 int BPF_PROG(inode_rmdir__tamper, struct inode *folder, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, 0, GUARD_WRITE))
+	if (touches(dentry, mounted_on(dentry), GUARD_WRITE))
 		return -EPERM;
 	return 0;
 }
@@ -271,14 +292,12 @@ int BPF_PROG(inode_set_acl__tamper, void *idmap, struct dentry *dentry, const ch
 
 /* ---- mounts -------------------------------------------------------------------------------------------------- */
 
-/* What happens to this mount is seen in no namespace but one of the task's own: it is not shared, nor is what it lies on,
- * where its going is. */
+/* What happens to this mount is seen in no namespace but one of the task's own. */
 static __always_inline bool elsewhere(const struct vfsmount *mnt)
 {
 	const struct mount *m = (const void *)mnt - bpf_core_field_offset(struct mount, mnt);
 
-	return !BPF_CORE_READ(m, mnt_group_id) && !BPF_CORE_READ(m, mnt_parent, mnt_group_id) &&
-	       !ours(GUARD_OUR_NAMESPACE, BPF_CORE_READ(m, mnt_ns, ns.inum));
+	return !BPF_CORE_READ(m, mnt_group_id) && !ours(GUARD_OUR_NAMESPACE, BPF_CORE_READ(m, mnt_ns, ns.inum));
 }
 
 /* mounted over, moved or taken away: whatever lies below goes with it */
@@ -326,16 +345,6 @@ int BPF_PROG(sb_pivotroot__tamper, const struct path *put_old, const struct path
 	if (ret)
 		return ret;
 	if (powerful() && !elsewhere(new_root->mnt) && refuse_untrusted(GUARD_MOUNT, 0))
-		return -EPERM;
-	return 0;
-}
-
-SEC("lsm/sb_umount")
-int BPF_PROG(sb_umount__tamper, struct vfsmount *mnt, int flags, int ret)
-{
-	if (ret)
-		return ret;
-	if (touches_mount(mnt, mnt->mnt_root))
 		return -EPERM;
 	return 0;
 }

@@ -116,7 +116,7 @@ static __noinline bool refuse_unix(const struct unix_sock *other)
 	const struct bound *b;
 	struct view v;
 
-	if (!see(&v))
+	if (!see(&v) || !concerned(&v, 1U << GUARD_UNIX_CONNECT))
 		return 0;
 	b = bound(&v);
 	if (!b)

@@ -98,6 +98,21 @@ hooks:
   type: list
   elements: str
   sample: [bprm_committed_creds, file_open, task_alloc]
+enforced:
+  description:
+    - Each rule and those of its actions that this host enforces, read back after the run. In check mode, as it will be.
+    - A rule in audit mode is not among them, nor one that has expired.
+  returned: O(state=present)
+  type: dict
+  sample: {customer data is for the database: [read, write]}
+unenforced:
+  description:
+    - A line for each rule of which this host does not enforce every action, with the reason. Normally empty, since
+      such a policy is refused. In check mode on a host without the enforcer it tells what the kernel cannot do.
+  returned: O(state=present)
+  type: list
+  elements: str
+  sample: ["customer data is for the database: read (hook file_open not in this kernel)"]
 confirm_needed:
   description: The policy is on trial until it is confirmed. Answered by the action plugin.
   returned: O(state=present)

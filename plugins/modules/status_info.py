@@ -82,8 +82,11 @@ status:
         counted:
           description: Whether the kernel keeps counters for it.
           type: bool
+        audit:
+          description: Whether it only reports, by its own word or the policy's.
+          type: bool
         enforced:
-          description: Whether this host enforces all of its actions.
+          description: Whether this host enforces all of its actions, or would, when the rule only reports.
           type: bool
         actions:
           description: Each of its actions, and what it lacks on this host.
@@ -99,6 +102,24 @@ status:
             lacking:
               description: The programs that are not there, each with why (V(not loaded) or V(not attached)).
               type: dict
+    unenforced:
+      description: A line for each rule of which this host does not enforce every action, with the reason.
+      type: list
+      elements: str
+    labels:
+      description: Each name that a rule has under C(has_read), and how many carry that label now.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: The set of resources.
+          type: str
+        tasks:
+          description: Tasks that count as having read something of it.
+          type: int
+        channels:
+          description: Pipes, sockets and message queues that such a task has written to. Files are not counted.
+          type: int
     totals:
       description: Counts of denials, reports, events written and events lost.
       type: dict
@@ -129,7 +150,7 @@ def main():
         module.exit_json(changed=False, status={
             "installed": False, "running": None, "enforcer": None, "generation": 0, "in_force": False, "mode": None,
             "pending": False, "hooks": [], "rules": [], "totals": {}, "drift": None,
-            "hardlinks": [],
+            "hardlinks": [], "labels": [], "unenforced": [],
             "problems": ["the package is not installed. Run the role exfil.guard.enforcer"]})
     guard = Guard(LIBRARY)
 

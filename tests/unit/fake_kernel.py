@@ -18,7 +18,7 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
     MapInfo, MapSpec, ObjectInfo, ProgramInfo, hook_of)
 
 HOOKS = (
-    "task_alloc", "bprm_committed_creds", "file_open", "file_permission", "file_receive", "mmap_file",
+    "task_alloc", "bprm_committed_creds", "cred_free", "file_open", "file_permission", "file_receive", "mmap_file",
     "mmap_backing_file", "file_mprotect", "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl",
     "inode_remove_acl", "inode_symlink", "inode_mkdir", "inode_mknod", "inode_readlink", "inode_getxattr", "inode_link",
     "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen", "socket_accept",
@@ -35,6 +35,8 @@ class Killed(BaseException):
 def good_object() -> ObjectInfo:
     maps = dict(reconcile.MAPS, tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1), inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
                 spare=MapSpec(LRU_HASH, 8, 208, 4096), blank=MapSpec(reconcile.ARRAY, 4, 208, 1),
+                known=MapSpec(reconcile.ARRAY, 4, 48, 2048), covered=MapSpec(reconcile.ARRAY, 4, 64, 1024),
+                readings=MapSpec(reconcile.ARRAY, 4, 64, 4096), marked_files=MapSpec(reconcile.ARRAY, 4, 4, 1),
                 sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201), marks=MapSpec(INODE_STORAGE, 4, 160, 0, 1))
     inner = dict(reconcile.TABLES, control=reconcile.RECORD)
     programs = [name for name in HOOKS if name != "inode_setattr"] + ["inode_setattr__2", "inode_setattr__3"]
@@ -153,6 +155,9 @@ class FakeKernel:
 
     def environment(self) -> Environment:
         return self.found
+
+    def lsm_hooks(self) -> FrozenSet[str]:
+        return frozenset(each.partition("__")[0] for each in self.object.programs if self.has_hook(each))
 
     def mount_namespace(self) -> int:
         return 4026531841

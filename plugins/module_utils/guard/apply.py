@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
-from . import canary, compile, enforcer, hardlinks, hooks, lock, myself, plan, reconcile, resolve
+from . import canary, compile, enforcement, enforcer, hardlinks, hooks, lock, myself, plan, reconcile, resolve
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
 from .reconcile import NO_SLOT, SECOND, Live, Record
@@ -58,13 +58,12 @@ def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder:
     places = canary.find(system, canary_folder)
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=labels)
     rules = compile.rule_bits(image)
-    wanted = set(hooks.here(hooks.needed(resolved, now, sendpage).union(hooks.BUILT_IN), available))
-    wanted.update(reconcile.IDENTITY_HOOKS)
+    wanted = set(hooks.needed(resolved, now, sendpage)).union(reconcile.IDENTITY_HOOKS)
     if canary.FILE_RULE in rules:
         wanted.add(canary.FILE_HOOK)
     if canary.NETWORK_RULE in rules:
         wanted.add(canary.NETWORK_HOOK)
-    return Compiled(image, frozenset(wanted), rules, places, compile.labels_of(image.tables))
+    return Compiled(image, hooks.attached(wanted, available), rules, places, compile.labels_of(image.tables))
 
 
 def apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], *, now: datetime.date,
@@ -130,19 +129,24 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         lacking = enforcer.shortcomings(kernel.environment())
         warnings.append("the enforcer is not installed yet: run without check mode installs it first")
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
-        return _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
+        result = _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
+        return dict(result, **enforcement.before_install(wanted.resolved, now, kernel))
     _check_capability(kernel, version, wanted, now)
     locked = myself.locked_out(wanted.resolved, system, now)
     before = store.load(live.generation) if live.generation else None
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
-    if not wrong:
+    # without it what the programs remember may be of a cred that is gone: a new generation forgets all of it
+    forgetful = live.generation and reconcile.CREDS_HOOK not in reconcile.attached_hooks(kernel, version)
+    if not wrong and not forgetful:
         result = _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
     else:
         found = hardlinks.look(wanted.resolved, system, now)
         result = _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds,
                          folder)
     result["warnings"].extend(locked)
-    return result
+    available = reconcile.available_hooks(kernel, version)
+    attached = available if check else reconcile.attached_hooks(kernel, version)
+    return dict(result, **enforcement.told(wanted.resolved, now, kernel.environment(), available, attached))
 
 
 def _installed(kernel: Kernel) -> str:

@@ -63,9 +63,7 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
     image = compile.compile_policy(resolved, now, canary=places.denied, labels=stored.get("labels") or {})
     available = reconcile.available_hooks(kernel, version)
     wanted = set(hooks.needed(resolved, now, kernel.environment().sendpage)).union(stored.get("hooks") or ())
-    wanted.update(hooks.BUILT_IN)
-    wanted = set(hooks.here(wanted, available))
-    wanted.update(reconcile.IDENTITY_HOOKS)
+    wanted = set(hooks.attached(wanted.union(reconcile.IDENTITY_HOOKS), available))
     lacking = sorted(wanted - available)
     if lacking:
         raise EnforcerError("this kernel has no hook {0}, which the policy needs".format(", ".join(lacking)),

@@ -178,7 +178,8 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
     if moved:
         reconcile.claim(kernel, *reconcile.versions(kernel))
         available = reconcile.available_hooks(kernel, version)
-        reconcile.attach(kernel, version, [hook for hook in moved if hook in available])
+        hooks = set(moved) | set(reconcile.IDENTITY_HOOKS)
+        reconcile.attach(kernel, version, [hook for hook in hooks if hook in available])
     for each in old:
         _remove_folder(kernel, reconcile.links_path(kernel, each))
         _remove_folder(kernel, "{0}/programs-{1}".format(reconcile.base(kernel), each))

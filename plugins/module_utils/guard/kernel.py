@@ -22,6 +22,7 @@ from .errors import EnforcerError
 
 BPFFS = "/sys/fs/bpf"
 CGROUPS = "/sys/fs/cgroup"
+BTF = "/sys/kernel/btf/vmlinux"
 ACTIVE_LSMS = "/sys/kernel/security/lsm"
 SYSCALL = {"x86_64": 321, "aarch64": 280}
 
@@ -135,6 +136,14 @@ class Kernel:
         machine = platform.machine() if self._number else "{0}, 32 bits".format(platform.machine())
         return Environment(os.geteuid() == 0, machine if platform.machine() in SYSCALL else platform.machine(),
                            platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version)
+
+    def lsm_hooks(self) -> FrozenSet[str]:
+        """The hooks that a program could be attached to, by their names in the kernel's BTF; none without BTF."""
+        try:
+            with open(BTF, "rb") as file:
+                return frozenset(name.decode() for name in re.findall(rb"(?<=\0)bpf_lsm_(\w+)(?=\0)", file.read()))
+        except OSError:
+            return frozenset()
 
     def mount_namespace(self) -> int:
         """The number of the first process's: the one that services and logins see."""

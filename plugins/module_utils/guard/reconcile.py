@@ -20,10 +20,13 @@ SLOTS = layout.SLOTS
 NO_SLOT = 0xFFFFFFFF
 SECOND = 1_000_000_000
 CROWD = 1  # the cell of those for whom there is no room
-IDENTITY_HOOKS = ("bprm_committed_creds", "task_alloc")  # who a task is; attached with any policy, and first
+CREDS_HOOK = "cred_free"
+# who a task is; attached with any policy, and first
+IDENTITY_HOOKS = ("bprm_committed_creds", CREDS_HOOK, "task_alloc")
 # which side a connection is from: attached before the hooks that ask
 DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_listen")
-FOLLOWING_HOOKS = IDENTITY_HOOKS + ("bprm_creds_for_exec",)  # what a task carries; labels hold while these are attached
+# what a task carries; labels hold while these are attached
+FOLLOWING_HOOKS = ("bprm_committed_creds", "task_alloc", "bprm_creds_for_exec")
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
 TABLES: Dict[str, MapSpec] = {
@@ -62,7 +65,7 @@ MAPS: Dict[str, MapSpec] = dict(
     wires=MapSpec(HASH, 8, layout.MARK.size, layout.WIRES, NO_PREALLOC),
     kept=MapSpec(HASH, layout.KEPT_KEY.size, layout.KEPT.size, layout.KEPT_FILES, NO_PREALLOC),
 )
-STORAGES = ("tasks", "inodes", "spare", "blank", "sockets", "marks")
+STORAGES = ("tasks", "inodes", "spare", "blank", "known", "covered", "readings", "marked_files", "sockets", "marks")
 
 _ZERO = struct.pack("=I", 0)
 

@@ -9,11 +9,12 @@ import datetime
 import struct
 from typing import Any, Dict, List, Optional
 
-from . import canary, compile, enforcer, hardlinks, hooks, layout, reconcile, resolve
+from . import canary, compile, enforcement, enforcer, hardlinks, layout, reconcile, resolve
 from .errors import EnforcerError
 from .records import Resolved
 
 _ZERO = bytes(4)
+_SPACE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/cell.h
 
 
 def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.date] = None) -> Dict[str, Any]:
@@ -27,7 +28,7 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         "mode": None, "in_force": False, "pending": False, "expired": False, "deadline_seconds": None, "slot": None,
         "fallback_slot": None, "fallback_generation": None, "hooks": [], "hooks_available": [], "rules": [],
         "totals": {}, "rename_cache": None, "digest": None, "stored_generation": None, "confirmed_generation": None,
-        "drift": None, "hardlinks": [],
+        "drift": None, "hardlinks": [], "labels": [], "unenforced": [],
     }
     result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
     confirmed = store.last_confirmed()
@@ -60,6 +61,8 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
             result["hardlinks"] = hardlinks.lines(stored["hardlinks"])
     result["rules"] = _rules(kernel, live.tables)
     _tell_enforced(result, resolve.from_json(stored["resolved"]) if stored else None, environment)
+    result["unenforced"] = enforcement.lines(result["rules"], environment)
+    result["labels"] = _carried(kernel, compile.labels_of(live.tables))
     result["totals"] = _totals(kernel)
     with reconcile.opened(kernel, reconcile.map_path(kernel, "facts"), readonly=True) as facts:
         value = kernel.lookup(facts, _ZERO) or bytes(16)
@@ -82,21 +85,50 @@ def _rules(kernel: Any, tables: Dict[str, Dict[bytes, bytes]]) -> List[Dict[str,
 
 
 def _tell_enforced(result: Dict[str, Any], resolved: Optional[Resolved], environment: Any) -> None:
-    """Of each rule and action, whether this host enforces it: bpf is among the LSMs, and each program that decides it
-    is loaded and attached."""
     available, attached = frozenset(result["hooks_available"]), frozenset(result["hooks"])
     rules = {rule.name: rule for rule in resolved.rules} if resolved else {}
     for told in result["rules"]:
-        told["actions"] = []
         rule = rules.get(told["name"])
-        for action in sorted(rule.deny) if resolved and rule else ():
-            alone = resolved._replace(rules=(rule._replace(deny=frozenset([action]), expires=None),))
-            needed = hooks.here(hooks.needed(alone, datetime.date.min, environment.sendpage), available)
-            lacking = {hook: "not attached" if hook in available else "not loaded"
-                       for hook in sorted(needed - attached)}
-            told["actions"].append({"action": action, "lacking": lacking,
-                                    "enforced": not lacking and "bpf" in environment.lsms})
+        told["audit"] = rule.audit if rule else None
+        told["actions"] = enforcement.of_rule(resolved, rule, environment, available, attached) \
+            if resolved and rule else []
         told["enforced"] = "bpf" in environment.lsms and all(each["enforced"] for each in told["actions"])
+
+
+def _carried(kernel: Any, names: Dict[str, int]) -> List[Dict[str, Any]]:
+    """How many tasks carry each label, and how many pipes, sockets and message queues; of files only the kernel's
+    inodes know."""
+    since = reconcile.labels_since(kernel)
+    found = {name: {"name": name, "tasks": 0, "channels": 0} for name in names}
+    if since and names:
+        carriers, cells, wires = (
+            _read_map(kernel, name, entry.unpack) for name, entry in
+            (("carriers", layout.CARRIER), ("cells", layout.CELL), ("wires", layout.MARK)))
+        known = {layout.CELL_KEY.unpack(key): labels for key, (labels, _members) in cells.items()}
+        for _task, (begun, cell, labels, _image) in carriers.items():
+            if begun == since:
+                _count(found, names, labels | _of_cell(known, since, cell), "tasks")
+        for _address, (begun, labels, *_others) in wires.items():
+            if begun == since:
+                _count(found, names, labels, "channels")
+    return [found[name] for name in sorted(found)]
+
+
+def _read_map(kernel: Any, name: str, unpack: Any) -> Dict[bytes, Any]:
+    with reconcile.opened(kernel, reconcile.map_path(kernel, name), readonly=True) as fd:
+        return {key: unpack(value) for key, value in kernel.read_all(fd).items()}
+
+
+def _of_cell(known: Dict[Any, int], since: int, cell: int) -> int:
+    """As labels_of in bpf/cell.h: an address space has a cell once there is a label for it; any other cell that is
+    gone leaves every label."""
+    return known.get((since, cell), 0 if not cell or cell >= _SPACE else _EVERY)
+
+
+def _count(found: Dict[str, Dict[str, Any]], names: Dict[str, int], labels: int, what: str) -> None:
+    for name, bit in names.items():
+        if labels >> bit & 1:
+            found[name][what] += 1
 
 
 def _totals(kernel: Any) -> Dict[str, Any]:
@@ -167,11 +199,11 @@ def to_text(result: Dict[str, Any]) -> str:
     if result["rules"]:
         lines.append("rules         {0:>10} {1:>10}".format("denied", "audited"))
         lines.extend("              {denied:>10} {audited:>10}  {name}".format(**rule) for rule in result["rules"])
+    if result["labels"]:
+        lines.append("has read      {0:>10} {1:>10}".format("tasks", "channels"))
+        lines.extend("              {tasks:>10} {channels:>10}  {name}".format(**label) for label in result["labels"])
     lines.extend("HARD LINK     {0}".format(line) for line in result["hardlinks"])
-    for rule in result["rules"]:
-        lines.extend("NOT ENFORCED  {0}: {1} ({2})".format(rule["name"], each["action"], ", ".join(
-            "hook {0} {1}".format(*one) for one in each["lacking"].items()) or "bpf is not among the LSMs")
-            for each in rule["actions"] if not each["enforced"])
+    lines.extend("NOT ENFORCED  {0}".format(line) for line in result["unenforced"])
     lines.extend("DRIFT         {0}".format(line) for line in result["drift"] or ())
     lines.extend("PROBLEM       {0}".format(line) for line in result["problems"])
     return "\n".join(lines)

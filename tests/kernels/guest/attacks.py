@@ -19,7 +19,7 @@ UNITS = "/etc/systemd/system"
 OBJECT = PACKAGE + "/guard.bpf.o"
 RULE = "the service makes no raw socket"
 TAMPER = 8  # among the reasons
-MS_BIND, MS_MOVE, MS_REMOUNT, DETACH = 0x1000, 0x2000, 0x20, 2
+MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SHARED, MS_REMOUNT, DETACH = 0x1000, 0x2000, 0x4000, 1 << 18, 1 << 20, 0x20, 2
 BPF_LINK_DETACH = 34
 
 
@@ -216,6 +216,88 @@ def nobody_who_is_bound_ends_what_enforces():
     raw = by_the_service(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close())
     if raw != errno.EPERM:
         wrong.append(f"the rule itself: ended with {raw}")
+    assert not wrong, "\n".join(wrong)
+
+
+def elsewhere(operation):
+    """In a mount namespace of the task's own, whose mounts are the host's peers."""
+
+    def joined():
+        call("unshare", NEWNS)
+        operation()
+
+    return joined
+
+
+def private_then_unmounted():
+    mount("none", "/sys/fs/bpf", flags=MS_PRIVATE)
+    call("umount2", "/sys/fs/bpf", DETACH)
+
+
+def copied_and_unmounted_from_above():
+    """The host's /sys once more, below a mount that has nothing to do with it."""
+    mount("none", "/mnt", "tmpfs")
+    mount("none", "/mnt", flags=MS_PRIVATE)
+    os.makedirs("/mnt/a/b")
+    mount("/sys", "/mnt/a/b", flags=MS_BIND | MS_REC)
+    call("umount2", "/mnt", DETACH)
+
+
+def its_mount_point_removed():
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    call("umount2", "/sys", DETACH)
+    os.rmdir("/sys")
+
+
+def its_mount_point_replaced():
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    call("umount2", "/sys", DETACH)
+    os.mkdir("/empty")
+    try:
+        os.rename("/empty", "/sys")
+    except OSError:
+        os.rmdir("/empty")
+        raise
+
+
+def mounted_again():
+    os.makedirs("/sys", exist_ok=True)
+    for kind, target in (("sysfs", "/sys"), ("securityfs", "/sys/kernel/security"), ("cgroup2", "/sys/fs/cgroup")):
+        if not os.path.ismount(target):
+            mount("none", target, kind)
+    if not os.path.ismount("/sys/fs/bpf"):
+        mount("/tmp/kept", "/sys/fs/bpf", flags=MS_BIND)
+
+
+@story
+def no_mount_elsewhere_takes_the_pins_away():
+    """Unmounting is handed on to the peers of what it was mounted on, and a mount goes with its mount point."""
+    prepare()
+    enforcer.apply(policy())
+    mount("none", "/", flags=MS_REC | MS_SHARED)
+    os.mkdir("/tmp/kept")
+    mount("/sys/fs/bpf", "/tmp/kept", flags=MS_BIND)  # another mount of the pins, to go on with after the controls
+    wrong = []
+    for name, attack in {
+        "a private one": elsewhere(private_then_unmounted),
+        "a copy": elsewhere(copied_and_unmounted_from_above),
+        "a copy in the host's namespace": copied_and_unmounted_from_above,
+        "its mount point removed": elsewhere(its_mount_point_removed),
+        "its mount point replaced": elsewhere(its_mount_point_replaced),
+    }.items():
+        for who, do, wanted in (("the service", by_the_service, errno.EPERM), ("root", in_child, 0)):
+            before = enforcer.totals()["reasons"][TAMPER]
+            found, left = do(attack), os.path.exists(PINS)
+            mounted_again()
+            told = enforcer.totals()["reasons"][TAMPER] - before
+            if (found, left, told) != (wanted, bool(wanted), bool(wanted)):
+                wrong.append(f"{who}, {name}: ended with {found}, the pins are {'left' if left else 'gone'}, told {told} times")
+            while os.path.ismount("/mnt"):
+                mount("none", "/mnt", flags=MS_REC | MS_PRIVATE)
+                call("umount2", "/mnt", DETACH)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    call("umount2", "/tmp/kept", 0)
+    os.rmdir("/tmp/kept")
     assert not wrong, "\n".join(wrong)
 
 

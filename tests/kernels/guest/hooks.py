@@ -707,6 +707,15 @@ def one_process_that_changes():
 
 
 @story
+def memory_that_held_another_cred():
+    """What was remembered of bob's credentials is not taken for true of alice's that come to lie where his were."""
+    enforcer.apply(only("alice", {"users": ["alice"]}))
+    for turn in range(60):
+        expect(secret(user=BOB), 0, f"bob, turn {turn}")
+        expect(secret(user=ALICE), EPERM, f"alice, turn {turn}")
+
+
+@story
 def exceptions_want_every_number():
     enforcer.apply(
         {

@@ -410,6 +410,71 @@ def copied_to_a_file_that_is_open(path, send):
     through(lambda: os.pread(copy, 9, 0), lambda data: os.write(copy, data), path, send, False)
 
 
+# ---- what was read before and gave nothing -------------------------------------------------------------------------
+
+
+def read_often(file):
+    """Enough for the enforcer to have seen that it gives nothing."""
+    for _ in range(3):
+        os.pread(file, 1, 0)
+
+
+@denied
+def read_again_after_somebody_wrote(path, send):
+    copy = os.open("/srv/open", os.O_RDWR | os.O_TMPFILE, 0o600)
+    os.write(copy, b"x")
+    read_often(copy)
+    in_another(lambda: os.write(copy, look(path)))
+    read_often(copy)
+    send()
+
+
+def moved_beside(path):
+    """An open file that was read, and is now where the path is."""
+    name = f"moving-{os.getpid()}"
+    with open(f"/srv/open/inbox/{name}", "wb") as file:
+        file.write(b"x")
+    file = os.open(f"/srv/open/inbox/{name}", os.O_RDONLY)
+    read_often(file)
+    in_another(lambda: os.rename(f"/srv/open/inbox/{name}", f"{os.path.dirname(path)}/inbox/{name}-moved"))
+    return file
+
+
+@denied
+def read_again_after_it_moved(path, send):
+    read_often(moved_beside(path))
+    send()
+
+
+@denied
+def read_again_after_its_folder_moved(path, send):
+    name = f"folder-{os.getpid()}"
+    os.mkdir(f"/srv/open/inbox/{name}")
+    with open(f"/srv/open/inbox/{name}/file", "wb") as file:
+        file.write(b"x")
+    file = os.open(f"/srv/open/inbox/{name}/file", os.O_RDONLY)
+    read_often(file)
+    in_another(lambda: os.rename(f"/srv/open/inbox/{name}", f"{os.path.dirname(path)}/inbox/{name}-moved"))
+    read_often(file)
+    send()
+
+
+@denied
+def read_by_another_through_the_same_descriptor(path, send):
+    file = moved_beside(path)
+    read = Signal()
+
+    def child():
+        read.wait()
+        read_often(file)
+        send()
+
+    finish = beside(child)
+    read_often(file)
+    read.give()
+    finish()
+
+
 @denied
 def copied_within_the_kernel(path, send):
     copy = f"/srv/open/copied-{os.getpid()}"
@@ -981,6 +1046,9 @@ def memory_shared_before(path, send):
 def prepare():
     import shutil
 
+    for folder in ("/srv/open/inbox", "/srv/secret/inbox"):
+        os.mkdir(folder)
+        os.chmod(folder, 0o777)
     shutil.copy("/guest/carry", "/srv/open/carry")
     os.link("/srv/open/carry", "/srv/secret/carry")  # the disk is small
     os.link("/srv/bin/opener", "/srv/secret/opener")

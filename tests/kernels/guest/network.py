@@ -6,13 +6,16 @@
 import collections
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import select
 import socket
 import struct
+import subprocess
 
 from __main__ import (
+    BOB,
     EPERM,
     OTHER4,
     OTHER6,
@@ -54,7 +57,10 @@ POLICY["rules"] += [
     rule(UMAS, ["unix-connect"], subjects=["uma"], resources=["agents"]),
     rule(
         ODDS,
-        ["raw-socket", "packet-socket", "netlink-socket", "key-socket", "bluetooth-socket", "other-socket"],
+        [
+            "raw-socket", "packet-socket", "netlink-socket", "key-socket", "bluetooth-socket", "other-socket",
+            "alg-socket", "kcm-socket", "rds-socket", "tipc-socket", "xdp-socket",
+        ],
         subjects=["odd"],
     ),
 ]
@@ -143,18 +149,27 @@ def stream_send_with_another_address():
     return as_dora(lambda: send_to(connected(), raw_sockaddr(2, OTHER4)))
 
 
+def send_many(one, name, *controls):
+    """sendmmsg(2): a message for each control message, or for None; all to one address, or to the peer. What it leaves
+    unsent is an error: the kernel tells a refusal of the first message only."""
+    kept = [ctypes.create_string_buffer(b"x"), ctypes.create_string_buffer(name), (ctypes.c_char * 16)()]
+    struct.pack_into("=QQ", kept[2], 0, ctypes.addressof(kept[0]), 1)
+    headers = (ctypes.c_char * (64 * len(controls)))()
+    for place, control in enumerate(controls):
+        text = b""
+        if control:
+            level, kind, data = control
+            text = struct.pack("=Qii", 16 + len(data), level, kind) + data + bytes(-len(data) % 8)
+        kept.append(ctypes.create_string_buffer(text))
+        struct.pack_into("=QIxxxxQQQQII", headers, 64 * place, ctypes.addressof(kept[1]) if name else 0, len(name),
+                         ctypes.addressof(kept[2]), 1, ctypes.addressof(kept[-1]) if text else 0, len(text), 0, 0)
+    if call("sendmmsg", one.fileno(), headers, len(controls), 0) != len(controls):
+        raise OSError(EPERM, "sendmmsg stopped")
+
+
 @denied(DORAS)
 def stream_send_many():
-    def operation():
-        one = connected()
-        vector = (ctypes.c_char * 16)()
-        data = ctypes.create_string_buffer(b"x")
-        struct.pack_into("=QQ", vector, 0, ctypes.addressof(data), 1)
-        header = (ctypes.c_char * 64)()
-        struct.pack_into("=QIxxxxQQQQII", header, 0, 0, 0, ctypes.addressof(vector), 1, 0, 0, 0, 0)
-        call("sendmmsg", one.fileno(), header, 1, 0)
-
-    return as_dora(operation)
+    return as_dora(lambda: send_many(connected(), b"", None))
 
 
 @denied(DORAS)
@@ -575,6 +590,36 @@ def netlink_socket():
     return making(socket.AF_NETLINK, socket.SOCK_RAW)
 
 
+@denied(ODDS)
+def alg_socket():
+    return making(socket.AF_ALG, socket.SOCK_SEQPACKET)
+
+
+@denied(ODDS)
+def key_socket():
+    return making(socket.AF_KEY, socket.SOCK_RAW, 2)
+
+
+@denied(ODDS)
+def rds_socket():
+    return making(socket.AF_RDS, socket.SOCK_SEQPACKET)
+
+
+@denied(ODDS)
+def tipc_socket():
+    return making(socket.AF_TIPC, socket.SOCK_RDM)
+
+
+@denied(ODDS)
+def kcm_socket():
+    return making(41, socket.SOCK_DGRAM)
+
+
+@denied(ODDS)
+def xdp_socket():
+    return making(44, socket.SOCK_RAW)
+
+
 @passes
 def ordinary_sockets():
     def operation():
@@ -639,6 +684,49 @@ def routing_header_with_the_message():
             one.sendmsg([b"x"], [(41, 57, ROUTE6)], 0, (OTHER6, PORT))
 
     return privileged(operation)
+
+
+@denied(SENDS)
+def source_route_with_a_later_message():
+    """The kernel asks once for messages to one address that are sent by one call."""
+
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            send_many(one, raw_sockaddr(2, OTHER4), None, (0, 7, ROUTE4))
+
+    return privileged(operation)
+
+
+@denied(SENDS)
+def routing_header_with_a_later_message():
+    def operation():
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+            send_many(one, raw_sockaddr(10, OTHER6), None, None, (41, 57, ROUTE6))
+
+    return privileged(operation)
+
+
+@passes
+def many_messages():
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            send_many(one, raw_sockaddr(2, OTHER4), None)
+        send_many(connected(OTHER4), b"", None, None)
+
+    return alice(operation) or in_child(lambda: send_many(
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM), raw_sockaddr(2, VAULT4), None, None), user=BOB)
+
+
+@denied(DORAS)
+def sctp_messages_to_all_with_a_later_one():
+    """SCTP_SENDALL: to whoever the socket has an association with"""
+
+    def operation():
+        with socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, SCTP) as one:
+            one.connect((OTHER4, PORT))
+            send_many(one, raw_sockaddr(2, OTHER4), None, (SCTP, 2, struct.pack("=HHIII", 0, 0x40, 0, 0, 0)))
+
+    return as_dora(operation)
 
 
 @denied(SENDS)
@@ -917,6 +1005,128 @@ def connections_older_than_the_enforcer():
     expect(outcome(lambda: one.send(b"x")), EPERM, "from a port that was listened on")
     queued.close()
     late.close()
+
+
+def kinds_of(family):
+    """The errors of making such a socket in every way, none when one was made."""
+    errors = set()
+    for kind, protocol in ((1, 0), (2, 0), (5, 0), (3, 0), (4, 0), (3, 2), (3, 1)):
+        try:
+            socket.socket(family, kind, protocol).close()
+            return set()
+        except OSError as error:
+            errors.add(error.errno)
+    return errors
+
+
+def families_refused(families):
+    """By name; the kernel's own answers are that it has no such family, or no such kind of it."""
+    refused = set()
+    for name, number in families.items():
+        errors = kinds_of(number)
+        if EPERM in errors:
+            refused.add(name)
+        else:
+            expect(errors - {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EINVAL}, set(), name)
+    return refused
+
+
+@story
+def every_family_by_its_name():
+    """Also where the kernel has none of it: refused before the kernel says so."""
+    from exfil_guard import actions
+
+    families = {name: number for name, number in actions.FAMILIES.items() if name not in ("unix", "ipv4", "ipv6")}
+    enforcer.apply(NOTHING)
+    expect(as_odd(lambda: expect(families_refused(families), set(), "without the rules")), 0, "without the rules")
+    enforcer.apply({
+        "subjects": {"odd": {"groups": [ODD]}},
+        "rules": [rule(name, [name + "-socket"], subjects=["odd"]) for name in families],
+    })
+    expect(as_odd(lambda: expect(families_refused(families), set(families), "with them")), 0, "with them")
+    uncounted = {name for name in families if not enforcer.counter(name)[0]}
+    expect(uncounted, set(), "refused by another rule")
+
+
+SMC, SMC_OF_INTERNET = 43, 256  # a family, and from 6.11 on a protocol of IPv4 and IPv6, too
+
+
+@story
+def smc_is_tcp():
+    """It falls back to that where there is no such device, which is to say here."""
+    enforcer.apply(NOTHING)
+    made = []
+    for family, protocol in ((SMC, 0), (socket.AF_INET, SMC_OF_INTERNET)):
+        with contextlib.suppress(OSError):
+            socket.socket(family, socket.SOCK_STREAM, protocol).close()
+            made.append((family, protocol))
+    with open("/proc/modules", encoding="ascii") as file:
+        there = any(line.startswith("smc ") for line in file)
+    expect(bool(made), there, "can be made")
+
+    def connecting(family, protocol, address):
+        one = socket.socket(family, socket.SOCK_STREAM, protocol)
+        call("connect", one.fileno(), raw_sockaddr(2, address), 16)
+        return one
+
+    older = [connecting(*each, VAULT4) for each in made]
+    for one in older:
+        one.send(b"x")
+    enforcer.apply({
+        "destinations": {"vault": {"cidrs": [VAULT4 + "/32"], "protocols": ["tcp"]}},
+        "rules": [rule("nobody connects or sends to the vault", ["connect", "send"], destinations=["vault"])],
+    })
+    for each, one in zip(made, older):
+        expect(outcome(functools.partial(connecting, *each, VAULT4)), EPERM, f"{each} connects to the vault")
+        expect(outcome(functools.partial(connecting, *each, OTHER4)), 0, f"{each} connects elsewhere")
+        expect(outcome(functools.partial(one.send, b"x")), EPERM, f"{each} sends through an older connection")
+        routed = functools.partial(socket.socket(each[0], socket.SOCK_STREAM, each[1]).setsockopt, 0, 4, ROUTE4)
+        expect(outcome(routed), EPERM, f"{each} takes a route")
+
+
+def refreshed():
+    """What the timer runs."""
+    done = subprocess.run(["/usr/bin/python3", "-c", "from exfil_guard import cli; raise SystemExit(cli.main(['refresh']))"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout.decode()
+
+
+@story
+def host_names():
+    """A rule on a name follows it from one address to another, and keeps the last ones while it is not found."""
+
+    def tried():
+        return [in_child(functools.partial(connected, address), user=BOB) for address in (VAULT4, VAULT6, OTHER4, OTHER6)]
+
+    def named(*addresses):
+        write("/etc/hosts", "127.0.0.1 localhost\n" + "".join(f"{each} vault.example\n" for each in addresses))
+
+    try:
+        write("/etc/host.conf", "multi on\n")  # as Debian has it: all of a name's lines count
+        named(VAULT4, VAULT6)
+        enforcer.apply(NOTHING)
+        expect(tried(), [0, 0, 0, 0], "without the rule")
+        document = {"destinations": {"vault": {"names": ["vault.example"]}},
+                    "rules": [rule("nobody connects to the vault", ["connect"], destinations=["vault"])]}
+        enforcer.apply(document)
+        expect(tried(), [EPERM, EPERM, 0, 0], "as it was resolved at the apply")
+        said = refreshed()
+        assert "is up to date" in said, said
+        named(OTHER4, VAULT6)
+        expect(tried(), [EPERM, EPERM, 0, 0], "before the refresh")
+        said = refreshed()
+        assert "means something else on this host now" in said, said
+        expect(tried(), [0, EPERM, EPERM, 0], "after the refresh")
+        named()
+        said = refreshed()
+        assert "is up to date" in said, said
+        expect(tried(), [0, EPERM, EPERM, 0], "while the name is not found")
+        named(OTHER6)
+        assert enforcer.apply(document)["changed"]
+        expect(tried(), [0, 0, 0, EPERM], "after another apply")
+    finally:
+        gone("/etc/hosts", "/etc/host.conf")
 
 
 @story

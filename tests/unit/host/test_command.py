@@ -8,9 +8,11 @@ from __future__ import annotations
 import datetime
 import errno
 import json
+import struct
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, boot, cli, enforcer, reconcile, status
+from ansible_collections.exfil.guard.plugins.module_utils.guard import (
+    apply, boot, cli, compile, enforcer, layout, reconcile, status)
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
 from fake_kernel import FakeKernel
 from fake_system import FakeSystem
@@ -183,7 +185,31 @@ def test_status_tells_what_is_enforced(host, capsys):
     host.run("status")
     assert "NOT ENFORCED  customers: read (hook file_open not attached)" in capsys.readouterr().out
     host.kernel.found = host.kernel.found._replace(lsms=("capability",))
-    assert not any(rule["enforced"] for rule in status.status(host.kernel, host.store)["rules"])
+    found = status.status(host.kernel, host.store)
+    assert not any(rule["enforced"] for rule in found["rules"])
+    assert found["unenforced"] == ["every rule: bpf is not among the active Linux Security Modules"]
+
+
+def test_status_tells_how_many_carry_each_label(host, capsys):
+    host.apply(dict(POLICY, subjects=dict(POLICY["subjects"], readers={"has_read": ["customers"]}),
+                    rules=POLICY["rules"] + [{"name": "readers", "deny": ["connect"], "subjects": ["readers"],
+                                             "destinations": ["corp"]}]))
+    since = reconcile.labels_since(host.kernel)
+    bit = 1 << compile.labels_of(reconcile.read(host.kernel).tables)["customers"]
+    put = {"cells": {layout.CELL_KEY.pack(since, 7): layout.CELL.pack(bit, 2)},
+           "carriers": {struct.pack("=Q", at): layout.CARRIER.pack(*carrier) for at, carrier in enumerate((
+               (since, 7, 0, 0), (since, 7, 0, 0), (since, 0, bit, 0), (since, 0, 0, 0),
+               (since, 8, 0, 0),  # its cell is gone: it carries everything
+               (since, 1 << 63, 0, 0),  # an address space that has no label
+               (since - 1, 0, bit, 0)))},  # of an earlier time
+           "wires": {struct.pack("=Q", at): layout.MARK.pack(begun, labels, *bytes(2 + layout.READERS))
+                     for at, (begun, labels) in enumerate(((since, bit), (since, 0), (since - 1, bit)))}}
+    for name, entries in put.items():
+        with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, name)) as fd:
+            host.kernel.update_all(fd, entries)
+    assert status.status(host.kernel, host.store)["labels"] == [{"name": "customers", "tasks": 4, "channels": 1}]
+    host.run("status")
+    assert "                       4          1  customers\n" in capsys.readouterr().out
 
 
 def test_status_tells_drift(host):

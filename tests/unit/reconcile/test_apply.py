@@ -21,7 +21,7 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard.system import Sy
 NOW = datetime.date(2026, 6, 1)
 OBJECT = b"object"
 VERSION = enforcer.version_of(OBJECT)
-IDENTITY = ["bprm_committed_creds", "task_alloc"]
+IDENTITY = ["bprm_committed_creds", "cred_free", "task_alloc"]
 NETWORK_HOOKS = sorted(IDENTITY + list(hooks.of_action("connect")) + list(hooks.BUILT_IN))
 
 
@@ -106,6 +106,41 @@ def test_applied_confirmed_and_then_quiet(host):
     assert not apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
 
 
+def test_one_program_at_a_time_looks_after_opens(host):
+    files = dict(CORP, resources={"etc": {"paths": ["/etc/**"]}},
+                 rules=[{"name": "etc", "deny": ["read"], "resources": ["etc"]}])
+    host.put(CORP)
+    assert "file_open__tamper" in host.kernel.attached() and "file_open" not in host.kernel.attached()
+    trial = host.apply(files)["generation"]
+    assert {"file_open__tamper", "file_open"} <= set(host.kernel.attached())  # the fallback has to be whole
+    apply.confirm(host.kernel, host.store, trial, **host.options)
+    assert "file_open__tamper" not in host.kernel.attached() and "file_open" in host.kernel.attached()
+    host.put(CORP)
+    assert "file_open__tamper" in host.kernel.attached() and "file_open" not in host.kernel.attached()
+
+
+def test_what_is_enforced_is_told(host):
+    audited = document(dict(rule("corp only", "corp"), mode="audit"), rule("lab only", "lab", deny=("send", "connect")),
+                       dict(rule("gone", "lab"), expires="2026-06-01"))
+    for check in (True, False, True, False):
+        result = host.apply(audited, check=check)
+        assert (result["enforced"], result["unenforced"]) == ({"lab only": ["connect", "send"]}, [])
+
+
+@pytest.mark.parametrize("lsms, lines", [
+    (GOOD.lsms, ["lab only: send (hook socket_accept not in this kernel)"]),
+    (("capability",), ["every rule: bpf is not among the active Linux Security Modules"])])
+def test_what_a_kernel_could_not_enforce_is_told_before_anything_is_installed(tmp_path, lsms, lines):
+    host = Host(tmp_path)
+    host.kernel.found = GOOD._replace(lsms=lsms)
+    host.kernel.object = host.kernel.object._replace(
+        programs=tuple(each for each in host.kernel.object.programs if each != "socket_accept"))
+    result = host.apply(document(rule("lab only", "lab", deny=("send", "connect"))), check=True)
+    assert result["unenforced"] == lines and result["changed"]
+    assert result["enforced"] == {"lab only": ["connect"] if "bpf" in lsms else []}
+    assert host.writes() == []
+
+
 def test_listeners_from_before_are_known_before_anything_asks_for_them(host):
     host.kernel.listening = frozenset({22, 65535})
     order = []
@@ -113,7 +148,7 @@ def test_listeners_from_before_are_known_before_anything_asks_for_them(host):
     host.kernel.attach = lambda program: order.append(host.kernel.program_info(program).name) or attach(program)
     host.kernel.listening_ports = lambda: order.append("ports") or ports()
     host.put(LAB)
-    assert set(order[2:order.index("ports")]) == set(reconcile.DIRECTION_HOOKS)
+    assert set(order[len(reconcile.IDENTITY_HOOKS):order.index("ports")]) == set(reconcile.DIRECTION_HOOKS)
     assert order.index("ports") < order.index("socket_sendmsg")
     with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, "listeners")) as fd:
         words = {key: value for key, value in host.kernel.read_all(fd).items() if any(value)}

@@ -137,7 +137,7 @@ def test_a_program_for_another_kernel_is_not_missed(kernel):
 
 def old_in_force(kernel):
     enforcer.ensure(kernel, OLD)
-    hooks = ["task_alloc", "bprm_committed_creds", "file_open"]
+    hooks = ["task_alloc", "bprm_committed_creds", "cred_free", "file_open"]
     reconcile.attach(kernel, enforcer.version_of(OLD), hooks)
     return sorted(hooks)
 

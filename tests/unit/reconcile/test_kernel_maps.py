@@ -13,7 +13,7 @@ import traceback
 
 import pytest
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, kernel as kernel_module, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
     ARRAY, HASH, INNER_MAP, LPM_TRIE, Kernel, MapSpec, hook_of)
 
@@ -223,3 +223,11 @@ def test_a_file_that_is_no_object_is_refused_in_one_line(capfd):
     assert str(refused.value).startswith("the object file cannot be read: not a BPF object")
     assert "\n" not in str(refused.value)
     assert capfd.readouterr() == ("", "")  # libbpf's own words go into the message, not to the terminal
+
+
+def test_hooks_are_told_by_the_names_in_btf(tmp_path, monkeypatch):
+    path = tmp_path / "vmlinux"
+    monkeypatch.setattr(kernel_module, "BTF", str(path))
+    assert Kernel().lsm_hooks() == frozenset()
+    path.write_bytes(b"\0bpf_lsm_file_open\0bpf_lsm_bpf\0x_bpf_lsm_capable\0bpf_lsm_\0int\0bpf_lsm_cut")
+    assert Kernel().lsm_hooks() == {"file_open", "bpf"}
