@@ -504,10 +504,10 @@ static __noinline bool refuse_kept(struct file *file)
 	if (!labels)
 		return 0;
 	m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
-	if (m)
-		__sync_fetch_and_or(&m->labels, labels);
-	else
+	if (!m)
 		return refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry);
+	if (labels & ~__sync_fetch_and_or(&m->labels, labels))
+		count_mark();
 	if (!image && !(file->f_mode & FMODE_READ))
 		return 0;
 	if (l.c)
