@@ -116,12 +116,9 @@ int BPF_PROG(inode_readlink, struct dentry *dentry, int ret)
 SEC("lsm/inode_getxattr")
 int BPF_PROG(inode_getxattr, struct dentry *dentry, const char *name, int ret)
 {
-	char start[8] = {};
-
 	if (ret)
 		return ret;
-	bpf_probe_read_kernel_str(start, 6, name);
-	if (*(__u64 *)start != *(const __u64 *)"user.\0\0")
+	if (!of_users(name))
 		return 0;
 	return answer(refuse_dentry(dentry, 1U << GUARD_READ));
 }

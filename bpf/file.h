@@ -339,17 +339,13 @@ static __always_inline __u32 mapping_actions(unsigned long prot, bool shared)
 	return actions;
 }
 
-#define OVERLAYS 3	/* the kernel stacks two */
-
 /* An overlay maps the file behind its own. Where no hook shows that one, it is to be had from the overlay's open file. */
 static __noinline bool refuse_backing(const struct file *file, __u32 actions)
 {
 	struct place at = { .reason = GUARD_NO_CHAIN };
 	const struct bound *b;
-	struct inode *inode;
-	unsigned long magic;
 	struct view v;
-	__u32 i;
+	__u64 inode;
 
 	if (!see(&v) || !concerned(&v, actions))
 		return 0;
@@ -359,15 +355,9 @@ static __noinline bool refuse_backing(const struct file *file, __u32 actions)
 	actions &= b->actions;
 	if (!actions)
 		return 0;
-	for (i = 0; i < OVERLAYS; i++) {
-		file = (const struct file *)BPF_CORE_READ(file, private_data);
-		inode = BPF_CORE_READ(file, f_inode);
-		magic = BPF_CORE_READ(inode, i_sb, s_magic);
-		if (!magic)
-			break;
-		if (magic != OVERLAYFS_MAGIC)
-			return refuse_aliases(&v, b, inode, actions);
-	}
+	inode = inode_behind(file);
+	if (inode)
+		return refuse_aliases(&v, b, (struct inode *)inode, actions);
 	return refuse_place(&v, b, &at, actions, BPF_CORE_READ(file, f_path.dentry));
 }
 

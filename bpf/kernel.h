@@ -76,6 +76,7 @@ struct inode {
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_generation;
+	unsigned int i_nlink;
 	struct hlist_head i_dentry;
 };
 
@@ -109,6 +110,8 @@ struct file {
 	struct inode *f_inode;
 	void *private_data;
 };
+struct tty_struct { struct tty_struct *link; void *driver_data; };
+struct tty_file_private { struct tty_struct *tty; };
 union security_list_options { void *mmap_backing_file; };
 
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };

@@ -88,6 +88,14 @@ struct {
 	__type(value, struct guard_mark);
 } wires SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, GUARD_KEPT);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct guard_kept_key);
+	__type(value, struct guard_kept);
+} kept SEC(".maps");
+
 /* A mark that is new, or from before labels came into use, is begun. */
 static __noinline struct guard_mark *begun(struct guard_mark *m, __u64 since)
 {
@@ -184,7 +192,7 @@ static __noinline bool spread(struct guard_mark *m, __u64 labels)
 	return 1;
 }
 
-enum carrying { NOTHING, PIPE, SOCKET, CONTENT };
+enum carrying { NOTHING, PIPE, SOCKET, CONTENT, TERMINAL };
 
 /* Files that are kept in memory, so that a mapping is their usual way. */
 static __always_inline bool in_memory(const struct inode *inode)
@@ -194,7 +202,16 @@ static __always_inline bool in_memory(const struct inode *inode)
 	return magic == TMPFS_MAGIC || magic == RAMFS_MAGIC || magic == HUGETLBFS_MAGIC || magic == MQUEUE_MAGIC;
 }
 
-/* Devices and what only looks like a file carry nothing. */
+#define MASTER (5U << 20 | 2)	/* /dev/ptmx: a pseudo terminal's other side */
+
+static __always_inline bool terminal(const struct inode *inode)
+{
+	__u32 major = inode->i_rdev >> 20;
+
+	return inode->i_rdev == MASTER || inode->i_rdev == 5U << 20 || (major >= 136 && major <= 143);
+}
+
+/* Other devices, and what only looks like a file, carry nothing. */
 static __always_inline enum carrying carrying(struct inode *inode)
 {
 	switch (inode->i_mode & S_IFMT) {
@@ -204,8 +221,57 @@ static __always_inline enum carrying carrying(struct inode *inode)
 		return SOCKET;
 	case S_IFREG:
 		return in_memory(inode) || !pseudo(inode->i_sb) ? CONTENT : NOTHING;
+	case S_IFCHR:
+		return terminal(inode) ? TERMINAL : NOTHING;
 	}
 	return NOTHING;
+}
+
+static __always_inline void kept_by(const struct inode *inode, struct guard_kept_key *key)
+{
+	key->inode = BPF_CORE_READ(inode, i_ino);
+	key->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	key->generation = BPF_CORE_READ(inode, i_generation);
+}
+
+/* What the kernel may have forgotten together with the file's inode. */
+static __noinline __u64 kept_labels(const struct inode *inode, __u64 since)
+{
+	struct guard_kept_key key = {};
+	struct guard_kept *k;
+
+	kept_by(inode, &key);
+	k = bpf_map_lookup_elem(&kept, &key);
+	return k && k->since == since ? k->labels : 0;
+}
+
+static __noinline bool keep_labels(const struct inode *inode, __u64 since, __u64 labels)
+{
+	struct guard_kept fresh = { .since = since };
+	struct guard_kept_key key = {};
+	struct guard_kept *k;
+
+	kept_by(inode, &key);
+	k = bpf_map_lookup_elem(&kept, &key);
+	if (!k) {
+		bpf_map_update_elem(&kept, &key, &fresh, BPF_NOEXIST);
+		k = bpf_map_lookup_elem(&kept, &key);
+	}
+	if (!k || k->since != since)	/* user space has begun anew meanwhile */
+		return 0;
+	__sync_fetch_and_or(&k->labels, labels);
+	return 1;
+}
+
+/* The mark of a file that is about to be written to. 0: what it carries can't be remembered. */
+static __noinline struct guard_mark *content(struct inode *inode, __u64 since, __u64 labels)
+{
+	struct guard_mark *m = bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	m = begun(m, since);
+	if (m && (labels & ~m->spread) && !in_memory(inode) && !keep_labels(inode, since, labels))
+		return 0;
+	return m;
 }
 
 static __always_inline struct sock *sock_of(struct file *file)
@@ -213,6 +279,25 @@ static __always_inline struct sock *sock_of(struct file *file)
 	struct socket *sock = file->private_data;
 
 	return BPF_CORE_READ(sock, sk);
+}
+
+/* One of the two ways of a pseudo terminal, by its node's inode, which lives as long: to the master, or from it. 0: it is
+ * not open yet, or no such thing. */
+static __noinline __u64 terminal_wire(const struct file *file, bool write)
+{
+	const struct tty_file_private *opened = file->private_data;
+	const struct tty_struct *tty = BPF_CORE_READ(opened, tty);
+	bool master = file->f_inode->i_rdev == MASTER;
+	const struct dentry *node;
+	__u64 inode;
+
+	if (master)
+		tty = BPF_CORE_READ(tty, link);
+	node = BPF_CORE_READ(tty, driver_data);
+	inode = (__u64)BPF_CORE_READ(node, d_inode);
+	if (!inode)
+		return 0;
+	return master == write ? inode : inode + 1;
 }
 
 /* Where a unix socket sends to; 0: it is of another family, or its messages say where. */
@@ -269,9 +354,8 @@ static long mark_write_end(__u32 i, struct write_ends *all)
 
 /* No hook sees what sendfile and splice move from a file into a pipe: the pipes that a task may write to carry what it
  * does from the moment it does. False: one of them can't. */
-static __noinline bool mark_write_ends(__u64 since, __u64 labels)
+static __noinline bool mark_write_ends(const struct task_struct *task, __u64 since, __u64 labels)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct write_ends all = { .since = since, .labels = labels };
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	__u32 count = BPF_CORE_READ(table, max_fds);
@@ -283,6 +367,31 @@ static __noinline bool mark_write_ends(__u64 since, __u64 labels)
 	return !all.lost;
 }
 
+/* False: what a task gets hold of can't be remembered. */
+static __always_inline bool label_task(const struct task_struct *task, struct guard_carrier *c, __u64 since, __u64 labels)
+{
+	return label_carrier(c, labels) && mark_write_ends(task, since, labels);
+}
+
+static __always_inline bool label_self(const struct labelling *l, __u64 labels)
+{
+	return label_task(bpf_get_current_task_btf(), l->c, l->since, labels);
+}
+
+/* What came through a pipe, a unix socket or a terminal; whoever reads there is found by what comes later. */
+static __noinline __u64 passed_through(struct file *file, enum carrying how, __u64 since, struct guard_carrier *c)
+{
+	__u64 key = 0;
+
+	if (how == PIPE)
+		key = (__u64)BPF_CORE_READ(file, f_inode);
+	if (how == SOCKET && BPF_CORE_READ(sock_of(file), __sk_common.skc_family) == AF_UNIX)
+		key = (__u64)sock_of(file);
+	if (how == TERMINAL)
+		key = terminal_wire(file, 0);
+	return key ? watch(wire(key, since), c) : 0;
+}
+
 /* The current task is about to read a file, or to execute it: then its next address space is labelled. True: that
  * can't be remembered, so it must not. `mapped`: what is written there later is read, too. */
 static __noinline bool refuse_reading(struct file *file, bool mapped)
@@ -292,31 +401,27 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 	struct labelling l;
 	struct guard_mark *m;
 	enum carrying how;
-	__u64 labels, found = 0, marked = 0;
-	__u32 renames = 1;
+	__u64 labels, found = 0, changes = UNTOLD;
 
-	if (!labelling(&l))
+	/* a folder holds names */
+	if ((inode->i_mode & S_IFMT) == S_IFDIR || !labelling(&l))
 		return 0;
 	how = carrying(inode);
+	/* a message queue is asked only when it is opened */
+	mapped |= how == CONTENT && inode->i_sb->s_magic == MQUEUE_MAGIC;
 	if (l.c && how == CONTENT && !mapped && !image && file->f_path.dentry->d_inode == inode &&
-	    !(inode->i_sb->s_flags & SB_NOUSER)) {
-		renames = renames_now();
-		marked = marks_made();
-	}
+	    !(inode->i_sb->s_flags & SB_NOUSER))
+		changes = changes_now();
 	labels = l.named;
 	if (l.c) {
 		labels &= ~labels_of(l.c);
 		if (!labels)
-			return remember_reading(file, &l.v, l.since, marked, renames);
+			return remember_reading(file, &l.v, l.since, changes);
 	}
-	/* a message queue is asked only when it is opened */
-	mapped |= how == CONTENT && inode->i_sb->s_magic == MQUEUE_MAGIC;
-	if (how == PIPE)
-		found = watch(wire(number(inode), l.since), l.c);
+	if (how == PIPE || how == SOCKET || how == TERMINAL)
+		found = passed_through(file, how, l.since, l.c);
 	if (mapped)
 		found = watch(begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since), l.c);
-	if (how == SOCKET && BPF_CORE_READ(sock_of(file), __sk_common.skc_family) == AF_UNIX)
-		found = watch(wire((__u64)sock_of(file), l.since), l.c);
 	if (how == CONTENT && !mapped) {
 		m = bpf_inode_storage_get(&marks, inode, 0, 0);
 		if (m && m->since == l.since)
@@ -327,12 +432,12 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 		found |= labels_of_place(&l.v, file, l.named);
 	labels &= found;
 	if (!labels)
-		return remember_reading(file, &l.v, l.since, marked, renames);
+		return remember_reading(file, &l.v, l.since, changes);
 	if (l.c && image) {
 		__sync_fetch_and_or(&l.c->image, labels);
 		return 0;
 	}
-	if (label_carrier(l.c, labels) && mark_write_ends(l.since, labels))
+	if (label_self(&l, labels))
 		return 0;
 	return refuse_unlabelled(&l.v, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
 }
@@ -364,8 +469,14 @@ static __noinline bool refuse_writing(struct file *file)
 	}
 	if (l.c && how == PIPE)
 		m = wire(number(inode), l.since);
+	if (l.c && how == TERMINAL) {
+		peer = terminal_wire(file, 1);
+		if (!peer)
+			return 0;
+		m = wire(peer, l.since);
+	}
 	if (l.c && how == CONTENT)
-		m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
+		m = content(inode, l.since, l.named);
 	return !spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, file->f_path.dentry);
 }
 
@@ -378,10 +489,60 @@ static __always_inline bool refuse_mapping(struct file *file, bool shared)
 	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(file);
 }
 
+/* What the kernel had forgotten: while the file is open it stays. */
+static __noinline bool refuse_kept(struct file *file)
+{
+	struct inode *inode = file->f_inode;
+	bool image = file->f_flags & FMODE_EXEC;
+	struct labelling l;
+	struct guard_mark *m;
+	__u64 labels;
+
+	if (!labelling(&l))
+		return 0;
+	labels = kept_labels(inode, l.since) & l.named;
+	if (!labels)
+		return 0;
+	m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
+	if (m)
+		__sync_fetch_and_or(&m->labels, labels);
+	else
+		return refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry);
+	if (!image && !(file->f_mode & FMODE_READ))
+		return 0;
+	if (l.c)
+		labels &= ~labels_of(l.c);
+	if (l.c && image) {
+		__sync_fetch_and_or(&l.c->image, labels);
+		return 0;
+	}
+	return labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry);
+}
+
+SEC("lsm/file_open")
+int BPF_PROG(file_open__label, struct file *file, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(carrying(file->f_inode) == CONTENT && !in_memory(file->f_inode) && refuse_kept(file));
+}
+
 SEC("lsm/inode_free_security")
 int BPF_PROG(inode_free_security, struct inode *inode)
 {
-	return (inode->i_mode & S_IFMT) == S_IFIFO ? unwire((__u64)inode) : 0;
+	struct guard_kept_key key = {};
+
+	if ((inode->i_mode & S_IFMT) == S_IFREG && !inode->i_nlink && labels_since()) {
+		kept_by(inode, &key);
+		bpf_map_delete_elem(&kept, &key);
+	}
+	if ((inode->i_mode & S_IFMT) == S_IFIFO)
+		return unwire((__u64)inode);
+	if ((inode->i_mode & S_IFMT) == S_IFCHR && inode->i_sb->s_magic == DEVPTS_MAGIC) {
+		unwire((__u64)inode);
+		unwire((__u64)inode + 1);
+	}
+	return 0;
 }
 
 /* An open file is used. */
@@ -434,7 +595,7 @@ int BPF_PROG(socket_recvmsg, struct socket *sock, struct msghdr *msg, int size, 
 			return 0;
 	}
 	labels &= watch(wire((__u64)sk, l.since), l.c);
-	return answer(labels && !label_carrier(l.c, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
 }
 
 SEC("lsm/sk_free_security")
@@ -467,13 +628,226 @@ int BPF_PROG(msg_queue_msgrcv, struct kern_ipc_perm *queue, struct msg_msg *msg,
 	m = bpf_map_lookup_elem(&wires, &key);
 	if (!m || m->since != since || !m->labels)
 		return 0;
-	return answer(!label_carrier(carrier_of((__u64)target, since), m->labels));
+	return answer(!label_task(target, carrier_of((__u64)target, since), since, m->labels));
 }
 
 SEC("lsm/msg_queue_free_security")
 int BPF_PROG(msg_queue_free_security, struct kern_ipc_perm *queue)
 {
 	return unwire((__u64)queue);
+}
+
+/* ---- keys ---- */
+
+#define KEY_NEED_READ 2
+#define KEY_NEED_WRITE 3
+
+/* Another may have had its address. */
+SEC("lsm/key_alloc")
+int BPF_PROG(key_alloc, void *key, const struct cred *cred, unsigned long flags, int ret)
+{
+	if (ret)
+		return ret;
+	unwire((__u64)key);
+	return answer(refuse_carrying((__u64)key));
+}
+
+/* A key that is read, and one that is written to. It comes with its lowest bit for something else, as a type that is
+ * nowhere defined, so that the verifier does not let it be read the usual way. */
+SEC("lsm/key_permission")
+int key_permission(unsigned long long *ctx)
+{
+	__u64 arguments[4] = {}, labels;
+	struct guard_mark *m;
+	struct labelling l;
+
+	if (bpf_probe_read_kernel(arguments, sizeof(arguments), ctx))
+		return 0;
+	if (arguments[3])
+		return -EPERM;
+	arguments[0] &= ~1ULL;
+	if ((__u32)arguments[2] == KEY_NEED_WRITE)
+		return answer(refuse_carrying(arguments[0]));
+	if ((__u32)arguments[2] != KEY_NEED_READ || !labelling(&l))
+		return 0;
+	m = bpf_map_lookup_elem(&wires, &arguments[0]);
+	if (!m || m->since != l.since)
+		return 0;
+	labels = m->labels & l.named;
+	if (l.c)
+		labels &= ~labels_of(l.c);
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
+}
+
+/* ---- another task ---- */
+
+/* Who gets hold of another task's memory or descriptors reads there and writes there: each carries what the other does. */
+static __noinline bool refuse_joining(const struct task_struct *other)
+{
+	struct guard_carrier *c;
+	struct labelling l;
+	__u64 labels;
+
+	if (!labelling(&l))
+		return 0;
+	c = carrier_of((__u64)other, l.since);
+	labels = l.named;
+	if (l.c && c)
+		labels &= labels_of(l.c) | labels_of(c);
+	if (!labels)
+		return 0;
+	if (label_self(&l, labels) && label_task(other, c, l.since, labels))
+		return 0;
+	return refuse_unlabelled(&l.v, GUARD_PTRACE, 0);
+}
+
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(ptrace_access_check__label, struct task_struct *child, unsigned int mode, int ret)
+{
+	if (ret)
+		return ret;
+	return answer((mode & PTRACE_MODE_ATTACH) && refuse_joining(child));
+}
+
+SEC("lsm/ptrace_traceme")
+int BPF_PROG(ptrace_traceme__label, struct task_struct *parent, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_joining(parent));
+}
+
+/* ---- without opening ---- */
+
+/* A link's target, an extended attribute. */
+static __noinline bool refuse_looking(struct dentry *d)
+{
+	struct guard_mark *m = 0;
+	struct place at = {};
+	struct labelling l;
+	struct inode *inode;
+	__u64 labels, found = 0;
+
+	if (!labelling(&l))
+		return 0;
+	labels = l.named;
+	if (l.c) {
+		labels &= ~labels_of(l.c);
+		if (!labels)
+			return 0;
+	}
+	inode = d->d_inode;
+	if (inode)
+		m = bpf_inode_storage_get(&marks, inode, 0, 0);
+	if (m && m->since == l.since)
+		found = m->labels;
+	else if (inode)
+		found = kept_labels(inode, l.since);
+	found &= labels;
+	if (found != labels) {
+		guard_place(l.v.slot, number(d), &at);
+		found |= labels_of_state(&l.v, &at, l.named);
+	}
+	labels &= found;
+	return labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, d);
+}
+
+SEC("lsm/inode_readlink")
+int BPF_PROG(inode_readlink__label, struct dentry *dentry, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_looking(dentry));
+}
+
+/* The attributes that hold data of somebody's. */
+static __always_inline bool of_users(const char *name)
+{
+	char start[8] = {};
+
+	bpf_probe_read_kernel_str(start, 6, name);
+	return *(__u64 *)start == *(const __u64 *)"user.\0\0";
+}
+
+SEC("lsm/inode_getxattr")
+int BPF_PROG(inode_getxattr__label, struct dentry *dentry, const char *name, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(of_users(name) && refuse_looking(dentry));
+}
+
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr__label, void *idmap, struct dentry *dentry, const char *name, const void *value,
+	     unsigned long size, int flags, int ret)
+{
+	struct guard_mark *m = 0;
+	struct labelling l;
+	struct inode *inode;
+
+	if (ret)
+		return ret;
+	if (!of_users(name) || !labelling(&l))
+		return 0;
+	inode = dentry->d_inode;
+	if (l.c) {
+		l.named &= labels_of(l.c);
+		if (!l.named)
+			return 0;
+		if (inode)
+			m = content(inode, l.since, l.named);
+	}
+	return answer(!spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, dentry));
+}
+
+/* ---- what an overlay maps ---- */
+
+#define OVERLAYS 3	/* the kernel stacks two */
+
+/* The file behind an overlay's open one; 0: it can't be told. */
+static __noinline __u64 inode_behind(const struct file *file)
+{
+	struct inode *inode;
+	unsigned long magic;
+	__u32 i;
+
+	for (i = 0; i < OVERLAYS; i++) {
+		file = (const struct file *)BPF_CORE_READ(file, private_data);
+		inode = BPF_CORE_READ(file, f_inode);
+		magic = BPF_CORE_READ(inode, i_sb, s_magic);
+		if (!magic)
+			break;
+		if (magic != OVERLAYFS_MAGIC)
+			return (__u64)inode;
+	}
+	return 0;
+}
+
+/* Where no hook shows the file behind. */
+SEC("lsm/mmap_file")
+int BPF_PROG(mmap_file__label, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+{
+	struct labelling l;
+	__u64 behind, labels;
+
+	if (ret)
+		return ret;
+	if (bpf_core_field_exists(((union security_list_options *)0)->mmap_backing_file) || !file ||
+	    file->f_inode->i_sb->s_magic != OVERLAYFS_MAGIC || !labelling(&l))
+		return 0;
+	behind = inode_behind(file);
+	labels = behind ? labels_of_aliases(&l.v, (struct inode *)behind, l.named) : l.named;
+	if (l.c)
+		labels &= ~labels_of(l.c);
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry));
+}
+
+SEC("lsm/mmap_backing_file")
+int BPF_PROG(mmap_backing_file__label, struct vm_area_struct *vma, struct file *backing, struct file *file, int ret)
+{
+	if (ret)
+		return ret;
+	return answer(refuse_mapping(backing, vma->vm_flags & VM_SHARED));
 }
 
 #endif

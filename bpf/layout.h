@@ -29,6 +29,7 @@
 #define GUARD_CARRIERS 131072	/* tasks */
 #define GUARD_CELLS 65536	/* address spaces that several tasks share, or that read what others write */
 #define GUARD_WIRES 65536	/* sockets and message queues */
+#define GUARD_KEPT 262144	/* files on disks that carry a label */
 #define GUARD_FILES 1048576	/* descriptors looked at when a task is labelled */
 #define GUARD_READERS 16	/* of a pipe, a socket, a file that is mapped */
 #define GUARD_ABSTRACT 0xffffffffU	/* "superblock" of abstract unix socket names, each one component */
@@ -242,6 +243,10 @@ struct guard_mark {
 	guard_u64 crowded;		/* 1: some reader is not among those below */
 	guard_u64 readers[GUARD_READERS];	/* cells */
 };
+
+/* map "kept": what files on disks carry, for when the kernel lets go of their inodes */
+struct guard_kept_key { guard_u64 inode; guard_u32 device, generation; };
+struct guard_kept { guard_u64 since, labels; };
 
 /* ring buffer "events" */
 struct guard_event {

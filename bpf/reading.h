@@ -12,9 +12,9 @@ struct reading {
 	__u64 file, inode;
 	__u64 task, started;
 	__u64 generation, since;
-	__u64 marked;		/* `marked_files` then */
-	__u64 renames;
+	__u64 changes;		/* of what it depends on, counted */
 };
+#define UNTOLD 1ULL		/* changes: not known */
 #define READINGS 4096
 
 struct {
@@ -29,30 +29,32 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, __u32);
 } marked_files SEC(".maps");
-
-static __always_inline __u64 *marked_count(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&marked_files, &zero);
-}
-
-static __noinline __u64 marks_made(void)
-{
-	__u64 *made = marked_count();
-
-	return made ? __sync_fetch_and_add(made, 0) : 0;
-}
 
 static __noinline int count_mark(void)
 {
-	__u64 *made = marked_count();
+	__u32 zero = 0, *made = bpf_map_lookup_elem(&marked_files, &zero);
 
 	if (made)
 		__sync_fetch_and_add(made, 1);
 	return 0;
+}
+
+/* Renames in the lower half, which is odd while one goes on; what came to carry a label in the upper. */
+static __always_inline __u64 changes_so_far(void)
+{
+	__u32 zero = 0, renames = 0;
+	const __u32 *made = bpf_map_lookup_elem(&marked_files, &zero);
+
+	if (!made || rename_sequence(&renames))
+		return UNTOLD;
+	return (__u64)*(volatile __u32 *)made << 32 | renames;
+}
+
+static __noinline __u64 changes_now(void)
+{
+	return changes_so_far();
 }
 
 static __always_inline struct reading *reading_of(const struct file *file)
@@ -77,11 +79,9 @@ static __always_inline bool read_before(struct file *file, __u64 since, __u64 ge
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct reading *r = reading_of(file), *then;
-	const __u64 *marked = marked_count();
 	__u64 version, differ;
-	__u32 renames;
 
-	if (!r || !marked)
+	if (!r)
 		return 0;
 	version = *(volatile __u64 *)&r->version;
 	then = (void *)r + after(version);
@@ -91,31 +91,21 @@ static __always_inline bool read_before(struct file *file, __u64 since, __u64 ge
 	differ = then->started ^ task->start_boottime;
 	differ |= then->generation ^ generation;
 	differ |= then->since ^ since;
-	differ |= then->marked ^ *(volatile __u64 *)marked;
-	if (differ || rename_sequence(&renames))
+	if (differ)
 		return 0;
-	differ = then->renames ^ renames;
+	differ = then->changes ^ changes_so_far();
 	then = (void *)then + after(differ);
 	return !differ && *(volatile __u64 *)&then->version == (version & ~1ULL);
 }
 
-/* Odd: it can't be told. */
-static __noinline __u32 renames_now(void)
-{
-	__u32 renames = 1;
-
-	return rename_sequence(&renames) ? 1 : renames;
-}
-
 /* What held before the labels were looked for. Never refused. */
-static __noinline bool remember_reading(struct file *file, const struct view *v, __u64 since, __u64 marked,
-					__u32 renames)
+static __noinline bool remember_reading(struct file *file, const struct view *v, __u64 since, __u64 changes)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct reading *r = reading_of(file);
 	__u64 version;
 
-	if (!r || !v || (renames & 1))
+	if (!r || !v || (changes & 1))
 		return 0;
 	version = r->version;
 	if ((version & 1) || __sync_val_compare_and_swap(&r->version, version, version + 1) != version)
@@ -126,8 +116,7 @@ static __noinline bool remember_reading(struct file *file, const struct view *v,
 	r->started = task->start_boottime;
 	r->generation = v->generation;
 	r->since = since;
-	r->marked = marked;
-	r->renames = renames;
+	r->changes = changes;
 	__sync_fetch_and_add(&r->version, 1);
 	return 0;
 }

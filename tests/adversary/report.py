@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
@@ -16,7 +17,7 @@ import boot  # noqa: E402
 
 GUEST = HERE / "guest"
 TABLE = boot.image.ROOT / "docs" / "mediation.md"
-SECONDS = 600
+SECONDS = 1200
 PASSES = ("undecided", "allowed")  # groups that nothing has to stop
 
 
@@ -27,10 +28,9 @@ class Report(NamedTuple):
     output: str
 
 
-def run(kernel: str, arguments: Iterable[str] = (), script: str = "adversary.py", seconds: int = SECONDS,
-        memory: int = 512) -> Report:
-    extra = [*(path for path in sorted(GUEST.glob("*.py")) if path.name != script), *programs()]
-    result = boot.boot(kernel, [str(GUEST / script), *arguments], extra=extra, seconds=seconds, memory=memory)
+def run(kernel: str, arguments: Iterable[str] = (), seconds: int = SECONDS, memory: int = 768) -> Report:
+    extra = [*(path for path in sorted(GUEST.glob("*.py")) if path.name != "adversary.py"), *programs(), *senders()]
+    result = boot.boot(kernel, [str(GUEST / "adversary.py"), *arguments], extra=extra, seconds=seconds, memory=memory)
     return parse(kernel, result.output, result.console)
 
 
@@ -38,6 +38,15 @@ def programs() -> List[Path]:
     """The attackers' small programs, built."""
     boot.image.programs(GUEST)
     return [boot.image.CACHE / "programs" / source.stem for source in sorted(GUEST.glob("*.c"))]
+
+
+def senders() -> List[Path]:
+    """Programs that people send data with, and their libraries."""
+    boot.fetch(["senders"])
+    found = boot.image.CACHE / "senders"
+    names = ("openssl", "tar", "dropbear", "dbclient", "dropbearkey")
+    return [path for path in sorted(found.rglob("*")) if path.name in names and path.parent.name.endswith("bin") or
+            re.fullmatch(r"lib[^/]*\.so\.\d+", path.name)]
 
 
 def parse(kernel: str, output: str, console: str = "") -> Report:
@@ -64,7 +73,7 @@ def verdict(one: Dict[str, Any]) -> str:
         return "passes" if one["through"] else "hindered: a policy must not stop this"
     if one["group"] == "undecided":
         return "undecided" if one["through"] else "stopped"
-    if one["open"]:
+    if one["open"] and one["through"]:
         return "open" if one["closed"] else "the rule that should close it does not"
     if one["through"]:
         return "got through"
@@ -103,14 +112,14 @@ def summary(report: Report) -> str:
     return "\n".join(lines)
 
 
-def names() -> List[str]:
-    """Every technique there is, by reading the registry itself."""
+def names(mixes: str = "0/1", share: str = "0/1") -> List[str]:
+    """Every technique there is, by reading the registry itself, or a part of them, as the guest takes it."""
     sys.path.insert(0, str(GUEST))
     for module in sorted(GUEST.glob("ways_*.py")):
         __import__(module.stem)
     import attempts
 
-    return list(attempts.TECHNIQUES)
+    return attempts.part_of(attempts.part_of(list(attempts.TECHNIQUES), mixes, "mix__"), share)
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -126,7 +135,7 @@ something else than the run. `make adversary UPDATE=1` writes it.
 """
 SECTIONS = (
     ("files", "Files"), ("network", "Network"), ("machine", "The machine"), ("flows", "What a task has read (`has_read`)"),
-    ("mixes", "Random combinations"), ("others", "Through somebody else"), ("tamper", "What enforces"),
+    ("stories", "As people do it (`has_read`)"), ("mixes", "Random combinations"), ("others", "Through somebody else"), ("tamper", "What enforces"),
     ("undecided", "Operations that no action is about"),
 )
 
@@ -153,13 +162,15 @@ def _cell(tried: Optional[List[Dict[str, Any]]]) -> str:
     if ends & {"open", "undecided"}:
         return "🔴 **nobody**"
     hooks = sorted({hook for one in tried for hook in one["hooks"]})
-    return "✔ " + ", ".join(f"`{hook}`" for hook in hooks) if hooks else "✔"
+    return "✔ " + ", ".join(f"`{hook}`" for hook in hooks) if hooks else "🔴 **which hook, is not known**"
 
 
 def _reason(one: Dict[str, Any]) -> str:
     text = f"* {one['what']}: {one['open']}."
     if one["group"] != "undecided" and one["rule"]:
         text += f" Tried under `{_said(one['rule'])}`: stopped."
+    elif one["group"] != "undecided":
+        text += " Tried after the next refresh: stopped."
     return text
 
 

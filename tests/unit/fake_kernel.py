@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import hooks, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
@@ -23,8 +23,8 @@ HOOKS = (
     "inode_remove_acl", "inode_symlink", "inode_mkdir", "inode_mknod", "inode_readlink", "inode_getxattr", "inode_link",
     "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen", "socket_accept",
     "sctp_bind_connect", "sctp_sk_clone", "bprm_creds_for_exec", "inode_free_security", "msg_queue_free_security",
-    "msg_queue_msgrcv", "msg_queue_msgsnd", "sk_free_security", "socket_recvmsg", "task_free", "unix_may_send",
-    *hooks.BUILT_IN)
+    "msg_queue_msgrcv", "msg_queue_msgsnd", "key_alloc", "key_permission", "sk_free_security", "socket_recvmsg", "task_free", "unix_may_send",
+    *hooks.BUILT_IN, *(name for name in hooks._LABELS if name.endswith("__label")))
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
 
 
@@ -36,7 +36,7 @@ def good_object() -> ObjectInfo:
     maps = dict(reconcile.MAPS, tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1), inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
                 spare=MapSpec(LRU_HASH, 8, 208, 4096), blank=MapSpec(reconcile.ARRAY, 4, 208, 1),
                 known=MapSpec(reconcile.ARRAY, 4, 48, 2048), covered=MapSpec(reconcile.ARRAY, 4, 64, 1024),
-                readings=MapSpec(reconcile.ARRAY, 4, 72, 4096), marked_files=MapSpec(reconcile.ARRAY, 4, 8, 1),
+                readings=MapSpec(reconcile.ARRAY, 4, 64, 4096), marked_files=MapSpec(reconcile.ARRAY, 4, 4, 1),
                 sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201), marks=MapSpec(INODE_STORAGE, 4, 160, 0, 1))
     inner = dict(reconcile.TABLES, control=reconcile.RECORD)
     programs = [name for name in HOOKS if name != "inode_setattr"] + ["inode_setattr__2", "inode_setattr__3"]
@@ -74,6 +74,7 @@ class FakeKernel:
         self.kill_at: Optional[int] = None
         self.refusals: Dict[str, Tuple[int, int]] = {}  # method -> (how many calls pass first, errno)
         self.dead = False
+        self.labelled: Set[str] = set()  # what is denied to whoever has read what this session has read
         self.runs = True  # False: programs attach and never run
         self._descriptors: Dict[int, Tuple[Any, bool]] = {}
         self._next = 3
@@ -171,7 +172,7 @@ class FakeKernel:
         """Denied is what has `denied` or the reserved address in it, while programs run and a policy is in force."""
         live = reconcile.read(self)  # type: ignore[arg-type]
         names = [str(cell.cell_contents) for cell in operation.__closure__ or ()]
-        forbidden = any(name.endswith("/denied") or name == "192.0.2.1" for name in names)
+        forbidden = any(name.endswith("/denied") or name == "192.0.2.1" or name in self.labelled for name in names)
         return errno.EPERM if forbidden and self.runs and live.generation and self.attached() else 0
 
     # ---- bpffs ------------------------------------------------------------------------------------------------

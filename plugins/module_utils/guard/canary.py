@@ -10,7 +10,7 @@ import datetime
 import errno
 import os
 import socket
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Set
 
 from . import resolve, semantics
 from .errors import EnforcerError, PolicyErrors
@@ -73,23 +73,37 @@ def try_it(kernel: Kernel, rules: Iterable[str], resolved: Resolved, now: dateti
     task = _task(places)
     if places.allowed:  # the image has the canary's superblock, whatever it is
         resolved = resolved._replace(superblocks=resolved.superblocks | {places.allowed.device})
+    allowed = Location(places.allowed.device, places.allowed.components) if places.allowed else None
     if FILE_RULE in names:
         _must(kernel, True, "reading {0}/denied".format(folder), _reader(folder + "/denied"))
-        expected = places.allowed and semantics.decide(
-            resolved, FileEvent(task, "read", Location(places.allowed.device, places.allowed.components)), now).outcome
-        if expected in ("allow", "audit"):
-            _must(kernel, False, "reading {0}/allowed".format(folder), _reader(folder + "/allowed"))
-        else:
-            warnings.append("the canary's allowed file is denied by the policy itself: nothing was seen to pass")
+        warnings.extend(_pass(
+            kernel, "file", "reading {0}/allowed".format(folder), _reader(folder + "/allowed"),
+            _outcomes(resolved, task, lambda who: FileEvent(who, "read", allowed), now) if allowed else {"deny"}))
     if NETWORK_RULE in names:
         _must(kernel, True, "connecting to {0}".format(DENIED_ADDRESS), _connector(DENIED_ADDRESS))
-        expected = semantics.decide(
-            resolved, NetworkEvent(task, "connect", ALLOWED_ADDRESS, PORT, socket.IPPROTO_UDP), now).outcome
-        if expected in ("allow", "audit"):
-            _must(kernel, False, "connecting to {0}".format(ALLOWED_ADDRESS), _connector(ALLOWED_ADDRESS))
-        else:
-            warnings.append("the canary's allowed address is denied by the policy itself: nothing was seen to pass")
+        warnings.extend(_pass(
+            kernel, "address", "connecting to {0}".format(ALLOWED_ADDRESS), _connector(ALLOWED_ADDRESS),
+            _outcomes(resolved, task,
+                      lambda who: NetworkEvent(who, "connect", ALLOWED_ADDRESS, PORT, socket.IPPROTO_UDP), now)))
     return warnings
+
+
+def _outcomes(resolved: Resolved, task: Task, event: Callable[[Task], Any], now: datetime.date) -> Set[str]:
+    """How it may end. The canary has what this session has read, which only the kernel knows: nothing, or anything that
+    a rule asks for. More labels only ever deny more."""
+    labels = frozenset(name for who in resolved.subjects.values() for name in who.has_read or ())
+    whoever = (task, task._replace(labels=labels))
+    return {semantics.decide(resolved, event(who), now).outcome for who in whoever}
+
+
+def _pass(kernel: Kernel, kind: str, what: str, operation: Callable[[], None], outcomes: Set[str]) -> List[str]:
+    if outcomes == {"deny"}:
+        return ["the canary's allowed {0} is denied by the policy itself: nothing was seen to pass".format(kind)]
+    if "deny" in outcomes and kernel.as_user(CANARY_USER, operation) == errno.EPERM:
+        return ["the canary's allowed {0} is denied by the policy to whoever has read what this session has read: "
+                "nothing was seen to pass".format(kind)]
+    _must(kernel, False, what, operation)
+    return []
 
 
 def _must(kernel: Kernel, be_denied: bool, what: str, operation: Callable[[], None]) -> None:
@@ -116,7 +130,8 @@ def _connector(address: str) -> Callable[[], None]:
 
 
 def _task(places: Places) -> Task:
-    """The canary as the kernel will see it: a user of its own, in this process's unit and login session."""
+    """The canary as the kernel will see it but for its labels: a user of its own, in this process's unit and login
+    session."""
     service = None
     login = 0xFFFFFFFF
     try:

@@ -22,7 +22,8 @@ _CHANGE = (
 )
 
 # Not on every kernel: where one is missing, another hook of the same action sees what it would
-_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper"})
+_WHERE_PRESENT = frozenset({"mmap_backing_file", "inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper",
+                            "mmap_backing_file__label"})
 
 # which side a connection is from has to be known, and where its packets really go
 _SENDING = ("socket_sendmsg", "socket_setsockopt", "socket_connect", "socket_listen", "socket_accept",
@@ -68,13 +69,23 @@ BUILT_IN = tuple(hook + "__tamper" for hook in (
 _LABELS = (
     "bprm_creds_for_exec",
     "file_open",
+    "file_open__label",
     "file_permission",
     "file_receive",
     "inode_free_security",
+    "inode_getxattr__label",
+    "inode_readlink__label",
+    "inode_setxattr__label",
+    "key_alloc",
+    "key_permission",
+    "mmap_backing_file__label",
     "mmap_file",
+    "mmap_file__label",
     "msg_queue_free_security",
     "msg_queue_msgrcv",
     "msg_queue_msgsnd",
+    "ptrace_access_check__label",
+    "ptrace_traceme__label",
     "sk_free_security",
     "socket_recvmsg",
     "socket_sendmsg",

@@ -22,7 +22,7 @@ NAME = 96
 PATH = 512
 LABELS = 64
 LABEL_NAME = 64
-CARRIERS, CELLS, WIRES, READERS = 131072, 65536, 65536, 16
+CARRIERS, CELLS, WIRES, READERS, KEPT_FILES = 131072, 65536, 65536, 16, 262144
 ABSTRACT = 0xFFFFFFFF
 CANARY_USER = 4294967293
 
@@ -56,6 +56,8 @@ FACTS = struct.Struct("<QQQQ")  # loaded, rename_lock, labels_since, unwatched
 CELL_KEY = struct.Struct("<QQ")  # labels_since, number
 CELL = struct.Struct("<QQ")  # labels, members
 CARRIER = struct.Struct("<QQQQ")  # labels_since, cell, labels, labels of what it is about to execute
+KEPT_KEY = struct.Struct("<QII")  # inode, device, generation
+KEPT = struct.Struct("<QQ")  # labels_since, labels
 MARK = struct.Struct("<%dQ" % (4 + READERS))
 TOTALS = struct.Struct("<%dQ" % (4 + REASON_SLOTS + 1))
 EDGE_KEY = struct.Struct("<I%ds" % COMPONENT)

@@ -63,6 +63,7 @@ MAPS: Dict[str, MapSpec] = dict(
     carriers=MapSpec(HASH, 8, layout.CARRIER.size, layout.CARRIERS, NO_PREALLOC),
     cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, layout.CELLS, NO_PREALLOC),
     wires=MapSpec(HASH, 8, layout.MARK.size, layout.WIRES, NO_PREALLOC),
+    kept=MapSpec(HASH, layout.KEPT_KEY.size, layout.KEPT.size, layout.KEPT_FILES, NO_PREALLOC),
 )
 STORAGES = ("tasks", "inodes", "spare", "blank", "known", "covered", "readings", "marked_files", "sockets", "marks")
 
@@ -369,7 +370,7 @@ def _following(kernel: Kernel) -> bool:
 def _follow_labels(kernel: Kernel) -> None:
     """Labels of an earlier time are void: nobody has followed them since."""
     since = kernel.boottime()
-    for name in ("carriers", "cells", "wires"):
+    for name in ("carriers", "cells", "wires", "kept"):
         with _opened_map(kernel, name) as void:
             for key in kernel.read_all(void):
                 kernel.delete(void, key)

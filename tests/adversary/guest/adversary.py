@@ -15,38 +15,26 @@ import sys
 import time
 import traceback
 
+import storms
 import ways_files
 import ways_flows
 import ways_machine
 import ways_network
-from attempts import ABSENT, MISTAKE, TECHNIQUES, Attempt
+import ways_stories
+from attempts import ABSENT, MISTAKE, TECHNIQUES, Attempt, part_of
 from machine import Enforcer
 from place import Place
 
-assert ways_files and ways_flows and ways_machine and ways_network
+assert ways_files and ways_flows and ways_machine and ways_network and ways_stories
 TRACING = "/sys/kernel/tracing"
-HOOKS = (
-    "file_open", "file_permission", "file_receive", "file_truncate", "file_mprotect", "mmap_file", "file_ioctl",
-    "inode_link", "inode_rename", "inode_unlink", "inode_rmdir", "inode_create", "inode_mknod", "inode_mkdir",
-    "inode_symlink", "inode_setattr", "inode_setxattr", "inode_removexattr", "path_truncate", "path_chmod", "path_chown",
-    "path_mknod", "path_link", "path_rename", "path_unlink", "inode_init_security_anon", "uring_sqpoll", "uring_cmd",
-    "uring_override_creds", "uring_allowed", "socket_create", "socket_connect", "socket_sendmsg", "socket_recvmsg",
-    "socket_bind", "socket_listen", "socket_accept", "socket_setsockopt", "unix_stream_connect", "unix_may_send",
-    "sb_mount", "sb_umount", "sb_kern_mount", "sb_set_mnt_opts", "sb_alloc", "move_mount", "sb_pivotroot", "sb_remount",
-    "fs_context_submount", "fs_context_parse_param", "ptrace_access_check", "ptrace_traceme", "kernel_read_file",
-    "kernel_load_data", "kernel_module_request", "locked_down", "bpf", "bpf_map", "bpf_prog", "bpf_map_create",
-    "bpf_prog_load", "perf_event_open", "userns_create", "tun_dev_create", "capable", "task_alloc", "task_kill",
-    "bprm_creds_for_exec", "bprm_check", "msg_queue_msgsnd", "msg_queue_msgrcv", "shm_shmat", "msg_queue_associate",
-    "sem_semop", "key_permission", "settime64",
-)
-FUNCTIONS = {"userns_create": "create_user_ns", "task_alloc": "task_alloc", "file_receive": "file_receive"}
-APART = ("undecided", "tamper", "allowed", "mixes")
+FUNCTIONS = {"userns_create": "create_user_ns"}  # where the kernel's function has another name than its hook
 
 
 class Trace:
     """Which of the kernel's hooks said no: what each returned, as the kernel's own tracing tells it."""
 
-    def __init__(self):
+    def __init__(self, hooks):
+        self.hooks = set(hooks)
         if not os.path.exists(TRACING + "/kprobe_events"):
             os.system(f"mount -t tracefs tracefs {TRACING} 2>/dev/null")
         self.there = os.path.exists(TRACING + "/kprobe_events")
@@ -55,14 +43,14 @@ class Trace:
         self.put("kprobe_events", "\n")
         with open("/proc/kallsyms", encoding="ascii", errors="replace") as file:
             symbols = {line.split()[2] for line in file if " security_" in line}
-        for hook in HOOKS:
+        for hook in sorted(self.hooks):
             function = "security_" + FUNCTIONS.get(hook, hook)
             if function in symbols:
                 try:
                     self.put("kprobe_events", f"r:adversary/{hook} {function} ret=$retval:s32\n", os.O_APPEND)
                     self.put(f"events/adversary/{hook}/filter", "ret == -1")
                 except OSError:
-                    continue  # inlined into its callers on this kernel
+                    continue  # not to be had on this kernel
         self.pipe = os.open(TRACING + "/trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
         self.put("events/adversary/enable", "1")
 
@@ -82,7 +70,7 @@ class Trace:
             except BlockingIOError:
                 break
         lines = text.decode("ascii", "replace").splitlines()
-        return sorted({line.split(": (")[0].split()[-1] for line in lines if ": (" in line} & set(HOOKS))
+        return sorted({line.split(": (")[0].split()[-1] for line in lines if ": (" in line} & self.hooks)
 
     def end(self):
         if self.there:
@@ -91,11 +79,13 @@ class Trace:
 
 
 class Run:
-    def __init__(self, place, names, groups):
+    def __init__(self, place, names, groups, mixes, share):
         self.place, self.enforcer, self.trace = place, Enforcer(), None
         self.techniques = [
             t for t in TECHNIQUES.values() if (not names or t.name in names) and (not groups or t.group in groups)
         ]
+        chosen = part_of(part_of([t.name for t in self.techniques], mixes, "mix__"), share)
+        self.techniques = [t for t in self.techniques if t.name in chosen]
         self.reports = {t.name: {
             "technique": t.name, "group": t.group, "what": t.what, "action": t.action, "control": False, "through": False,
             "open": t.open, "rule": t.closed_by, "closed": None, "hooks": [], "absent": "", "detail": [], "status": {}, "seconds": {},
@@ -118,12 +108,13 @@ class Run:
         one = started or Attempt(technique, self.place, phase)
         if not started:
             one.start()
-        self.trace.said_no()
+        if self.trace:
+            self.trace.said_no()
         one.go()
         patience = 15.0 if phase == "without" or technique.group == "allowed" else 4.0  # where nothing is refused
         # whoever it was left to may still be at it, until he got through or was refused
         out, code = one.end(patience, (lambda: self.enforcer.totals()["denied"] > before) if counted else None)
-        hooks = self.trace.said_no()
+        hooks = self.trace.said_no() if self.trace else []
         # read later: whoever reads what a reader of the customers' data wrote carries his labels
         said = one.said() if phase == "without" else one.log
         report["status"][phase] = code
@@ -141,13 +132,19 @@ class Run:
             if technique.group == "tamper":
                 continue
             report = self.report(technique)
-            out, code, hooks, _denied, said = self.attempt(technique, "without")
+            out, code, _hooks, _denied, said = self.attempt(technique, "without")
             report["control"] = out
-            report["before"] = hooks
             if code == ABSENT:
                 report["absent"] = said.replace("absent: ", "").split("\n")[-1] or "not to be had"
             elif not out:
                 report["detail"].append((f"without: status {code}: ", said))
+
+    def programs(self):
+        """The hooks that have a program of ours; some have more than one."""
+        from exfil_guard import reconcile
+
+        kernel = self.enforcer.kernel
+        return {name.split("__")[0] for name in reconcile.available_hooks(kernel, reconcile.versions(kernel)[0])}
 
     def policy(self, more=()):
         """The policy, without what this object cannot enforce yet; that is remembered."""
@@ -204,13 +201,13 @@ class Run:
             since += 1
             if since % 25 == 0:
                 self.still_free(technique.name)
+        self.still_free(order[-1].name if order else "nothing")
         self.late()
         self.closing(held, running)
 
     def decided(self, technique, hooks):
         """Of the hooks that said no, those where it was the policy: capabilities are lacking anyway."""
-        return [hook for hook in hooks if hook not in self.report(technique)["before"]
-                and (hook != "capable" or technique.action.startswith("cap-"))]
+        return [hook for hook in hooks if hook != "capable" or technique.action.startswith("cap-")]
 
     def still_free(self, after):
         """The runner itself is bound by nothing: otherwise every attempt that starts from it would fail for that."""
@@ -252,13 +249,12 @@ class Run:
         known = [t for t in self.techniques if t.group == "tamper"]
         for technique in known:
             report = self.report(technique)
-            report["before"] = []
             out, code, hooks, denied, said = self.attempt(technique, "enforce")
             report.update(through=out, hooks=self.decided(technique, hooks), denied=denied)
         self.guarded = False
         # real root, bound by nothing, may: last of all, since little is left afterwards
-        ends_it = ("unlink_pin", "unmount_pins")
-        for technique in sorted(known, key=lambda t: t.name in ends_it):
+        ends_it = ("unlink_pin", "move_pins", "unmount_pins", "unmount_pins_from_elsewhere")
+        for technique in sorted(known, key=lambda t: ends_it.index(t.name) if t.name in ends_it else -1):
             if self.place.systemd and technique.name in ends_it:
                 self.report(technique)["absent"] = "its control would take away more than the guard of a machine that goes on"
                 continue
@@ -284,6 +280,9 @@ def main():
     parser.add_argument("--users", default="alice,bob,carol", help="three users; made when there is useradd")
     parser.add_argument("--base", default="/srv/adversary", help="a folder on a disk; it is emptied")
     parser.add_argument("--group", action="append", default=[])
+    parser.add_argument("--storms", choices=("none", "short", "long"), default="none")
+    parser.add_argument("--mixes", default="0/1", help="of the random combinations, which part of how many parts")
+    parser.add_argument("--share", default="0/1", help="of all techniques, which part of how many parts")
     parser.add_argument("--loud", action="store_true", help="say each attempt as it begins")
     parser.add_argument("technique", nargs="*")
     options = parser.parse_args()
@@ -294,23 +293,28 @@ def main():
     started = time.monotonic()
     place.prepare()
     times = {"prepared": time.monotonic() - started}
-    run = Run(place, options.technique, options.group)
-    wrong = ""
+    run = Run(place, options.technique, options.group, options.mixes, options.share)
+    wrong, ended, calm = "", {}, {}
     totals = {}
     run.times, run.started, run.loud = times, started, options.loud
     run.guarded = False
     try:
-        run.trace = Trace()
-        times["tracing"] = time.monotonic() - started
         run.controls()
+        calm = storms.controls(place) if options.storms != "none" else {}
         times["controls"] = time.monotonic() - started
         run.enforcer.install()
         times["installed"] = time.monotonic() - started
+        run.trace = Trace(run.programs())
         run.enforced()
         times["enforced"] = time.monotonic() - started
         totals = run.enforcer.totals()
         if totals["written"] + totals["lost"] != totals["denied"] + totals["audited"]:
             wrong = f"counters do not add up: {totals}"
+        if options.storms != "none":
+            ended, failed = storms.run(place, run.enforcer, options.storms == "long", options.loud)
+            wrong = "\n".join([wrong, *failed]).strip()
+            times["storms"] = time.monotonic() - started
+        run.enforcer.apply(place.policy())
         run.tampering()
         if place.systemd:
             run.enforcer.apply({"rules": []})
@@ -326,7 +330,7 @@ def main():
     print(json.dumps({
         "end": True, "kernel": platform.release(), "seconds": round(time.monotonic() - started, 1), "wrong": wrong,
         "missing": run.missing, "totals": {k: v for k, v in totals.items() if k != "reasons"},
-        "reasons": totals.get("reasons"), "times": times,
+        "reasons": totals.get("reasons"), "times": times, "storms": ended, "calm": calm,
     }), flush=True)
 
 

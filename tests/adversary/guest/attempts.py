@@ -57,6 +57,13 @@ def way(group, what, action, *, who="alice", evidence=None, ready=None, root=Non
     return register
 
 
+def part_of(names: List[str], share: str, which: str = "") -> List[str]:
+    """Of the names that begin with ``which`` those of one part of several, "0/3"; and all others."""
+    part, parts = map(int, share.split("/"))
+    left_out = {name for place, name in enumerate(n for n in names if n.startswith(which)) if place % parts != part}
+    return [name for name in names if name not in left_out]
+
+
 class Attempt:
     """One try of one technique: its own mark, and the place where it happens."""
 
@@ -155,7 +162,7 @@ class Attempt:
         self.child = os.fork()
         if self.child == 0:
             os.setpgid(0, 0)
-            signal.alarm(120)
+            signal.alarm(1800)  # the policy may be long in coming; once told to go it has ATTEMPT_SECONDS
             os.close(self.go_end)
             os.close(held)
             before: List[Any] = []

@@ -484,6 +484,12 @@ def long_path(t):
     return take(t.secret_folder + ("/" + "l" * 250) * 15 + "/data")
 
 
+@way("files", "a path longer than 4,096 bytes", "read", ready=_deep(17, "l" * 250))
+def longer_path(t):
+    here = os.open(t.secret_folder + ("/" + "l" * 250) * 15, os.O_PATH)
+    return take(("l" * 250 + "/") * 2 + "data", dir_fd=here)
+
+
 # ---- to read: who one is ---------------------------------------------------------------------------------------------
 
 

@@ -18,8 +18,8 @@ import threading
 import time
 
 from attempts import Absent, appears, arrives, way
-from calls import Ring, Vector, message, remote_memory, system
-from outside import MPTCP
+from calls import Ring, Vector, call, libc, message, remote_memory, system
+from outside import MPTCP, wait_for
 from place import address_of
 from ways_files import gone, put, spawn, take
 from ways_network import DGRAM, FAST_OPEN, INET, INET6, STREAM, broker, connected, listening, new
@@ -240,11 +240,44 @@ def a_pipe(t, get, prepare, give):
     other.finish()
 
 
-SPLICE_OPEN = ("splice(2) and tee(2) from a pipe to a pipe reach no hook; whoever may read the data is kept from sending by name "
-               "as well")
+HELPER_OPEN = ("tee(2) and splice(2) from a pipe to a pipe reach no hook, so a helper that has read nothing moves data on "
+               "unseen; whoever may read the data is kept from sending by name as well")
 
 
-@carrier(open=SPLICE_OPEN, closed_by=NO_SENDING)
+def _helped(move):
+    """A third process moves the data from one pipe into another, and never reads it."""
+    def carry(t, get, prepare, give):
+        first, second = os.pipe(), os.pipe()
+        other = Other(prepare, lambda: os.read(second[0], 65536), give)
+
+        def wait_and_move(_state, _data):
+            ends = time.monotonic() + 15
+            while not wait_for(first[0], 0.01) and time.monotonic() < ends:
+                pass
+            move(first[0], second[1])
+
+        helper = Other(lambda: os.close(first[1]), lambda: b"", wait_and_move)
+        os.close(second[1])
+        os.write(first[1], get())
+        helper.finish()
+        other.finish()
+
+    return carry
+
+
+def a_helper_s_tee(*arguments):
+    _helped(lambda source, target: system("tee", source, target, 65536, 0))(*arguments)
+
+
+def a_helper_s_splice(*arguments):
+    _helped(lambda source, target: os.splice(source, target, 65536))(*arguments)
+
+
+carrier(open=HELPER_OPEN, closed_by=NO_SENDING)(a_helper_s_tee)
+carrier(open=HELPER_OPEN, closed_by=NO_SENDING)(a_helper_s_splice)
+
+
+@carrier
 def a_pipe_by_splice(t, get, prepare, give):
     ends = os.pipe()
     own = os.pipe()
@@ -515,8 +548,123 @@ def memory_read_by_another(t, get, prepare, give):
         os.rmdir(path)
 
 
-@carrier(open="what is written to a terminal is not followed; whoever may read the data is kept from sending by name as well",
-         closed_by=NO_SENDING)
+NO_TRACING = {"deny": ["ptrace"], "subjects": {"users": ["bob"]}}
+
+
+def _room():
+    private = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return private, ctypes.addressof(ctypes.c_char.from_buffer(private))
+
+
+@carrier(open="the kernel asks when a debugger takes hold of a process, not at each word that it takes out later; denying "
+              "`ptrace` stops it", closed_by=NO_TRACING)
+def a_debugger_of_before(t, get, prepare, give):
+    private, address = _room()
+    parent, path = os.getpid(), t.own + ".done"
+    gone(path, path + ".attached")
+
+    def attach():
+        state = prepare()
+        call("ptrace", 0x4206, parent, 0, 0)  # PTRACE_SEIZE
+        os.mkdir(path + ".attached")
+        return state
+
+    def receive():
+        appears(path)
+        call("ptrace", 0x4207, parent, 0, 0)  # PTRACE_INTERRUPT
+        os.waitpid(parent, 0x40000000)
+        found = b""
+        libc.ptrace.restype = ctypes.c_long
+        libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        while len(found) < len(t.data):
+            found += libc.ptrace(2, parent, address + len(found), None).to_bytes(8, "little", signed=True)
+        return found[: len(t.data)]
+
+    call("prctl", 0x59616D61, ctypes.c_long(-1), 0, 0, 0)  # PR_SET_PTRACER
+    other = Other(attach, receive, give)
+    appears(path + ".attached")
+    data = get()
+    private[: len(data)] = data
+    os.mkdir(path)
+    try:
+        other.finish()
+    finally:
+        os.rmdir(path)
+        os.rmdir(path + ".attached")
+
+
+@carrier(open="the kernel asks when /proc/PID/mem is opened, not at each read; denying `ptrace` stops it", closed_by=NO_TRACING)
+def a_memory_file_of_before(t, get, prepare, give):
+    private, address = _room()
+    parent, path = os.getpid(), t.own + ".done"
+    gone(path)
+    there = []
+
+    def take_hold():
+        there.append(os.open(f"/proc/{parent}/mem", os.O_RDONLY))
+        return prepare()
+
+    def receive():
+        appears(path)
+        return os.pread(there[0], len(t.data), address)
+
+    other = Other(take_hold, receive, give)
+    data = get()
+    private[: len(data)] = data
+    os.mkdir(path)
+    try:
+        other.finish()
+    finally:
+        os.rmdir(path)
+
+
+@carrier(open="vmsplice(2) reaches no hook, and who waited for the data has read nothing when he asked for it; whoever may read "
+              "the data is kept from sending by name as well", closed_by=NO_SENDING)
+def a_waiting_reader_s_vmsplice(t, get, prepare, give):
+    first, second = os.pipe(), os.pipe()
+    other = Other(prepare, lambda: os.read(second[0], 65536), give)
+
+    def splice(_state, data):
+        buffer = ctypes.create_string_buffer(data, len(data))
+        system("vmsplice", second[1], ctypes.byref(Vector(ctypes.addressof(buffer), len(data))), 1, 0)
+
+    middle = Other(lambda: None, lambda: os.read(first[0], 65536), splice)
+    os.close(second[1])  # what a reader may write to carries his labels
+    time.sleep(0.2)  # it waits by now
+    os.write(first[1], get())
+    middle.finish()
+    other.finish()
+
+
+@carrier(open="the command line that a process shows is no data that is followed; whoever may read the data is kept from sending "
+              "by name as well", closed_by=NO_SENDING)
+def a_command_line(t, get, prepare, give):
+    """A program's arguments, as everybody sees them."""
+    path = t.own + ".done"
+    gone(path)
+
+    def receive():
+        appears(path)
+        return take(f"/proc/{os.listdir(path)[0]}/cmdline")
+
+    other = Other(prepare, receive, give)
+    data = get()
+    child = os.fork()
+    if child == 0:
+        os.execv("/bin/sh", ["sh", "-c", "sleep 20; exit", data.decode()])
+    try:
+        while data not in take(f"/proc/{child}/cmdline").replace(b"\0", b"\n"):
+            time.sleep(0.01)
+        os.makedirs(f"{path}.new/{child}")
+        os.rename(path + ".new", path)
+        other.finish()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        gone(path)
+
+
+@carrier
 def a_terminal(t, get, prepare, give):
     try:
         master, slave = os.openpty()
@@ -595,16 +743,12 @@ def _no_writing(names):
     return {"deny": ["write"], "subjects": ["readers"], "resources": {"not": []}}
 
 
-FILES_OPEN = ("what a file carries is kept while the kernel keeps the file in memory, not on the disk; a rule that readers "
-              "write in named trees only closes it")
-
-
 @carrier
 def a_file(t, get, prepare, give):
     _by_a_file(lambda t: t.own + ".file")(t, get, prepare, give)
 
 
-@carrier(open=FILES_OPEN, closed_by=_no_writing(()))
+@carrier
 def a_file_that_was_forgotten(t, get, prepare, give):
     """The kernel lets go of what it knows of a file when memory is short."""
     path = t.own + ".file"
@@ -653,10 +797,10 @@ def a_file_s_name(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="an extended attribute is no data that is followed; the same rule stops setting one",
-         closed_by=_no_writing(()))
+@carrier
 def an_attribute(t, get, prepare, give):
     path = t.own + ".attribute"
+    gone(path)
     put(path, b"", os.O_WRONLY | os.O_CREAT)
 
     def receive():
@@ -670,7 +814,7 @@ def an_attribute(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open=SPLICE_OPEN, closed_by=NO_SENDING)
+@carrier
 def a_pipe_by_tee(t, get, prepare, give):
     ends = os.pipe()
     own = os.pipe()
@@ -681,8 +825,7 @@ def a_pipe_by_tee(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="vmsplice(2) reaches no hook; whoever may read the data is kept from sending by name as well",
-         closed_by=NO_SENDING)
+@carrier
 def a_pipe_by_vmsplice(t, get, prepare, give):
     ends = os.pipe()
     other = Other(prepare, lambda: os.read(ends[0], 65536), give)
@@ -708,8 +851,7 @@ def memory_shared_before(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="a key is no data that is followed; whoever may read the data is kept from sending by name as well",
-         closed_by=NO_SENDING)
+@carrier
 def a_key(t, get, prepare, give):
     path = t.own + ".done"
     gone(path)
@@ -905,15 +1047,19 @@ def flow(name, what, reads, carries, sends, *, group="flows", open="", closed_by
     way(group, what, "has_read", who="bob", evidence=arrives, open=open, closed_by=closed_by, ready=ready)(function)
 
 
+def spoken(name):
+    return name.replace("_s_", "'s ").replace("_", " ")
+
+
 for _name, _read in READERS.items():
-    flow("read_" + _name, f"read {_name.replace('_', ' ')}, then send", _read, itself, SENDERS["tcp"])
+    flow("read_" + _name, f"read {spoken(_name)}, then send", _read, itself, SENDERS["tcp"])
 for _name, (_carry, _open, _closing) in CARRIERS.items():
     if _name != "itself":
-        flow("carry_" + _name, f"read, hand on by {_name.replace('_', ' ')}, then send", by_read, _carry, SENDERS["tcp"],
+        flow("carry_" + _name, f"read, hand on by {spoken(_name)}, then send", by_read, _carry, SENDERS["tcp"],
              open=_open, closed_by=_closing, ready=forgetful if _carry is a_file_that_was_forgotten else None)
 for _name, _send in SENDERS.items():
     if _name != "tcp":
-        flow("send_" + _name, f"read, then send by {_name.replace('_', ' ')}", by_read, itself, _send)
+        flow("send_" + _name, f"read, then send by {spoken(_name)}", by_read, itself, _send)
 
 _dice = random.Random(SEED)
 _seen = set()
@@ -1105,7 +1251,7 @@ def job_reads_what_alice_may_not(t):
     _leave(t, "send " + t.secret)
 
 
-@others("a debugger: code or data put into another process", ready=lambda t: None)
+@others("a debugger: data put into another process")
 def debugger(t):
     CARRIERS["another_s_memory"][0](t, lambda: take(t.customers), lambda: None,
                                     lambda _s, data: _connecting(INET, lambda t: t.outside4)(t, None, data))

@@ -16,9 +16,12 @@ import time
 from attempts import Absent, in_child, way
 from calls import AT_FDCWD, Ring, bpf, call, handle_of, libc, mount, open_handle, remote_memory, system
 from outside import wait_for
-from ways_files import BIND, NEWNET, NEWNS, NEWPID, NEWUSER, gone, own_namespaces, private_mounts, put, system_ioctl, take
+from ways_files import (
+    BIND, NEWNET, NEWNS, NEWPID, NEWUSER, PRIVATE, gone, own_namespaces, private_mounts, put, system_ioctl, take,
+)
 
 PINS = "/sys/fs/bpf/exfil_guard/v1"
+MOVE, SHARED = 0x2000, 0x100000
 PTRACE_TRACEME, PTRACE_PEEKDATA, PTRACE_ATTACH, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 0, 2, 16, 17, 0x4206, 0x4207
 
 
@@ -146,9 +149,11 @@ def pidfd_getfd_of_same_user(t):
     return os.pread(system("pidfd_getfd", system("pidfd_open", t.kept["victim"], 0), 199, 0), 64, 0)
 
 
-@traces("/proc/PID/fd, environ")
+@traces("/proc/PID/fd, environ", open="what `ps` looks at of another process, its open files and environment with it, is not "
+        "`ptrace`; whoever may look is kept from sending",
+        closed_by={"deny": ["connect", "send"], "subjects": ["carol"], "destinations": {"not": ["vault"]}})
 def proc_fd(t):
-    return take(f"/proc/{t.kept['victim']}/fd/199") or os.pread(os.open(f"/proc/{t.kept['victim']}/fd/199", os.O_RDONLY), 64, 0)
+    return t.out(os.pread(os.open(f"/proc/{t.kept['victim']}/fd/199", os.O_RDONLY), 64, 0))
 
 
 # ---- mounts ----------------------------------------------------------------------------------------------------------
@@ -452,7 +457,7 @@ def tap(t):
 
 @opens("open a way to the hypervisor", "guest-device")
 def guest_device(t):
-    for name in ("vmci", "vboxguest", "vhost-vsock", "vhost-net", "vsock"):
+    for name in ("vmci", "vboxguest", "vhost-vsock", "vhost-net"):
         if os.path.exists("/dev/" + name):
             return os.open("/dev/" + name, os.O_RDWR) >= 0
     raise Absent("no such device")
@@ -588,8 +593,11 @@ def cap_sys_resource(t):
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (1 << 20, 1 << 20))
-    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (1 << 21, 1 << 21))
+    try:
+        for size in (1 << 20, 1 << 21):
+            resource.setrlimit(resource.RLIMIT_MSGQUEUE, (size, size))
+    except ValueError as error:  # Python's way to say EPERM here
+        raise PermissionError(1, str(error)) from error
     return limit is not None
 
 
@@ -639,11 +647,25 @@ def unmount_pins(t):
     return True
 
 
-@tampers("unmount, cover or move the filesystem of the pins", root=private_mounts)
+@tampers("unmount, cover or move the filesystem of the pins", evidence=lambda t: os.path.isdir("/mnt/exfil_guard"),
+         last=lambda t: os.path.ismount("/mnt") and mount("/mnt", "/sys/fs/bpf", None, MOVE))
 def move_pins(t):
     _pins()
-    mount("/sys/fs/bpf", "/mnt", None, 8192)
-    return True
+    mount("/sys/fs/bpf", "/mnt", None, MOVE)
+
+
+def _shared_parent(_t):
+    if not os.path.ismount("/sys/fs/bpf"):
+        mount("bpf", "/sys/fs/bpf", "bpf")
+    mount(None, "/sys", None, SHARED)
+
+
+@tampers("unmount, cover or move the filesystem of the pins", evidence=lambda t: not os.path.ismount("/sys/fs/bpf"),
+         ready=_shared_parent, root=lambda t: call("unshare", NEWNS), last=lambda t: mount(None, "/sys", None, PRIVATE))
+def unmount_pins_from_elsewhere(t):
+    """In a namespace of one's own: where the mount above is shared, the host's goes, too."""
+    mount(None, "/sys/fs/bpf", None, PRIVATE)
+    call("umount2", "/sys/fs/bpf", 2)
 
 
 def open_pin(path, flags=0):
@@ -672,12 +694,20 @@ def map_by_number(t):
         os.close(fd)
 
 
-@tampers("open a pinned program or link of the guard")
-def open_link(t):
-    links = next(name for name in os.listdir(_pins()) if name.startswith("links-"))
-    fd = open_pin(f"{PINS}/{links}/{sorted(os.listdir(f'{PINS}/{links}'))[-1]}")
-    bpf(34, "=I", fd)  # BPF_LINK_DETACH
-    return True
+@tampers("open a program of the guard by its number")
+def program_by_number(t):
+    _pins()
+    number = 0
+    while True:
+        attribute = ctypes.create_string_buffer(struct.pack("=II", number, 0), 128)
+        system("bpf", 11, attribute, 128)  # BPF_PROG_GET_NEXT_ID
+        number = struct.unpack_from("=I", attribute, 4)[0]
+        fd = bpf(13, "=I", number)
+        info = ctypes.create_string_buffer(256)
+        bpf(15, "=IIQ", fd, 256, ctypes.addressof(info))
+        if info.raw[64:80].rstrip(b"\0") == b"file_permission":
+            return True
+        os.close(fd)
 
 
 @tampers("write the guard's package, object and documents")

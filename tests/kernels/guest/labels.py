@@ -13,9 +13,10 @@ import threading
 import time
 import traceback
 
-from machine import ALICE, become, call, execute, libc
+from machine import ALICE, become, call, execute, libc, mount
 
 EPERM = 1
+YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 SECRET, PUBLIC = "/srv/secret/a", "/srv/open/file"
 VAULT, ELSEWHERE, PORT = "10.9.0.1", "10.9.1.1", 4443
 RULE = "who has read the secret talks to the vault only"
@@ -706,6 +707,256 @@ def posix_queue_opened_after(path, send):
     call("mq_unlink", name)
 
 
+# ---- terminals and keys -------------------------------------------------------------------------------------------
+
+
+@denied
+def terminal(path, send):
+    master, slave = os.openpty()
+    through(lambda: os.read(master, 9), lambda data: os.write(slave, data), path, send, False)
+
+
+@denied
+def terminal_to_one_that_waits(path, send):
+    master, slave = os.openpty()
+    through(lambda: os.read(master, 9), lambda data: os.write(slave, data), path, send, True)
+
+
+@denied
+def terminal_s_other_way(path, send):
+    master, slave = os.openpty()
+    through(lambda: os.read(slave, 9), lambda data: os.write(master, data[:8] + b"\n"), path, send, True)
+
+
+@passes
+def who_types_at_a_terminal(path, send):
+    """To have written there is not to have read."""
+    master, slave = os.openpty()
+    through(lambda: os.write(master, b"x"), lambda data: os.write(slave, data), path, send, False)
+
+
+def key(number, *arguments):
+    return call("syscall", number, *arguments)
+
+
+ADD_KEY, KEYCTL, JOIN, UPDATE, READ, USER_SESSION = 248, 250, 1, 2, 11, -3
+
+
+@denied
+def key_made_by_a_reader(path, send):
+    key(KEYCTL, JOIN, None)
+    room = mmap.mmap(-1, 4096)
+
+    def write(data):
+        room[:4] = struct.pack("i", key(ADD_KEY, b"user", b"label", data, ctypes.c_size_t(len(data)), USER_SESSION))
+
+    def read():
+        key(KEYCTL, READ, struct.unpack("i", room[:4])[0], ctypes.create_string_buffer(64), ctypes.c_size_t(64), 0)
+
+    through(read, write, path, send, False)
+
+
+@denied
+def key_changed_by_a_reader(path, send):
+    key(KEYCTL, JOIN, None)
+    number = key(ADD_KEY, b"user", b"label", b"empty", ctypes.c_size_t(5), USER_SESSION)
+    through(lambda: key(KEYCTL, READ, number, ctypes.create_string_buffer(64), ctypes.c_size_t(64), 0),
+            lambda data: key(KEYCTL, UPDATE, number, data, ctypes.c_size_t(len(data))), path, send, False)
+
+
+# ---- another task's memory ----------------------------------------------------------------------------------------
+
+
+class Room:
+    """A page of one's own, for others to reach into."""
+
+    def __init__(self):
+        self.page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.page))
+
+
+def vector(address, size):
+    return struct.pack("PN", address, size)
+
+
+def peek(pid, room):
+    own = Room()
+    call("process_vm_readv", pid, vector(own.address, 9), 1, vector(room.address, 9), 1, 0)
+
+
+def poke(pid, room, data):
+    own = Room()
+    own.page[: len(data)] = data
+    call("process_vm_writev", pid, vector(own.address, len(data)), 1, vector(room.address, len(data)), 1, 0)
+
+
+@denied
+def taken_from_another_s_memory(path, send):
+    room, me = Room(), os.getpid()
+    through(lambda: peek(me, room), lambda data: room.page.write(data), path, send, False)
+
+
+@denied
+def taken_through_proc_mem(path, send):
+    def read():
+        with open(f"/proc/{me}/mem", "rb", buffering=0) as file:
+            file.seek(room.address)
+            file.read(9)
+
+    room, me = Room(), os.getpid()
+    through(read, lambda data: room.page.write(data), path, send, False)
+
+
+def handed(give, path, send):
+    """The other only waits, and has it in its memory by then."""
+    room, go = Room(), Signal()
+
+    def other():
+        go.wait()
+        bytes(room.page[:9])
+        send()
+
+    child = os.fork()
+    if child == 0:
+        try:
+            other()
+        except OSError as error:
+            os._exit(error.errno)
+        os._exit(0)
+    settle()
+    give(child, room, look(path))
+    go.give()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise OSError(status, "in the other")
+
+
+@denied
+def put_into_another_s_memory(path, send):
+    handed(poke, path, send)
+
+
+@denied
+def put_there_through_proc_mem(path, send):
+    def give(child, room, data):
+        with open(f"/proc/{child}/mem", "r+b", buffering=0) as file:
+            file.seek(room.address)
+            file.write(data)
+
+    handed(give, path, send)
+
+
+PEEKDATA, POKEDATA, ATTACH, DETACH, SEIZE = 2, 5, 16, 17, 0x4206
+
+
+@denied
+def put_there_by_a_debugger(path, send):
+    def give(child, room, data):
+        call("ptrace", ATTACH, child, None, None)
+        os.waitpid(child, 0)
+        call("ptrace", POKEDATA, child, ctypes.c_void_p(room.address), ctypes.c_void_p(int.from_bytes(data[:8], "little")))
+        call("ptrace", DETACH, child, None, None)
+
+    handed(give, path, send)
+
+
+@denied
+def descriptor_taken_from_another(path, send):
+    """pidfd_getfd"""
+    me, kept = os.getpid(), []
+
+    def read():
+        fd = call("syscall", 438, os.pidfd_open(me), kept[0], 0)
+        os.pread(fd, 9, 0)
+
+    kept.append(os.open(path, os.O_RDONLY))
+    through(read, lambda _data: None, path, send, False)
+
+
+@denied
+def descriptor_of_a_reader_that_is_no_secret(path, send):
+    """Who gets hold of a reader has what it has."""
+    me, kept = os.getpid(), os.memfd_create("x")
+    through(lambda: call("syscall", 438, os.pidfd_open(me), kept, 0), lambda _data: None, path, send, False)
+
+
+@passes
+def looked_at_by_ps(path, send):
+    me = os.getpid()
+
+    def read():
+        for name in ("stat", "status", "cmdline"):
+            with open(f"/proc/{me}/{name}", "rb") as file:
+                file.read()
+
+    through(read, lambda _data: None, path, send, False)
+
+
+# ---- without opening ----------------------------------------------------------------------------------------------
+
+
+@passes
+def lists_a_folder(path, send):
+    os.listdir(os.path.dirname(path))
+    send()
+
+
+@denied
+def target_of_a_link(path, send):
+    os.readlink("/srv/secret/link" if path == SECRET else "/srv/open/link")
+    send()
+
+
+@passes
+def link_that_leads_there(_path, send):
+    os.readlink("/srv/open/link")
+    send()
+
+
+@denied
+def attribute_of_what_is_labelled(path, send):
+    os.getxattr(path, "user.label")
+    send()
+
+
+@passes
+def attribute_that_is_the_system_s(path, send):
+    try:
+        os.getxattr(path, "system.posix_acl_access")
+    except OSError as error:
+        assert error.errno in (61, 95), error
+    send()
+
+
+@denied
+def through_an_attribute(path, send):
+    copy = f"/srv/open/attribute-{os.getpid()}"
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600))
+    through(lambda: os.getxattr(copy, "user.x"), lambda data: os.setxattr(copy, "user.x", data), path, send, False)
+    os.unlink(copy)
+
+
+@denied
+def vmsplice_of_what_a_socket_brought(path, send):
+    """Of three tasks, the second one hands on what it received by what no hook sees."""
+    ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+
+    def middle():
+        data = theirs.recv(9)
+        room = ctypes.create_string_buffer(data)
+        call("vmsplice", writer, struct.pack("PN", ctypes.addressof(room), len(data)), ctypes.c_size_t(1), 0)
+
+    def last():
+        os.read(reader, 9)
+        send()
+
+    finish = beside(last)
+    ours.send(look(path))
+    in_another(middle)
+    finish()
+
+
 # ---- known open: no hook sees them --------------------------------------------------------------------------------
 
 
@@ -805,6 +1056,16 @@ def prepare():
         with open(script, "w", encoding="ascii") as file:
             file.write("#!/guest/carry send\n")
         os.chmod(script, 0o755)
+    os.symlink("data", "/srv/secret/link")
+    os.symlink("/srv/secret/a", "/srv/open/link")
+    for path in (SECRET, PUBLIC):
+        os.setxattr(path, "user.label", b"x")
+    os.makedirs("/dev/pts", exist_ok=True)
+    if not os.path.ismount("/dev/pts"):
+        mount("devpts", "/dev/pts", "devpts")
+    if os.path.exists(YAMA):
+        with open(YAMA, "w", encoding="ascii") as file:
+            file.write("0")
 
 
 TRIED = (SECRET, ELSEWHERE), (SECRET, VAULT), (PUBLIC, ELSEWHERE)

@@ -417,6 +417,29 @@ def test_programs_that_never_run_are_found_out_and_the_old_record_put_back(host)
     assert host.apply(BOTH)["generation"] == 3  # 2 has been seen by the programs
 
 
+def readers(**more):
+    """Whoever has read the customers' data may not even talk to the host itself."""
+    return dict(document({"name": "readers", "deny": ["connect"], "subjects": ["reader"], "destinations": {"not": []}, **more}),
+                subjects={"reader": {"has_read": ["customers"]}}, resources={"customers": {"optional": True, "paths": ["/srv/customers/**"]}})
+
+
+NOT_SEEN = ("the canary's allowed address is denied by the policy to whoever has read what this session has read: nothing "
+            "was seen to pass")
+
+
+def test_a_session_that_has_read_what_a_rule_asks_for_applies_all_the_same(host):
+    assert not host.apply(readers())["warnings"]  # it has read nothing
+    host.kernel.labelled = {"127.0.0.1"}
+    assert host.apply(readers(deny=["connect", "send"]))["warnings"] == [NOT_SEEN]
+
+
+def test_what_no_label_explains_is_found_out(host):
+    host.kernel.labelled = {"127.0.0.1"}
+    for wanted in (CORP, readers(mode="audit"), readers(destinations={"not": ["loopback"]})):
+        with pytest.raises(EnforcerError, match="the canary was denied what must pass: connecting to 127.0.0.1"):
+            host.apply(wanted)
+
+
 def test_a_first_policy_that_does_not_work_leaves_none(host):
     host.kernel.runs = False
     with pytest.raises(EnforcerError):
