@@ -275,6 +275,12 @@ static __always_inline bool more_follow(const struct socket *sock, const struct 
 	return m->name && (m->flags & MSG_BATCH) && (!has_connections(sock) || sk->sk_protocol == IPPROTO_SCTP);
 }
 
+/* Families whose data goes by IPv4 or IPv6 in the end, where to is known to nobody but them: RDS, PPP (L2TP), RxRPC, KCM. */
+static __always_inline bool over_internet(__u32 family)
+{
+	return family < 64 && ((1ULL << 21 | 1ULL << 24 | 1ULL << 33 | 1ULL << 41) >> family) & 1;
+}
+
 /* To the address that comes with the message, or to the peer; a connected stream takes no address, unless it connects
  * with it, and that may still end at the peer. */
 static __noinline bool refuse_message(const struct view *v, const struct bound *b, struct socket *sock,
@@ -287,6 +293,11 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 
 	if (!sk || !v || !b)
 		return 1;
+	if (over_internet(sk->__sk_common.skc_family)) {
+		e.family = sk->__sk_common.skc_family;
+		e.reason = GUARD_NO_ADDRESS;
+		return guard_refuse(v, b, &e, actions & (1U << GUARD_SEND | 1U << GUARD_REPLY));
+	}
 	connects = m && (m->flags & MSG_FASTOPEN);
 	strays = rerouted(sock) || (m && (guard_control(m->control, m->control_size) || more_follow(sock, sk, m)));
 	if (m && m->name && (!has_connections(sock) || connects || sk->sk_protocol == IPPROTO_SCTP))

@@ -165,6 +165,25 @@ int guard_executable(__u32 slot)
 	return place.state;
 }
 
+/* The rules that one set of subjects binds, and frees. A global function: the verifier would follow it anew for each set,
+ * in each of the programs. */
+__noinline int guard_join(__u32 slot, __u32 set, int binds, int frees, struct task *t)
+{
+	void *table = INNER_OF(subjects, slot);
+	const struct guard_subject *s;
+
+	if (!table || !t)
+		return -1;
+	s = bpf_map_lookup_elem(table, &set);
+	if (!s)
+		return 0;
+	if (binds)
+		guard_add(&t->bound.rules, &s->binds);
+	if (frees)
+		guard_add(&t->freed, &s->frees);
+	return 0;
+}
+
 /* Works out which rules bind the current task, into *t. Whatever can't be told binds and does not free. */
 int guard_bind(__u32 slot, int service, int exe, struct task *t)
 {
@@ -231,25 +250,15 @@ int guard_bind(__u32 slot, int service, int exe, struct task *t)
 
 	binding = guard_binding_sets(p, &t->who);
 	freeing = guard_freeing_sets(p, &t->who);
-	table = INNER_OF(subjects, slot);
-	if (!table)
-		return -1;
 	t->bound.rules = p->always;
 	for (i = 0; i < GUARD_SETS; i++) {
 		guard_u64 sets = binding | freeing;
-		const struct guard_subject *set;
-		__u32 index = guard_lowest(sets);
 
 		if (!sets)
 			break;
-		set = bpf_map_lookup_elem(table, &index);
-		if (!set)
-			break;
 		sets &= -sets;
-		if (binding & sets)
-			guard_add(&t->bound.rules, &set->binds);
-		if (freeing & sets)
-			guard_add(&t->freed, &set->frees);
+		if (guard_join(slot, guard_lowest(sets), !!(binding & sets), !!(freeing & sets), t))
+			return -1;
 		binding &= ~sets;
 		freeing &= ~sets;
 	}

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 import select
@@ -30,6 +31,7 @@ from __main__ import (
     rule,
 )
 from machine import call, execute, in_child, write
+from powers import syscall
 from registry import denied, enforcer, passes, story
 
 DORA, ERIC, BEN, UMA, VERA = 1101, 1102, 1103, 1104, 1105
@@ -1082,6 +1084,37 @@ def smc_is_tcp():
         expect(outcome(functools.partial(one.send, b"x")), EPERM, f"{each} sends through an older connection")
         routed = functools.partial(socket.socket(each[0], socket.SOCK_STREAM, each[1]).setsockopt, 0, 4, ROUTE4)
         expect(outcome(routed), EPERM, f"{each} takes a route")
+
+
+KCM, SIOCKCMATTACH, PROG_LOAD = 41, 0x89E0, 5
+
+
+def parser():
+    """A socket filter for KCM: every message is a byte long."""
+    code = ctypes.create_string_buffer(struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0))
+    licence = ctypes.create_string_buffer(b"GPL")
+    attributes = struct.pack("=IIQQIIQII", 1, 2, ctypes.addressof(code), ctypes.addressof(licence), 0, 0, 0, 0, 0)
+    return syscall(321, PROG_LOAD, attributes, len(attributes))
+
+
+@story
+def sending_by_a_family_on_top_of_the_internet():
+    """A connection below a KCM socket is known to that alone, and so is where RDS sends to."""
+    enforcer.apply(NOTHING)
+    below, program = connected(), parser()
+    kcm = socket.socket(KCM, socket.SOCK_DGRAM)
+    fcntl.ioctl(kcm, SIOCKCMATTACH, struct.pack("=ii", below.fileno(), program))
+    rds = socket.socket(socket.AF_RDS, socket.SOCK_SEQPACKET)
+    elsewhere = raw_sockaddr(2, OTHER4)
+    expect(outcome(lambda: kcm.send(b"x")), 0, "KCM without the rule")
+    expect(outcome(lambda: splice(kcm)), 0, "KCM without the rule, spliced")
+    expect(outcome(lambda: send_to(kcm, elsewhere)), 0, "KCM without the rule, with an address")
+    expect(outcome(lambda: send_to(rds, elsewhere)), errno.ENOTCONN, "RDS without the rule: it has no device here")
+    enforcer.apply(nothing_sent())
+    expect(outcome(lambda: kcm.send(b"x")), EPERM, "KCM")
+    expect(outcome(lambda: splice(kcm)), EPERM, "KCM, spliced")
+    expect(outcome(lambda: send_to(kcm, elsewhere)), EPERM, "KCM with an address that may be")
+    expect(outcome(lambda: send_to(rds, elsewhere)), EPERM, "RDS")
 
 
 def refreshed():
