@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # make demo    boots three machines, guards two, shows who tried what and how it ended
+# make verify  proves the decision again, from the policy's meaning to the tables and the switch (a few minutes)
 # make test    everything but the long runs: at most 45 minutes on two cores without hardware virtualisation
 
 SHELL := /bin/bash
@@ -83,6 +84,11 @@ test-native: needs
 	$(STEP) "decide.h on this machine against the reference"
 	@pytest -q tests/native
 
+# what is proved, and how: docs/verification.md
+verify: needs build
+	$(STEP) "proofs"
+	@proof/run
+
 test-fast: test-lint test-unit test-property test-native
 
 test-kernels: build
@@ -110,6 +116,7 @@ test-all: test adversary
 	@HYPOTHESIS_PROFILE=long pytest -q tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
 	@HOOKS=all pytest -q tests/kernels
+	@EVENTS=100000 proof/run agree
 
 bench: build
 	@tests/bench/run
@@ -117,6 +124,6 @@ bench: build
 clean: lab-down
 	rm -rf .venv .cache .build lab/.build lab/.vagrant
 
-.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native test-fast test-kernels test-attacks test-lab test \
+.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test \
 	test-all bench clean
 .NOTPARALLEL:
