@@ -4,7 +4,7 @@
 
 (** What the kernel finds in the tables is what the policy means. *)
 
-From Coq Require Import NArith List Bool Lia Arith Permutation Sorted.
+From Coq Require Import NArith List Bool Lia Arith Btauto Permutation Sorted.
 From Guard Require Import Meaning Vectors Automaton Below Compile.
 Import ListNotations.
 Open Scope N_scope.
@@ -369,5 +369,243 @@ Section Correct.
         cbn in A. unfold pervades. rewrite S. apply A, reach_place; eauto.
       + unfold pervades. rewrite S. discriminate.
   Qed.
+
+  (** ** Who *)
+
+  Lemma union_map : forall (A : Type) (f : A -> N) l n, (union (map f l)).[n] = existsb (fun x => (f x).[n]) l.
+  Proof. intros. rewrite union_spec. induction l as [|x l IH]; [reflexivity|]. cbn. rewrite IH. reflexivity. Qed.
+  Lemma common_map : forall (A : Type) (f : A -> N) l n start,
+    (common start (map f l)).[n] = start.[n] && forallb (fun x => (f x).[n]) l.
+  Proof. intros. rewrite common_spec. f_equal. induction l as [|x l IH]; [reflexivity|]. cbn. rewrite IH. reflexivity. Qed.
+
+  Lemma ALL_bit : forall n, (n < 64)%nat -> ALL.[n] = true.
+  Proof. intros n H. unfold ALL. apply N.ones_spec_low. lia. Qed.
+
+  Lemma existsb_ext : forall (A : Type) (f g : A -> bool) l, (forall x, f x = g x) -> existsb f l = existsb g l.
+  Proof. intros A f g l E. induction l as [|x l IH]; [reflexivity|]. cbn. rewrite E, IH. reflexivity. Qed.
+  Lemma forallb_ext : forall (A : Type) (f g : A -> bool) l, (forall x, f x = g x) -> forallb f l = forallb g l.
+  Proof. intros A f g l E. induction l as [|x l IH]; [reflexivity|]. cbn. rewrite E, IH. reflexivity. Qed.
+
+  Section OneSubject.
+    Variables (n : nat) (s : N * subject).
+    Hypothesis Hn : nth_error (subject_sets p) n = Some s.
+
+    Lemma n64 : (n < 64)%nat.
+    Proof. destruct parts_valid as (L & _). pose proof (nth_bound _ _ _ _ Hn). lia. Qed.
+
+    Lemma id_bit : forall kind x, kind <> PROTOCOL ->
+      (id_sets im kind x).[n] = true <-> In (kind, x) (subject_ids bits s).
+    Proof.
+      intros kind x K. unfold id_sets. cbn [t_ids im image_of]. rewrite mask_table, has_app, (keyed_bit _ _ _ _ _ Hn). split.
+      - intros [(k & Hk & <-)|H]; [exact Hk|]. apply keyed_spec in H as (m & d & k & _ & _ & Hk & <-).
+        unfold destination_ids in Hk. apply in_map_iff in Hk as (q & E & _). apply pair_equal_spec in E as [E _]. congruence.
+      - intros H. left. eauto.
+    Qed.
+
+    Lemma id_kind : forall kind x (l : list N), kind <> PROTOCOL -> kind <> LABEL ->
+      (kind = USER /\ l = given (users (snd s)) \/ kind = LOGIN /\ l = given (login_users (snd s))
+       \/ kind = GROUP /\ l = given (groups (snd s))) ->
+      (id_sets im kind x).[n] = mem x l.
+    Proof.
+      intros kind x l K K' C. apply iff_bool. rewrite id_bit by exact K. unfold subject_ids.
+      rewrite !in_app_iff, !in_map_iff, mem_spec. split.
+      - intros [(y & E & H)|[(y & E & H)|[(y & E & H)|(y & E & H)]]]; apply pair_equal_spec in E as [E <-];
+          destruct C as [[-> ->]|[[-> ->]|[-> ->]]]; try discriminate E; try exact H; congruence.
+      - intros H. destruct C as [[-> ->]|[[-> ->]|[-> ->]]]; eauto 6.
+    Qed.
+
+    Lemma without_bit : forall (A : Type) (k : subject -> option A),
+      (vector (fun s => absent (k (snd s))) (subject_sets p)).[n] = absent (k (snd s)).
+    Proof. intros. exact (vector_nth _ _ _ _ Hn). Qed.
+
+    Lemma label_name : forall l, In l (given (has_read (snd s))) -> In l (label_names p).
+    Proof.
+      intros l H. unfold label_names. apply in_flat_map. exists s. split; [exact (nth_error_In _ _ Hn)|].
+      destruct (has_read (snd s)); exact H.
+    Qed.
+
+    Lemma bit_of_in : forall l, In l (map fst bits) -> In (l, bit_of bits l) bits.
+    Proof.
+      intros l H. unfold bit_of. destruct (find _ bits) as [[l' b]|] eqn:F.
+      - apply find_some in F as [F E]. cbn [fst] in E. apply N.eqb_eq in E. subst. exact F.
+      - exfalso. apply in_map_iff in H as ([l' b] & E & H). cbn [fst] in E. subst.
+        pose proof (find_none _ _ F _ H) as C. cbn [fst] in C. rewrite N.eqb_refl in C. discriminate.
+    Qed.
+
+    Lemma distinct_bits : forall a b n0, In (a, n0) bits -> In (b, n0) bits -> a = b.
+    Proof.
+      destruct parts_valid as (_ & _ & _ & _ & _ & _ & _ & _ & _ & D & _). clear - D.
+      induction bits as [|[c m] l IH]; intros a b n0 Ha Hb; [destruct Ha|]. cbn [map snd distinct] in D.
+      apply andb_true_iff in D as [Dm D]. apply negb_true_iff in Dm. rewrite <- not_true_iff_false, existsb_exists in Dm.
+      assert (X : forall z, In (z, m) l -> False).
+      { intros z Hz. apply Dm. exists m. rewrite Nat.eqb_refl. split; [|reflexivity]. exact (in_map snd _ _ Hz). }
+      destruct Ha as [Ha|Ha], Hb as [Hb|Hb].
+      - congruence.
+      - apply pair_equal_spec in Ha as [<- <-]. destruct (X _ Hb).
+      - apply pair_equal_spec in Hb as [<- <-]. destruct (X _ Ha).
+      - exact (IH D _ _ _ Ha Hb).
+    Qed.
+
+    Lemma carried_bit : forall t0, (carried im t0).[n] = overlap (given (has_read (snd s))) (labels t0).
+    Proof.
+      intros t0. destruct parts_valid as (_ & _ & _ & _ & _ & _ & _ & _ & _ & _ & W).
+      unfold carried. rewrite union_map. cbn [t_labels im image_of]. apply iff_bool. unfold overlap. rewrite !existsb_exists. split.
+      - intros ([l b] & Hl & H). cbn [fst snd] in H. destruct (mem l (labels t0)) eqn:M; [|rewrite zero_bit in H; discriminate].
+        apply id_bit in H; [|discriminate]. unfold subject_ids in H. rewrite !in_app_iff, !in_map_iff in H.
+        destruct H as [(y & E & H)|[(y & E & H)|[(y & E & H)|(y & E & H)]]]; apply pair_equal_spec in E as [E1 E2]; try discriminate E1.
+        apply Nat2N.inj in E2. assert (y = l).
+        { apply distinct_bits with (n0 := b); [|exact Hl]. rewrite <- E2. apply bit_of_in, W, label_name, H. }
+        subst y. eauto.
+      - intros (l & Hl & M). exists (l, bit_of bits l). split; [apply bit_of_in, W, label_name, Hl|].
+        cbn [fst snd]. rewrite M. apply id_bit; [discriminate|]. unfold subject_ids. rewrite !in_app_iff, !in_map_iff. eauto 8.
+    Qed.
+
+    Lemma land_ones : forall m, (N.land m ALL).[n] = m.[n].
+    Proof. intros. rewrite land_bit, ALL_bit, andb_true_r by apply n64. reflexivity. Qed.
+
+    Lemma executable_bit : forall t0,
+      match in_executables im t0, known p t0 with
+      | Some m, Some w => m.[n] = some_matches (given (executables (snd s))) w
+      | None, None => True
+      | _, _ => False
+      end.
+    Proof.
+      intros t0. unfold in_executables, known. destruct (executable t0) as [w|]; [|exact I].
+      rewrite <- place_trouble. destruct (place im w) as [m [r|]] eqn:P; cbn [snd]; [exact I|].
+      destruct (place_marks w) as (x & T & M); [rewrite P; reflexivity|]. rewrite P in T. cbn [fst] in T.
+      cbn [c_executables im image_of]. rewrite (nth_map_error _ (fun x => N.land (marks x) ALL) _ _ _ T), land_ones.
+      apply iff_bool. rewrite M. apply mark_executable. exact Hn.
+    Qed.
+
+    Lemma below_tree : forall u c, (forall h, In h u -> forallb (fun b => negb (b =? star)) h = true) ->
+      matches (tree_below u) c = below_service u c.
+    Proof.
+      unfold matches, tree_below. cbn [fst snd]. induction u as [|h u IH]; intros c L; [destruct c; reflexivity|].
+      destruct c as [|x c]; [reflexivity|]. cbn. rewrite literal_glob by (apply L; left; reflexivity).
+      rewrite IH by (intros h' H; apply L; right; exact H). unfold component_dec. reflexivity.
+    Qed.
+
+    Lemma service_bit : forall t0,
+      match in_services im t0, service t0 with
+      | Some m, Some c => m.[n] = in_service (given (services (snd s))) c
+      | None, None => True
+      | _, _ => False
+      end.
+    Proof.
+      intros t0. unfold in_services. destruct (service t0) as [c|]; [|exact I].
+      assert (S : stands (service_root im) (table pattern_dec (service_entries p))).
+      { destruct (stands_root _ _ _ _ built (length (devices p)) (table pattern_dec (service_entries p))) as (m & Hm & S).
+        - unfold roots. rewrite nth_error_app2; rewrite map_length; [|reflexivity]. rewrite Nat.sub_diag. reflexivity.
+        - cbn [service_root im image_of]. rewrite (last_nth _ _ _ _ _ Hm roots_length). exact S. }
+      destruct (walk_marks _ _ _ _ built _ _ c S) as (x & T & M). cbn [t_nodes c_services im image_of].
+      rewrite (nth_map_error _ (fun x => N.land (N.shiftr (marks x) (N.of_nat SETS)) ALL) _ _ _ T), land_ones, shiftr_bit.
+      destruct parts_valid as (_ & _ & _ & P & _). unfold plain_policy in P. rewrite !andb_true_iff, !forallb_forall in P.
+      destruct P as ((_ & P) & _). specialize (P _ (nth_error_In _ _ Hn)).
+      assert (L : forall u h, In u (given (services (snd s))) -> In h u -> forallb (fun b => negb (b =? star)) h = true).
+      { intros u h Hu Hh. destruct (services (snd s)) as [us|]; [|destruct Hu]. rewrite forallb_forall in P.
+        specialize (P _ Hu). rewrite forallb_forall in P. auto. }
+      apply iff_bool. rewrite M. unfold accepts. rewrite has_table. unfold service_entries. rewrite keyed_spec.
+      unfold in_service. rewrite existsb_exists. split.
+      - intros (k & s0 & g & Hk & E & Hg & B). assert (n = k) by lia. subst k. rewrite Hn in Hk. injection Hk as <-.
+        apply in_map_iff in Hg as (u & <- & Hu). exists u. split; [exact Hu|]. rewrite <- below_tree; [exact B|]. intros h. apply L. exact Hu.
+      - intros (u & Hu & B). exists n, s, (tree_below u). repeat split; auto; [apply in_map; exact Hu|].
+        rewrite below_tree; [exact B|]. intros h. apply L. exact Hu.
+    Qed.
+
+    Lemma overlap_union : forall kind l l',
+      (forall x, (id_sets im kind x).[n] = mem x l) -> (union (map (id_sets im kind) l')).[n] = overlap l l'.
+    Proof.
+      intros kind l l' E. rewrite union_map. unfold overlap, mem. apply iff_bool. rewrite !existsb_exists. split.
+      - intros (x & Hx & H). rewrite E in H. apply mem_spec in H. exists x. split; [exact H|]. apply existsb_exists.
+        exists x. rewrite N.eqb_refl. auto.
+      - intros (x & Hx & H). apply existsb_exists in H as (y & Hy & H). apply N.eqb_eq in H. subst y. exists x.
+        rewrite E. split; [exact Hy | apply mem_spec; exact Hx].
+    Qed.
+
+    Lemma user_bits : forall x, (id_sets im USER x).[n] = mem x (given (users (snd s))).
+    Proof. intros. apply id_kind; try discriminate. auto. Qed.
+    Lemma group_bits : forall x, (id_sets im GROUP x).[n] = mem x (given (groups (snd s))).
+    Proof. intros. apply id_kind; try discriminate. auto. Qed.
+    Lemma login_bits : forall x, (id_sets im LOGIN x).[n] = mem x (given (login_users (snd s))).
+    Proof. intros. apply id_kind; try discriminate. auto. Qed.
+
+    Ltac keys := unfold binding_sets, freeing_sets, may_be, surely_is; rewrite common_spec, (ALL_bit _ n64);
+      cbn [forallb any_user any_login any_group any_service any_executable any_label im image_of];
+      rewrite !lor_bit, !without_bit, login_bits, carried_bit; fold im.
+
+    Lemma binding_bit : forall t0, (binding_sets im t0).[n] = may_be p t0 (snd s).
+    Proof.
+      intros t0. pose proof (executable_bit t0) as X. pose proof (service_bit t0) as Y. keys.
+      rewrite (overlap_union USER (given (users (snd s)))) by exact user_bits.
+      assert (U : key (users (snd s)) (fun l => lists_cut t0 || overlap l (ids t0))
+                  = absent (users (snd s)) || (overlap (given (users (snd s))) (ids t0) || (if lists_cut t0 then ALL else 0).[n])).
+      { destruct (users (snd s)); cbn; [|reflexivity]. destruct (lists_cut t0); rewrite ?ALL_bit, ?zero_bit by apply n64.
+        - rewrite orb_true_r. reflexivity.
+        - rewrite orb_false_r. reflexivity. }
+      rewrite <- U.
+      assert (G : key (groups (snd s)) (fun l => lists_cut t0 || overlap l (group_ids t0))
+                  = absent (groups (snd s)) || (if lists_cut t0 then ALL else union (map (id_sets im GROUP) (group_ids t0))).[n]).
+      { destruct (lists_cut t0); rewrite ?ALL_bit by apply n64.
+        - destruct (groups (snd s)); cbn; reflexivity.
+        - rewrite (overlap_union GROUP (given (groups (snd s)))) by exact group_bits. destruct (groups (snd s)); reflexivity. }
+      rewrite <- G.
+      assert (E : key (executables (snd s)) (fun gs => match known p t0 with None => true | Some w => some_matches gs w end)
+                  = absent (executables (snd s)) || (unless_none (in_executables im t0) ALL).[n]).
+      { destruct (in_executables im t0), (known p t0); try contradiction; cbn [unless_none].
+        - rewrite X. destruct (executables (snd s)); reflexivity.
+        - rewrite ALL_bit by apply n64. destruct (executables (snd s)); reflexivity. }
+      rewrite <- E.
+      assert (Q : key (services (snd s)) (fun us => match service t0 with None => true | Some c => in_service us c end)
+                  = absent (services (snd s)) || (unless_none (in_services im t0) ALL).[n]).
+      { destruct (in_services im t0), (service t0); try contradiction; cbn [unless_none].
+        - rewrite Y. destruct (services (snd s)); reflexivity.
+        - rewrite ALL_bit by apply n64. destruct (services (snd s)); reflexivity. }
+      rewrite <- Q.
+      assert (I : key (login_users (snd s)) (mem (login t0))
+                  = absent (login_users (snd s)) || mem (login t0) (given (login_users (snd s))))
+        by (destruct (login_users (snd s)); reflexivity).
+      assert (H : key (has_read (snd s)) (fun l => overlap l (labels t0))
+                  = absent (has_read (snd s)) || overlap (given (has_read (snd s))) (labels t0))
+        by (destruct (has_read (snd s)); reflexivity).
+      rewrite <- I, <- H. btauto.
+    Qed.
+
+    Lemma freeing_bit : forall t0, (freeing_sets im t0).[n] = surely_is p t0 (snd s).
+    Proof.
+      intros t0. pose proof (executable_bit t0) as X. pose proof (service_bit t0) as Y. keys.
+      assert (U : key (users (snd s)) (fun l => negb (lists_cut t0) && forallb (fun x => mem x l) (ids t0))
+                  = absent (users (snd s)) || (if lists_cut t0 then 0 else common ALL (map (id_sets im USER) (ids t0))).[n]).
+      { destruct (lists_cut t0); cbn [negb andb].
+        - rewrite zero_bit. destruct (users (snd s)); reflexivity.
+        - rewrite common_map, ALL_bit by apply n64. rewrite (forallb_ext _ _ _ _ user_bits).
+          destruct (users (snd s)); reflexivity. }
+      rewrite <- U.
+      assert (G : key (groups (snd s)) (fun l => negb (lists_cut t0) && overlap l (memberships t0))
+                  = absent (groups (snd s)) || (if lists_cut t0 then 0 else union (map (id_sets im GROUP) (memberships t0))).[n]).
+      { destruct (lists_cut t0); cbn [negb andb].
+        - rewrite zero_bit. destruct (groups (snd s)); reflexivity.
+        - rewrite (overlap_union GROUP (given (groups (snd s)))) by exact group_bits. destruct (groups (snd s)); reflexivity. }
+      rewrite <- G.
+      assert (E : key (executables (snd s)) (fun gs => match known p t0 with None => false | Some w => some_matches gs w end)
+                  = absent (executables (snd s)) || (unless_none (in_executables im t0) 0).[n]).
+      { destruct (in_executables im t0), (known p t0); try contradiction; cbn [unless_none].
+        - rewrite X. destruct (executables (snd s)); reflexivity.
+        - rewrite zero_bit. destruct (executables (snd s)); reflexivity. }
+      rewrite <- E.
+      assert (Q : key (services (snd s)) (fun us => match service t0 with None => false | Some c => in_service us c end)
+                  = absent (services (snd s)) || (unless_none (in_services im t0) 0).[n]).
+      { destruct (in_services im t0), (service t0); try contradiction; cbn [unless_none].
+        - rewrite Y. destruct (services (snd s)); reflexivity.
+        - rewrite zero_bit. destruct (services (snd s)); reflexivity. }
+      rewrite <- Q.
+      assert (I : key (login_users (snd s)) (mem (login t0))
+                  = absent (login_users (snd s)) || mem (login t0) (given (login_users (snd s))))
+        by (destruct (login_users (snd s)); reflexivity).
+      assert (H : key (has_read (snd s)) (fun l => overlap l (labels t0))
+                  = absent (has_read (snd s)) || overlap (given (has_read (snd s))) (labels t0))
+        by (destruct (has_read (snd s)); reflexivity).
+      rewrite <- I, <- H. btauto.
+    Qed.
+  End OneSubject.
 
 End Correct.
