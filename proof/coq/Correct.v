@@ -608,4 +608,245 @@ Section Correct.
     Qed.
   End OneSubject.
 
+  Lemma bound_bit : forall t0 j r, nth_error rs j = Some r ->
+    (bound im t0).[j] = binds p t0 r && negb (excepted p t0 r).
+  Proof.
+    intros t0 j r R. unfold bound. cbn [t_subjects always im image_of]. fold im.
+    rewrite ldiff_bit, lor_bit, !map_map. cbn [fst snd]. f_equal; [|f_equal].
+    - rewrite (vector_nth _ _ _ _ R). unfold binds. apply iff_bool. rewrite orb_true_iff, select_map. split.
+      + intros [H|(k & s & Hk & Hm & Hv)].
+        * destruct (subjects r); [discriminate | reflexivity].
+        * rewrite (vector_nth _ _ _ _ R) in Hv. destruct (subjects r) as [l|]; [|reflexivity].
+          rewrite (binding_bit _ _ Hk) in Hm. apply existsb_exists. exists s. rewrite Hv, Hm.
+          split; [exact (nth_error_In _ _ Hk) | reflexivity].
+      + destruct (subjects r) as [l|] eqn:E; [|auto]. intros H. right. apply existsb_exists in H as (s & Hs & H).
+        apply andb_true_iff in H as [H1 H2]. apply In_nth_error in Hs as (k & Hk). exists k, s. split; [exact Hk|].
+        rewrite (binding_bit _ _ Hk). split; [exact H2|]. rewrite (vector_nth _ _ _ _ R), E. exact H1.
+    - apply iff_bool. rewrite select_map. unfold excepted, some_named. rewrite existsb_exists. split.
+      + intros (k & s & Hk & Hm & Hv). rewrite (freeing_bit _ _ Hk) in Hm. rewrite (vector_nth _ _ _ _ R) in Hv.
+        exists s. rewrite Hv, Hm. split; [exact (nth_error_In _ _ Hk) | reflexivity].
+      + intros (s & Hs & H). apply andb_true_iff in H as [H1 H2]. apply In_nth_error in Hs as (k & Hk). exists k, s.
+        split; [exact Hk|]. rewrite (freeing_bit _ _ Hk). split; [exact H2|]. rewrite (vector_nth _ _ _ _ R). exact H1.
+  Qed.
+
+  (** ** Where to *)
+
+  Lemma firstn_prefix : forall (k a : list bool), is_prefix Bool.eqb k a = true <-> exists l, (l <= length a)%nat /\ firstn l a = k.
+  Proof.
+    induction k as [|x k IH]; intros a.
+    - split; [intros _; exists O; split; [lia | reflexivity] | reflexivity].
+    - destruct a as [|y a]; cbn [is_prefix].
+      + split; [discriminate | intros ([|l] & L & E); discriminate E].
+      + rewrite andb_true_iff, IH. split.
+        * intros (E & l & L & F). apply eqb_prop in E. subst. exists (S l). cbn. split; [lia | reflexivity].
+        * intros ([|l] & L & F); [discriminate|]. cbn in F. injection F as -> <-. rewrite eqb_reflx.
+          split; [reflexivity|]. exists l. cbn in L. split; [lia | reflexivity].
+  Qed.
+
+  Lemma block_spec : forall k first last_, first <= last_ -> let b := block k first last_ in
+    (b <= k)%nat /\ first mod 2 ^ N.of_nat b = 0 /\ first + 2 ^ N.of_nat b - 1 <= last_.
+  Proof.
+    induction k as [|k IH]; intros first last_ L; cbn [block].
+    - cbn. rewrite N.mod_1_r. repeat split; lia.
+    - destruct (_ && _) eqn:E.
+      + apply andb_true_iff in E as [E1 E2]. apply N.eqb_eq in E1. apply N.leb_le in E2. auto.
+      + destruct (IH first last_ L) as (B & H). split; [lia | exact H].
+  Qed.
+
+  Lemma firstn_seq_min : forall m n s, firstn m (seq s n) = seq s (Nat.min m n).
+  Proof. induction m as [|m IH]; intros [|n] s; cbn; [reflexivity..|]. rewrite IH. reflexivity. Qed.
+
+  Lemma high_bits : forall x j, x < 65536 -> 16 <= j -> N.testbit x j = false.
+  Proof. intros x j L J. rewrite <- (N.mod_small x (2 ^ 16)) by exact L. apply N.mod_pow2_bits_high. exact J. Qed.
+
+  Lemma same_block : forall k x y, (k <= 16)%nat -> x < 65536 -> y < 65536 ->
+    (exists l, (l <= 16)%nat /\ firstn l (port_bits x) = firstn (16 - k) (port_bits y))
+    <-> x / 2 ^ N.of_nat k = y / 2 ^ N.of_nat k.
+  Proof.
+    intros k x y K X Y. rewrite <- !N.shiftr_div_pow2. unfold port_bits.
+    split.
+    - intros (l & L & E). assert (l = (16 - k)%nat).
+      { apply (f_equal (@length bool)) in E. rewrite !firstn_length, !map_length, !seq_length in E. lia. }
+      subst l. rewrite !firstn_map, !firstn_seq_min in E. apply N.bits_inj. intros j. rewrite !N.shiftr_spec by lia.
+      destruct (N.le_gt_cases 16 (j + N.of_nat k)) as [J|J]; [rewrite !high_bits by assumption; reflexivity|].
+      assert (I : In (15 - N.to_nat (j + N.of_nat k))%nat (seq 0 (Nat.min (16 - k) 16))) by (apply in_seq; lia).
+      pose proof (ext_in_map E _ I) as Q. cbv beta in Q.
+      replace (N.of_nat (15 - (15 - N.to_nat (j + N.of_nat k)))) with (j + N.of_nat k) in Q by lia. exact Q.
+    - intros E. exists (16 - k)%nat. split; [lia|]. rewrite !firstn_map, !firstn_seq_min. apply map_ext_in.
+      intros i I. apply in_seq in I.
+      apply (f_equal (fun z => N.testbit z (N.of_nat (15 - i) - N.of_nat k))) in E. rewrite !N.shiftr_spec in E by lia.
+      replace (N.of_nat (15 - i) - N.of_nat k + N.of_nat k) with (N.of_nat (15 - i)) in E by lia. exact E.
+  Qed.
+
+  Lemma in_block : forall k x y, y mod 2 ^ N.of_nat k = 0 ->
+    x / 2 ^ N.of_nat k = y / 2 ^ N.of_nat k <-> y <= x /\ x < y + 2 ^ N.of_nat k.
+  Proof.
+    intros k x y M. set (q := 2 ^ N.of_nat k) in *. assert (Q : q <> 0) by (apply N.pow_nonzero; discriminate).
+    pose proof (N.div_mod y q Q) as Dy. pose proof (N.div_mod x q Q) as Dx. pose proof (N.mod_lt x q Q) as Lx.
+    rewrite M, N.add_0_r in Dy. clearbody q. split.
+    - intros E. rewrite E, <- Dy in Dx. remember (x mod q) as r eqn:Er. clear Er E Dy M. lia.
+    - intros [L1 L2]. symmetry. apply (N.div_unique x q (y / q) (x - y)); [lia|]. rewrite <- Dy. lia.
+  Qed.
+
+  Lemma port_prefixes_spec : forall fuel0 first last_ x, last_ < 65536 -> x < 65536 -> last_ + 1 - first <= N.of_nat fuel0 ->
+    (exists k, In k (port_prefixes fuel0 first last_) /\ exists l, (l <= 16)%nat /\ firstn l (port_bits x) = k)
+    <-> first <= x /\ x <= last_.
+  Proof.
+    induction fuel0 as [|fuel0 IH]; intros first last_ x L X F; cbn [port_prefixes].
+    - split; [intros (k & [] & _) | lia].
+    - destruct (N.ltb_spec last_ first) as [G|G]; [split; [intros (k & [] & _) | lia]|].
+      destruct (block_spec 16 first last_ G) as (B & M & E). set (b := block 16 first last_) in *.
+      assert (P : 0 < 2 ^ N.of_nat b) by (apply N.neq_0_lt_0, N.pow_nonzero; discriminate).
+      specialize (IH (first + 2 ^ N.of_nat b) last_ x L X). split.
+      + intros (k & [<-|H] & Hl).
+        * apply same_block in Hl; [|exact B|exact X|lia]. apply in_block in Hl; [|exact M]. lia.
+        * assert (first + 2 ^ N.of_nat b <= x /\ x <= last_) by (apply IH; [lia | eauto]). lia.
+      + intros [H1 H2]. destruct (N.lt_ge_cases x (first + 2 ^ N.of_nat b)) as [C|C].
+        * exists (firstn (16 - b) (port_bits first)). split; [left; reflexivity|].
+          apply same_block; [exact B | exact X | lia |]. apply in_block; [exact M | lia].
+        * destruct (proj2 (IH ltac:(lia)) ltac:(lia)) as (k & Hk & Hl). exists k. split; [right; exact Hk | exact Hl].
+  Qed.
+
+  Section OneDestination.
+    Variables (n : nat) (d : N * destination).
+    Hypothesis Hn : nth_error (destination_sets p) n = Some d.
+
+    Lemma d64 : (n < 64)%nat.
+    Proof. destruct parts_valid as (_ & L & _). pose proof (nth_bound _ _ _ _ Hn). lia. Qed.
+
+    Lemma protocol_bit : forall x, (id_sets im PROTOCOL x).[n] = mem x (given (protocols (snd d))).
+    Proof.
+      intros x. apply iff_bool. unfold id_sets. cbn [t_ids im image_of].
+      rewrite mask_table, has_app, (keyed_bit _ _ _ _ _ Hn), mem_spec. split.
+      - intros [H|(k & Hk & <-)].
+        + apply keyed_spec in H as (m & s & k & _ & _ & Hk & <-). unfold subject_ids in Hk.
+          rewrite !in_app_iff, !in_map_iff in Hk. destruct Hk as [(y & E & _)|[(y & E & _)|[(y & E & _)|(y & E & _)]]];
+            apply pair_equal_spec in E as [E _]; discriminate E.
+        + apply in_map_iff in Hk as (y & E & H). apply pair_equal_spec in E as [_ <-]. exact H.
+      - intros H. right. exists (PROTOCOL, x). split; [apply in_map; exact H | reflexivity].
+    Qed.
+
+    Lemma trie_bit : forall (A : Type) (same : forall x y : A, {x = y} + {x <> y}) (keys : N * destination -> list (list A)) a m, (m <= length a)%nat ->
+      (longest same m a (trie same keys p)).[n] = true
+      <-> exists k, In k (keys d) /\ exists l, (l <= m)%nat /\ firstn l a = k.
+    Proof. intros A same keys a m L. unfold trie. rewrite longest_spec by exact L. apply keyed_bit. exact Hn. Qed.
+
+    Lemma network_bit : forall (six : bool) a,
+      (longest bool_dec (length a) a (if six then t_ipv6 im else t_ipv4 im)).[n]
+      = existsb (in_cidr (six, a)) (given (cidrs (snd d))).
+    Proof.
+      intros six a. apply iff_bool.
+      replace (if six then t_ipv6 im else t_ipv4 im) with (trie bool_dec (networks six) p) by (destruct six; reflexivity).
+      rewrite trie_bit by apply le_n. rewrite existsb_exists. unfold in_cidr, networks. cbn [fst snd]. split.
+      - intros (k & Hk & H). apply in_map_iff in Hk as (c & <- & Hc). apply filter_In in Hc as [Hc E]. exists c.
+        split; [exact Hc|]. apply eqb_prop in E. rewrite E, eqb_reflx. apply firstn_prefix. exact H.
+      - intros (c & Hc & H). apply andb_true_iff in H as [E H]. exists (snd c). split; [|apply firstn_prefix; exact H].
+        apply in_map, filter_In. split; [exact Hc|]. apply eqb_prop in E. rewrite <- E. apply eqb_reflx.
+    Qed.
+
+    Lemma whole_bit : forall six : bool, (longest bool_dec 0 [] (if six then t_ipv6 im else t_ipv4 im)).[n]
+      = whole six (given (cidrs (snd d))).
+    Proof.
+      intros six. pose proof (network_bit six []) as H. cbn [length] in H. rewrite H. clear H. unfold whole. apply existsb_ext. intros c. unfold in_cidr. cbn [fst snd].
+      destruct (snd c); reflexivity.
+    Qed.
+
+    Lemma port_bit : forall x, x < 65536 -> (longest bool_dec 16 (port_bits x) (t_ports im)).[n]
+      = existsb (fun range => (fst range <=? x) && (x <=? snd range)) (given (ports (snd d))).
+    Proof.
+      intros x X. destruct parts_valid as (_ & _ & _ & _ & _ & _ & _ & _ & P & _).
+      apply iff_bool. cbn [t_ports im image_of]. rewrite trie_bit by (unfold port_bits; rewrite map_length, seq_length; lia).
+      rewrite existsb_exists. unfold port_ranges. split.
+      - intros (k & Hk & H). apply in_flat_map in Hk as (q & Hq & Hk). exists q. split; [exact Hq|].
+        apply andb_true_iff. rewrite !N.leb_le.
+        apply (port_prefixes_spec (N.to_nat (snd q + 1 - fst q)) (fst q) (snd q) x).
+        + exact (P _ _ (nth_error_In _ _ Hn) Hq).
+        + exact X.
+        + rewrite N2Nat.id. lia.
+        + eauto.
+      - intros (q & Hq & H). apply andb_true_iff in H. rewrite !N.leb_le in H.
+        apply (port_prefixes_spec (N.to_nat (snd q + 1 - fst q))) in H as (k & Hk & H).
+        + exists k. split; [|exact H]. apply in_flat_map. eauto.
+        + exact (P _ _ (nth_error_In _ _ Hn) Hq).
+        + exact X.
+        + rewrite N2Nat.id. lia.
+    Qed.
+
+    Lemma anywhere_bit : forall (A : Type) (k : destination -> option A),
+      (vector (fun d => absent (vsock (snd d)) && absent (k (snd d))) (destination_sets p)).[n]
+      = absent (vsock (snd d)) && absent (k (snd d)).
+    Proof. intros. exact (vector_nth _ _ _ _ Hn). Qed.
+
+    Lemma at_bit : forall (address_ : N) action a port protocol negated_, port < 65536 ->
+      (forall cs, cidrs (snd d) = Some cs -> address_.[n] = holds_address action a negated_ cs) ->
+      (destination_sets_at im address_ (longest bool_dec 16 (port_bits port) (t_ports im)) (id_sets im PROTOCOL protocol)).[n]
+      = is_at action a port protocol negated_ (snd d).
+    Proof.
+      intros address_ action a port protocol negated_ X H. unfold destination_sets_at, is_at.
+      rewrite common_spec, ALL_bit by apply d64.
+      cbn [forallb any_address any_port any_protocol im image_of]. fold im.
+      rewrite !lor_bit, !anywhere_bit, port_bit, protocol_bit by exact X.
+      pose proof parts_valid as (_ & _ & _ & _ & _ & _ & _ & W & _). specialize (W _ (nth_error_In _ _ Hn)).
+      unfold vsock_alone in W. destruct (vsock (snd d)) as [es|]; cbn [absent andb].
+      - rewrite !andb_true_iff in W. destruct W as (((_ & W) & _) & _). destruct (ports (snd d)); [discriminate|].
+        cbn. apply andb_false_r.
+      - rewrite andb_true_r. destruct (cidrs (snd d)) as [cs|] eqn:C; cbn [absent key orb]; [rewrite (H _ eq_refl)|];
+          destruct (ports (snd d)), (protocols (snd d)); cbn; rewrite ?andb_true_r; try reflexivity; apply andb_assoc.
+    Qed.
+
+    Lemma vsock_bit : forall cid port, (longest N.eq_dec 2 [cid; port] (t_vsock im)).[n] = at_vsock cid port (snd d).
+    Proof.
+      intros cid port. apply iff_bool. cbn [t_vsock im image_of]. rewrite trie_bit by (cbn; lia). unfold at_vsock, endpoints.
+      pose proof parts_valid as (_ & _ & _ & _ & _ & _ & _ & W & _). specialize (W _ (nth_error_In _ _ Hn)).
+      unfold vsock_alone in W. destruct (vsock (snd d)) as [es|]; cbn [given map].
+      - rewrite !andb_true_iff, forallb_forall in W. destruct W as (_ & W). rewrite existsb_exists. split.
+        + intros (k & Hk & l & L & E). apply in_map_iff in Hk as (e & <- & He). exists e. split; [exact He|].
+          specialize (W _ He). destruct e as [[c|] [q|]]; try discriminate W; destruct l as [|[|[|l]]]; try discriminate E; try lia;
+            cbn in E; try injection E as <- <-; try injection E as <-; cbn; rewrite ?N.eqb_refl; reflexivity.
+        + intros (e & He & H). exists (endpoint_key e). split; [apply in_map; exact He|]. specialize (W _ He).
+          destruct e as [[c|] [q|]]; try discriminate W; cbn in H; try apply andb_true_iff in H as [H1 H2].
+          * apply N.eqb_eq in H1, H2. subst. exists 2%nat. auto.
+          * apply N.eqb_eq in H1. subst. exists 1%nat. auto.
+          * exists 0%nat. auto.
+      - split; [intros (k & [] & _) | discriminate].
+    Qed.
+  End OneDestination.
+
+  Lemma covering_rules_bit : forall plain spared j r (hold : bool -> destination -> bool), nth_error rs j = Some r ->
+    (forall n d, nth_error (destination_sets p) n = Some d -> plain.[n] = hold false (snd d) /\ spared.[n] = hold true (snd d)) ->
+    (covering_rules im plain spared).[j]
+    = selected (destination_sets p) (destinations r) (hold match destinations r with None => false | Some s => negated s end).
+  Proof.
+    intros plain spared j r hold R H. unfold covering_rules. cbn [t_destinations not_destinations im image_of].
+    rewrite lor_bit, ldiff_bit, !map_map. cbn [fst snd].
+    rewrite (selected_bit _ _ plain false (hold false) j r names_destination (destinations r))
+      by (try reflexivity; try exact R; intros k s Hk; apply (H _ _ Hk)).
+    rewrite (selected_bit _ _ spared true (hold true) j r names_destination (destinations r))
+      by (try reflexivity; try exact R; intros k s Hk; apply (H _ _ Hk)).
+    rewrite (vector_nth _ _ _ _ R). unfold selected. destruct (destinations r) as [s|]; [|reflexivity].
+    destruct (negated s); cbn; [destruct (some_named _ _ _); reflexivity | rewrite xorb_false_r, orb_false_r; reflexivity].
+  Qed.
+
+  Lemma endpoint_rule : forall action to port protocol j r, port < 65536 -> nth_error rs j = Some r ->
+    (reach_endpoint im action to port protocol).[j] = covers_endpoint p action to port protocol r.
+  Proof.
+    intros action to port protocol j r X R. unfold reach_endpoint, covers_endpoint.
+    destruct (everywhere action (unmapped to)) eqn:E.
+    - apply (covering_rules_bit _ _ j r (is_at action (unmapped to) port protocol) R). intros n d Hn.
+      split; apply at_bit; try assumption; intros cs C; unfold holds_address; rewrite E.
+      + apply ALL_bit, (d64 _ _ Hn).
+      + pose proof (whole_bit _ _ Hn false) as W4. pose proof (whole_bit _ _ Hn true) as W6. rewrite C in W4, W6. cbn [given] in W4, W6.
+        cbn [negb orb]. destruct (fst (unmapped to)); cbn [negb orb]; [rewrite land_bit, W4, W6 | rewrite W4, andb_true_r]; reflexivity.
+    - apply (covering_rules_bit _ _ j r (is_at action (unmapped to) port protocol) R). intros n d Hn.
+      split; apply at_bit; try assumption; intros cs C; unfold holds_address; rewrite E, (network_bit _ _ Hn), C; cbn [given];
+        rewrite <- surjective_pairing; reflexivity.
+  Qed.
+
+  Lemma vsock_rule : forall cid port j r, nth_error rs j = Some r ->
+    (reach_vsock im cid port).[j] = covers_vsock p cid port r.
+  Proof.
+    intros cid port j r R. unfold reach_vsock, covers_vsock.
+    apply (covering_rules_bit _ _ j r (fun _ => at_vsock cid port) R). intros n d Hn. rewrite (vsock_bit _ _ Hn). auto.
+  Qed.
+
 End Correct.
