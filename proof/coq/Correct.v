@@ -849,4 +849,280 @@ Section Correct.
     apply (covering_rules_bit _ _ j r (fun _ => at_vsock cid port) R). intros n d Hn. rewrite (vsock_bit _ _ Hn). auto.
   Qed.
 
+  (** ** The verdict *)
+
+  Lemma bits_nat : forall a b, (forall i, a.[i] = b.[i]) -> a = b.
+  Proof. intros a b H. apply N.bits_inj. intros i. specialize (H (N.to_nat i)). rewrite N2Nat.id in H. exact H. Qed.
+
+  Lemma same_vector : forall v (g : rule -> bool),
+    (forall j r, nth_error rs j = Some r -> v.[j] = g r) -> (forall j, nth_error rs j = None -> v.[j] = false) -> v = vector g rs.
+  Proof.
+    intros v g H O. apply bits_nat. intros j. rewrite vector_spec. destruct (nth_error rs j) eqn:E; auto.
+  Qed.
+
+  Lemma action_rules_of : forall a, possible_action a = true -> action_rules im a = vector (fun r => mem a (deny r)) rs.
+  Proof.
+    intros a H. unfold possible_action in H. apply andb_true_iff in H as [L M]. apply N.ltb_lt in L. apply negb_true_iff in M.
+    cbn [mem existsb] in M. rewrite !orb_false_r, !orb_false_iff, !N.eqb_neq in M.
+    unfold action_rules. cbn [of_action im image_of]. fold rs. unfold actions_table.
+    rewrite (nth_map_error _ _ _ _ (N.to_nat a)).
+    - replace (Nat.eqb (N.to_nat a) (N.to_nat LINK)) with false by (symmetry; apply Nat.eqb_neq; unfold LINK; lia).
+      replace (Nat.eqb (N.to_nat a) RENAME) with false by (symmetry; apply Nat.eqb_neq; unfold RENAME; lia).
+      replace (Nat.eqb (N.to_nat a) PLAIN) with false by (symmetry; apply Nat.eqb_neq; unfold PLAIN; lia).
+      cbn [orb]. rewrite N2Nat.id. reflexivity.
+    - rewrite nth_error_nth' with (d := O) by (rewrite seq_length; lia). rewrite seq_nth by lia. reflexivity.
+  Qed.
+
+  Lemma link_rules : action_rules im LINK = vector (fun r => overlap (deny r) RESOURCES) rs.
+  Proof.
+    unfold action_rules. cbn [of_action im image_of]. fold rs. unfold actions_table.
+    rewrite (nth_map_error _ _ _ _ 14%nat) by reflexivity. change (Nat.eqb 14 (N.to_nat LINK)) with true.
+    cbn [orb].
+    apply same_vector; intros j.
+    - intros r R. rewrite union_map. apply iff_bool. unfold overlap.
+      rewrite !existsb_exists. split; intros (a & H1 & H2).
+      + rewrite (vector_nth _ _ _ _ R) in H2. exists a. split; apply mem_spec; [exact H2 | exact H1].
+      + exists a. rewrite (vector_nth _ _ _ _ R). split; apply mem_spec; [exact H2 | exact H1].
+    - intros R. rewrite union_map. apply not_true_iff_false. rewrite existsb_exists.
+      intros (a & _ & H). rewrite vector_spec, R in H. discriminate.
+  Qed.
+
+  Definition lowest_rule (g : rule -> bool) : option N := rule_name im (lowest (vector g rs)).
+
+  Lemma insert_in : forall r x l, In r (insert x l) <-> r = x \/ In r l.
+  Proof.
+    induction l as [|y l IH]; cbn [insert]; [cbn; intuition|]. destruct (name x <=? name y); cbn [In]; [intuition|].
+    rewrite IH. intuition.
+  Qed.
+
+  Lemma sort_in : forall r l, In r (sort l) <-> In r l.
+  Proof.
+    induction l as [|x l IH]; [reflexivity|]. cbn [sort fold_right]. fold (sort l). rewrite insert_in, IH. cbn. intuition.
+  Qed.
+
+  Definition not_after (a b : rule) := name a <= name b.
+
+  Lemma insert_sorted : forall x l, StronglySorted not_after l -> StronglySorted not_after (insert x l).
+  Proof.
+    induction l as [|y l IH]; intros S; cbn [insert]; [constructor; constructor|].
+    apply StronglySorted_inv in S as [S F]. destruct (N.leb_spec (name x) (name y)) as [L|L].
+    - constructor; [constructor; assumption|]. constructor; [exact L|]. rewrite Forall_forall in *. intros z Hz.
+      specialize (F z Hz). unfold not_after in *. lia.
+    - constructor; [exact (IH S)|]. rewrite Forall_forall in *. intros z Hz. apply insert_in in Hz as [->|Hz]; [unfold not_after; lia | auto].
+  Qed.
+
+  Lemma sort_sorted : forall l, StronglySorted not_after (sort l).
+  Proof. induction l as [|x l IH]; [constructor|]. apply insert_sorted, IH. Qed.
+
+  Lemma sorted_nth : forall l, StronglySorted not_after l -> forall i j a b, nth_error l i = Some a -> nth_error l j = Some b ->
+    (i <= j)%nat -> name a <= name b.
+  Proof.
+    induction 1 as [|x l S IH F]; intros i j a b A B L; [destruct i; discriminate|]. destruct i as [|i], j as [|j]; try lia.
+    - cbn in *. replace b with a by congruence. lia.
+    - cbn in *. injection A as <-. rewrite Forall_forall in F. exact (F _ (nth_error_In _ _ B)).
+    - apply (IH i j); [exact A | exact B | lia].
+  Qed.
+
+  Lemma first_spec : forall l n, first l = Some n <-> (exists r, In r l /\ name r = n) /\ forall r, In r l -> n <= name r.
+  Proof.
+    induction l as [|x l IH]; intros n; cbn [first].
+    - split; [discriminate | intros [(r & [] & _) _]].
+    - destruct (first l) as [m|] eqn:E.
+      + destruct (proj1 (IH m) eq_refl) as [(r & Hr & Nr) Low]. split.
+        * intros H. injection H as <-. split.
+          -- destruct (N.min_spec (name x) m) as [[L ->]|[L ->]]; [exists x; cbn; auto | exists r; cbn; auto].
+          -- intros z [<-|Hz]; [lia | specialize (Low z Hz); lia].
+        * intros [(z & [<-|Hz] & <-) Low']; f_equal.
+          -- pose proof (Low' r (or_intror Hr)). lia.
+          -- pose proof (Low z Hz). pose proof (Low' r (or_intror Hr)). pose proof (Low' x (or_introl eq_refl)). lia.
+      + assert (l = []) as -> by (destruct l as [|y l]; [reflexivity | cbn in E; destruct (first l); discriminate]).
+        split.
+        * intros H. injection H as <-. split; [exists x; cbn; auto | intros z [<-|[]]; lia].
+        * intros [(z & [<-|[]] & <-) _]. reflexivity.
+  Qed.
+
+  Lemma first_none : forall l, first l = None <-> l = [].
+  Proof. intros [|x l]; [tauto|]. cbn. destruct (first l); split; discriminate. Qed.
+
+  Lemma first_same : forall l l', (forall r, In r l <-> In r l') -> first l = first l'.
+  Proof.
+    intros l l' H. destruct (first l) as [n|] eqn:E.
+    - symmetry. apply first_spec. apply first_spec in E as [(r & Hr & N) Low]. split; [exists r; split; [apply H; exact Hr | exact N]|].
+      intros z Hz. apply Low, H, Hz.
+    - apply first_none in E. subst. symmetry. apply first_none. destruct l' as [|x l']; [reflexivity|].
+      destruct (proj2 (H x) (or_introl eq_refl)).
+  Qed.
+
+  Lemma lowest_first : forall g, lowest_rule g = first (filter g rs)
+    /\ (lowest (vector g rs) = None <-> first (filter g rs) = None).
+  Proof.
+    intros g. unfold lowest_rule, rule_name. cbn [t_rules im image_of]. fold rs. pose proof (lowest_spec (vector g rs)) as L.
+    destruct (lowest (vector g rs)) as [n|].
+    - destruct L as [Ln Lo]. rewrite vector_spec in Ln. rewrite nth_error_map. destruct (nth_error rs n) as [r|] eqn:R; [|discriminate].
+      assert (F : first (filter g rs) = Some (name r)).
+      { apply first_spec. split.
+        - exists r. split; [|reflexivity]. apply filter_In. split; [exact (nth_error_In _ _ R) | exact Ln].
+        - intros z Hz. apply filter_In in Hz as [Hz G]. apply In_nth_error in Hz as (j & J).
+          apply (sorted_nth rs (sort_sorted _) n j _ _ R J). destruct (Nat.le_gt_cases n j) as [|C]; [assumption|].
+          specialize (Lo j C). rewrite vector_spec, J, G in Lo. discriminate. }
+      rewrite F. split; [reflexivity | split; discriminate].
+    - assert (F : filter g rs = []).
+      { destruct (filter g rs) as [|z l] eqn:E; [reflexivity|]. assert (Hz : In z (filter g rs)) by (rewrite E; left; reflexivity).
+        apply filter_In in Hz as [Hz G]. apply In_nth_error in Hz as (j & J). specialize (L j). rewrite vector_spec, J, G in L. discriminate. }
+      rewrite F. cbn. tauto.
+  Qed.
+
+  Lemma enforcing_filter : forall g (l : list rule), enforcing (filter g l) = filter (fun r => g r && negb (audit r)) l.
+  Proof.
+    intros g l. unfold enforcing. induction l as [|r l IH]; [reflexivity|]. cbn [filter]. destruct (g r); cbn [filter andb].
+    - destruct (negb (audit r)); rewrite IH; reflexivity.
+    - exact IH.
+  Qed.
+
+  Lemma judge_first : forall bound_ covers0 act g,
+    match covers0 with None => N.land bound_ act | Some c => N.land (N.land bound_ act) c end = vector g rs ->
+    match judge im bound_ covers0 act with
+    | (Allow, _) => first (filter g rs) = None
+    | (Audit, n) => first (enforcing (filter g rs)) = None /\ first (filter g rs) <> None /\ rule_name im n = first (filter g rs)
+    | (Deny, n) => first (enforcing (filter g rs)) <> None /\ rule_name im n = first (enforcing (filter g rs))
+    end.
+  Proof.
+    intros bound_ covers0 act g H. unfold judge. cbv zeta.
+    replace (match covers0 with Some c => N.land (N.land bound_ act) c | None => N.land bound_ act end) with (vector g rs)
+      by (rewrite <- H; destruct covers0; reflexivity).
+    assert (D : N.ldiff (vector g rs) (audits im) = vector (fun r => g r && negb (audit r)) rs).
+    { cbn [audits im image_of]. fold rs. apply bits_nat. intros j. rewrite ldiff_bit, !vector_spec. destruct (nth_error rs j); reflexivity. }
+    rewrite D, enforcing_filter.
+    destruct (lowest_first (fun r => g r && negb (audit r))) as [E1 E2]. destruct (lowest_first g) as [G1 G2].
+    unfold lowest_rule in *. destruct (lowest (vector (fun r => g r && negb (audit r)) rs)) as [n|].
+    - split; [|exact E1]. intros C. apply E2 in C. discriminate.
+    - destruct (lowest (vector g rs)) as [m|].
+      + split; [apply E2; reflexivity|]. split; [|exact G1]. intros C. apply G2 in C. discriminate.
+      + apply G2. reflexivity.
+  Qed.
+
+  Lemma judge_none : forall bound_ covers0 act n, judge im bound_ covers0 act = (Allow, n) -> n = None.
+  Proof.
+    intros bound_ covers0 act n. unfold judge. cbv zeta. destruct (lowest _); [discriminate|]. destruct (lowest _); congruence.
+  Qed.
+
+  Definition ruled (e : event) : Prop := match e with Tamper _ _ _ => False | _ => True end.
+
+  Lemma verdict_correct : forall t0 e act covers0, ruled e -> act = vector (tries e) rs ->
+    (trouble_of p e = None -> forall j r, nth_error rs j = Some r -> covers0.[j] = Meaning.covers p e r) ->
+    verdict_unless im (bound im t0) covers0 act (trouble_of p e) = decide p today t0 e.
+  Proof.
+    intros t0 e act covers0 Re -> C. unfold verdict_unless, verdict_by.
+    set (g := fun r => tries e r && (binds p t0 r && negb (excepted p t0 r))
+                       && match trouble_of p e with Some _ => true | None => Meaning.covers p e r end).
+    assert (H : match (match trouble_of p e with Some _ => None | None => Some covers0 end) with
+                | None => N.land (bound im t0) (vector (tries e) rs)
+                | Some c => N.land (N.land (bound im t0) (vector (tries e) rs)) c end = vector g rs).
+    { apply same_vector; intros j.
+      - intros r R. unfold g. destruct (trouble_of p e).
+        + rewrite land_bit, (bound_bit _ _ _ R), (vector_nth _ _ _ _ R). btauto.
+        + rewrite !land_bit, (bound_bit _ _ _ R), (vector_nth _ _ _ _ R), (C eq_refl _ _ R). btauto.
+      - intros R. destruct (trouble_of p e); rewrite !land_bit, (vector_spec (tries e)), R, andb_false_r; reflexivity. }
+    assert (S : forall r, In r (filter (hit p today t0 e) (rules p)) <-> In r (filter g rs)).
+    { intros r. rewrite !filter_In. unfold rs, in_order. rewrite sort_in, filter_In. unfold hit, g.
+      rewrite !andb_true_iff. tauto. }
+    assert (S' : forall r, In r (enforcing (filter (hit p today t0 e) (rules p))) <-> In r (enforcing (filter g rs))).
+    { intros r. unfold enforcing. rewrite !(filter_In (fun r => negb (audit r))), S. tauto. }
+    assert (D : decide p today t0 e = match first (enforcing (filter g rs)), first (filter g rs) with
+      | Some n, _ => Verdict Deny (Some n) (match trouble_of p e with Some r => r | None => BY_RULE end)
+      | None, Some n => Verdict Audit (Some n) (match trouble_of p e with Some r => r | None => BY_RULE end)
+      | None, None => allowed end).
+    { rewrite <- (first_same _ _ S), <- (first_same _ _ S'). destruct e; try destruct Re; reflexivity. }
+    rewrite D. pose proof (judge_first _ _ _ _ H) as J. destruct (judge im _ _ _) as [[] n].
+    - rewrite J. assert (first (enforcing (filter g rs)) = None) as ->; [|reflexivity].
+      apply first_none in J. rewrite J. reflexivity.
+    - destruct J as (-> & J2 & ->). destruct (first (filter g rs)); [reflexivity | congruence].
+    - destruct J as (J1 & ->). destruct (first (enforcing (filter g rs))); [reflexivity | congruence].
+  Qed.
+
+  Lemma touches_correct : forall at_ below, touches im at_ below = match at_ with None => true | Some w => is_protected p w below end.
+  Proof.
+    intros [w|] below; [|reflexivity]. unfold touches, is_protected. rewrite <- place_trouble.
+    destruct (place im w) as [n [r|]] eqn:P; cbn [snd]; [reflexivity|].
+    assert (T : snd (place im w) = None) by (rewrite P; reflexivity).
+    destruct below; cbn [c_reaches c_covers im image_of].
+    - destruct (reaches_at w T) as [_ Q]. rewrite P in Q. exact Q.
+    - destruct (covers_at w T) as [_ Q]. rewrite P in Q. exact Q.
+  Qed.
+
+  Lemma tampering_correct : forall t0 root at_ below,
+    lookup_tampering im t0 root at_ below = tampering p today t0 root at_ below.
+  Proof.
+    intros t0 root at_ below. unfold lookup_tampering, tampering. rewrite touches_correct.
+    destruct (match at_ with None => true | Some w => is_protected p w below end); [|reflexivity].
+    set (g := fun r => match subjects r with None => false | Some _ => true end && (binds p t0 r && negb (excepted p t0 r))).
+    assert (H : N.land (bound im t0) (named im) = vector g rs).
+    { cbn [named im image_of]. fold im rs. apply same_vector; intros j.
+      - intros r R. rewrite land_bit, (bound_bit _ _ _ R), (vector_nth _ _ _ _ R). unfold g, absent.
+        destruct (subjects r); cbn; btauto.
+      - intros R. rewrite land_bit, (vector_spec _ rs), R, andb_false_r. reflexivity. }
+    assert (S : forall r, In r (filter (named_hit p today t0) (rules p)) <-> In r (filter g rs)).
+    { intros r. rewrite !filter_In. unfold rs, in_order. rewrite sort_in, filter_In. unfold named_hit, g.
+      rewrite !andb_true_iff. tauto. }
+    assert (S' : forall r, In r (enforcing (filter (named_hit p today t0) (rules p))) <-> In r (enforcing (filter g rs))).
+    { intros r. unfold enforcing. rewrite !(filter_In (fun r => negb (audit r))), S. tauto. }
+    rewrite (first_same _ _ S), (first_same _ _ S').
+    pose proof (judge_first (bound im t0) None (named im) g H) as J. destruct (judge im _ _ _) as [[] n].
+    - rewrite J. assert (first (enforcing (filter g rs)) = None) as ->; [|reflexivity].
+      apply first_none in J. rewrite J. reflexivity.
+    - destruct J as (-> & J2 & ->). destruct (first (filter g rs)); [destruct root; reflexivity | congruence].
+    - destruct J as (J1 & ->). destruct (first (enforcing (filter g rs))); [destruct root; reflexivity | congruence].
+  Qed.
+
+  Theorem lookup_correct : forall t0 e, possible_event e = true -> lookup im t0 e = decide p today t0 e.
+  Proof.
+    intros t0 e E. destruct e as [action w|source target_ directory|action to port protocol trouble|cid port|action|root at_ below];
+      cbn [lookup possible_event] in *.
+    - pose proof (place_trouble w) as T. destruct (place im w) as [n tr] eqn:P. cbn [snd] in T. subst tr.
+      apply (verdict_correct t0 (File action w)); [exact I | apply action_rules_of; exact E |].
+      cbn [trouble_of Meaning.covers]. intros T j r R. destruct (covers_at w) as [Q _]; [rewrite place_trouble; exact T|].
+      rewrite P in Q. exact (Q _ _ R).
+    - pose proof (place_trouble source) as T1. pose proof (place_trouble target_) as T2.
+      destruct (place im source) as [old tr1] eqn:P1. destruct (place im target_) as [new tr2] eqn:P2. cbn [snd] in T1, T2. subst tr1 tr2.
+      apply (verdict_correct t0 (Alias source target_ directory)); [exact I | exact link_rules |].
+      cbn [trouble_of Meaning.covers]. intros T j r R.
+      destruct (trouble_at p source) eqn:T1; [discriminate|]. cbn [or_else] in T.
+      assert (A1 : snd (place im source) = None) by (rewrite P1; reflexivity).
+      assert (A2 : snd (place im target_) = None) by (rewrite P2; exact T).
+      unfold moved, covers_alias. rewrite lor_bit, land_bit, !ldiff_bit.
+      rewrite (action_rules_of WRITE) by reflexivity. rewrite (vector_nth _ _ _ _ R).
+      destruct directory; cbn [c_reaches c_pervades c_covers im image_of]; fold im.
+      + destruct (reaches_at source A1) as [Q1 _]. destruct (reaches_at target_ A2) as [Q2 _].
+        pose proof (pervades_at source j r A1 R) as Q3. pose proof (pervades_at target_ j r A2 R) as Q4.
+        specialize (Q1 _ _ R). specialize (Q2 _ _ R). rewrite P1 in Q1, Q3. rewrite P2 in Q2, Q4. cbn [fst] in *.
+        rewrite Q1, Q2, Q3, Q4. btauto.
+      + destruct (covers_at source A1) as [Q1 _]. destruct (covers_at target_ A2) as [Q2 _].
+        specialize (Q1 _ _ R). specialize (Q2 _ _ R). rewrite P1 in Q1. rewrite P2 in Q2. cbn [fst] in *.
+        fold rs covers_. rewrite Q1, Q2. btauto.
+    - apply andb_true_iff in E as [E X]. apply N.ltb_lt in X.
+      apply (verdict_correct t0 (Network action to port protocol trouble)); [exact I | apply action_rules_of; exact E |].
+      intros _ j r R. apply endpoint_rule; assumption.
+    - apply (verdict_correct t0 (Vsock cid port)); [exact I | apply action_rules_of; reflexivity |].
+      intros _ j r R. apply vsock_rule. exact R.
+    - change (verdict_by im (bound im t0) None (action_rules im action) None = decide p today t0 (Plain action)).
+      rewrite <- (verdict_correct t0 (Plain action) (action_rules im action) (vector (fun _ => true) rs));
+        [|exact I | apply action_rules_of; exact E | intros _ j r R; exact (vector_nth _ _ _ _ R)].
+      unfold verdict_unless, trouble_of, verdict_by, judge.
+      replace (N.land (N.land (bound im t0) (action_rules im action)) (vector (fun _ => true) rs))
+        with (N.land (bound im t0) (action_rules im action)); [reflexivity|].
+      apply bits_nat. intros j. rewrite !land_bit, action_rules_of, !vector_spec by exact E.
+      destruct (nth_error rs j); [rewrite andb_true_r | rewrite !andb_false_r]; reflexivity.
+    - apply tampering_correct.
+  Qed.
+
 End Correct.
+
+(** Deciding over the compiled tables equals the meaning, for every policy and every event. *)
+Theorem compile_correct : forall fuel bits p today im, valid bits p = true -> compile fuel bits p today = Some im ->
+  forall t e, possible_event e = true -> lookup im t e = decide p today t e.
+Proof.
+  intros fuel bits p today im V C t e E. unfold compile in C. destruct (build fuel (roots p)) as [[nodes ns]|] eqn:B; [|discriminate].
+  destruct (settle nodes N.lor fuel _) as [some|] eqn:S1; [|discriminate].
+  destruct (settle nodes N.land fuel _) as [every|] eqn:S2; [|discriminate]. injection C as <-.
+  apply (lookup_correct fuel); assumption.
+Qed.
