@@ -109,14 +109,13 @@ adversary: build
 	@started=$$SECONDS; UPDATE=$(UPDATE) pytest -q -s -p no:cacheprovider tests/adversary && \
 	    echo "attacks: $$((SECONDS - started)) seconds"
 
-test: test-fast test-kernels test-lab
+test: test-fast verify test-kernels test-lab
 	$(STEP) "make test: everything passed"
 
 test-all: test adversary
 	@HYPOTHESIS_PROFILE=long pytest -q tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
 	@HOOKS=all pytest -q tests/kernels
-	@EVENTS=100000 proof/run agree
 
 bench: build
 	@tests/bench/run
