@@ -22,7 +22,7 @@ from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "plugins" / "module_utils")]
-from guard.instructions import SIZE, SYMBOL, Submitted, submitted, tag  # noqa: E402
+from guard.instructions import SIZE, SYMBOL, Submitted, submitted, tags  # noqa: E402
 from guard.kernel import Kernel, Relocated  # noqa: E402
 from kernels import KERNELS, KernelTypes, kernel_types  # noqa: E402
 
@@ -138,4 +138,4 @@ if __name__ == "__main__":
         for program in programs(known).values():
             made = program.submitted
             print(f"  {made.name:30} {len(program.instructions):5} instructions, {len(program.functions):2} functions, "
-                  f"{len(made.maps):3} map loads, {len(made.symbols):2} addresses, tag {tag(made.code, known.release)}")
+                  f"{len(made.maps):3} map loads, {len(made.symbols):2} addresses, tags {tags(made.code)}")

@@ -7,7 +7,6 @@ descriptor a map has, and where this boot has put a symbol. And what the kernel 
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from typing import Dict, Iterable, List, NamedTuple, Tuple
 
@@ -17,7 +16,6 @@ SYMBOL = "rename_lock"  # the one kernel address in our programs: see bpf/path.h
 SIZE = 8  # bytes of a struct bpf_insn
 _WIDE = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two instructions, with half of the constant each
 _FROM_MAP, _FROM_VALUE = 1, 2  # BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE
-_SHA256 = (6, 18)  # the kernel's digest before it was SHA-1
 
 
 class Submitted(NamedTuple):
@@ -64,19 +62,13 @@ def submitted(relocated: Relocated, symbols: Iterable[int]) -> Submitted:
     return Submitted(relocated.name, relocated.hook, bytes(code), maps, places)
 
 
-def tag(code: bytes, release: str) -> str:
-    """The first 8 bytes, in hex, of the kernel's own digest: over the instructions as submitted, without what stands
-    for maps. ``release``: the kernel's, as uname tells it."""
+def tags(code: bytes) -> Tuple[str, str]:
+    """The first 8 bytes, in hex, of the kernel's own digest: SHA-1 and, since Linux 6.18, SHA-256, over the instructions
+    as submitted, without what stands for maps."""
     bare = bytearray(code)
     for place in _map_loads(bare):
         _set(bare, place, 0)
-    digest = hashlib.sha256 if version(release) >= _SHA256 else hashlib.sha1
-    return digest(bytes(bare)).digest()[:8].hex()
-
-
-def version(release: str) -> Tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", release)
-    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+    return hashlib.sha1(bytes(bare)).hexdigest()[:16], hashlib.sha256(bytes(bare)).hexdigest()[:16]
 
 
 def _map_loads(code: bytearray) -> List[int]:

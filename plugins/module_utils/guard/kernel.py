@@ -10,6 +10,7 @@ number of them, ``HOOK__N``: the one that fits is loaded, and known as ``HOOK`` 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import re
@@ -32,7 +33,9 @@ NO_PREALLOC, INNER_MAP = 1, 0x1000
 
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 3, 4, 6, 7
 _PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 22
-_LOOKUP_BATCH, _UPDATE_BATCH = 24, 26
+_LOOKUP_BATCH, _UPDATE_BATCH, _LINK_BY_ID, _LINK_NEXT_ID = 24, 26, 30, 31
+_TRACING = 2  # enum bpf_link_type
+LSM_MAC, MODIFY_RETURN = 27, 26  # enum bpf_attach_type
 _RDONLY = 1 << 3
 _TCP_LISTEN = "0A"  # in /proc/net/tcp
 _ENOENT, _EINVAL, _ECANCELED, _ENOTSUPP = 2, 22, 125, 524
@@ -66,8 +69,14 @@ class ProgramInfo(NamedTuple):
 
 
 class LinkInfo(NamedTuple):
+    """``attach_type``, ``target`` and ``function``: of a tracing link, which those of LSM programs are: the enum, the id
+    of the kernel's BTF or of the program that is traced, and the function's number in it."""
+
     id: int
     program: int  # id
+    attach_type: int = 0
+    target: int = 0
+    function: int = 0
 
 
 class ObjectInfo(NamedTuple):
@@ -88,6 +97,7 @@ class Relocated(NamedTuple):
 
     name: str
     hook: str  # what it is attached to: the kernel's bpf_lsm_HOOK
+    function: int  # the number of that in the BTF
     code: bytes  # struct bpf_insn, 8 bytes each
     maps: Dict[int, str]  # the numbers that stand for maps -> their names
 
@@ -157,6 +167,18 @@ class Kernel:
                 return frozenset(name.decode() for name in re.findall(rb"(?<=\0)bpf_lsm_(\w+)(?=\0)", file.read()))
         except OSError:
             return frozenset()
+
+    def boot_id(self) -> str:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+
+    def btf_digest(self) -> str:
+        """SHA-256, in hex, of the kernel's own types; empty: it has none."""
+        try:
+            with open(BTF, "rb") as file:
+                return hashlib.sha256(file.read()).hexdigest()
+        except OSError:
+            return ""
 
     def mount_namespace(self) -> int:
         """The number of the first process's: the one that services and logins see."""
@@ -339,8 +361,32 @@ class Kernel:
         return self._bpf(_PROG_BY_ID, struct.pack("=III", number, 0, 0), "open program by id")[0]
 
     def link_info(self, fd: int) -> LinkInfo:
-        _, number, program = struct.unpack_from("=III", self._info(fd, 64))
-        return LinkInfo(number, program)
+        raw = self._info(fd, 64)
+        kind, number, program = struct.unpack_from("=III", raw)
+        return LinkInfo(number, program, *(struct.unpack_from("=III", raw, 16) if kind == _TRACING else ()))
+
+    def links(self) -> List[LinkInfo]:
+        """Every link there is, whoever made it."""
+        found: List[LinkInfo] = []
+        number = 0
+        while True:
+            try:
+                _, out = self._bpf(_LINK_NEXT_ID, struct.pack("=III", number, 0, 0), "next link")
+            except OSError as error:
+                if error.errno != _ENOENT:
+                    raise
+                return found
+            number = struct.unpack_from("=I", out, 4)[0]
+            try:
+                link = self._bpf(_LINK_BY_ID, struct.pack("=III", number, 0, 0), "open link by id")[0]
+            except OSError as error:
+                if error.errno != _ENOENT:  # it has gone meanwhile
+                    raise
+                continue
+            try:
+                found.append(self.link_info(link))
+            finally:
+                self.close(link)
 
     def attach(self, program: int) -> int:
         """Attaches an LSM program to the hook it was loaded for; it runs as long as the link lives."""
@@ -603,8 +649,9 @@ class _Libbpf:
             for each in self._each(lib.bpf_object__next_program, handle):
                 if lib.bpf_program__autoload(each):
                     code = ctypes.string_at(lib.bpf_program__insns(each), 8 * lib.bpf_program__insn_cnt(each))
-                    section = lib.bpf_program__section_name(each).decode()
-                    found.append(Relocated(lib.bpf_program__name(each).decode(), section.partition("/")[2], code, maps))
+                    hook = lib.bpf_program__section_name(each).decode().partition("/")[2]
+                    function = lib.btf__find_by_name_kind(types, b"bpf_lsm_" + hook.encode(), _BTF_FUNCTION)
+                    found.append(Relocated(lib.bpf_program__name(each).decode(), hook, function, code, maps))
             return -_ECANCELED
 
         callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)(stop)

@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterable, List, Optional
 from .errors import EnforcerError
 
 FOLDER = "/var/lib/exfil-guard"
+LIBRARY = "/usr/lib/exfil-guard"  # the package
 KEPT = 5  # generations beside those in use
 _KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
 _WRITE_REMEDIES = {
@@ -24,8 +25,8 @@ _WRITE_REMEDIES = {
 
 
 class Store:
-    def __init__(self, folder: str = FOLDER) -> None:
-        self.folder = folder
+    def __init__(self, folder: str = FOLDER, library: str = LIBRARY) -> None:
+        self.folder, self.library = folder, library
         self.generations_folder = os.path.join(folder, "generations")
 
     def numbers(self) -> List[int]:
@@ -58,8 +59,34 @@ class Store:
         return None
 
     def save(self, stored: Dict[str, Any]) -> None:
-        path = self._path(stored["generation"])
-        text = json.dumps(stored, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        self._write(self._path(stored["generation"]), stored)
+
+    def certificate(self) -> Optional[Dict[str, Any]]:
+        """What certificate.issue wrote last; None when there is none, or it is not whole."""
+        try:
+            with open(self._certificate, encoding="utf-8") as file:
+                found = json.load(file)
+        except (FileNotFoundError, ValueError):
+            return None
+        except OSError as error:
+            raise EnforcerError("cannot read {0}: {1}".format(self._certificate, error.strerror)) from error
+        return found if isinstance(found, dict) else None
+
+    def certify(self, certificate: Dict[str, Any]) -> None:
+        self._write(self._certificate, certificate)
+
+    def decertify(self) -> None:
+        try:
+            os.unlink(self._certificate)
+        except FileNotFoundError:
+            pass
+
+    @property
+    def _certificate(self) -> str:
+        return os.path.join(self.folder, "certificate.json")
+
+    def _write(self, path: str, content: Dict[str, Any]) -> None:
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         temporary = path + ".tmp"
         try:
             for folder in (self.folder, self.generations_folder):
@@ -72,7 +99,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            self._sync_folder(self.generations_folder)
+            self._sync_folder(os.path.dirname(path))
         except OSError as error:
             try:
                 os.unlink(temporary)
@@ -99,7 +126,8 @@ class Store:
             self.delete(number)
 
     def clear(self) -> bool:
-        """Deletes every document; True when there was one."""
+        """Deletes every document, and the certificate; True when there was a document."""
+        self.decertify()
         numbers = self.numbers()
         for number in numbers:
             self.delete(number)
