@@ -12,7 +12,8 @@ import hashlib
 import json
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
-from . import canary, compile, enforcement, enforcer, hardlinks, hooks, lock, myself, plan, reconcile, resolve
+from . import (canary, certificate, compile, enforcement, enforcer, evidence, hardlinks, hooks, lock, myself, plan,
+               reconcile, resolve)
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
 from .reconcile import NO_SLOT, SECOND, Live, Record
@@ -146,7 +147,18 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
     result["warnings"].extend(locked)
     available = reconcile.available_hooks(kernel, version)
     attached = available if check else reconcile.attached_hooks(kernel, version)
+    result["warnings"].extend(_certify(kernel, store, version, result, check))
     return dict(result, **enforcement.told(wanted.resolved, now, kernel.environment(), available, attached))
+
+
+def _certify(kernel: Kernel, store: Store, version: str, result: Dict[str, Any], check: bool) -> List[str]:
+    """Last of all; a run that changed nothing repeats what its certificate says to be wrong."""
+    tried = result.pop("canary", None)
+    if check:
+        return []
+    if result["changed"]:
+        return certificate.issue(kernel, store, version, tried)
+    return (store.certificate() or {}).get("differences", [])
 
 
 def _installed(kernel: Kernel) -> str:
@@ -246,7 +258,8 @@ def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Opti
     try:
         reconcile.load(kernel, wanted.image, generation, wanted.hooks, version=version,
                        confirm_seconds=confirm_seconds)
-        warnings.extend(canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder))
+        result["canary"] = canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder)
+        warnings.extend(result["canary"])
     except Exception:
         _undo(kernel, version, live, generation, attached)
         raise
@@ -310,6 +323,9 @@ def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Option
     lines.extend("~ document of generation {0}: not confirmed, after all".format(each["generation"])
                  for each in overdue)
 
+    if not lines and not list(planned.lines):
+        lines.extend(_outdated(kernel, store, version, live, stored))
+
     changed = bool(lines or list(planned.lines))
     trial = confirm_seconds if live.pending else 0
     result = _result(wanted, before, live.generation, changed, planned, lines, trial, warnings)
@@ -326,12 +342,20 @@ def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Option
         reconcile.publish(kernel, live.record._replace(deadline=deadline))
     elif live.record and live.expired:
         reconcile.publish(kernel, _back(live.record))
-    if lost:
-        warnings.extend(canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder))
+    result["canary"] = canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder)
+    warnings.extend(result["canary"])
     reconcile.detach(kernel, version, surplus)
     if live.pending and not confirm_seconds:
         _settle(kernel, store, version, stored)
     return result
+
+
+def _outdated(kernel: Kernel, store: Store, version: str, live: Live, stored: Dict[str, Any]) -> List[str]:
+    package = evidence.package(store)
+    if package is None:
+        return []  # in check mode, before the package is installed
+    why = certificate.outdated(store.certificate(), evidence.read(kernel, version, live), stored, package)
+    return ["~ certificate of generation {0} (it was {1})".format(live.generation, why)] if why else []
 
 
 def _expired(live: Live) -> str:
@@ -387,11 +411,12 @@ def _confirm(kernel: Kernel, store: Store, generation: int, check: bool) -> Dict
     if check:
         return result
     reconcile.publish(kernel, record._replace(deadline=0))
+    if stored is not None:
+        _settle(kernel, store, version, stored)
+    result["warnings"].extend(certificate.issue(kernel, store, version))
     if stored is None:
         result["warnings"].append(
             "the document of generation {0} is missing: apply the policy again".format(generation))
-    else:
-        _settle(kernel, store, version, stored)
     return result
 
 
@@ -418,6 +443,7 @@ def _rollback(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
         reconcile.detach(kernel, version, reconcile.attached_hooks(kernel, version))
     else:
         result["warnings"].append("the document of generation {0} is missing: apply the policy".format(back.generation))
+    result["warnings"].extend(certificate.issue(kernel, store, version))
     return result
 
 
@@ -431,6 +457,8 @@ def _remove(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
     hooks = kernel.names(reconcile.links_path(kernel, version)) if version else []
     lines.extend("- hook {0}".format(hook) for hook in hooks)
     lines.extend("- document of generation {0}".format(number) for number in store.numbers())
+    if store.certificate() is not None:
+        lines.append("- certificate")
     result = {"changed": bool(lines), "diff": {"prepared": "".join(line + "\n" for line in lines)}, "warnings": [],
               "generation": 0}
     if check or not lines:

@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         return found
 
     command("status", "what is in force, what it denied, and whether it drifted from the stored document")
+    command("verify", "whether programs, maps, policy and files are as the certificate says, and what is not proved")
     events = command("events", "what was denied or reported; without options the waiting events are left in place")
     events.add_argument("--take", action="store_true", help="remove what is shown, to make room for new events")
     events.add_argument("--follow", action="store_true", help="go on until interrupted (implies --take)")
@@ -84,6 +85,14 @@ def _status(host: _Host, arguments: argparse.Namespace) -> int:
     found = status.status(host.kernel, host.store, host.system, host.now)
     _show(found, status.to_text, arguments.json)
     return PROBLEM if found["drift"] or found["problems"] or not found["installed"] else 0
+
+
+def _verify(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import canary, verify
+    found = verify.verify(host.kernel, host.store, host.system, host.now,
+                          canary_folder=host.options.get("canary_folder", canary.FOLDER))
+    _show(found, verify.to_text, arguments.json)
+    return 0 if found["verified"] else PROBLEM
 
 
 def _events(host: _Host, arguments: argparse.Namespace) -> int:
@@ -166,8 +175,8 @@ def _refresh(host: _Host, arguments: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"status": _status, "events": _events, "explain": _explain, "confirm": _confirm, "rollback": _rollback,
-             "boot": _boot, "refresh": _refresh}
+_COMMANDS = {"status": _status, "verify": _verify, "events": _events, "explain": _explain, "confirm": _confirm,
+             "rollback": _rollback, "boot": _boot, "refresh": _refresh}
 
 
 def main(argv: Optional[List[str]] = None, host: Optional[_Host] = None) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Set
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set
 
 from . import reconcile
-from .kernel import Kernel, LinkInfo
+from .kernel import LSM_MAC, MODIFY_RETURN, Kernel, LinkInfo
 from .reconcile import Live, opened
 from .store import Store
 
@@ -58,8 +58,9 @@ class Evidence(NamedTuple):
         return sorted(hook for hook, each in self.programs.items() if each.link and each.link.program == each.id)
 
 
-def read(kernel: Kernel, version: str) -> Evidence:
-    live = reconcile.read(kernel)
+def read(kernel: Kernel, version: str, live: Optional[Live] = None) -> Evidence:
+    """``live``: if it was read just now."""
+    live = live or reconcile.read(kernel)
     linked = set(kernel.names(reconcile.links_path(kernel, version)))
     programs = {}
     for hook in sorted(reconcile.available_hooks(kernel, version)):
@@ -133,11 +134,13 @@ def _content(path: str) -> Optional[bytes]:
         return None
 
 
-def foreign(kernel: Any, evidence: Evidence) -> List[LinkInfo]:
+def foreign(kernel: Kernel, evidence: Evidence) -> List[LinkInfo]:
     """Links of others that trace programs of ours, stand on a hook that ours stand on, or replace what functions of the
     kernel return."""
     ours = {each.id for each in evidence.programs.values()}
-    hooks = {each.link.function for each in evidence.programs.values() if each.link}
+    links = [each.link for each in evidence.programs.values() if each.link]
+    hooks = {link.function for link in links}
+    traced = ours - {link.target for link in links}  # a target is a program's id or that of the kernel's types
     return [link for link in kernel.links() if link.program not in ours and (
-        link.target in ours or link.attach_type == reconcile.kernel_module.MODIFY_RETURN
-        or (link.attach_type == reconcile.kernel_module.LSM_MAC and link.function in hooks))]
+        link.target in traced or link.attach_type == MODIFY_RETURN
+        or (link.attach_type == LSM_MAC and link.function in hooks))]

@@ -63,8 +63,8 @@ def submitted(relocated: Relocated, symbols: Iterable[int]) -> Submitted:
 
 
 def tags(code: bytes) -> Tuple[str, str]:
-    """The first 8 bytes, in hex, of the kernel's own digest: SHA-1 and, since Linux 6.18, SHA-256, over the instructions
-    as submitted, without what stands for maps."""
+    """The first 8 bytes, in hex, of the kernel's own digest: SHA-1 and, since Linux 6.18, SHA-256. It is over the
+    instructions as submitted, without what stands for maps."""
     bare = bytearray(code)
     for place in _map_loads(bare):
         _set(bare, place, 0)

@@ -69,8 +69,8 @@ class ProgramInfo(NamedTuple):
 
 
 class LinkInfo(NamedTuple):
-    """``attach_type``, ``target`` and ``function``: of a tracing link, which those of LSM programs are: the enum, the id
-    of the kernel's BTF or of the program that is traced, and the function's number in it."""
+    """``attach_type``, ``target`` and ``function`` are those of a tracing link, which LSM programs have: the enum, the
+    id of the kernel's BTF or of the program that is traced, and the function's number in it."""
 
     id: int
     program: int  # id

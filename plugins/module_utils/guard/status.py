@@ -28,7 +28,7 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         "mode": None, "in_force": False, "pending": False, "expired": False, "deadline_seconds": None, "slot": None,
         "fallback_slot": None, "fallback_generation": None, "hooks": [], "hooks_available": [], "rules": [],
         "totals": {}, "rename_cache": None, "digest": None, "stored_generation": None, "confirmed_generation": None,
-        "drift": None, "hardlinks": [], "labels": [], "unenforced": [],
+        "certificate": store.certificate(), "drift": None, "hardlinks": [], "labels": [], "unenforced": [],
     }
     result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
     confirmed = store.last_confirmed()
@@ -185,6 +185,10 @@ def to_text(result: Dict[str, Any]) -> str:
         lines.append("hooks         {0}".format(", ".join(result["hooks"]) or "none attached"))
     lines.append("stored        newest {0}, last confirmed {1}".format(
         result["stored_generation"] or "none", result["confirmed_generation"] or "none"))
+    known = result["certificate"]
+    if known:
+        lines.append("certificate   of generation {0}, written {1}; `exfil-guard verify` compares".format(
+            known["policy"]["generation"], known["issued_at"]))
     lines.append("kernel        {0}, LSMs {1}".format(result["kernel"], ",".join(result["lsms"]) or "unknown"))
     if result["rename_cache"] is not None and result["in_force"]:
         lines.append("path cache    {0}".format("on" if result["rename_cache"] else
@@ -204,6 +208,7 @@ def to_text(result: Dict[str, Any]) -> str:
         lines.extend("              {tasks:>10} {channels:>10}  {name}".format(**label) for label in result["labels"])
     lines.extend("HARD LINK     {0}".format(line) for line in result["hardlinks"])
     lines.extend("NOT ENFORCED  {0}".format(line) for line in result["unenforced"])
+    lines.extend("NOT PROVED    {0}".format(line) for line in (known or {}).get("not_proved", ()))
     lines.extend("DRIFT         {0}".format(line) for line in result["drift"] or ())
     lines.extend("PROBLEM       {0}".format(line) for line in result["problems"])
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import errno
 import json
 import struct
 
+import fake_package
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import (
     apply, boot, cli, compile, enforcer, layout, reconcile, status)
@@ -30,7 +31,9 @@ POLICY = {
 class Host:
     def __init__(self, folder):
         self.folder = folder
-        self.kernel, self.system, self.store = FakeKernel(), FakeSystem(), Store(str(folder / "store"))
+        self.kernel, self.system = FakeKernel(), FakeSystem()
+        library = fake_package.install(folder / "library", b"object", fake_package.proved(self.kernel, b"object"))
+        self.store = Store(str(folder / "store"), library)
         self.now, self.root = NOW, True
         self.options = {"lock_path": str(folder / "lock")}
         for name in ("denied", "allowed"):
