@@ -28,7 +28,8 @@ def files(collection: str = COLLECTION) -> Dict[str, bytes]:
     for name in sorted(os.listdir(os.path.join(collection, PYTHON))):
         if name.endswith(".py"):
             found["{0}/exfil_guard/{1}".format(LIBRARY, name)] = _read(collection, PYTHON, name)
-    found[LIBRARY + "/guard.bpf.o"] = _read(collection, FILES, "guard.bpf.o")
+    for name in ("guard.bpf.o", "proved.json"):
+        found["{0}/{1}".format(LIBRARY, name)] = _read(collection, FILES, name)
     for name in ("denied", "allowed"):
         found["{0}/canary/{1}".format(LIBRARY, name)] = b"exfil-guard canary\n"
     found["/usr/sbin/exfil-guard"] = _read(collection, FILES, "exfil-guard")

@@ -8,7 +8,7 @@ those of the object, and what is proved of them. `exfil-guard verify` compares t
      "kernel": {"release", "boot", "btf": SHA-256},
      "policy": {"generation", "digest", "resolved", "image"},      SHA-256 of the document, resolved, and compiled
      "tables": {NAME: {"id", "digest"}}, "maps": {NAME: id},
-     "programs": {HOOK: {"tag", "proved": [PROPERTY, ...]}}, "attached": [HOOK, ...],
+     "programs": {HOOK: {"id", "tag", "proved": [PROPERTY, ...]}}, "attached": [HOOK, ...],
      "canary": {"tried", "warnings"}, "proof": {"version", "release"},
      "not_proved": [LINE, ...], "differences": [LINE, ...]}        what was not as it must be when it was issued
 
@@ -66,8 +66,9 @@ def strangers(found: Evidence, expected: Expected) -> List[Difference]:
         if running.tag not in instructions.tags(wanted.code):
             tell("the program pinned as {0} (id {1}, tag {2}) is not the object's (tag {3})", hook, running.id,
                  running.tag, " or ".join(instructions.tags(wanted.code)))
-        names = instructions.submitted(wanted, ()).maps.values()
-        if running.maps != frozenset(found.maps[name] for name in names if name in found.maps):
+        # one that is not pinned may be held besides, as libbpf does with constants: no instruction loads it
+        names = set(instructions.submitted(wanted, ()).maps.values())
+        if running.maps.intersection(found.maps.values()) != {found.maps.get(name, 0) for name in names}:
             tell("the program pinned as {0} does not use the maps that are pinned", hook)
         link = running.link
         if link and link.program != running.id:
@@ -96,8 +97,24 @@ def outdated(known: Optional[Dict[str, Any]], found: Evidence, stored: Dict[str,
         if then != now[key]:
             return "of another {0}".format(name) if key not in ("tables", "maps", "attached") else \
                 "of other {0}".format(name)
-    tags = {hook: each.get("tag") for hook, each in known.get("programs", {}).items()}
-    return "" if tags == {hook: each.tag for hook, each in found.programs.items()} else "of other programs"
+    return "" if _programs(known) == _running(found) else "of other programs"
+
+
+def _programs(known: Dict[str, Any]) -> Dict[str, Tuple[int, str]]:
+    return {hook: (each.get("id"), each.get("tag")) for hook, each in known.get("programs", {}).items()}
+
+
+def _running(found: Evidence) -> Dict[str, Tuple[int, str]]:
+    return {hook: (each.id, each.tag) for hook, each in found.programs.items()}
+
+
+def _holds(before: Optional[Dict[str, Any]], now: Dict[str, Any], found: Evidence) -> bool:
+    """Is what the certificate before says of the programs true still? Then they need not be compared with the object
+    once more: within one boot a program's number is never another's, nor can its maps and its hook change."""
+    return before is not None and before.get("version") == VERSION and not before["differences"] \
+        and not found.stray and all(before[key] == now[key] for key in ("object", "package", "enforcer", "maps")) \
+        and before["kernel"]["boot"] == found.boot and _programs(before) == _running(found) \
+        and all(each.link.program == each.id for each in found.programs.values() if each.link)
 
 
 def digest_of(value: Any) -> str:
@@ -152,22 +169,31 @@ def issue(kernel: Kernel, store: Store, version: str, canary: Optional[List[str]
     if stored is None or package is None:
         store.decertify()
         return ["no certificate is written: no package is installed in {0}".format(store.library)] if stored else []
-    expected = expect(kernel, store, version)
-    btf, judgement = judged(kernel, store, package.object, expected)
-    before = store.certificate()
+    before, now = store.certificate(), _of_records(found, stored, package)
     same = before is not None and before.get("policy", {}).get("generation") == found.live.generation
-    tried = {"tried": True, "warnings": canary} if canary is not None else \
+    now["canary"] = {"tried": True, "warnings": canary} if canary is not None else \
         before["canary"] if same and before else {"tried": False, "warnings": []}
-    wrong = strangers(found, expected)
-    records = _of_records(found, stored, package)
-    records["kernel"]["btf"] = btf
-    store.certify(dict(
-        records, version=VERSION, canary=tried, not_proved=judgement.lines, differences=[str(each) for each in wrong],
-        issued_at=datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
-        proof={"version": proved.VERSION, "release": judgement.release},
-        programs={hook: {"tag": each.tag, "proved": _properties(each, expected.programs.get(hook), judgement)}
-                  for hook, each in sorted(found.programs.items())}))
-    return [str(each) for each in wrong]
+    if before is not None and _holds(before, now, found):
+        now["kernel"]["btf"] = before["kernel"]["btf"]
+        now.update({key: before[key] for key in ("programs", "proof", "not_proved", "differences")})
+    else:
+        now.update(_compared(kernel, store, found, package, now))
+    store.certify(dict(now, version=VERSION, issued_at=datetime.datetime.now(
+        datetime.timezone.utc).replace(microsecond=0).isoformat()))
+    return now["differences"]
+
+
+def _compared(kernel: Kernel, store: Store, found: Evidence, package: Package, now: Dict[str, Any]) -> Dict[str, Any]:
+    """What the certificate says of the programs."""
+    expected = expect(kernel, store, found.version)
+    now["kernel"]["btf"], judgement = judged(kernel, store, package.object, expected)
+    return {
+        "programs": {hook: {"id": each.id, "tag": each.tag,
+                            "proved": _properties(each, expected.programs.get(hook), judgement)}
+                     for hook, each in sorted(found.programs.items())},
+        "proof": {"version": proved.VERSION, "release": judgement.release}, "not_proved": judgement.lines,
+        "differences": [str(each) for each in strangers(found, expected)],
+    }
 
 
 def _properties(running: Running, wanted: Optional[Relocated], judgement: proved.Judged) -> List[str]:
