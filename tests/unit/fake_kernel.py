@@ -63,6 +63,7 @@ class _Link:
     def __init__(self, number: int, program: _Program) -> None:
         self.number, self.program = number, program
         self.function, self.attach_type = function_of(program.name), LSM_MAC
+        self.target = 1  # the kernel's types
 
 
 def function_of(program: str) -> int:
@@ -325,10 +326,10 @@ class FakeKernel:
         return self._told(self._thing(fd))
 
     def links(self) -> List[LinkInfo]:
-        return [self._told(thing) for thing in self._alive() if isinstance(thing, _Link)]
+        return sorted(self._told(thing) for thing in self._alive() if isinstance(thing, _Link))
 
     def _told(self, link: _Link) -> LinkInfo:
-        return LinkInfo(link.number, link.program.number, link.attach_type, 1, link.function)
+        return LinkInfo(link.number, link.program.number, link.attach_type, link.target, link.function)
 
     def attach(self, program: int) -> int:
         self._enter("attach", True)

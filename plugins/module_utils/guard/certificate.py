@@ -52,7 +52,7 @@ class Expected(NamedTuple):
 
 def strangers(found: Evidence, expected: Expected) -> List[Difference]:
     """Programs, links and maps that are not those of the object."""
-    wrong: List[Difference] = []
+    wrong = [Difference(line, "Run role exfil.guard.enforcer") for line in expected.lines]
 
     def tell(text: str, *parts: Any) -> None:
         wrong.append(Difference(text.format(*parts), _MENDED))
@@ -88,12 +88,12 @@ def outdated(known: Optional[Dict[str, Any]], found: Evidence, stored: Dict[str,
     it."""
     if known is None:
         return "missing"
-    if known.get("version") != VERSION:
+    if known["version"] != VERSION:
         return "of another release"
     now = _of_records(found, stored, package)
     for key, name in (("kernel", "boot"), ("package", "package"), ("object", "object"), ("enforcer", "enforcer"),
                       ("policy", "policy"), ("tables", "tables"), ("maps", "maps"), ("attached", "hooks")):
-        then = dict(known.get(key) or {}, btf="") if key == "kernel" else known.get(key)
+        then = dict(known[key], btf="") if key == "kernel" else known[key]
         if then != now[key]:
             return "of another {0}".format(name) if key not in ("tables", "maps", "attached") else \
                 "of other {0}".format(name)
@@ -101,7 +101,7 @@ def outdated(known: Optional[Dict[str, Any]], found: Evidence, stored: Dict[str,
 
 
 def _programs(known: Dict[str, Any]) -> Dict[str, Tuple[int, str]]:
-    return {hook: (each.get("id"), each.get("tag")) for hook, each in known.get("programs", {}).items()}
+    return {hook: (each.get("id"), each.get("tag")) for hook, each in known["programs"].items()}
 
 
 def _running(found: Evidence) -> Dict[str, Tuple[int, str]]:
@@ -111,9 +111,9 @@ def _running(found: Evidence) -> Dict[str, Tuple[int, str]]:
 def _holds(before: Optional[Dict[str, Any]], now: Dict[str, Any], found: Evidence) -> bool:
     """Is what the certificate before says of the programs true still? Then they need not be compared with the object
     once more: within one boot a program's number is never another's, nor can its maps and its hook change."""
-    return before is not None and before.get("version") == VERSION and not before["differences"] \
+    return before is not None and before["version"] == VERSION and not before["differences"] \
         and not found.stray and all(before[key] == now[key] for key in ("object", "package", "enforcer", "maps")) \
-        and before["kernel"]["boot"] == found.boot and _programs(before) == _running(found) \
+        and before["kernel"].get("boot") == found.boot and _programs(before) == _running(found) \
         and all(each.link.program == each.id for each in found.programs.values() if each.link)
 
 
@@ -170,11 +170,11 @@ def issue(kernel: Kernel, store: Store, version: str, canary: Optional[List[str]
         store.decertify()
         return ["no certificate is written: no package is installed in {0}".format(store.library)] if stored else []
     before, now = store.certificate(), _of_records(found, stored, package)
-    same = before is not None and before.get("policy", {}).get("generation") == found.live.generation
+    same = before is not None and before["policy"].get("generation") == found.live.generation
     now["canary"] = {"tried": True, "warnings": canary} if canary is not None else \
         before["canary"] if same and before else {"tried": False, "warnings": []}
     if before is not None and _holds(before, now, found):
-        now["kernel"]["btf"] = before["kernel"]["btf"]
+        now["kernel"]["btf"] = before["kernel"].get("btf", "")
         now.update({key: before[key] for key in ("programs", "proof", "not_proved", "differences")})
     else:
         now.update(_compared(kernel, store, found, package, now))

@@ -188,7 +188,7 @@ def to_text(result: Dict[str, Any]) -> str:
     known = result["certificate"]
     if known:
         lines.append("certificate   of generation {0}, written {1}; `exfil-guard verify` compares".format(
-            known["policy"]["generation"], known["issued_at"]))
+            known["policy"].get("generation"), known["issued_at"]))
     lines.append("kernel        {0}, LSMs {1}".format(result["kernel"], ",".join(result["lsms"]) or "unknown"))
     if result["rename_cache"] is not None and result["in_force"]:
         lines.append("path cache    {0}".format("on" if result["rename_cache"] else

@@ -17,6 +17,9 @@ FOLDER = "/var/lib/exfil-guard"
 LIBRARY = "/usr/lib/exfil-guard"  # the package
 KEPT = 5  # generations beside those in use
 _KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
+_CERTIFIED = {"version": int, "object": str, "enforcer": str, "package": str, "kernel": dict, "policy": dict,
+              "tables": dict, "maps": dict, "programs": dict, "attached": list, "canary": dict, "proof": dict,
+              "not_proved": list, "differences": list, "issued_at": str}
 _WRITE_REMEDIES = {
     errno.ENOSPC: "Free some space there and run again",
     errno.EDQUOT: "Raise the quota there and run again",
@@ -70,7 +73,8 @@ class Store:
             return None
         except OSError as error:
             raise EnforcerError("cannot read {0}: {1}".format(self._certificate, error.strerror)) from error
-        return found if isinstance(found, dict) else None
+        whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in _CERTIFIED.items())
+        return found if whole else None
 
     def certify(self, certificate: Dict[str, Any]) -> None:
         self._write(self._certificate, certificate)

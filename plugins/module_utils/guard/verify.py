@@ -34,8 +34,7 @@ def verify(kernel: Kernel, store: Store, system: Any, now: datetime.date, *,
     package = evidence.package(store)
     stored = store.load(found.live.generation) if found.live.generation else None
     expected = certificate.expect(kernel, store, version)
-    wrong = [Difference(line, _INSTALL) for line in expected.lines]
-    wrong += files(known, package)
+    wrong = files(known, package)
     wrong += certificate.strangers(found, expected)
     wrong += against(known, found, stored)
     wrong += policy(found, stored, system, now, canary_folder)
@@ -68,45 +67,49 @@ def against(known: Optional[Dict[str, Any]], found: Evidence, stored: Optional[D
     def tell(text: str, *parts: Any) -> None:
         wrong.append(Difference(text.format(*parts), _APPLY))
 
-    then = known["kernel"]
-    if then["release"] != found.release:
-        tell("the kernel is {0}, the certificate is for {1}", found.release, then["release"])
-    elif then["boot"] != found.boot:
+    if known["version"] != certificate.VERSION:
+        tell("the certificate is of another release")
+        return wrong
+    same_boot = known["kernel"].get("boot") == found.boot
+    if known["kernel"].get("release") != found.release:
+        tell("the kernel is {0}, the certificate is for {1}", found.release, known["kernel"].get("release"))
+    elif not same_boot:
         tell("the host was booted since the certificate was written")
     if known["enforcer"] != found.version:
         tell("the enforcer is {0}, the certificate is for {1}", found.version, known["enforcer"])
-    if known["policy"]["generation"] != number:
+    if known["policy"].get("generation") != number:
         tell("{0}, the certificate is for generation {1}",
              "generation {0} is in force".format(number) if number else "no policy is in force",
-             known["policy"]["generation"])
+             known["policy"].get("generation"))
         return wrong
-    if stored and known["policy"]["digest"] != stored["digest"]:
+    if stored and known["policy"].get("digest") != stored["digest"]:
         tell("the document of generation {0} is not the one of the certificate", number)
-    elif stored and known["policy"]["resolved"] != certificate.digest_of(stored["resolved"]):
+    elif stored and known["policy"].get("resolved") != certificate.digest_of(stored["resolved"]):
         tell("the resolved document of generation {0} is not the one of the certificate", number)
-    if then["boot"] != found.boot:
+    if not same_boot:
         return wrong  # ids and addresses are of another boot
     for name, each in sorted(known["tables"].items()):
         held = found.tables.get(name)
         if held is None:
             tell("table {0} of generation {1} is gone", name, number)
-        elif held.digest != each["digest"]:
+        elif held.digest != each.get("digest"):
             tell("table {0} of generation {1} has other entries than the certificate says", name, number)
-        elif held.id != each["id"]:
-            tell("table {0} of generation {1} is another map (id {2}, was {3})", name, number, held.id, each["id"])
+        elif held.id != each.get("id"):
+            tell("table {0} of generation {1} is another map (id {2}, was {3})", name, number, held.id, each.get("id"))
         if held and not held.frozen:
             tell("table {0} of generation {1} can be written: it is not the one that was applied", name, number)
-    for name, number in sorted(known["maps"].items()):
-        if found.maps.get(name) != number:
-            tell("the map pinned as {0} is another (id {1}, was {2})", name, found.maps.get(name), number)
+    for name, then in sorted(known["maps"].items()):
+        if found.maps.get(name) != then:
+            tell("the map pinned as {0} is another (id {1}, was {2})", name, found.maps.get(name), then)
     for hook in sorted(set(known["attached"]) - set(found.attached)):
         tell("the program for {0} is not attached", hook)
     for hook in sorted(set(found.attached) - set(known["attached"])):
         tell("the program for {0} is attached, which the certificate does not say", hook)
-    for hook, program in sorted(known["programs"].items()):
-        running = found.programs.get(hook)
-        if running and running.tag != program["tag"]:
-            tell("the program pinned as {0} has tag {1}, the certificate says {2}", hook, running.tag, program["tag"])
+    for hook, running in sorted(found.programs.items()):
+        program = known["programs"].get(hook, {})
+        if (running.id, running.tag) != (program.get("id"), program.get("tag")):
+            tell("the program pinned as {0} is another (id {1}, tag {2}) than the certificate says (id {3}, tag {4})",
+                 hook, running.id, running.tag, program.get("id"), program.get("tag"))
     return wrong
 
 
@@ -132,7 +135,7 @@ def _canary(kernel: Kernel, found: Evidence, stored: Dict[str, Any], system: Any
     try:
         canary.try_it(kernel, rules, resolve.from_json(stored["resolved"]), now, canary.find(system, folder), folder)
     except (EnforcerError, PolicyErrors) as error:
-        return [Difference("the canary: {0}".format(getattr(error, "message", error)), _INSTALL)]
+        return [Difference(getattr(error, "message", str(error)), _INSTALL)]
     return []
 
 
@@ -160,8 +163,8 @@ def to_text(result: Dict[str, Any]) -> str:
     lines = []
     if known:
         lines.append("certificate   of generation {0}, written {1}, for {2}".format(
-            known["policy"]["generation"], known["issued_at"], known["kernel"]["release"]))
-        proved = sum(1 for each in known["programs"].values() if each["proved"])
+            known["policy"].get("generation"), known["issued_at"], known["kernel"].get("release")))
+        proved = sum(1 for each in known["programs"].values() if each.get("proved"))
         lines.append("proved        something of {0} of {1} programs".format(proved, len(known["programs"])))
     lines.extend("NOT PROVED    {0}".format(line) for line in result["not_proved"])
     lines.extend("FOREIGN       {0}".format(line) for line in result["foreign"])
