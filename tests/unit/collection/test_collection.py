@@ -18,8 +18,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
 LINKS = os.path.join(ROOT, "collections", "ansible_collections", "exfil", "guard")
 MODULES = ("enforcer", "events_info", "policy", "status_info")
 ROLES = ("enforcer", "policy")
-SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "plugins",
-           "roles", "schemas", "site.yml")
+SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "playbooks",
+           "plugins", "roles", "schemas", "site.yml")
 
 
 def run(*command):
@@ -68,7 +68,8 @@ def test_the_archive_holds_what_the_collection_needs(archive):
         assert "plugins/modules/{0}.py".format(name) in archive
     for name in ("apply", "enforcer", "install", "kernel"):
         assert "plugins/module_utils/guard/{0}.py".format(name) in archive
-    for name in ("plugins/action/enforcer.py", "plugins/action/policy.py", "plugins/plugin_utils/_package.py",
+    for name in ("playbooks/certificates.yml", "plugins/filter/certificate_report.py",
+                 "roles/enforcer/files/proved.json", "plugins/action/enforcer.py", "plugins/action/policy.py", "plugins/plugin_utils/_package.py",
                  "plugins/module_utils/_installed.py", "meta/runtime.yml", "README.md", "LICENSES/GPL-3.0-or-later.txt",
                  "roles/enforcer/tasks/main.yml", "roles/policy/tasks/main.yml", "bpf/guard.bpf.c", "site.yml",
                  "schemas/policy.schema.json", "roles/enforcer/files/exfil-guard-boot.service"):
@@ -173,5 +174,11 @@ def test_argument_specs_match_defaults(name):
     assert all(key.startswith("exfil_guard_") for key in defaults)
 
 
-def test_site_playbook_parses():
-    run("ansible-playbook", "--syntax-check", "site.yml")
+def test_filter_documentation_renders():
+    found = json.loads(run("ansible-doc", "--json", "-t", "filter", "exfil.guard.certificate_report"))
+    assert sorted(found["exfil.guard.certificate_report"]["doc"]["options"]) == ["_input"]
+
+
+@pytest.mark.parametrize("path", ["site.yml", "playbooks/certificates.yml", "exfil.guard.certificates"])
+def test_playbooks_parse(path):
+    run("ansible-playbook", "--syntax-check", path)
