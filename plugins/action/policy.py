@@ -9,10 +9,11 @@ from __future__ import annotations
 import datetime
 import os
 
+from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.exfil.guard.plugins.plugin_utils import _package
+from ansible_collections.exfil.guard.plugins.plugin_utils import _package, _shared
 
 try:
     from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _policy
@@ -30,25 +31,40 @@ except ImportError:  # before ansible-core 2.19 every text was a template
 
 
 MODULE = "exfil.guard.policy"
+# which options a host needs, by the state that is asked for
+SENT = {
+    "present": ("confirm_seconds", "revision", "soak"),
+    "absent": (),
+    "confirmed": ("generation",),
+    "restored": ("confirm_seconds", "generation", "revisions"),
+}
+
+
+def _once(parts, work):
+    return _shared.once(C.DEFAULT_LOCAL_TMP, parts, work)
 
 
 class ActionModule(ActionBase):
-    _VALID_ARGS = frozenset(("policies", "state", "confirm_seconds"))
+    _VALID_ARGS = frozenset(
+        ("policies", "state", "confirm_seconds", "confirm", "soak", "revision", "revisions", "generation"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(
             argument_spec={
                 "policies": {"type": "str"},
-                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                "state": {
+                    "type": "str", "choices": ["present", "absent", "confirmed", "restored"], "default": "present"},
                 "confirm_seconds": {"type": "int", "default": 60},
+                "confirm": {"type": "bool", "default": True},
+                "soak": {"type": "bool", "default": False},
+                "revision": {"type": "str"},
+                "revisions": {"type": "list", "elements": "str", "default": []},
+                "generation": {"type": "int"},
             }
         )
-        arguments = {
-            "state": options["state"],
-            "confirm_seconds": options["confirm_seconds"],
-            "package_digest": _package.build()[0],
-        }
+        arguments = {"state": options["state"], "package_digest": _once(["package"], _package.digest)}
+        arguments.update((name, options[name]) for name in SENT[options["state"]] if options[name] is not None)
         warnings = []
         if options["state"] == "present":
             if LACKING:
@@ -63,12 +79,12 @@ class ActionModule(ActionBase):
                     "msg": f"The policy of this host is not valid. {error}",
                     "problems": [_document.plain(problem._asdict()) for problem in error.problems],
                 }
-        result = self._put(arguments, task_vars)
+        result = self._put(arguments, options, task_vars)
         if warnings:
             result["warnings"] = [*result.get("warnings", ()), *warnings]
         return result
 
-    def _put(self, arguments, task_vars):
+    def _put(self, arguments, options, task_vars):
         result = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
         if result.get("package_required") and self._task.check_mode:
             arguments["package"] = _package.encoded()
@@ -77,8 +93,9 @@ class ActionModule(ActionBase):
             result.update(
                 failed=True, msg="The enforcer of this release is not on the host. Run role exfil.guard.enforcer"
             )
-        if result.get("confirm_needed") and not result.get("failed") and not self._task.check_mode:
-            return self._confirm(result, arguments["package_digest"], arguments["confirm_seconds"], task_vars)
+        wanted = options["confirm"] and result.get("confirm_needed")
+        if wanted and not result.get("failed") and not self._task.check_mode:
+            return self._confirm(result, arguments["package_digest"], options["confirm_seconds"], task_vars)
         return result
 
     def _document(self, folder, task_vars, warnings):
@@ -99,6 +116,7 @@ class ActionModule(ActionBase):
             templates,
             lambda source: _document.plain(templar.template(trust_as_template(source), escape_backslashes=False)),
             today,
+            _once,
         )
 
     def _beside_inventory(self, task_vars):

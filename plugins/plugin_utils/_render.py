@@ -38,11 +38,20 @@ class Fragment(NamedTuple):
 
 def fragment(file: str, source: str, renderer: Callable[[str], Any]) -> Fragment:
     """Raises FragmentErrors. ``renderer``: Jinja with the host's variables."""
+    return read(file, source, render(file, source, renderer))
+
+
+def render(file: str, source: str, renderer: Callable[[str], Any]) -> str:
+    """The template's text for a host. Raises FragmentErrors."""
     try:
         rendered = renderer(source)
     except Exception as error:  # whatever a template of the operator's does
         raise FragmentErrors([_template_problem(file, source, error)]) from error
-    text = rendered if isinstance(rendered, str) else json.dumps(rendered, default=str)
+    return rendered if isinstance(rendered, str) else json.dumps(rendered, default=str)
+
+
+def read(file: str, source: str, text: str) -> Fragment:
+    """What a template was rendered to, as data. Raises FragmentErrors."""
     places = line_map(source, text)
     try:
         loader = yaml.SafeLoader(text)

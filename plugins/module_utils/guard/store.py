@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterable, List, Optional
 from .errors import EnforcerError
 
 FOLDER = "/var/lib/exfil-guard"
-KEPT = 5  # generations beside those in use
+KEPT = 5  # generations beside those in use: that many to go back to, and that many others
 _KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
 _WRITE_REMEDIES = {
     errno.ENOSPC: "Free some space there and run again",
@@ -89,13 +89,20 @@ class Store:
             pass
 
     def prune(self, in_use: Iterable[int]) -> None:
-        """Keeps what is in use, the last confirmed one and the newest others."""
+        """Keeps what is in use, the last confirmed one, the newest that were confirmed before, for a rollback, and the
+        newest others: trials that failed, and soaks."""
         keep = set(in_use)
         last = self.last_confirmed()
         if last:
             keep.add(last["generation"])
-        others = [number for number in self.numbers() if number not in keep]
-        for number in others[:-KEPT]:
+        others: List[int] = []
+        earlier: List[int] = []
+        for number in self.numbers():
+            if number not in keep:
+                stored = self.load(number)
+                whole = stored and stored["confirmed"] and "replaces" not in stored
+                (earlier if whole else others).append(number)
+        for number in earlier[:-KEPT] + others[:-KEPT]:
             self.delete(number)
 
     def clear(self) -> bool:
