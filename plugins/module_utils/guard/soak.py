@@ -25,15 +25,16 @@ def document(before: Optional[Dict[str, Any]], after: Dict[str, Any]) -> Soak:
     are, under their names, so that counters and labels go on. A rule of ``after`` that ``before`` does not have in the
     same words and with the same sets is added in audit mode; one that is in audit mode anyway is added as it is."""
     old: Dict[str, Any] = before or {"rules": []}
-    renamed = {kind: _renamed(old.get(kind) or {}, after.get(kind) or {}) for kind in KINDS}
+    renamed = {kind: _renamed(old.get(kind) or {}, after.get(kind) or {}) for kind in ("resources", "destinations")}
+    new = {kind: dict(after.get(kind) or {}) for kind in KINDS}
+    new["subjects"] = {name: _labels(body, renamed["resources"]) for name, body in new["subjects"].items()}
+    renamed["subjects"] = _renamed(old.get("subjects") or {}, new["subjects"])
     result = dict(after)
     for key in ("mode", "boot"):
         if before:
             result[key] = old[key]
     for kind in KINDS:
-        sets = dict(old.get(kind) or {})
-        for name, body in (after.get(kind) or {}).items():
-            sets[renamed[kind][name]] = _labels(body, renamed["resources"]) if kind == "subjects" else body
+        sets = dict(old.get(kind) or {}, **{renamed[kind][name]: body for name, body in new[kind].items()})
         result[kind] = dict(sorted(sets.items()))
     taken = {rule["name"]: rule for rule in old["rules"]}
     rules, reporting = list(old["rules"]), []
