@@ -7,11 +7,13 @@ after a canary failed, could not be reached, or died on the way, and after the r
 import json
 import os
 import subprocess
+import threading
+import time
 
 import pytest
 from fleet import ROOT, Fleet
 
-NAMES = ["c1", "w1", "w2", "w3"]
+NAMES = ["c1", "w1", "w2"]
 POLICY = """policy: 1
 destinations:
   corp: {{cidrs: [10.0.0.0/8]}}
@@ -23,7 +25,7 @@ ROLLOUT, ROLLBACK = (os.path.join(ROOT, "playbooks", name + ".yml") for name in 
 
 
 class Site:
-    """Four hosts under one policy, in a repository; c1 is the canary."""
+    """Three hosts under one policy, in a repository; c1 is the canary."""
 
     def __init__(self, folder):
         self.fleet = Fleet(str(folder / "fleet"), NAMES)
@@ -46,7 +48,7 @@ class Site:
         self.git("commit", "-q", "--allow-empty", "-m", "policy")
 
     def run(self, playbook, **variables):
-        given = dict({"exfil_guard_waves": [1, "100%"], "exfil_guard_confirm_seconds": 20,
+        given = dict({"exfil_guard_waves": ["100%"], "exfil_guard_confirm_seconds": 15,
                       "exfil_guard_revision": self.git("rev-parse", "HEAD")}, **variables)
         return self.fleet.playbook("-i", str(self.inventory), playbook, "-e", json.dumps(given))
 
@@ -60,14 +62,23 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path):
+    """Nothing is in force yet."""
     found = Site(tmp_path)
     try:
-        first = found.run(ROLLOUT)
-        assert first.code == 0, first.text
         found.write(MORE)
         yield found
     finally:
         found.fleet.close()
+
+
+@pytest.fixture
+def guarded(site):
+    """The policy without the new rule is in force."""
+    site.write("")
+    first = site.run(ROLLOUT)
+    assert first.code == 0, first.text
+    site.write(MORE)
+    return site
 
 
 def flag(site, name, file, text=""):
@@ -89,8 +100,6 @@ def settled(site):
     for name in NAMES:
         status = site.fleet.status(name)
         if status["pending"]:
-            import time
-
             time.sleep(status["deadline_seconds"] + 0.1)
     return site.where()
 
@@ -99,12 +108,12 @@ def resumes(site):
     done = site.run(ROLLOUT)
     assert done.code == 0, done.text
     assert site.where() == NEW and not any(site.fleet.status(name)["pending"] for name in NAMES)
-    again = site.run(ROLLOUT)
-    assert again.code == 0 and again.text.count("changed=0") == len(NAMES), again.text
 
 
 def test_all_well(site):
     resumes(site)
+    again = site.run(ROLLOUT)
+    assert again.code == 0 and again.text.count("changed=0") == len(NAMES), again.text
     assert {site.fleet.status(name)["revision"] for name in NAMES} == {site.git("rev-parse", "HEAD")}
 
 
@@ -126,24 +135,23 @@ def test_a_canary_that_can_not_be_reached_stops_it(site):
     resumes(site)
 
 
-@pytest.mark.parametrize("calls", [1, 2, 3, 4, 6])
-def test_one_of_two_canaries_that_dies_on_the_way_stops_it(site, calls):
+@pytest.mark.parametrize("calls, c1", [(1, False), (2, True)])
+def test_one_of_two_canaries_that_dies_on_the_way_stops_it(site, calls, c1):
+    """After it got the policy: nobody is confirmed. While it is confirmed: it goes back, and the next wave waits."""
     inventory = json.loads(site.inventory.read_text())
     inventory["all"]["children"]["canary"]["hosts"]["w1"] = {}
     site.inventory.write_text(json.dumps(inventory))
     flag(site, "w1", "dies", str(calls))
     done = site.run(ROLLOUT)
-    assert done.code != 0, done.text
-    assert not site.where()["w2"] and not site.where()["w3"]
+    assert done.code != 0 and not site.where()["w2"], done.text
     repair(site, "w1")
-    after = settled(site)
-    assert after["c1"] == after["w1"] or calls > 3  # died while it was confirmed, or after it
+    assert settled(site) == dict(OLD, c1=c1)
     resumes(site)
 
 
 def test_a_later_wave_that_fails_leaves_the_next_alone_and_the_earlier_done(site):
     flag(site, "w1", "down")
-    done = site.run(ROLLOUT)
+    done = site.run(ROLLOUT, exfil_guard_waves=[1, "100%"])
     assert done.code != 0
     assert settled(site) == dict(OLD, c1=True)
     repair(site, "w1")
@@ -182,58 +190,56 @@ with reconcile.opened(found, reconcile.map_path(found, "counters")) as fd:
     return [site.fleet.path(name, "python"), "-c", code]
 
 
-def test_a_soak_without_denials_is_followed_by_the_policy(site):
-    done = site.run(ROLLOUT, exfil_guard_soak_seconds=1)
+def test_a_soak_without_denials_is_followed_by_the_policy(guarded):
+    done = guarded.run(ROLLOUT, exfil_guard_soak_seconds=1)
     assert done.code == 0 and done.text.count("The new rules would have denied") == len(NAMES), done.text
-    assert site.where() == NEW
-    assert [each["soak"] for each in site.fleet.status("w3")["generations"]] == [False, True, False]
-    assert not any(each["audit"] for each in site.fleet.status("w3")["rules"])
-    again = site.run(ROLLOUT, exfil_guard_soak_seconds=1000)  # nothing is new: nobody waits
+    assert guarded.where() == NEW
+    assert [each["soak"] for each in guarded.fleet.status("w2")["generations"]] == [False, True, False]
+    assert not any(each["audit"] for each in guarded.fleet.status("w2")["rules"])
+    again = guarded.run(ROLLOUT, exfil_guard_soak_seconds=1000)  # nothing is new: nobody waits
     assert again.code == 0 and again.text.count("changed=0") == len(NAMES)
 
 
-def test_would_be_denials_stop_it_and_what_was_in_force_still_is(site):
-    wait = site.folder / "meanwhile"
+def test_would_be_denials_stop_it_and_what_was_in_force_still_is(guarded):
+    wait = guarded.folder / "meanwhile"
     wait.write_text("#!/bin/sh\nsleep 8\nexec \"$@\"\n")
     wait.chmod(0o755)
     # somebody sends while the canary soaks
-    import threading
-
-    meanwhile = threading.Thread(target=lambda: site.fleet.run([str(wait), *audited(site, "c1", "no sending", 3)]))
+    meanwhile = threading.Thread(target=lambda: guarded.fleet.run([str(wait), *audited(guarded, "c1", "no sending", 3)]))
     meanwhile.start()
-    done = site.run(ROLLOUT, exfil_guard_soak_seconds=14)
+    done = guarded.run(ROLLOUT, exfil_guard_soak_seconds=14)
     meanwhile.join()
     assert done.code != 0 and "would have denied: {'no sending': 3}" in " ".join(done.text.split()), done.text
-    status = site.fleet.status("c1")
+    status = guarded.fleet.status("c1")
     assert status["soak"] and [(each["name"], each["audit"]) for each in status["rules"] if each["audit"] is not None] == [
         ("corp only", False), ("no sending", True)]
-    assert site.where() == dict(OLD, c1=True)
-    resumes(site)
+    assert guarded.where() == dict(OLD, c1=True)
+    resumes(guarded)
 
 
 # ---- rollback -----------------------------------------------------------------------------------------------------
 
 
-def test_back_to_a_commit_and_forth(site):
-    resumes(site)
-    done = site.run(ROLLBACK, exfil_guard_commit="HEAD~1")
+def test_back_to_a_commit_and_forth(guarded):
+    resumes(guarded)
+    done = guarded.run(ROLLBACK, exfil_guard_commit="HEAD~1")
     assert done.code == 0, done.text
-    assert site.where() == OLD
-    again = site.run(ROLLBACK, exfil_guard_commit="HEAD~1")
+    assert guarded.where() == OLD
+    again = guarded.run(ROLLBACK, exfil_guard_commit="HEAD~1")
     assert again.code == 0 and again.text.count("changed=0") == len(NAMES) + 1, again.text
-    resumes(site)
+    resumes(guarded)
 
 
-def test_back_to_a_generation(site):
-    resumes(site)
-    done = site.run(ROLLBACK, exfil_guard_generation=1)
-    assert done.code == 0 and site.where() == OLD, done.text
+def test_back_to_a_generation(guarded):
+    resumes(guarded)
+    done = guarded.run(ROLLBACK, exfil_guard_generation=1)
+    assert done.code == 0 and guarded.where() == OLD, done.text
 
 
-def test_back_to_where_nobody_was(site):
-    before = site.where()
-    done = site.run(ROLLBACK, exfil_guard_generation=9)
+def test_back_to_where_nobody_was(guarded):
+    before = guarded.where()
+    done = guarded.run(ROLLBACK, exfil_guard_generation=9)
     assert done.code != 0 and "generation 9 is not stored on this host: there are 1" in " ".join(done.text.split())
-    neither = site.run(ROLLBACK)
+    neither = guarded.run(ROLLBACK)
     assert neither.code != 0 and "Say where to go back to" in neither.text
-    assert site.where() == before
+    assert guarded.where() == before
