@@ -229,9 +229,12 @@ def _cases(policies: Policies, rules, meanings, action: str, day, since, name, l
 
 def _covering(policy: records.Resolved, rules: Iterable[records.Rule], place: examples.ObjectKind, day) -> List[Any]:
     """The rules that would deny it to everybody if they bound everybody: that is what covering means."""
-    event = place.event(_NOBODY)
-    return [rule for rule in rules if semantics.decide(
-        policy._replace(rules=(rule._replace(subjects=None, excepts=frozenset()),)), event, day).outcome != "allow"]  # fmt: skip
+    event, found = place.event(_NOBODY), []
+    for rule in rules:
+        alone = policy._replace(rules=(rule._replace(subjects=None, excepts=frozenset()),))
+        if semantics.decide(alone, event, day).outcome != "allow":
+            found.append(rule)
+    return found
 
 
 def _told(place: examples.ObjectKind, inside: List[str]) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Sequence, Tuple
 
 from . import actions, automaton, layout
 from .records import (
-    Components, DestinationSet, FileEvent, Location, NetworkEvent, PathPattern, PlainEvent, ResourceSet, SubjectSet,
+    Components, DestinationSet, FileEvent, Location, NetworkEvent, PathPattern, PlainEvent, SubjectSet,
     Task, VsockEvent)
 
 LIMIT = 4096  # kinds of tasks; beyond it some are left out, and that is said
