@@ -57,6 +57,8 @@ class ActionModule(ActionBase):
                     "problems": [_document.plain(problem._asdict()) for problem in error.problems],
                 }
         result = self._put(arguments, task_vars)
+        if self._task.check_mode and result.get("pending"):
+            result["document_after"] = arguments["document"]  # for callback exfil.guard.plan
         if warnings:
             result["warnings"] = [*result.get("warnings", ()), *warnings]
         return result
