@@ -79,4 +79,6 @@ class ActionModule(ActionBase):
             with open(path, "wb") as file:
                 file.write(content)
         except OSError as error:
-            raise AnsibleError(f"the JUnit file {path} can't be written: {error.strerror}. Set `junit` to another")
+            raise AnsibleError(
+                f"the JUnit file {path} can't be written: {error.strerror}. Set `junit` to another"
+            ) from error
