@@ -107,7 +107,7 @@ test: test-fast test-kernels test-lab
 	$(STEP) "make test: everything passed"
 
 test-all: test adversary
-	@HYPOTHESIS_PROFILE=long pytest -q -n auto tests/property tests/native
+	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
 	@HOOKS=all pytest -q tests/kernels
 

@@ -18,7 +18,7 @@ TODAY = datetime.date(2026, 6, 1)
 DAYS = [TODAY, datetime.date(2026, 6, 2), datetime.date(2026, 6, 3)]
 SEVERITY = ("allow", "audit", "deny").index
 of_the_language = decided_by_rules.filter(lambda event: not isinstance(event, records.AliasEvent))
-tries = settings(max_examples=settings().max_examples // 3 or 1, deadline=None, suppress_health_check=list(HealthCheck))
+tries = settings(max_examples=min(settings().max_examples // 3, 1500), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
