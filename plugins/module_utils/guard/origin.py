@@ -7,7 +7,7 @@ the policy is pending, the host itself has changed, or a trial was left unsettle
 from __future__ import annotations
 
 import datetime
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional
+from typing import Any, Dict, FrozenSet, List, Optional
 
 from . import plan, reconcile, status
 from .reconcile import Live
@@ -21,7 +21,7 @@ def nowhere(store: Any) -> Dict[str, Any]:
     return {"drift": drift, "pending": True, "renewal": [], "unsettled": [], "document_before": None}
 
 
-def apart(kernel: Any, live: Live, before: Optional[Dict[str, Any]], after: Mapping[str, Any], wrong: bool,
+def apart(kernel: Any, live: Live, before: Optional[Dict[str, Any]], after: Dict[str, Any], wrong: bool,
           attached: FrozenSet[str], system: Any, now: datetime.date, folder: str) -> Dict[str, Any]:
     """``before``: the stored generation in force; ``after``: what is wanted, as it would be stored; ``wrong``: whether
     the kernel's tables differ from it; ``attached``: the hooks; ``folder``: of the canary. Gives `drift`, `renewal` and
