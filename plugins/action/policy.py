@@ -6,28 +6,18 @@ connection."""
 
 from __future__ import annotations
 
-import datetime
-import os
-
-from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package, _shared
 
 try:
-    from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _policy
+    from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _site
     from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
 else:
     LACKING = ""
-try:
-    from ansible.template import trust_as_template
-except ImportError:  # before ansible-core 2.19 every text was a template
-
-    def trust_as_template(text):
-        return text
 
 
 MODULE = "exfil.guard.policy"
@@ -38,10 +28,6 @@ SENT = {
     "confirmed": ("generation",),
     "restored": ("confirm_seconds", "generation", "revisions"),
 }
-
-
-def _once(parts, work):
-    return _shared.once(C.DEFAULT_LOCAL_TMP, parts, work)
 
 
 class ActionModule(ActionBase):
@@ -63,14 +49,16 @@ class ActionModule(ActionBase):
                 "generation": {"type": "int"},
             }
         )
-        arguments = {"state": options["state"], "package_digest": _once(["package"], _package.digest)}
+        arguments = {"state": options["state"], "package_digest": _shared.in_this_run(["package"], _package.digest)}
         arguments.update((name, options[name]) for name in SENT[options["state"]] if options[name] is not None)
         warnings = []
         if options["state"] == "present":
             if LACKING:
                 raise AnsibleError(LACKING)
             try:
-                arguments["document"] = self._document(options["policies"], task_vars, warnings)
+                folder = _site.folder(self._loader, options["policies"], task_vars)
+                warnings.extend(_site.stray(folder, task_vars))
+                arguments["document"] = _site.document(self._templar, folder, task_vars)
             except FragmentErrors as error:
                 return {
                     "failed": True,
@@ -80,6 +68,8 @@ class ActionModule(ActionBase):
                     "problems": [_document.plain(problem._asdict()) for problem in error.problems],
                 }
         result = self._put(arguments, options, task_vars)
+        if self._task.check_mode and result.get("pending"):
+            result["document_after"] = arguments["document"]  # for callback exfil.guard.plan
         if warnings:
             result["warnings"] = [*result.get("warnings", ()), *warnings]
         return result
@@ -97,33 +87,6 @@ class ActionModule(ActionBase):
         if wanted and not result.get("failed") and not self._task.check_mode:
             return self._confirm(result, arguments["package_digest"], options["confirm_seconds"], task_vars)
         return result
-
-    def _document(self, folder, task_vars, warnings):
-        folder = os.path.normpath(self._loader.path_dwim(folder or self._beside_inventory(task_vars)))
-        host, groups = task_vars["inventory_hostname"], task_vars.get("group_names", [])
-        paths = _policy.find(folder, groups, host)
-        if not paths:
-            raise AnsibleError(
-                f"no policy template for {host} in {folder}: looked for all.yml.j2, one for each of its groups and "
-                f"hosts/{host}.yml.j2. Add one, or set `policies`"
-            )
-        templar = self._templar.copy_with_new_env(searchpath=[folder], available_variables=task_vars)
-        templates = [_policy.read(folder, path) for path in paths]
-        inventory = task_vars.get("groups", {})
-        warnings.extend(_policy.stray(folder, inventory, inventory.get("all", [host])))
-        today = datetime.datetime.now(datetime.timezone.utc).date()
-        return _policy.document(
-            templates,
-            lambda source: _document.plain(templar.template(trust_as_template(source), escape_backslashes=False)),
-            today,
-            _once,
-        )
-
-    def _beside_inventory(self, task_vars):
-        inventory = task_vars.get("inventory_dir")
-        if not inventory:
-            raise AnsibleError("the inventory has no folder. Set `policies` to the folder of the policy templates")
-        return os.path.join(str(inventory), "policies")
 
     def _confirm(self, result, package_digest, seconds, task_vars):
         """The new policy must let a new connection in; otherwise the host goes back by itself."""

@@ -169,6 +169,34 @@ restored:
   description: The generation whose policy was put in force again.
   returned: O(state=restored)
   type: int
+drift:
+  description: How the kernel differed from the host's own document, a line for each difference. Somebody meddled.
+  returned: O(state=present)
+  type: list
+  elements: str
+  sample: ["hook file_open is not attached"]
+pending:
+  description: Whether the policy of the templates is another one than the host's document.
+  returned: O(state=present)
+  type: bool
+renewal:
+  description: What the same document means now that the host has other users, units, mounts or addresses.
+  returned: O(state=present)
+  type: list
+  elements: str
+unsettled:
+  description: A trial that an earlier run left without a confirmation.
+  returned: O(state=present)
+  type: list
+  elements: str
+document_before:
+  description: The host's document, when the policy is another one.
+  returned: O(state=present), O(state=absent)
+  type: dict
+document_after:
+  description: The document of the templates, in check mode when it is another one than the host's.
+  returned: O(state=present)
+  type: dict
 confirm_needed:
   description: The policy is on trial until it is confirmed. Answered by the action plugin, unless O(confirm=false).
   returned: O(state=present)

@@ -66,6 +66,10 @@ def read(file: str, source: str, text: str) -> Fragment:
         line = places(mark.line + 1) if mark else None
         found = " ".join(part for part in (error.context, error.problem) if part)
         raise FragmentErrors([Problem(file, line, "", f"not YAML: {found}", "", _shown(text, mark))]) from error
+    except yaml.reader.ReaderError as error:
+        line = places(len(text[: error.position].splitlines()) or 1)
+        found = f"not YAML: the character U+{ord(text[error.position]):04X}"
+        raise FragmentErrors([Problem(file, line, "", found, "text", "Take it out")]) from error
     except yaml.YAMLError as error:
         raise FragmentErrors([Problem(file, None, "", f"not YAML: {' '.join(str(error).split())}")]) from error
     if reader.problems:

@@ -13,6 +13,8 @@ import os
 import tempfile
 from typing import Any, Callable
 
+from ansible import constants
+
 
 def once(folder: str, parts: Any, work: Callable[[], Any]) -> Any:
     """What ``work()`` gives, as JSON has it; of the same ``parts``, plain data, it is only called again while two
@@ -29,3 +31,8 @@ def once(folder: str, parts: Any, work: Callable[[], Any]) -> Any:
         json.dump(found, file)
     os.replace(temporary, path)
     return found
+
+
+def in_this_run(parts: Any, work: Callable[[], Any]) -> Any:
+    """``once``, for as long as Ansible's own temporary folder is there."""
+    return once(constants.DEFAULT_LOCAL_TMP, parts, work)

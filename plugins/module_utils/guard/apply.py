@@ -13,7 +13,7 @@ import json
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
 from . import (
-    canary, compile, enforcement, enforcer, hardlinks, history, hooks, lock, myself, plan, reconcile, resolve)
+    canary, compile, enforcement, enforcer, hardlinks, history, hooks, lock, myself, origin, plan, reconcile, resolve)
 from . import soak as soaking
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
@@ -155,12 +155,16 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         warnings.append("the enforcer is not installed yet: run without check mode installs it first")
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
         result = _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
-        return dict(result, soaked=soaked, **enforcement.before_install(wanted.resolved, now, kernel))
+        return dict(result, soaked=soaked, **origin.nowhere(store),
+                    **enforcement.before_install(wanted.resolved, now, kernel))
     _check_capability(kernel, version, wanted, now)
     locked = myself.locked_out(wanted.resolved, system, now)
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
     # without it what the programs remember may be of a cred that is gone: a new generation forgets all of it
-    forgetful = live.generation and reconcile.CREDS_HOOK not in reconcile.attached_hooks(kernel, version)
+    attached = reconcile.attached_hooks(kernel, version)
+    forgetful = live.generation and reconcile.CREDS_HOOK not in attached
+    origins = origin.apart(kernel, live, before, _stored(wanted, live.generation, True), bool(wrong), attached, system,
+                           now, folder)
     if not wrong and not forgetful:
         result = _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
     else:
@@ -168,6 +172,7 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         result = _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds,
                          folder)
     result["warnings"].extend(locked)
+    result.update(origins)
     available = reconcile.available_hooks(kernel, version)
     attached = available if check else reconcile.attached_hooks(kernel, version)
     result["soaked"] = soaked
@@ -475,8 +480,9 @@ def _remove(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
     hooks = kernel.names(reconcile.links_path(kernel, version)) if version else []
     lines.extend("- hook {0}".format(hook) for hook in hooks)
     lines.extend("- document of generation {0}".format(number) for number in store.numbers())
+    stored = store.load(record.generation) if record and in_force else None
     result = {"changed": bool(lines), "diff": {"prepared": "".join(line + "\n" for line in lines)}, "warnings": [],
-              "generation": 0}
+              "generation": 0, "document_before": stored["document"] if stored else None}
     if check or not lines:
         return result
     if version:
