@@ -45,12 +45,21 @@ def _read(*parts: str) -> bytes:
         return file.read()
 
 
+def digest(collection: str = COLLECTION) -> str:
+    """The package's digest, without building it."""
+    return hashlib.sha256(_listed(files(collection))).hexdigest()
+
+
+def _listed(contents: Dict[str, bytes]) -> bytes:
+    return "".join("{0}  {1}\n".format(hashlib.sha256(contents[path]).hexdigest(), path)
+                   for path in sorted(contents)).encode("ascii")
+
+
 @functools.lru_cache(maxsize=None)
 def build(collection: str = COLLECTION) -> Tuple[str, bytes]:
     """The package's digest and the zip."""
     contents = files(collection)
-    listed = "".join("{0}  {1}\n".format(hashlib.sha256(contents[path]).hexdigest(), path)
-                     for path in sorted(contents)).encode("ascii")
+    listed = _listed(contents)
     contents[LIBRARY + "/PACKAGE"] = listed
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

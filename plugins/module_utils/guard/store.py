@@ -15,7 +15,7 @@ from .errors import EnforcerError
 
 FOLDER = "/var/lib/exfil-guard"
 LIBRARY = "/usr/lib/exfil-guard"  # the package
-KEPT = 5  # generations beside those in use
+KEPT = 5  # generations beside those in use: that many to go back to, and that many others
 _KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
 _CERTIFIED = {"version": int, "object": str, "enforcer": str, "package": str, "kernel": dict, "policy": dict,
               "tables": dict, "maps": dict, "programs": dict, "attached": list, "canary": dict, "proof": dict,
@@ -120,13 +120,20 @@ class Store:
             pass
 
     def prune(self, in_use: Iterable[int]) -> None:
-        """Keeps what is in use, the last confirmed one and the newest others."""
+        """Keeps what is in use, the last confirmed one, the newest that were confirmed before, for a rollback, and the
+        newest others: trials that failed, and soaks."""
         keep = set(in_use)
         last = self.last_confirmed()
         if last:
             keep.add(last["generation"])
-        others = [number for number in self.numbers() if number not in keep]
-        for number in others[:-KEPT]:
+        others: List[int] = []
+        earlier: List[int] = []
+        for number in self.numbers():
+            if number not in keep:
+                stored = self.load(number)
+                whole = stored and stored["confirmed"] and "replaces" not in stored
+                (earlier if whole else others).append(number)
+        for number in earlier[:-KEPT] + others[:-KEPT]:
             self.delete(number)
 
     def clear(self) -> bool:
