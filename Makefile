@@ -74,15 +74,15 @@ test-lint: needs
 
 test-unit: needs build
 	$(STEP) "unit"
-	@$(SUDO) env PATH="$(PATH)" pytest -q -p no:cacheprovider tests/unit
+	@$(SUDO) env PATH="$(PATH)" pytest -q -p no:cacheprovider -n auto --dist loadfile tests/unit
 
 test-property: needs
 	$(STEP) "properties"
-	@pytest -q tests/property
+	@pytest -q -n auto tests/property
 
 test-native: needs
 	$(STEP) "decide.h on this machine against the reference"
-	@pytest -q tests/native
+	@pytest -q -n auto tests/native
 
 # what is proved, and how: docs/verification.md
 verify: needs build
@@ -113,7 +113,7 @@ test: test-fast verify test-kernels test-lab
 	$(STEP) "make test: everything passed"
 
 test-all: test adversary
-	@HYPOTHESIS_PROFILE=long pytest -q tests/property tests/native
+	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
 	@HOOKS=all pytest -q tests/kernels
 

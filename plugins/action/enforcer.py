@@ -17,7 +17,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
             argument_spec={"state": {"type": "str", "choices": ["present", "absent"], "default": "present"}})
-        arguments["package_digest"] = _package.build()[0]
+        arguments["package_digest"] = _package.digest()
         result = self._execute_module("exfil.guard.enforcer", module_args=arguments, task_vars=task_vars)
         if result.get("package_required") and not result.get("failed"):
             arguments["package"] = _package.encoded()

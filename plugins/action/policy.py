@@ -6,55 +6,59 @@ connection."""
 
 from __future__ import annotations
 
-import datetime
-import os
-
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.exfil.guard.plugins.plugin_utils import _package
+from ansible_collections.exfil.guard.plugins.plugin_utils import _package, _shared
 
 try:
-    from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _policy
+    from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _site
     from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
 else:
     LACKING = ""
-try:
-    from ansible.template import trust_as_template
-except ImportError:  # before ansible-core 2.19 every text was a template
-
-    def trust_as_template(text):
-        return text
 
 
 MODULE = "exfil.guard.policy"
+# which options a host needs, by the state that is asked for
+SENT = {
+    "present": ("confirm_seconds", "revision", "soak"),
+    "absent": (),
+    "confirmed": ("generation",),
+    "restored": ("confirm_seconds", "generation", "revisions"),
+}
 
 
 class ActionModule(ActionBase):
-    _VALID_ARGS = frozenset(("policies", "state", "confirm_seconds"))
+    _VALID_ARGS = frozenset(
+        ("policies", "state", "confirm_seconds", "confirm", "soak", "revision", "revisions", "generation"))
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(
             argument_spec={
                 "policies": {"type": "str"},
-                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                "state": {
+                    "type": "str", "choices": ["present", "absent", "confirmed", "restored"], "default": "present"},
                 "confirm_seconds": {"type": "int", "default": 60},
+                "confirm": {"type": "bool", "default": True},
+                "soak": {"type": "bool", "default": False},
+                "revision": {"type": "str"},
+                "revisions": {"type": "list", "elements": "str", "default": []},
+                "generation": {"type": "int"},
             }
         )
-        arguments = {
-            "state": options["state"],
-            "confirm_seconds": options["confirm_seconds"],
-            "package_digest": _package.build()[0],
-        }
+        arguments = {"state": options["state"], "package_digest": _shared.in_this_run(["package"], _package.digest)}
+        arguments.update((name, options[name]) for name in SENT[options["state"]] if options[name] is not None)
         warnings = []
         if options["state"] == "present":
             if LACKING:
                 raise AnsibleError(LACKING)
             try:
-                arguments["document"] = self._document(options["policies"], task_vars, warnings)
+                folder = _site.folder(self._loader, options["policies"], task_vars)
+                warnings.extend(_site.stray(folder, task_vars))
+                arguments["document"] = _site.document(self._templar, folder, task_vars)
             except FragmentErrors as error:
                 return {
                     "failed": True,
@@ -63,12 +67,14 @@ class ActionModule(ActionBase):
                     "msg": f"The policy of this host is not valid. {error}",
                     "problems": [_document.plain(problem._asdict()) for problem in error.problems],
                 }
-        result = self._put(arguments, task_vars)
+        result = self._put(arguments, options, task_vars)
+        if self._task.check_mode and result.get("pending"):
+            result["document_after"] = arguments["document"]  # for callback exfil.guard.plan
         if warnings:
             result["warnings"] = [*result.get("warnings", ()), *warnings]
         return result
 
-    def _put(self, arguments, task_vars):
+    def _put(self, arguments, options, task_vars):
         result = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
         if result.get("package_required") and self._task.check_mode:
             arguments["package"] = _package.encoded()
@@ -77,35 +83,10 @@ class ActionModule(ActionBase):
             result.update(
                 failed=True, msg="The enforcer of this release is not on the host. Run role exfil.guard.enforcer"
             )
-        if result.get("confirm_needed") and not result.get("failed") and not self._task.check_mode:
-            return self._confirm(result, arguments["package_digest"], arguments["confirm_seconds"], task_vars)
+        wanted = options["confirm"] and result.get("confirm_needed")
+        if wanted and not result.get("failed") and not self._task.check_mode:
+            return self._confirm(result, arguments["package_digest"], options["confirm_seconds"], task_vars)
         return result
-
-    def _document(self, folder, task_vars, warnings):
-        folder = os.path.normpath(self._loader.path_dwim(folder or self._beside_inventory(task_vars)))
-        host, groups = task_vars["inventory_hostname"], task_vars.get("group_names", [])
-        paths = _policy.find(folder, groups, host)
-        if not paths:
-            raise AnsibleError(
-                f"no policy template for {host} in {folder}: looked for all.yml.j2, one for each of its groups and "
-                f"hosts/{host}.yml.j2. Add one, or set `policies`"
-            )
-        templar = self._templar.copy_with_new_env(searchpath=[folder], available_variables=task_vars)
-        templates = [_policy.read(folder, path) for path in paths]
-        inventory = task_vars.get("groups", {})
-        warnings.extend(_policy.stray(folder, inventory, inventory.get("all", [host])))
-        today = datetime.datetime.now(datetime.timezone.utc).date()
-        return _policy.document(
-            templates,
-            lambda source: _document.plain(templar.template(trust_as_template(source), escape_backslashes=False)),
-            today,
-        )
-
-    def _beside_inventory(self, task_vars):
-        inventory = task_vars.get("inventory_dir")
-        if not inventory:
-            raise AnsibleError("the inventory has no folder. Set `policies` to the folder of the policy templates")
-        return os.path.join(str(inventory), "policies")
 
     def _confirm(self, result, package_digest, seconds, task_vars):
         """The new policy must let a new connection in; otherwise the host goes back by itself."""

@@ -27,20 +27,46 @@ options:
     description:
       - V(present) puts the policy in force.
       - V(absent) takes every rule out of force and deletes the stored documents. The enforcer stays.
-      - V(confirmed) is set by the action plugin, to keep the policy that is on trial.
+      - V(confirmed) keeps the policy that is on trial, when one is. See O(confirm).
+      - V(restored) puts an earlier policy in force again that is still stored on the host, as a new generation. Which
+        one is said by O(generation) or O(revisions).
     type: str
-    choices: [present, absent, confirmed]
+    choices: [present, absent, confirmed, restored]
     default: present
   confirm_seconds:
     description:
       - How long the policy is on trial. V(0) confirms it at once, without looking whether the host is still reachable.
     type: int
     default: 60
+  confirm:
+    description:
+      - V(false) leaves a changed policy on trial, for a later task to confirm with O(state=confirmed). Without one the
+        host goes back by itself.
+    type: bool
+    default: true
+  soak:
+    description:
+      - Leaves what is in force as it is, and adds what is new in the policy in audit mode. What it would deny is then
+        counted and reported, and nothing more is denied than before.
+    type: bool
+    default: false
+  revision:
+    description: What the policy was made from, the commit of its templates. It is stored with it, and shown.
+    type: str
+  revisions:
+    description:
+      - With O(state=restored), a commit and those before it, newest first, as C(git rev-list) gives them. The policy
+        that was in force at that commit is restored.
+    type: list
+    elements: str
+    default: []
   document:
     description: Set by the action plugin. The merged policy of this host.
     type: dict
   generation:
-    description: Set by the action plugin. The generation to confirm.
+    description:
+      - With O(state=confirmed), fails when another generation is on trial than this one.
+      - With O(state=restored), the generation to restore.
     type: int
   package_digest:
     description: Set by the action plugin. Identifies the package of this release.
@@ -71,6 +97,26 @@ EXAMPLES = r"""
 - name: Take every rule out of force
   exfil.guard.policy:
     state: absent
+
+- name: Let what is new only report
+  exfil.guard.policy:
+    soak: true
+
+- name: Put it in force on trial
+  exfil.guard.policy:
+    confirm: false
+    confirm_seconds: 300
+  register: on_trial
+
+- name: Keep it, now that the host is seen to be well
+  exfil.guard.policy:
+    state: confirmed
+  when: on_trial.confirm_needed
+
+- name: Go back to an earlier policy
+  exfil.guard.policy:
+    state: restored
+    generation: 7
 """
 
 RETURN = r"""
@@ -113,8 +159,46 @@ unenforced:
   type: list
   elements: str
   sample: ["customer data is for the database: read (hook file_open not in this kernel)"]
+soaked:
+  description: With O(soak), the rules that report now and will enforce, under the names that they have meanwhile.
+  returned: O(state=present)
+  type: list
+  elements: str
+  sample: ["nothing leaves the company network (new)"]
+restored:
+  description: The generation whose policy was put in force again.
+  returned: O(state=restored)
+  type: int
+drift:
+  description: How the kernel differed from the host's own document, a line for each difference. Somebody meddled.
+  returned: O(state=present)
+  type: list
+  elements: str
+  sample: ["hook file_open is not attached"]
+pending:
+  description: Whether the policy of the templates is another one than the host's document.
+  returned: O(state=present)
+  type: bool
+renewal:
+  description: What the same document means now that the host has other users, units, mounts or addresses.
+  returned: O(state=present)
+  type: list
+  elements: str
+unsettled:
+  description: A trial that an earlier run left without a confirmation.
+  returned: O(state=present)
+  type: list
+  elements: str
+document_before:
+  description: The host's document, when the policy is another one.
+  returned: O(state=present), O(state=absent)
+  type: dict
+document_after:
+  description: The document of the templates, in check mode when it is another one than the host's.
+  returned: O(state=present)
+  type: dict
 confirm_needed:
-  description: The policy is on trial until it is confirmed. Answered by the action plugin.
+  description: The policy is on trial until it is confirmed. Answered by the action plugin, unless O(confirm=false).
   returned: O(state=present)
   type: bool
 deadline_seconds:
@@ -183,14 +267,20 @@ def stale(guard, kernel, library=LIBRARY):
 
 
 def present(guard, kernel, store, params, check, sent):
+    """Also V(restored): the same from an earlier document."""
     why = stale(guard, kernel)
     if (why or sent) and not check:
         return {"changed": False, "enforcer_needed": True, "package_required": sent, "failed": True,
                 "msg": "{0}. {1}".format(why or "the enforcer is of another release", REMEDY)}
+    options = {"check": check, "confirm_seconds": params["confirm_seconds"],
+               "now": datetime.datetime.now(datetime.timezone.utc).date()}
     try:
-        result = guard.apply.apply(
-            kernel, guard.system.System(), store, params["document"], check=check,
-            confirm_seconds=params["confirm_seconds"], now=datetime.datetime.now(datetime.timezone.utc).date())
+        if params["state"] == "restored":
+            result = guard.apply.restore(kernel, guard.system.System(), store, generation=params["generation"],
+                                         revisions=params["revisions"], **options)
+        else:
+            result = guard.apply.apply(kernel, guard.system.System(), store, params["document"],
+                                       revision=params["revision"], soak=params["soak"], **options)
     except guard.errors.EnforcerError as error:
         if not (why and check):
             raise
@@ -205,11 +295,15 @@ def main():
         argument_spec=dict(
             PACKAGE_OPTIONS,
             policies={"type": "str"},
-            state={"type": "str", "choices": ["present", "absent", "confirmed"], "default": "present"},
+            state={"type": "str", "choices": ["present", "absent", "confirmed", "restored"], "default": "present"},
             confirm_seconds={"type": "int", "default": 60},
+            confirm={"type": "bool", "default": True},
+            soak={"type": "bool", "default": False},
+            revision={"type": "str"},
+            revisions={"type": "list", "elements": "str", "default": []},
             document={"type": "dict"},
             generation={"type": "int"}),
-        required_if=[("state", "present", ["document"]), ("state", "confirmed", ["generation"])],
+        required_if=[("state", "present", ["document"]), ("state", "restored", ["generation", "revisions"], True)],
         supports_check_mode=True)
     if module.params["state"] == "absent" and installed() is None and not any(map(os.path.exists, TRACES)):
         module.exit_json(changed=False, generation=0)  # a pristine host needs no package to have no policy

@@ -58,6 +58,56 @@ status:
     mode:
       description: V(enforce) or V(audit).
       type: str
+    revision:
+      description: The commit that it was made from, when that was told.
+      type: str
+    soak:
+      description: Whether what is new in it only reports for now.
+      type: bool
+    generations:
+      description: What is stored, oldest first. What to go back to.
+      type: list
+      elements: dict
+      contains:
+        generation:
+          description: Its number.
+          type: int
+        revision:
+          description: The commit that it was made from, when that was told.
+          type: str
+        digest:
+          description: SHA-256 of the document.
+          type: str
+        applied_at:
+          description: When it was applied, in UTC.
+          type: str
+        confirmed:
+          description: Whether it was confirmed.
+          type: bool
+        soak:
+          description: Whether it was a soak.
+          type: bool
+    pull:
+      description: How the last pull of this host ended, V(null) when it does not pull. See role exfil.guard.pull.
+      type: dict
+      contains:
+        outcome:
+          description:
+            - V(ok), V(unchanged), V(refused) for a commit that is not signed by who may sign, V(unreachable) for the
+              repository, V(failed), or V(running).
+          type: str
+        message:
+          description: What happened.
+          type: str
+        revision:
+          description: The commit that it was about.
+          type: str
+        started:
+          description: When, in UTC.
+          type: str
+        ended:
+          description: When, in UTC.
+          type: str
     pending:
       description: Whether it is on trial, waiting to be confirmed.
       type: bool
@@ -150,7 +200,8 @@ def main():
         module.exit_json(changed=False, status={
             "installed": False, "running": None, "enforcer": None, "generation": 0, "in_force": False, "mode": None,
             "pending": False, "hooks": [], "rules": [], "totals": {}, "drift": None,
-            "hardlinks": [], "labels": [], "unenforced": [],
+            "hardlinks": [], "labels": [], "unenforced": [], "revision": None, "soak": False, "generations": [],
+            "pull": None,
             "problems": ["the package is not installed. Run the role exfil.guard.enforcer"]})
     guard = Guard(LIBRARY)
 

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Dict, FrozenSet, Iterable, List
+from typing import Any, Dict, FrozenSet, Iterable, List, NamedTuple, Optional
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import records, resolve, semantics
 
-from ._problems import Problem
+from ._problems import FragmentErrors, Problem
 from ._render import Fragment
 
 NOBODY = "\0nobody"
 FIRST_ID = 4000000000  # of those that are made up: no numbers that a policy would name
+_WHO = ("login_user", "groups", "service", "executable", "has_read")
 _HOLDS = {"allow": ("allow", "audit"), "audit": ("audit",), "deny": ("deny",)}  # what a rule only reports passes
 _PROTOCOLS = {"tcp": 6, "udp": 17, "udplite": 136, "sctp": 132, "dccp": 33, "icmp": 1, "icmpv6": 58}
 
@@ -37,6 +38,13 @@ class SymbolicSystem:
         return []
 
     groups = users
+
+    def memberships(self, number: int) -> FrozenSet[int]:
+        return frozenset()
+
+    def name(self, number: int) -> str:
+        """Of a user or group that was asked for."""
+        return next((name for name, each in self._numbers.items() if each == number), str(number))
 
     def addresses(self, name: str) -> List[str]:
         """One of its own, out of a range that nothing is in."""
@@ -74,26 +82,57 @@ def _cgroup(unit: str) -> records.Components:
     return resolve.slice_path(name) if name.endswith(".slice") else ("system.slice", name)
 
 
-def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: datetime.date) -> List[Problem]:
-    """One problem for each assertion that does not hold. They are about the policy as it is enforced: a document in
-    audit mode is on its way there. Raises errors.PolicyErrors when it can't be resolved."""
+class Outcome(NamedTuple):
+    assertion: str  # in words
+    problem: Optional[Problem]  # None: it holds
+
+
+class AssertionErrors(FragmentErrors):
+    """Some assertions do not hold. ``outcomes``: of all of them."""
+
+    def __init__(self, outcomes: List[Outcome]) -> None:
+        self.outcomes = outcomes
+        super().__init__(outcome.problem for outcome in outcomes if outcome.problem)
+
+
+def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: datetime.date) -> None:
+    """Raises AssertionErrors when one does not hold. They are about the policy as it is enforced: a document in audit
+    mode is on its way there. Raises errors.PolicyErrors when it can't be resolved."""
     system = SymbolicSystem()
     policy = resolve.resolve(dict(document, mode="enforce"), system)
-    problems = []
+    outcomes = []
     for fragment in fragments:
         for number, assertion in enumerate(fragment.data.get("assertions") or ()):
             verdict = semantics.decide(policy, _event(assertion, system), today)
+            problem = None
             if verdict.outcome not in _HOLDS[assertion["expect"]]:
                 by = f" by rule '{verdict.rule}'" if verdict.rule else ": no rule covers it"
-                problems.append(
-                    fragment.problem(
-                        ("assertions", number),
-                        f"the assertion does not hold: {verdict.outcome}{by}",
-                        assertion["expect"],
-                        "Mend the rule or the assertion",
-                    )
+                problem = fragment.problem(
+                    ("assertions", number),
+                    f"the assertion does not hold: {verdict.outcome}{by}",
+                    assertion["expect"],
+                    "Mend the rule or the assertion",
                 )
-    return problems
+            outcomes.append(Outcome(told(assertion), problem))
+    if any(outcome.problem for outcome in outcomes):
+        raise AssertionErrors(outcomes)
+
+
+def told(assertion: Dict[str, Any]) -> str:
+    """In one line: who, what, and how it has to end."""
+    who = [str(assertion.get("user", "nobody"))]
+    who += [f"{key.replace('_', ' ')} {_values(assertion[key])}" for key in _WHO if key in assertion]
+    what = [str(assertion[key]) for key in ("path", "address") if key in assertion]
+    if "cid" in assertion:
+        what.append(f"vsock {assertion['cid']}")
+    if "address" in assertion or "cid" in assertion:
+        protocol = f"/{assertion.get('protocol', 'tcp')}" if "address" in assertion else ""
+        what.append(f"port {assertion.get('port', 443)}{protocol}")
+    return f"{', '.join(who)}: {' '.join([assertion['action'], *what])}: {assertion['expect']}"
+
+
+def _values(value: Any) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _event(assertion: Dict[str, Any], system: SymbolicSystem):

@@ -28,7 +28,8 @@ def files(collection: str = COLLECTION) -> Dict[str, bytes]:
     for name in sorted(os.listdir(os.path.join(collection, PYTHON))):
         if name.endswith(".py"):
             found["{0}/exfil_guard/{1}".format(LIBRARY, name)] = _read(collection, PYTHON, name)
-    found[LIBRARY + "/guard.bpf.o"] = _read(collection, FILES, "guard.bpf.o")
+    for name in ("guard.bpf.o", "proved.json"):
+        found["{0}/{1}".format(LIBRARY, name)] = _read(collection, FILES, name)
     for name in ("denied", "allowed"):
         found["{0}/canary/{1}".format(LIBRARY, name)] = b"exfil-guard canary\n"
     found["/usr/sbin/exfil-guard"] = _read(collection, FILES, "exfil-guard")
@@ -44,12 +45,21 @@ def _read(*parts: str) -> bytes:
         return file.read()
 
 
+def digest(collection: str = COLLECTION) -> str:
+    """The package's digest, without building it."""
+    return hashlib.sha256(_listed(files(collection))).hexdigest()
+
+
+def _listed(contents: Dict[str, bytes]) -> bytes:
+    return "".join("{0}  {1}\n".format(hashlib.sha256(contents[path]).hexdigest(), path)
+                   for path in sorted(contents)).encode("ascii")
+
+
 @functools.lru_cache(maxsize=None)
 def build(collection: str = COLLECTION) -> Tuple[str, bytes]:
     """The package's digest and the zip."""
     contents = files(collection)
-    listed = "".join("{0}  {1}\n".format(hashlib.sha256(contents[path]).hexdigest(), path)
-                     for path in sorted(contents)).encode("ascii")
+    listed = _listed(contents)
     contents[LIBRARY + "/PACKAGE"] = listed
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Tuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import errors
 
@@ -55,15 +55,38 @@ def stray(folder: str, groups: Iterable[str], hosts: Iterable[str]) -> List[str]
     return warnings
 
 
-def document(templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date) -> Dict[str, Any]:
-    """Raises FragmentErrors with every problem that can be told at once."""
-    fragments, problems = [], []
+Once = Callable[[Any, Callable[[], Dict[str, Any]]], Dict[str, Any]]
+
+
+def _each_time(_parts: Any, work: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
+    return work()
+
+
+def document(templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date,
+             once: Once = _each_time) -> Dict[str, Any]:
+    """Raises FragmentErrors with every problem that can be told at once. ``once`` works out only once what hosts have
+    in common whose templates render to the same text."""
+    rendered, problems = [], []
     for template in templates:
         if template.problem:
             problems.append(Problem(template.file, None, "", template.problem))
             continue
         try:
-            fragment = _render.fragment(template.file, template.source, renderer)
+            rendered.append((template.file, template.source,
+                             _render.render(template.file, template.source, renderer)))
+        except FragmentErrors as error:
+            problems.extend(error.problems)
+    if problems:
+        return _document_of(rendered, problems, today)
+    return once(["document", rendered, today.isoformat()], lambda: _document_of(rendered, [], today))
+
+
+def _document_of(rendered: List[Tuple[str, str, str]], problems: List[Problem], today: datetime.date) -> Dict[str, Any]:
+    """From what was rendered: file, template and text. ``problems``: those found before."""
+    fragments, problems = [], list(problems)
+    for file, source, text in rendered:
+        try:
+            fragment = _render.read(file, source, text)
         except FragmentErrors as error:
             problems.extend(error.problems)
             continue
@@ -79,12 +102,10 @@ def document(templates: Iterable[Template], renderer: Callable[[str], Any], toda
         raise FragmentErrors(clashes)
     result = _document.finished(merged)
     try:
-        failed = _assert.check(result, fragments, today)
+        _assert.check(result, fragments, today)
     except errors.PolicyErrors as error:
         files = ", ".join(fragment.file for fragment in fragments)
         raise FragmentErrors(
             Problem(files, None, each.where, each.found, each.expected, each.remedy) for each in error.problems
         ) from error
-    if failed:
-        raise FragmentErrors(failed)
     return result

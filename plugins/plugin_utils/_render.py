@@ -38,11 +38,20 @@ class Fragment(NamedTuple):
 
 def fragment(file: str, source: str, renderer: Callable[[str], Any]) -> Fragment:
     """Raises FragmentErrors. ``renderer``: Jinja with the host's variables."""
+    return read(file, source, render(file, source, renderer))
+
+
+def render(file: str, source: str, renderer: Callable[[str], Any]) -> str:
+    """The template's text for a host. Raises FragmentErrors."""
     try:
         rendered = renderer(source)
     except Exception as error:  # whatever a template of the operator's does
         raise FragmentErrors([_template_problem(file, source, error)]) from error
-    text = rendered if isinstance(rendered, str) else json.dumps(rendered, default=str)
+    return rendered if isinstance(rendered, str) else json.dumps(rendered, default=str)
+
+
+def read(file: str, source: str, text: str) -> Fragment:
+    """What a template was rendered to, as data. Raises FragmentErrors."""
     places = line_map(source, text)
     try:
         loader = yaml.SafeLoader(text)
@@ -57,6 +66,10 @@ def fragment(file: str, source: str, renderer: Callable[[str], Any]) -> Fragment
         line = places(mark.line + 1) if mark else None
         found = " ".join(part for part in (error.context, error.problem) if part)
         raise FragmentErrors([Problem(file, line, "", f"not YAML: {found}", "", _shown(text, mark))]) from error
+    except yaml.reader.ReaderError as error:
+        line = places(len(text[: error.position].splitlines()) or 1)
+        found = f"not YAML: the character U+{ord(text[error.position]):04X}"
+        raise FragmentErrors([Problem(file, line, "", found, "text", "Take it out")]) from error
     except yaml.YAMLError as error:
         raise FragmentErrors([Problem(file, None, "", f"not YAML: {' '.join(str(error).split())}")]) from error
     if reader.problems:

@@ -6,6 +6,7 @@ and one made for each boot (our package, the BPF object, the guest scripts, the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import py_compile
@@ -210,14 +211,18 @@ def boot_archive(
         archive.file("guest/sysctl", "\n".join(sysctl).encode())
         for path in sorted((CACHE / kernel / "modules").glob("*.ko")):
             archive.file(f"modules/{path.name}", path.read_bytes())
-        package = ROOT / "plugins" / "module_utils" / "guard"
-        for path in sorted(package.glob("*.py")):
-            archive.file(f"usr/lib/exfil-guard/exfil_guard/{path.name}", path.read_bytes())
-        if not (package / "__init__.py").exists():
-            archive.file("usr/lib/exfil-guard/exfil_guard/__init__.py", b"")
-        for name in ("allowed", "denied"):
-            archive.file(f"usr/lib/exfil-guard/canary/{name}", name.encode())
-        if bpf_object.exists():
-            archive.file("usr/lib/exfil-guard/guard.bpf.o", bpf_object.read_bytes())
-        archive.file("usr/lib/exfil-guard/PACKAGE", b"0" * 64 + b"\n")
+        for name, content in package(bpf_object).items():
+            archive.file(name, content)
         archive.close()
+
+
+def package(bpf_object: Path) -> Dict[str, bytes]:
+    """What role enforcer installs, units and command aside."""
+    source = ROOT / "plugins" / "module_utils" / "guard"
+    files = {f"usr/lib/exfil-guard/exfil_guard/{path.name}": path.read_bytes() for path in source.glob("*.py")}
+    for name in ("allowed", "denied"):
+        files[f"usr/lib/exfil-guard/canary/{name}"] = name.encode()
+    files["usr/lib/exfil-guard/guard.bpf.o"] = bpf_object.read_bytes()
+    files["usr/lib/exfil-guard/proved.json"] = (ROOT / "roles" / "enforcer" / "files" / "proved.json").read_bytes()
+    listed = [f"{hashlib.sha256(content).hexdigest()}  /{name}\n" for name, content in sorted(files.items())]
+    return {**files, "usr/lib/exfil-guard/PACKAGE": "".join(listed).encode("ascii")}

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple
+import zlib
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Set, Tuple
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import hooks, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import hooks, instructions, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
-    ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, SK_STORAGE, TASK_STORAGE, Environment, LinkInfo, Loaded,
-    MapInfo, MapSpec, ObjectInfo, ProgramInfo, hook_of)
+    ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, LSM_MAC, SK_STORAGE, TASK_STORAGE, Environment, LinkInfo,
+    Loaded, MapInfo, MapSpec, ObjectInfo, ProgramInfo, Relocated, hook_of)
 
 HOOKS = (
     "task_alloc", "bprm_committed_creds", "cred_free", "file_open", "file_permission", "file_receive", "mmap_file",
@@ -55,17 +56,32 @@ class _Map:
 class _Program:
     def __init__(self, number: int, name: str, maps: Tuple[_Map, ...]) -> None:
         self.number, self.name, self.maps = number, name, maps
+        self.code = _code(name, range(len(maps)))
 
 
 class _Link:
     def __init__(self, number: int, program: _Program) -> None:
         self.number, self.program = number, program
+        self.function, self.attach_type = function_of(program.name), LSM_MAC
+        self.target = 1  # the kernel's types
+
+
+def function_of(program: str) -> int:
+    """The number of the program's hook in the kernel's types."""
+    return zlib.crc32(program.partition("__")[0].encode()) & 0xFFFFFF
+
+
+def _code(program: str, maps: Iterable[int]) -> bytes:
+    """Loads of all its maps, and the end; which program it is stands in the last instruction's constant."""
+    loads = b"".join(struct.pack("<BBhiBBhi", 0x18, 0x11, 0, fd, 0, 0, 0, 0) for fd in maps)
+    return loads + struct.pack("<BBhiBBhi", 0xB7, 0, 0, zlib.crc32(program.encode()) >> 1, 0x95, 0, 0, 0)
 
 
 class FakeKernel:
     def __init__(self) -> None:
         self.found = GOOD
         self.object = good_object()
+        self.booted, self.types = "boot {0}".format(id(self)), "b7f0" * 16
         self.now = 1_000 * reconcile.SECOND
         self.listening = frozenset({22})
         self.pins: Dict[str, Any] = {}
@@ -158,6 +174,12 @@ class FakeKernel:
 
     def lsm_hooks(self) -> FrozenSet[str]:
         return frozenset(each.partition("__")[0] for each in self.object.programs if self.has_hook(each))
+
+    def boot_id(self) -> str:
+        return self.booted
+
+    def btf_digest(self) -> str:
+        return self.types
 
     def mount_namespace(self) -> int:
         return 4026531841
@@ -294,14 +316,20 @@ class FakeKernel:
 
     def program_info(self, fd: int) -> ProgramInfo:
         found = self._thing(fd)
-        return ProgramInfo(found.number, found.name, "00" * 8, tuple(each.number for each in found.maps))
+        return ProgramInfo(found.number, found.name, instructions.tags(found.code)[0],
+                           tuple(each.number for each in found.maps))
 
     def program_by_id(self, number: int) -> int:
         return self._open(self._by_number(_Program, number))
 
     def link_info(self, fd: int) -> LinkInfo:
-        found = self._thing(fd)
-        return LinkInfo(found.number, found.program.number)
+        return self._told(self._thing(fd))
+
+    def links(self) -> List[LinkInfo]:
+        return sorted(self._told(thing) for thing in self._alive() if isinstance(thing, _Link))
+
+    def _told(self, link: _Link) -> LinkInfo:
+        return LinkInfo(link.number, link.program.number, link.attach_type, link.target, link.function)
 
     def attach(self, program: int) -> int:
         self._enter("attach", True)
@@ -314,6 +342,11 @@ class FakeKernel:
 
     def has_hook(self, program: str) -> bool:
         return not program.endswith("__3")  # as before 6.9
+
+    def relocate(self, data: bytes, btf: str = "") -> List[Relocated]:
+        maps = dict(enumerate(self.object.maps, 4))
+        return [Relocated(name, name.partition("__")[0], function_of(name), _code(name, maps), maps)
+                for name in self.object.programs if self.has_hook(name)]
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
         self._enter("load", True)

@@ -12,7 +12,9 @@ import hashlib
 import json
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
 
-from . import canary, compile, enforcement, enforcer, hardlinks, hooks, lock, myself, plan, reconcile, resolve
+from . import (canary, certificate, compile, enforcement, enforcer, evidence, hardlinks, history, hooks, lock, myself,
+               origin, plan, reconcile, resolve)
+from . import soak as soaking
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
 from .reconcile import NO_SLOT, SECOND, Live, Record
@@ -49,6 +51,7 @@ class _Wanted(NamedTuple):
     rules: List[str]
     places: canary.Places
     labels: Dict[str, int]
+    kept: Dict[str, Any] = {}  # what else is stored with it: the revision it was made from, what a soak replaces
 
 
 def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder: str,
@@ -68,20 +71,33 @@ def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder:
 
 def apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], *, now: datetime.date,
           check: bool = False, confirm_seconds: float = 60, canary_folder: str = canary.FOLDER,
-          lock_path: str = lock.PATH) -> Dict[str, Any]:
+          lock_path: str = lock.PATH, revision: Optional[str] = None, soak: bool = False) -> Dict[str, Any]:
+    """``revision``: what the document was made from, kept with it. ``soak``: what is in force goes on, and what is new
+    in ``document`` only reports."""
+    work = (_apply, kernel, system, store, document, now, check, confirm_seconds, canary_folder, {}, revision, soak)
     if check:
-        return _told(_apply, kernel, system, store, document, now, True, confirm_seconds, canary_folder)
+        return _told(*work)
     with lock.hold("applying a policy", lock_path):
-        return _told(_apply, kernel, system, store, document, now, False, confirm_seconds, canary_folder)
+        return _told(*work)
 
 
-def confirm(kernel: Kernel, store: Store, generation: int, *, check: bool = False,
+def restore(kernel: Kernel, system: Any, store: Store, *, now: datetime.date, generation: Optional[int] = None,
+            revisions: Iterable[str] = (), check: bool = False, **options: Any) -> Dict[str, Any]:
+    """An earlier generation's document applied again, under a new number. Which one: see history.find."""
+    stored = history.find(history.generations(store), generation, revisions)
+    result = apply(kernel, system, store, stored["document"], now=now, check=check, revision=stored.get("revision"),
+                   **options)
+    return dict(result, restored=stored["generation"])
+
+
+def confirm(kernel: Kernel, store: Store, generation: Optional[int], *, check: bool = False,
             lock_path: str = lock.PATH) -> Dict[str, Any]:
     """Makes the generation on trial the one that stays. Refused once the deadline has passed: the kernel has gone
-    back to the fallback by itself."""
+    back to the fallback by itself. None: whichever is on trial, if one is."""
     if check:
         return _told(_confirm, kernel, store, generation, True)
-    with lock.hold("confirming generation {0}".format(generation), lock_path):
+    with lock.hold("confirming {0}".format("the policy on trial" if generation is None else
+                                           "generation {0}".format(generation)), lock_path):
         return _told(_confirm, kernel, store, generation, False)
 
 
@@ -116,27 +132,39 @@ def _told(function: Any, *arguments: Any) -> Dict[str, Any]:
 
 
 def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], now: datetime.date, check: bool,
-           confirm_seconds: float, folder: str, last: Mapping[str, FrozenSet[str]] = {}) -> Dict[str, Any]:
+           confirm_seconds: float, folder: str, last: Mapping[str, FrozenSet[str]] = {},
+           revision: Optional[str] = None, soak: bool = False) -> Dict[str, Any]:
     version = enforcer.installed(kernel) if check else _installed(kernel)
     if not check:
         canary.prepare(folder)
     live = reconcile.read(kernel) if version else None
+    before = store.load(live.generation) if live and live.generation else None
+    kept: Dict[str, Any] = {"revision": revision} if revision else {}
+    soaked: List[str] = []
+    if soak:
+        replaced = _replaced(before)
+        document, soaked = soaking.document(replaced, document)
+        if document != replaced:
+            kept["replaces"] = replaced
     wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {},
                    reconcile.available_hooks(kernel, version) if version else frozenset(),
-                   kernel.environment().sendpage, last)
+                   kernel.environment().sendpage, last)._replace(kept=kept)
     warnings: List[str] = []
     if version is None or live is None:
         lacking = enforcer.shortcomings(kernel.environment())
         warnings.append("the enforcer is not installed yet: run without check mode installs it first")
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
         result = _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
-        return dict(result, **enforcement.before_install(wanted.resolved, now, kernel))
+        return dict(result, soaked=soaked, **origin.nowhere(store),
+                    **enforcement.before_install(wanted.resolved, now, kernel))
     _check_capability(kernel, version, wanted, now)
     locked = myself.locked_out(wanted.resolved, system, now)
-    before = store.load(live.generation) if live.generation else None
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
     # without it what the programs remember may be of a cred that is gone: a new generation forgets all of it
-    forgetful = live.generation and reconcile.CREDS_HOOK not in reconcile.attached_hooks(kernel, version)
+    attached = reconcile.attached_hooks(kernel, version)
+    forgetful = live.generation and reconcile.CREDS_HOOK not in attached
+    origins = origin.apart(kernel, live, before, _stored(wanted, live.generation, True), bool(wrong), attached, system,
+                           now, folder)
     if not wrong and not forgetful:
         result = _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
     else:
@@ -144,9 +172,30 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         result = _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds,
                          folder)
     result["warnings"].extend(locked)
+    result.update(origins)
     available = reconcile.available_hooks(kernel, version)
     attached = available if check else reconcile.attached_hooks(kernel, version)
+    result["soaked"] = soaked
+    result["warnings"].extend(_certify(kernel, store, version, result, check))
     return dict(result, **enforcement.told(wanted.resolved, now, kernel.environment(), available, attached))
+
+
+def _certify(kernel: Kernel, store: Store, version: str, result: Dict[str, Any], check: bool) -> List[str]:
+    """Last of all; a run that changed nothing repeats what its certificate says to be wrong."""
+    tried = result.pop("canary", None)
+    if check:
+        return []
+    if result["changed"]:
+        return certificate.issue(kernel, store, version, tried)
+    return (store.certificate() or {}).get("differences", [])
+
+
+def _replaced(before: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+    """The document that rules, without what an earlier soak put beside it."""
+    if before is None:
+        return None
+    found: Optional[Dict[str, Any]] = before["replaces"] if "replaces" in before else before["document"]
+    return found
 
 
 def _installed(kernel: Kernel) -> str:
@@ -195,7 +244,8 @@ def _stored(wanted: _Wanted, generation: int, confirmed: bool) -> Dict[str, Any]
     return {"generation": generation, "document": wanted.document, "digest": wanted.digest, "confirmed": confirmed,
             "resolved": resolved, "hooks": sorted(wanted.hooks),
             "image": wanted.image.digest(), "labels": wanted.labels,
-            "applied_at": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat()}
+            "applied_at": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
+            **wanted.kept}
 
 
 def _plan(before: Optional[Dict[str, Any]], wanted: _Wanted) -> Any:
@@ -246,7 +296,8 @@ def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Opti
     try:
         reconcile.load(kernel, wanted.image, generation, wanted.hooks, version=version,
                        confirm_seconds=confirm_seconds)
-        warnings.extend(canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder))
+        result["canary"] = canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder)
+        warnings.extend(result["canary"])
     except Exception:
         _undo(kernel, version, live, generation, attached)
         raise
@@ -294,7 +345,9 @@ def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Option
                      if confirm_seconds else "~ generation {0} is confirmed".format(live.generation))
 
     stored = _stored(wanted, live.generation, not live.pending or not confirm_seconds)
-    same = before is not None and all(before.get(key) == stored[key] for key in stored if key != "applied_at")
+    # a revision under which nothing changed is not written down: the document has been there since an earlier one
+    same = before is not None and all(before.get(key) == stored[key] for key in stored
+                                      if key not in ("applied_at", "revision")) and _is_soak(before) == _is_soak(stored)
     planned = plan.Plan([], {})
     if before is None:
         lines.append("+ document of generation {0} (it was missing)".format(live.generation))
@@ -309,6 +362,9 @@ def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Option
     overdue = [] if live.pending else _overdue(store, live.generation)
     lines.extend("~ document of generation {0}: not confirmed, after all".format(each["generation"])
                  for each in overdue)
+
+    if not lines and not list(planned.lines):
+        lines.extend(_outdated(kernel, store, version, live, stored))
 
     changed = bool(lines or list(planned.lines))
     trial = confirm_seconds if live.pending else 0
@@ -326,12 +382,24 @@ def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Option
         reconcile.publish(kernel, live.record._replace(deadline=deadline))
     elif live.record and live.expired:
         reconcile.publish(kernel, _back(live.record))
-    if lost:
-        warnings.extend(canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder))
+    result["canary"] = canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder)
+    warnings.extend(result["canary"])
     reconcile.detach(kernel, version, surplus)
     if live.pending and not confirm_seconds:
         _settle(kernel, store, version, stored)
     return result
+
+
+def _outdated(kernel: Kernel, store: Store, version: str, live: Live, stored: Dict[str, Any]) -> List[str]:
+    package = evidence.package(store)
+    if package is None:
+        return []  # in check mode, before the package is installed
+    why = certificate.outdated(store.certificate(), evidence.read(kernel, version, live), stored, package)
+    return ["~ certificate of generation {0} (it was {1})".format(live.generation, why)] if why else []
+
+
+def _is_soak(stored: Dict[str, Any]) -> bool:
+    return "replaces" in stored
 
 
 def _expired(live: Live) -> str:
@@ -366,9 +434,13 @@ def _settle(kernel: Kernel, store: Store, version: str, stored: Dict[str, Any]) 
 # ---- confirm, rollback, remove ------------------------------------------------------------------------------------
 
 
-def _confirm(kernel: Kernel, store: Store, generation: int, check: bool) -> Dict[str, Any]:
+def _confirm(kernel: Kernel, store: Store, generation: Optional[int], check: bool) -> Dict[str, Any]:
     version = _installed(kernel)
     record = reconcile.read_record(kernel)
+    if generation is None:
+        if record is None or record.slot == NO_SLOT:
+            return {"changed": False, "generation": 0, "warnings": []}
+        generation = record.generation
     if record is None or record.slot == NO_SLOT or record.generation != generation:
         raise EnforcerError("generation {0} is not the one on trial{1}".format(
             generation, ": that is {0}".format(record.generation) if record and record.slot != NO_SLOT else ""),
@@ -387,11 +459,12 @@ def _confirm(kernel: Kernel, store: Store, generation: int, check: bool) -> Dict
     if check:
         return result
     reconcile.publish(kernel, record._replace(deadline=0))
+    if stored is not None:
+        _settle(kernel, store, version, stored)
+    result["warnings"].extend(certificate.issue(kernel, store, version))
     if stored is None:
         result["warnings"].append(
             "the document of generation {0} is missing: apply the policy again".format(generation))
-    else:
-        _settle(kernel, store, version, stored)
     return result
 
 
@@ -418,6 +491,7 @@ def _rollback(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
         reconcile.detach(kernel, version, reconcile.attached_hooks(kernel, version))
     else:
         result["warnings"].append("the document of generation {0} is missing: apply the policy".format(back.generation))
+    result["warnings"].extend(certificate.issue(kernel, store, version))
     return result
 
 
@@ -431,8 +505,11 @@ def _remove(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
     hooks = kernel.names(reconcile.links_path(kernel, version)) if version else []
     lines.extend("- hook {0}".format(hook) for hook in hooks)
     lines.extend("- document of generation {0}".format(number) for number in store.numbers())
+    if store.certificate() is not None:
+        lines.append("- certificate")
+    stored = store.load(record.generation) if record and in_force else None
     result = {"changed": bool(lines), "diff": {"prepared": "".join(line + "\n" for line in lines)}, "warnings": [],
-              "generation": 0}
+              "generation": 0, "document_before": stored["document"] if stored else None}
     if check or not lines:
         return result
     if version:

@@ -9,7 +9,7 @@ import datetime
 import json
 from typing import Any, List
 
-from . import apply, canary, compile, enforcer, hooks, lock, reconcile, resolve
+from . import apply, canary, certificate, compile, enforcer, hooks, lock, reconcile, resolve
 from .errors import EnforcerError
 
 OBJECT = "/usr/lib/exfil-guard/guard.bpf.o"
@@ -77,6 +77,7 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
     if renewed != stored:
         store.save(renewed)
     warnings = canary.try_it(kernel, compile.rule_bits(image), resolved, now, places, folder)
+    warnings.extend(certificate.issue(kernel, store, version, list(warnings)))
     return "; ".join(["generation {0} is in force".format(generation)] + warnings)
 
 

@@ -33,12 +33,14 @@ def _parser() -> argparse.ArgumentParser:
         return found
 
     command("status", "what is in force, what it denied, and whether it drifted from the stored document")
+    command("verify", "whether programs, maps, policy and files are as the certificate says, and what is not proved")
     events = command("events", "what was denied or reported; without options the waiting events are left in place")
     events.add_argument("--take", action="store_true", help="remove what is shown, to make room for new events")
     events.add_argument("--follow", action="store_true", help="go on until interrupted (implies --take)")
     events.add_argument("--limit", type=int, metavar="N", help="show at most N events, oldest first")
-    explain = command("explain", "what the stored policy says about an attempt, and which rules say it")
-    explain.add_argument("--user", required=True, help="name or number")
+    explain = command("explain", "what the stored policy says about an attempt, and which rules say it; without "
+                      "--user, who may do it and who may not")
+    explain.add_argument("--user", help="whose attempt it is: name or number")
     explain.add_argument("--group", action="append", metavar="GROUP", help="a group besides the user's own; repeatable")
     explain.add_argument("--login-user", help="who logged in, if another (sudo); default: the user, none for a service")
     explain.add_argument("--service", help="systemd unit that the process belongs to; default: the user's session")
@@ -86,6 +88,14 @@ def _status(host: _Host, arguments: argparse.Namespace) -> int:
     return PROBLEM if found["drift"] or found["problems"] or not found["installed"] else 0
 
 
+def _verify(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import canary, verify
+    found = verify.verify(host.kernel, host.store, host.system, host.now,
+                          canary_folder=host.options.get("canary_folder", canary.FOLDER))
+    _show(found, verify.to_text, arguments.json)
+    return 0 if found["verified"] else PROBLEM
+
+
 def _events(host: _Host, arguments: argparse.Namespace) -> int:
     from . import events
     line = events.to_json_line if arguments.json else events.to_line
@@ -111,13 +121,19 @@ def _explain(host: _Host, arguments: argparse.Namespace) -> int:
         which = " of generation {0}".format(number) if number else ""
         raise EnforcerError("there is no stored policy" + which,
                             "Apply one with role exfil.guard.policy")
-    who = explain.task(host.system, user=arguments.user, groups=arguments.group, login_user=arguments.login_user,
-                       service=arguments.service, executable=arguments.executable, has_read=arguments.has_read)
-    answers = explain.explain(resolve.from_json(stored["resolved"]), who, host.now, path=arguments.path,
-                              address=arguments.address, port=arguments.port, protocol=arguments.protocol,
-                              action=arguments.action, system=host.system)
-    _show({"generation": stored["generation"], "answers": answers},
-          lambda found: explain.to_text(found["answers"]), arguments.json)
+    resolved = resolve.from_json(stored["resolved"])
+    asked = {"path": arguments.path, "address": arguments.address, "port": arguments.port,
+             "protocol": arguments.protocol, "action": arguments.action, "system": host.system}
+    if arguments.user is None:
+        if any((arguments.group, arguments.login_user, arguments.service, arguments.executable, arguments.has_read)):
+            raise EnforcerError("it is not said whose attempt it is", "Add --user, root for most services")
+        answers, text = explain.who_may(resolved, host.now, **asked), explain.who_to_text
+    else:
+        who = explain.task(host.system, user=arguments.user, groups=arguments.group, login_user=arguments.login_user,
+                           service=arguments.service, executable=arguments.executable, has_read=arguments.has_read)
+        answers, text = explain.explain(resolved, who, host.now, **asked), explain.to_text
+    _show({"generation": stored["generation"], "answers": answers}, lambda found: text(found["answers"]),
+          arguments.json)
     return 0
 
 
@@ -166,8 +182,8 @@ def _refresh(host: _Host, arguments: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"status": _status, "events": _events, "explain": _explain, "confirm": _confirm, "rollback": _rollback,
-             "boot": _boot, "refresh": _refresh}
+_COMMANDS = {"status": _status, "verify": _verify, "events": _events, "explain": _explain, "confirm": _confirm,
+             "rollback": _rollback, "boot": _boot, "refresh": _refresh}
 
 
 def main(argv: Optional[List[str]] = None, host: Optional[_Host] = None) -> int:

@@ -280,6 +280,8 @@ def remove(kernel: Kernel, store: Any = None, *, check: bool = False) -> Dict[st
         lines.append("- {0}".format(root))
     if store is not None:
         lines.extend("- document of generation {0}".format(number) for number in store.numbers())
+        if store.certificate() is not None:
+            lines.append("- certificate")
     result = {"changed": bool(lines), "diff": {"prepared": "".join(line + "\n" for line in lines)}, "warnings": []}
     if check or not lines:
         return result

@@ -1,16 +1,25 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may do what under the stored policy. The reference semantics answers; nothing is tried out."""
+"""Who may do what under a policy. The reference semantics answers; nothing is tried out."""
 
 from __future__ import annotations
 
 import datetime
-from typing import Any, Dict, Iterable, List, Optional
+import ipaddress
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
 
-from . import actions, resolve, semantics
+from . import actions, examples, resolve, semantics
 from .errors import EnforcerError
-from .records import FileEvent, Location, NetworkEvent, PlainEvent, Resolved, Task, VsockEvent
+from .records import FileEvent, Location, NetworkEvent, PlainEvent, Resolved, Rule, Task, VsockEvent
+
+_NOBODY = Task(frozenset(), frozenset(), frozenset())
+
+
+class Attempt(NamedTuple):
+    action: str
+    object: str  # as it was said
+    event: Callable[[Task], Any]
 
 
 def location(system: Any, path: str) -> Location:
@@ -51,11 +60,10 @@ def task(system: Any, *, user: str, groups: Optional[List[str]] = None, login_us
                 location(system, executable) if executable else None, frozenset(has_read))
 
 
-def explain(resolved: Resolved, who: Task, now: datetime.date, *, path: Optional[str] = None,
-            address: Optional[str] = None, port: int = 443, protocol: Any = "tcp", action: Optional[str] = None,
-            system: Any = None) -> List[Dict[str, Any]]:
-    """For each action: the verdict, and every rule that alone would decide it so. An address may be `vsock:CID`; an
-    action without an object needs neither path nor address."""
+def attempts(*, path: Optional[str] = None, address: Optional[str] = None, port: int = 443, protocol: Any = "tcp",
+             action: Optional[str] = None, system: Any = None) -> List[Attempt]:
+    """What is asked about: one attempt for each action that fits. An address may be `vsock:CID`; an action without an
+    object needs neither path nor address. Raises EnforcerError."""
     if path is not None and address is not None:
         raise EnforcerError("say either a path or an address")
     vsock = address is not None and address.startswith("vsock:")
@@ -73,28 +81,74 @@ def explain(resolved: Resolved, who: Task, now: datetime.date, *, path: Optional
     if action is not None and action not in possible:
         raise EnforcerError("{0!r} is no action on {1}".format(action, what),
                             "Use one of {0}".format(", ".join(possible)))
-    where = location(system, path) if path is not None else None
+    event = _event(path, address, port, protocol, system)
     told = path or (address if vsock else address and "{0} port {1}/{2}".format(address, port, protocol)) or ""
-    answers = []
     # of an address that is said without an action, it is the other side's
-    for each in (action,) if action else possible[:3] if address and not vsock else possible:
-        if where is not None:
-            event: Any = FileEvent(who, each, where)
-        elif vsock:
-            event = VsockEvent(who, int((address or "")[len("vsock:"):]), port)
-        elif address is not None:
-            event = NetworkEvent(who, each, address, port, resolve.parse_protocol(protocol))
-        else:
-            event = PlainEvent(who, each)
+    chosen = (action,) if action else possible[:3] if address and not vsock else possible
+    return [Attempt(each, told, lambda who, each=each: event(who, each)) for each in chosen]  # type: ignore[misc]
+
+
+def _event(path: Optional[str], address: Optional[str], port: int, protocol: Any,
+           system: Any) -> Callable[[Task, str], Any]:
+    if path is not None:
+        where = location(system, path)
+        return lambda who, action: FileEvent(who, action, where)
+    if address is None:
+        return PlainEvent
+    try:
+        if address.startswith("vsock:"):
+            cid = int(address[len("vsock:"):])
+            return lambda who, action: VsockEvent(who, cid, port)
+        ipaddress.ip_address(address)
+        number = resolve.parse_protocol(protocol)
+    except ValueError as error:
+        raise EnforcerError("{0}".format(error), "Say an IPv4 or IPv6 address or vsock:CID, and a protocol as tcp") \
+            from error
+    return lambda who, action: NetworkEvent(who, action, address or "", port, number)
+
+
+def explain(resolved: Resolved, who: Task, now: datetime.date, **asked: Any) -> List[Dict[str, Any]]:
+    """For each action: the verdict on a task, and every rule that alone would decide it so. ``asked``: see
+    attempts."""
+    answers = []
+    for attempt in attempts(**asked):
+        event = attempt.event(who)
         verdict = semantics.decide(resolved, event, now)
         rules = []
         for rule in resolved.rules:
             alone = semantics.decide(resolved._replace(rules=(rule,)), event, now)
             if alone.outcome != "allow":
                 rules.append({"name": rule.name, "outcome": alone.outcome, "reason": alone.reason})
-        answers.append({"action": each, "object": told, "outcome": verdict.outcome, "rule": verdict.rule,
-                        "reason": verdict.reason, "rules": rules})
+        answers.append({"action": attempt.action, "object": attempt.object, "outcome": verdict.outcome,
+                        "rule": verdict.rule, "reason": verdict.reason, "rules": rules})
     return answers
+
+
+def who_may(resolved: Resolved, now: datetime.date, **asked: Any) -> List[Dict[str, Any]]:
+    """For each action: who may, whose attempt is reported and whose is denied, in the policy's own names, each with
+    the rule. ``asked``: see attempts. Of every kind of task that the rules involved tell apart, an example is
+    decided."""
+    answers = []
+    for attempt in attempts(**asked):
+        rules = tuple(rule for rule in resolved.rules if _covers(resolved, rule, attempt.event(_NOBODY), now))
+        names = sorted({name for rule in rules for name in list(rule.subjects or ()) + list(rule.excepts)})
+        kinds, whole = examples.tasks([resolved.subjects[name] for name in names], resolved.superblocks)
+        found: Dict[Any, List[examples.TaskKind]] = {}
+        for kind in kinds:
+            verdict = semantics.decide(resolved._replace(rules=rules), attempt.event(kind.task), now)
+            found.setdefault((verdict.outcome, verdict.rule), []).append(kind)
+        outcomes = [
+            {"outcome": outcome, "rule": rule,
+             "who": examples.who(names, chosen, [kind for kind in kinds if kind not in chosen])}
+            for (outcome, rule), chosen in sorted(found.items(), key=lambda each: (each[0][0], each[0][1] or ""))]
+        answers.append({"action": attempt.action, "object": attempt.object, "outcomes": outcomes, "complete": whole})
+    return answers
+
+
+def _covers(resolved: Resolved, rule: Rule, event: Any, now: datetime.date) -> bool:
+    """Would it deny or report it if it bound everybody?"""
+    everybody = rule._replace(subjects=None, excepts=frozenset())
+    return semantics.decide(resolved._replace(rules=(everybody,)), event, now).outcome != "allow"
 
 
 def to_text(answers: List[Dict[str, Any]]) -> str:
@@ -105,4 +159,17 @@ def to_text(answers: List[Dict[str, Any]]) -> str:
             why = "" if rule["reason"] == "rule" else " ({0})".format(rule["reason"])
             lines.append("      {0}: rule {1!r}{2}".format(
                 "denied by" if rule["outcome"] == "deny" else "reported by", rule["name"], why))
+    return "\n".join(lines)
+
+
+def who_to_text(answers: List[Dict[str, Any]]) -> str:
+    words = {"allow": "allowed to", "audit": "reported of", "deny": "denied to"}
+    lines = []
+    for answer in answers:
+        lines.append("{action} {object}".format(**answer).rstrip())
+        for each in answer["outcomes"]:
+            rule = ": rule {0!r}".format(each["rule"]) if each["rule"] else ""
+            lines.append("      {0:<11} {1}{2}".format(words[each["outcome"]], each["who"], rule))
+        if not answer["complete"]:
+            lines.append("      (too many combinations of subjects: not all of them were looked at)")
     return "\n".join(lines)

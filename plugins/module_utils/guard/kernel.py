@@ -10,6 +10,7 @@ number of them, ``HOOK__N``: the one that fits is loaded, and known as ``HOOK`` 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import re
@@ -32,11 +33,14 @@ NO_PREALLOC, INNER_MAP = 1, 0x1000
 
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 3, 4, 6, 7
 _PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 22
-_LOOKUP_BATCH, _UPDATE_BATCH = 24, 26
+_LOOKUP_BATCH, _UPDATE_BATCH, _LINK_BY_ID, _LINK_NEXT_ID = 24, 26, 30, 31
+_TRACING = 2  # enum bpf_link_type
+LSM_MAC, MODIFY_RETURN = 27, 26  # enum bpf_attach_type
 _RDONLY = 1 << 3
-_LSM_MAC = 27  # enum bpf_attach_type
 _TCP_LISTEN = "0A"  # in /proc/net/tcp
-_ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
+_ENOENT, _EINVAL, _ECANCELED, _ENOTSUPP = 2, 22, 125, 524
+_SOCKET_FILTER = 1  # enum bpf_prog_type
+_BTF_FUNCTION = 12  # BTF_KIND_FUNC
 
 
 class MapSpec(NamedTuple):
@@ -45,6 +49,9 @@ class MapSpec(NamedTuple):
     value_size: int
     max_entries: int
     flags: int = 0
+
+
+_PLACE = MapSpec(ARRAY, 4, 4, 1)  # stands for every map of an object that is not loaded
 
 
 class MapInfo(NamedTuple):
@@ -62,8 +69,14 @@ class ProgramInfo(NamedTuple):
 
 
 class LinkInfo(NamedTuple):
+    """``attach_type``, ``target`` and ``function`` are those of a tracing link, which LSM programs have: the enum, the
+    id of the kernel's BTF or of the program that is traced, and the function's number in it."""
+
     id: int
     program: int  # id
+    attach_type: int = 0
+    target: int = 0
+    function: int = 0
 
 
 class ObjectInfo(NamedTuple):
@@ -77,6 +90,16 @@ class ObjectInfo(NamedTuple):
 class Loaded(NamedTuple):
     maps: Dict[str, int]  # name -> descriptor
     programs: Dict[str, int]
+
+
+class Relocated(NamedTuple):
+    """A program as libbpf hands it to bpf(2): subprograms appended, fields where the kernel's BTF has them."""
+
+    name: str
+    hook: str  # what it is attached to: the kernel's bpf_lsm_HOOK
+    function: int  # the number of that in the BTF
+    code: bytes  # struct bpf_insn, 8 bytes each
+    maps: Dict[int, str]  # the numbers that stand for maps -> their names
 
 
 class Environment(NamedTuple):
@@ -144,6 +167,18 @@ class Kernel:
                 return frozenset(name.decode() for name in re.findall(rb"(?<=\0)bpf_lsm_(\w+)(?=\0)", file.read()))
         except OSError:
             return frozenset()
+
+    def boot_id(self) -> str:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+
+    def btf_digest(self) -> str:
+        """SHA-256, in hex, of the kernel's own types; empty: it has none."""
+        try:
+            with open(BTF, "rb") as file:
+                return hashlib.sha256(file.read()).hexdigest()
+        except OSError:
+            return ""
 
     def mount_namespace(self) -> int:
         """The number of the first process's: the one that services and logins see."""
@@ -326,8 +361,32 @@ class Kernel:
         return self._bpf(_PROG_BY_ID, struct.pack("=III", number, 0, 0), "open program by id")[0]
 
     def link_info(self, fd: int) -> LinkInfo:
-        _, number, program = struct.unpack_from("=III", self._info(fd, 64))
-        return LinkInfo(number, program)
+        raw = self._info(fd, 64)
+        kind, number, program = struct.unpack_from("=III", raw)
+        return LinkInfo(number, program, *(struct.unpack_from("=III", raw, 16) if kind == _TRACING else ()))
+
+    def links(self) -> List[LinkInfo]:
+        """Every link there is, whoever made it."""
+        found: List[LinkInfo] = []
+        number = 0
+        while True:
+            try:
+                _, out = self._bpf(_LINK_NEXT_ID, struct.pack("=III", number, 0, 0), "next link")
+            except OSError as error:
+                if error.errno != _ENOENT:
+                    raise
+                return found
+            number = struct.unpack_from("=I", out, 4)[0]
+            try:
+                link = self._bpf(_LINK_BY_ID, struct.pack("=III", number, 0, 0), "open link by id")[0]
+            except OSError as error:
+                if error.errno != _ENOENT:  # it has gone meanwhile
+                    raise
+                continue
+            try:
+                found.append(self.link_info(link))
+            finally:
+                self.close(link)
 
     def attach(self, program: int) -> int:
         """Attaches an LSM program to the hook it was loaded for; it runs as long as the link lives."""
@@ -346,6 +405,24 @@ class Kernel:
         """Loads the object. Programs whose hook this kernel lacks are left out, the others are given by their hook;
         maps in ``reuse`` are not made anew."""
         return self._library().load(data, reuse)
+
+    def relocate(self, data: bytes, btf: str = "") -> List[Relocated]:
+        """The object's programs that a kernel has hooks for, relocated and not loaded: for this kernel, or for the one
+        whose BTF is in the file ``btf``. Raises EnforcerError."""
+        place = self.create_map("eg_place", _PLACE)
+        try:
+            return self._library().relocate(data, btf, place)
+        finally:
+            self.close(place)
+
+    def symbol(self, name: str) -> int:
+        """An address of this boot; 0 where the kernel does not tell it, as libbpf takes it then."""
+        with open("/proc/kallsyms", encoding="ascii", errors="replace") as file:
+            for line in file:
+                address, _kind, found = line.split(None, 3)[:3]
+                if found == name:
+                    return int(address, 16)
+        return 0
 
     def _library(self) -> "_Libbpf":
         if self._libbpf is None:
@@ -429,8 +506,14 @@ class _Libbpf:
                 ("bpf_map__reuse_fd", ctypes.c_int, (pointer, ctypes.c_int)),
                 ("bpf_program__name", text, (pointer,)), ("bpf_program__fd", ctypes.c_int, (pointer,)),
                 ("bpf_program__set_autoload", ctypes.c_int, (pointer, ctypes.c_bool)),
-                ("libbpf_find_vmlinux_btf_id", ctypes.c_int, (text, ctypes.c_int)),
-                ("btf__load_vmlinux_btf", pointer, ()), ("btf__free", None, (pointer,)),
+                ("bpf_program__section_name", text, (pointer,)),
+                ("bpf_program__insns", pointer, (pointer,)), ("bpf_program__insn_cnt", ctypes.c_size_t, (pointer,)),
+                ("bpf_program__autoload", ctypes.c_bool, (pointer,)),
+                ("libbpf_register_prog_handler", ctypes.c_int, (text, ctypes.c_int, ctypes.c_int, pointer)),
+                ("libbpf_unregister_prog_handler", ctypes.c_int, (ctypes.c_int,)),
+                ("btf__load_vmlinux_btf", pointer, ()), ("btf__parse", pointer, (text, pointer)),
+                ("btf__free", None, (pointer,)),
+                ("btf__find_by_name_kind", ctypes.c_int, (pointer, text, number)),
                 ("btf__type_by_id", pointer, (pointer, number))):
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
@@ -441,6 +524,8 @@ class _Libbpf:
         self._printer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(self._keep)
         lib.libbpf_set_print.restype = ctypes.c_void_p
         lib.libbpf_set_print(self._printer)
+        # before 1.3 libbpf frees its list when the last handler goes, and goes on using it: this one stays
+        lib.libbpf_register_prog_handler(b"exfil_guard", _SOCKET_FILTER, 0, None)
 
     def _keep(self, level: int, form: int, arguments: int) -> int:
         if level == 0:
@@ -450,11 +535,13 @@ class _Libbpf:
             self._log.extend(buffer.value.decode("utf-8", "replace").splitlines())
         return 0
 
-    def _open(self, data: bytes) -> int:
+    def _open(self, data: bytes, btf: str = "") -> int:
         del self._log[:]
-        # struct bpf_object_open_opts as far as the name; without one, libbpf makes one up from an address
-        name = ctypes.create_string_buffer(b"exfil_guard")
-        options = ctypes.create_string_buffer(struct.pack("=QQ", 16, ctypes.addressof(name)), 16)
+        # struct bpf_object_open_opts: size, name, relaxed maps, pin root, nothing, kconfig, BTF to relocate by;
+        # without a name, libbpf makes one up from an address
+        name, types = ctypes.create_string_buffer(b"exfil_guard"), ctypes.create_string_buffer(os.fsencode(btf))
+        options = ctypes.create_string_buffer(struct.pack("=QQQQQQQ", 56, ctypes.addressof(name), 0, 0, 0, 0,
+                                                          ctypes.addressof(types) if btf else 0), 56)
         handle = self._lib.bpf_object__open_mem(data, len(data), options)
         if not handle:
             self._refuse("the object file cannot be read", ctypes.get_errno(), "Install the enforcer's package again")
@@ -500,21 +587,24 @@ class _Libbpf:
             lib.bpf_object__close(handle)
 
     def has_hook(self, program: str) -> bool:
-        hook, _, arguments = program.partition("__")
-        function = self._lib.libbpf_find_vmlinux_btf_id(hook.encode(), _LSM_MAC)
-        return function > 0 and (not arguments.isdigit() or self._arguments(function) == int(arguments))
-
-    def _arguments(self, function: int) -> int:
-        lib = self._lib
-        types = lib.btf__load_vmlinux_btf()
+        types = self._lib.btf__load_vmlinux_btf()
         if not types:
-            return -1
+            return False
         try:
-            # struct btf_type: name, info, type; a function's type is its prototype, whose info ends in the count
-            prototype = struct.unpack("=III", ctypes.string_at(lib.btf__type_by_id(types, function), 12))[2]
-            return struct.unpack("=II", ctypes.string_at(lib.btf__type_by_id(types, prototype), 8))[1] & 0xFFFF
+            return self._has_hook(types, program)
         finally:
-            lib.btf__free(types)
+            self._lib.btf__free(types)
+
+    def _has_hook(self, types: int, program: str) -> bool:
+        lib = self._lib
+        hook, _, arguments = program.partition("__")
+        function = lib.btf__find_by_name_kind(types, b"bpf_lsm_" + hook.encode(), _BTF_FUNCTION)
+        if function <= 0 or not arguments.isdigit():
+            return function > 0
+        # struct btf_type: name, info, type; a function's type is its prototype, whose info ends in the count
+        prototype = struct.unpack("=III", ctypes.string_at(lib.btf__type_by_id(types, function), 12))[2]
+        count = struct.unpack("=II", ctypes.string_at(lib.btf__type_by_id(types, prototype), 8))[1] & 0xFFFF
+        return count == int(arguments)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
         lib = self._lib
@@ -544,3 +634,50 @@ class _Libbpf:
                           {name: os.dup(lib.bpf_program__fd(each)) for name, each in programs.items()})
         finally:
             lib.bpf_object__close(handle)
+
+    def relocate(self, data: bytes, btf: str, place: int) -> List[Relocated]:
+        """libbpf relocates all programs before it loads the first: there it is stopped. As socket filters, so that it
+        asks nothing of the kernel that runs here."""
+        lib = self._lib
+        types = lib.btf__parse(btf.encode(), None) if btf else lib.btf__load_vmlinux_btf()
+        if not types:
+            raise EnforcerError("no BTF in {0}".format(btf or BTF), "Give a kernel's BTF (CONFIG_DEBUG_INFO_BTF)")
+        found: List[Relocated] = []
+        maps: Dict[int, str] = {}
+
+        def stop(_first: int, _options: int, _cookie: int) -> int:
+            for each in self._each(lib.bpf_object__next_program, handle):
+                if lib.bpf_program__autoload(each):
+                    code = ctypes.string_at(lib.bpf_program__insns(each), 8 * lib.bpf_program__insn_cnt(each))
+                    hook = lib.bpf_program__section_name(each).decode().partition("/")[2]
+                    function = lib.btf__find_by_name_kind(types, b"bpf_lsm_" + hook.encode(), _BTF_FUNCTION)
+                    found.append(Relocated(lib.bpf_program__name(each).decode(), hook, function, code, maps))
+            return -_ECANCELED
+
+        callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)(stop)
+        # struct libbpf_prog_handler_opts: size, cookie, setup, prepare, attach
+        options = struct.pack("=QqQQQ", 40, 0, 0, ctypes.cast(callback, ctypes.c_void_p).value or 0, 0)
+        handler = lib.libbpf_register_prog_handler(b"lsm/", _SOCKET_FILTER, 0, options)
+        if handler < 0:
+            self._refuse("programs cannot be relocated without being loaded", handler, "Install libbpf 1.0 or newer")
+        handle = 0
+        try:
+            handle = self._open(data, btf)
+            for each in self._each(lib.bpf_object__next_map, handle):
+                name = lib.bpf_map__name(each).decode()
+                result = lib.bpf_map__reuse_fd(each, place)
+                if result:
+                    self._refuse("a map cannot be stood for", result, "Report it with libbpf's version")
+                maps[lib.bpf_map__fd(each)] = name
+            for each in self._each(lib.bpf_object__next_program, handle):
+                lib.bpf_program__set_autoload(each, self._has_hook(types, lib.bpf_program__name(each).decode()))
+            del self._log[:]
+            result = lib.bpf_object__load(handle)
+            if not found:
+                self._refuse("the object cannot be relocated", result, "Install the enforcer's package again")
+            return found
+        finally:
+            if handle:
+                lib.bpf_object__close(handle)
+            lib.libbpf_unregister_prog_handler(handler)
+            lib.btf__free(types)

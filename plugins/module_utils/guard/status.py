@@ -9,7 +9,7 @@ import datetime
 import struct
 from typing import Any, Dict, List, Optional
 
-from . import canary, compile, enforcement, enforcer, hardlinks, layout, reconcile, resolve
+from . import canary, compile, enforcement, enforcer, hardlinks, history, layout, pull, reconcile, resolve
 from .errors import EnforcerError
 from .records import Resolved
 
@@ -17,7 +17,8 @@ _ZERO = bytes(4)
 _SPACE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/cell.h
 
 
-def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.date] = None) -> Dict[str, Any]:
+def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.date] = None, *,
+           pull_result: str = pull.RESULT) -> Dict[str, Any]:
     """``system`` and ``now`` are needed to tell drift; without them `drift` is None."""
     environment = kernel.environment()
     if not environment.root:
@@ -28,7 +29,9 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         "mode": None, "in_force": False, "pending": False, "expired": False, "deadline_seconds": None, "slot": None,
         "fallback_slot": None, "fallback_generation": None, "hooks": [], "hooks_available": [], "rules": [],
         "totals": {}, "rename_cache": None, "digest": None, "stored_generation": None, "confirmed_generation": None,
-        "drift": None, "hardlinks": [], "labels": [], "unenforced": [],
+        "certificate": store.certificate(), "drift": None, "hardlinks": [], "labels": [], "unenforced": [],
+        "revision": None, "soak": False, "generations": [history.summary(each) for each in history.generations(store)],
+        "pull": pull.last(pull_result),
     }
     result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
     confirmed = store.last_confirmed()
@@ -56,7 +59,8 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         if live.pending:
             result["deadline_seconds"] = round(max(0, live.record.deadline - kernel.boottime()) / 1e9, 1)
     if stored:
-        result.update(mode=stored["document"].get("mode"), digest=stored["digest"])
+        result.update(mode=stored["document"].get("mode"), digest=stored["digest"], revision=stored.get("revision"),
+                      soak="replaces" in stored)
         if "hardlinks" in stored:
             result["hardlinks"] = hardlinks.lines(stored["hardlinks"])
     result["rules"] = _rules(kernel, live.tables)
@@ -175,6 +179,10 @@ def to_text(result: Dict[str, Any]) -> str:
         else:
             lines.append("policy        generation {0}, {1}, digest {2}".format(
                 result["generation"], result["mode"] or "mode unknown", (result["digest"] or "unknown")[:12]))
+        if result["revision"]:
+            lines.append("made from     {0}".format(result["revision"]))
+        if result["soak"]:
+            lines.append("soak          what is new only reports")
         if result["pending"]:
             back = "generation {0}".format(result["fallback_generation"]) if result["fallback_slot"] is not None \
                 else "no policy"
@@ -185,6 +193,13 @@ def to_text(result: Dict[str, Any]) -> str:
         lines.append("hooks         {0}".format(", ".join(result["hooks"]) or "none attached"))
     lines.append("stored        newest {0}, last confirmed {1}".format(
         result["stored_generation"] or "none", result["confirmed_generation"] or "none"))
+    known = result["certificate"]
+    if known:
+        lines.append("certificate   of generation {0}, written {1}; `exfil-guard verify` compares".format(
+            known["policy"].get("generation"), known["issued_at"]))
+    if result["pull"]:
+        lines.append("last pull     {outcome} at {ended}, commit {revision}: {message}".format(
+            **dict(result["pull"], revision=(result["pull"]["revision"] or "unknown")[:12])))
     lines.append("kernel        {0}, LSMs {1}".format(result["kernel"], ",".join(result["lsms"]) or "unknown"))
     if result["rename_cache"] is not None and result["in_force"]:
         lines.append("path cache    {0}".format("on" if result["rename_cache"] else
@@ -204,6 +219,7 @@ def to_text(result: Dict[str, Any]) -> str:
         lines.extend("              {tasks:>10} {channels:>10}  {name}".format(**label) for label in result["labels"])
     lines.extend("HARD LINK     {0}".format(line) for line in result["hardlinks"])
     lines.extend("NOT ENFORCED  {0}".format(line) for line in result["unenforced"])
+    lines.extend("NOT PROVED    {0}".format(line) for line in (known or {}).get("not_proved", ()))
     lines.extend("DRIFT         {0}".format(line) for line in result["drift"] or ())
     lines.extend("PROBLEM       {0}".format(line) for line in result["problems"])
     return "\n".join(lines)

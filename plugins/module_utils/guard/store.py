@@ -14,8 +14,12 @@ from typing import Any, Dict, Iterable, List, Optional
 from .errors import EnforcerError
 
 FOLDER = "/var/lib/exfil-guard"
-KEPT = 5  # generations beside those in use
+LIBRARY = "/usr/lib/exfil-guard"  # the package
+KEPT = 5  # generations beside those in use: that many to go back to, and that many others
 _KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
+_CERTIFIED = {"version": int, "object": str, "enforcer": str, "package": str, "kernel": dict, "policy": dict,
+              "tables": dict, "maps": dict, "programs": dict, "attached": list, "canary": dict, "proof": dict,
+              "not_proved": list, "differences": list, "issued_at": str}
 _WRITE_REMEDIES = {
     errno.ENOSPC: "Free some space there and run again",
     errno.EDQUOT: "Raise the quota there and run again",
@@ -24,8 +28,8 @@ _WRITE_REMEDIES = {
 
 
 class Store:
-    def __init__(self, folder: str = FOLDER) -> None:
-        self.folder = folder
+    def __init__(self, folder: str = FOLDER, library: str = LIBRARY) -> None:
+        self.folder, self.library = folder, library
         self.generations_folder = os.path.join(folder, "generations")
 
     def numbers(self) -> List[int]:
@@ -58,8 +62,35 @@ class Store:
         return None
 
     def save(self, stored: Dict[str, Any]) -> None:
-        path = self._path(stored["generation"])
-        text = json.dumps(stored, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        self._write(self._path(stored["generation"]), stored)
+
+    def certificate(self) -> Optional[Dict[str, Any]]:
+        """What certificate.issue wrote last; None when there is none, or it is not whole."""
+        try:
+            with open(self._certificate, encoding="utf-8") as file:
+                found = json.load(file)
+        except (FileNotFoundError, ValueError):
+            return None
+        except OSError as error:
+            raise EnforcerError("cannot read {0}: {1}".format(self._certificate, error.strerror)) from error
+        whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in _CERTIFIED.items())
+        return found if whole else None
+
+    def certify(self, certificate: Dict[str, Any]) -> None:
+        self._write(self._certificate, certificate)
+
+    def decertify(self) -> None:
+        try:
+            os.unlink(self._certificate)
+        except FileNotFoundError:
+            pass
+
+    @property
+    def _certificate(self) -> str:
+        return os.path.join(self.folder, "certificate.json")
+
+    def _write(self, path: str, content: Dict[str, Any]) -> None:
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         temporary = path + ".tmp"
         try:
             for folder in (self.folder, self.generations_folder):
@@ -72,7 +103,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            self._sync_folder(self.generations_folder)
+            self._sync_folder(os.path.dirname(path))
         except OSError as error:
             try:
                 os.unlink(temporary)
@@ -89,17 +120,25 @@ class Store:
             pass
 
     def prune(self, in_use: Iterable[int]) -> None:
-        """Keeps what is in use, the last confirmed one and the newest others."""
+        """Keeps what is in use, the last confirmed one, the newest that were confirmed before, for a rollback, and the
+        newest others: trials that failed, and soaks."""
         keep = set(in_use)
         last = self.last_confirmed()
         if last:
             keep.add(last["generation"])
-        others = [number for number in self.numbers() if number not in keep]
-        for number in others[:-KEPT]:
+        others: List[int] = []
+        earlier: List[int] = []
+        for number in self.numbers():
+            if number not in keep:
+                stored = self.load(number)
+                whole = stored and stored["confirmed"] and "replaces" not in stored
+                (earlier if whole else others).append(number)
+        for number in earlier[:-KEPT] + others[:-KEPT]:
             self.delete(number)
 
     def clear(self) -> bool:
-        """Deletes every document; True when there was one."""
+        """Deletes every document, and the certificate; True when there was a document."""
+        self.decertify()
         numbers = self.numbers()
         for number in numbers:
             self.delete(number)

@@ -1293,17 +1293,27 @@ def real_at(t):
     wait_arrival(t)
 
 
-@others("cron", ready=needs_systemd)
+def next_minute(t):
+    wait_arrival(t, 75)
+    return t.arrived()
+
+
+@others("cron", ready=needs_systemd, evidence=next_minute, last=lambda t: os.system(f"crontab -u {t.names['bob']} -r"))
 def real_cron(t):
     line = "* * * * * " + " ".join(f"'{word}'" for word in sending(t, t.customers)).replace("%", r"\%") + "\n"
     command(t, "crontab", "-", input=line.encode())
-    wait_arrival(t, 70)
-    command(t, "crontab", "-r")
 
 
-@others("systemd-run --user", ready=needs_systemd)
+def user_manager(t):
+    needs_systemd(t)
+    t.kept["manager"] = f"user@{t.users['bob']}.service"
+    subprocess.run(["systemctl", "start", t.kept["manager"]], check=True)
+
+
+@others("systemd-run --user", ready=user_manager, last=lambda t: os.system(f"systemctl stop {t.kept['manager']}"))
 def real_systemd_run_user(t):
-    command(t, "systemd-run", "--user", "--wait", *sending(t, t.customers))
+    environment = {**os.environ, "XDG_RUNTIME_DIR": f"/run/user/{t.users['bob']}"}
+    command(t, "systemd-run", "--user", "--wait", *sending(t, t.customers), env=environment)
     wait_arrival(t, 2)
 
 
@@ -1321,31 +1331,31 @@ def real_systemd_run(t):
         closed_by={"deny": ["unix-connect"], "subjects": ["u-files"],
                    "resources": {"paths": ["/run/systemd/private", "/run/dbus/system_bus_socket"]}})
 def real_bus(t):
-    command(t, "busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
+    command(t, "busctl", "call", "--", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
             "StartTransientUnit", "ssa(sv)a(sa(sv))", f"adversary-{t.mark}.service", "replace", "1", "ExecStart",
             "a(sasb)", "1", sending(t, t.secret)[0], "6", *sending(t, t.secret), "false", "0")
     wait_arrival(t, 3)
 
 
-@others("ssh to localhost", ready=needs_systemd)
-def real_ssh(t):
-    command(t, "ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "127.0.0.1", *sending(t, t.customers))
-    wait_arrival(t, 2)
+SUDOERS = "/etc/sudoers.d/adversary"
 
 
-@others("sudo", ready=needs_systemd)
+def may_sudo(t):
+    needs_systemd(t)
+    put(SUDOERS, f"{t.names['bob']} ALL=(ALL) NOPASSWD: ALL\n".encode(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+
+@others("sudo", ready=may_sudo, last=lambda t: os.unlink(SUDOERS))
 def real_sudo(t):
     command(t, "sudo", "-n", *sending(t, t.customers))
     wait_arrival(t, 2)
 
 
-@others("a container runtime", ready=needs_systemd)
+@others("a container runtime", who="root", ready=needs_systemd)
 def real_container(t):
-    runtime = next((name for name in ("podman", "docker", "systemd-nspawn") if shutil.which(name)), None)
-    if not runtime:
-        raise Absent("no container runtime on this machine")
-    command(t, runtime, "run", "--rm", "--network=host", "-v", f"{t.base}:{t.base}", "--rootfs", "/", *sending(t, t.customers))
-    wait_arrival(t, 5)
+    command(t, "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--volatile=yes", f"--bind={t.base}",
+            "--directory=/", "--", *sending(t, t.customers))
+    wait_arrival(t, 2)
 
 
 @others("a pipeline of the shell: cat FILE | a program that sends")

@@ -159,6 +159,12 @@ def proc_fd(t):
 # ---- mounts ----------------------------------------------------------------------------------------------------------
 
 
+def mounted(path):
+    """Also where it is a part of the same filesystem."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return any(line.split()[4] == path for line in file)
+
+
 @does("mount", "mount", root=private_mounts)
 def mount_tmpfs(t):
     mount("tmpfs", "/mnt", "tmpfs")
@@ -168,7 +174,7 @@ def mount_tmpfs(t):
 @does("mount", "mount", root=private_mounts)
 def mount_bind(t):
     mount(t.open, "/mnt", None, BIND)
-    return os.path.ismount("/mnt")
+    return mounted("/mnt")
 
 
 @does("mount", "mount", root=private_mounts, ready=lambda t: _image(t))
@@ -180,16 +186,10 @@ def mount_medium(t):
 
 
 def _image(t):
-    if not os.path.exists("/disk.img"):
-        raise Absent("no image of a filesystem")
     path = "/run/adversary/medium"
     if not os.path.exists(path):
-        with open("/disk.img", "rb") as source, open(path, "wb") as target:
-            while True:
-                block = source.read(1 << 20)
-                if not block:
-                    break
-                target.write(block)
+        with open(path, "wb") as target:
+            target.truncate(8 << 20)
         control = os.open("/dev/loop-control", os.O_RDWR)
         number = system_ioctl(control, 0x4C82, 0)
         loop = os.open(f"/dev/loop{number}", os.O_RDWR)
@@ -224,7 +224,7 @@ def detached_filesystem(t):
 @does("open_tree, move_mount", "mount", root=private_mounts)
 def cloned_tree(t):
     system("move_mount", system("open_tree", AT_FDCWD, t.open, 1), "", AT_FDCWD, "/mnt", 4)
-    return os.path.ismount("/mnt")
+    return mounted("/mnt")
 
 
 @does("mount: remount, move, propagation", "mount", root=lambda t: (private_mounts(), mount("tmpfs", "/mnt", "tmpfs")))
@@ -237,7 +237,7 @@ def mount_move(t):
 
 
 def _module(t):
-    found = sorted(glob.glob("/modules/*.ko"))
+    found = sorted(glob.glob("/modules/*.ko") + glob.glob(f"/lib/modules/{os.uname().release}/kernel/fs/overlayfs/*.ko"))
     path = next((p for p in found if "overlay" in p), None)
     if not path:
         raise Absent("no module at hand")

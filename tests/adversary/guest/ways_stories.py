@@ -16,6 +16,7 @@ import time
 from attempts import Absent, appears, arrives, way
 from outside import MARK
 from place import HERE
+from ways_flows import others, sending
 
 TLS_PORT, SSH_PORT = 4433, 2222
 
@@ -140,15 +141,23 @@ def ssh_server(t):
     listens(to(t)[0], 22 if t.systemd else SSH_PORT)
 
 
-def tar_into_ssh(t):
-    address, before = to(t)
-    there = f"grep -a -o 'mark-[0-9a-f]*' | while read -r mark; do : >{t.arrived_folder}/{before}$mark; done"
+def over_ssh(t, command):
+    """What makes the shell run a command there, as carol."""
     if t.systemd:
         client = f"{tool('ssh')} -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
     else:
         client = f"{tool('dbclient')} -y -y -p {SSH_PORT}"
-    until_it_arrives(t, f"{tool('tar')} -cf - -C {t.customers_folder} {os.path.basename(t.customers)} | "
-                        f"{client} -i {t.base}/ssh-key {t.names['carol']}@{address} {shlex.quote(there)}")
+    return f"{client} -i {t.base}/ssh-key {t.names['carol']}@{to(t)[0]} {shlex.quote(command)}"
+
+
+def tar_into_ssh(t):
+    there = f"grep -a -o 'mark-[0-9a-f]*' | while read -r mark; do : >{t.arrived_folder}/{to(t)[1]}$mark; done"
+    until_it_arrives(t, f"{tool('tar')} -cf - -C {t.customers_folder} {os.path.basename(t.customers)} | {over_ssh(t, there)}")
+
+
+@others("ssh to localhost", ready=ssh_server)
+def ssh_to_localhost(t):
+    until_it_arrives(t, over_ssh(t, shlex.join(sending(t, t.customers))))
 
 
 # ---- a script --------------------------------------------------------------------------------------------------------

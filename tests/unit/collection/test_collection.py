@@ -16,10 +16,12 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 LINKS = os.path.join(ROOT, "collections", "ansible_collections", "exfil", "guard")
-MODULES = ("enforcer", "events_info", "policy", "status_info")
+MODULES = ("enforcer", "events_info", "explain", "policy", "status_info", "validate")
+ON_THE_CONTROLLER = ("explain", "validate")  # action plugins; the module of the name is their documentation
+PLAYBOOKS = ("certificates", "drift", "plan", "pull", "rollback", "rollout", "validate")
 ROLES = ("enforcer", "policy")
-SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "plugins",
-           "roles", "schemas", "site.yml")
+SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "playbooks",
+           "plugins", "roles", "schemas", "site.yml")
 
 
 def run(*command):
@@ -68,7 +70,10 @@ def test_the_archive_holds_what_the_collection_needs(archive):
         assert "plugins/modules/{0}.py".format(name) in archive
     for name in ("apply", "enforcer", "install", "kernel"):
         assert "plugins/module_utils/guard/{0}.py".format(name) in archive
-    for name in ("plugins/action/enforcer.py", "plugins/action/policy.py", "plugins/plugin_utils/_package.py",
+    for name in PLAYBOOKS:
+        assert "playbooks/{0}.yml".format(name) in archive
+    for name in ("plugins/filter/certificate_report.py", "roles/enforcer/files/proved.json",
+                 "plugins/action/enforcer.py", "plugins/action/policy.py", "plugins/callback/plan.py", "plugins/plugin_utils/_package.py",
                  "plugins/module_utils/_installed.py", "meta/runtime.yml", "README.md", "LICENSES/GPL-3.0-or-later.txt",
                  "roles/enforcer/tasks/main.yml", "roles/policy/tasks/main.yml", "bpf/guard.bpf.c", "site.yml",
                  "schemas/policy.schema.json", "roles/enforcer/files/exfil-guard-boot.service"):
@@ -115,7 +120,22 @@ def test_role_documentation_renders():
         assert found["exfil.guard." + name]["entry_points"]["main"]["short_description"]
 
 
-@pytest.mark.parametrize("name", MODULES)
+def test_callback_documentation_renders():
+    found = json.loads(run("ansible-doc", "--json", "-t", "callback", "exfil.guard.plan"))["exfil.guard.plan"]["doc"]
+    assert sorted(found["options"]) == ["json", "markdown"]
+
+
+def test_documented_options_of_explain_and_validate_are_what_they_take():
+    from ansible_collections.exfil.guard.plugins.action import explain, validate
+
+    for name, spec in (("explain", {"policies": {"type": "str"}, **explain.WHO, **explain.WHAT}),
+                       ("validate", validate.OPTIONS)):
+        documented = module_documents(name)["DOCUMENTATION"]["options"]
+        assert {key: {part: each[part] for part in ("type", "default", "elements") if part in each}
+                for key, each in documented.items()} == spec
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ON_THE_CONTROLLER])
 def test_documented_options_are_the_argument_spec(name, monkeypatch):
     module = __import__("ansible_collections.exfil.guard.plugins.modules." + name, fromlist=["main"])
     seen = {}
@@ -173,5 +193,12 @@ def test_argument_specs_match_defaults(name):
     assert all(key.startswith("exfil_guard_") for key in defaults)
 
 
-def test_site_playbook_parses():
-    run("ansible-playbook", "--syntax-check", "site.yml")
+def test_filter_documentation_renders():
+    found = json.loads(run("ansible-doc", "--json", "-t", "filter", "exfil.guard.certificate_report"))
+    assert sorted(found["exfil.guard.certificate_report"]["doc"]["options"]) == ["_input"]
+
+
+@pytest.mark.parametrize("path", ["site.yml"] + ["playbooks/{0}.yml".format(name) for name in PLAYBOOKS]
+                         + ["exfil.guard." + name for name in PLAYBOOKS])
+def test_playbooks_parse(path):
+    run("ansible-playbook", "--syntax-check", path)

@@ -10,6 +10,7 @@ import errno
 import json
 import struct
 
+import fake_package
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import (
     apply, boot, cli, compile, enforcer, layout, reconcile, status)
@@ -30,7 +31,9 @@ POLICY = {
 class Host:
     def __init__(self, folder):
         self.folder = folder
-        self.kernel, self.system, self.store = FakeKernel(), FakeSystem(), Store(str(folder / "store"))
+        self.kernel, self.system = FakeKernel(), FakeSystem()
+        library = fake_package.install(folder / "library", b"object", fake_package.proved(self.kernel, b"object"))
+        self.store = Store(str(folder / "store"), library)
         self.now, self.root = NOW, True
         self.options = {"lock_path": str(folder / "lock")}
         for name in ("denied", "allowed"):
@@ -249,6 +252,21 @@ def test_explain(host, capsys):
     assert capsys.readouterr().err.startswith("exfil-guard: say a path, an address or an action without an object. ")
     assert host.run("explain", "--user", "alcie", "--path", "/srv") == 1
     assert capsys.readouterr().err == "exfil-guard: unknown user 'alcie'\n"
+    assert host.run("explain", "--user", "alice", "--address", "10.0.0") == 1
+    assert capsys.readouterr().err.startswith("exfil-guard: '10.0.0' does not appear to be an IPv4 or IPv6 address. ")
+
+
+def test_explain_who_may(host, capsys):
+    host.apply()
+    host.run("explain", "--path", "/srv/exports/a.csv", "--action", "read")
+    assert capsys.readouterr().out.splitlines() == [
+        "read /srv/exports/a.csv", "      allowed to  dba", "      denied to   everyone but dba: rule 'customers'"]
+    host.run("explain", "--address", "192.0.2.9", "--action", "connect", "--json")
+    assert json.loads(capsys.readouterr().out)["answers"] == [
+        {"action": "connect", "object": "192.0.2.9 port 443/tcp", "complete": True,
+         "outcomes": [{"outcome": "deny", "rule": "inside only", "who": "everyone"}]}]
+    assert host.run("explain", "--path", "/srv", "--group", "dba") == 1
+    assert capsys.readouterr().err == "exfil-guard: it is not said whose attempt it is. Add --user, root for most services\n"
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["events"], ["confirm"], ["rollback"], ["refresh"]])
@@ -260,7 +278,7 @@ def test_a_host_without_enforcer(host, capsys, arguments):
 
 
 def test_usage_and_root(host, capsys):
-    for wrong in ([], ["nonsense"], ["explain", "--path", "/srv"]):
+    for wrong in ([], ["nonsense"], ["explain", "--path", "/srv", "--address", "::1"]):
         with pytest.raises(SystemExit) as ended:
             cli.main(wrong, host)
         assert ended.value.code == 2

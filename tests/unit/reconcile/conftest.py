@@ -6,6 +6,6 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
-for folder in (os.path.dirname(HERE), os.path.join(ROOT, "collections")):
+for folder in (HERE, os.path.dirname(HERE), os.path.join(ROOT, "collections")):
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -9,6 +9,7 @@ import errno
 import os
 import struct
 
+import fake_package
 import pytest
 from fake_kernel import GOOD, FakeKernel, Killed
 
@@ -46,7 +47,8 @@ class Host:
 
     def __init__(self, folder):
         self.kernel = FakeKernel()
-        self.store = Store(str(folder / "state"))
+        library = fake_package.install(folder / "library", OBJECT, fake_package.proved(self.kernel, OBJECT))
+        self.store = Store(str(folder / "state"), library)
         self.options = {"lock_path": str(folder / "lock")}
         self.folder = str(folder / "canary")
         self.system = System()

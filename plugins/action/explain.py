@@ -1,0 +1,71 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host's policy says about an attempt, from its templates: the host is not reached."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard import explain, resolve
+from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
+
+try:
+    from ansible_collections.exfil.guard.plugins.plugin_utils import _assert, _site
+    from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+except ImportError as error:  # jsonschema is all that Ansible does not bring itself
+    LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
+else:
+    LACKING = ""
+
+WHO = {
+    "user": {"type": "str"},
+    "groups": {"type": "list", "elements": "str"},
+    "login_user": {"type": "str"},
+    "service": {"type": "str"},
+    "executable": {"type": "str"},
+    "has_read": {"type": "list", "elements": "str"},
+}
+WHAT = {
+    "action": {"type": "str"},
+    "path": {"type": "str"},
+    "address": {"type": "str"},
+    "port": {"type": "int", "default": 443},
+    "protocol": {"type": "str", "default": "tcp"},
+}
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _VALID_ARGS = frozenset(("policies", *WHO, *WHAT))
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(
+            argument_spec={"policies": {"type": "str"}, **WHO, **WHAT},
+            mutually_exclusive=[("path", "address")],
+            required_by={key: ["user"] for key in WHO if key != "user"},
+        )
+        if LACKING:
+            raise AnsibleError(LACKING)
+        try:
+            folder = _site.folder(self._loader, options["policies"], task_vars)
+            document = _site.document(self._templar, folder, task_vars)
+            system = _assert.SymbolicSystem()
+            answers, text = _answers(resolve.resolve(document, system), system, options)
+        except FragmentErrors as error:
+            return {"failed": True, "changed": False, "msg": f"The policy of this host is not valid. {error}"}
+        except EnforcerError as error:
+            return {"failed": True, "changed": False, "msg": str(error)}
+        return {"changed": False, "answers": answers, "msg": text}
+
+
+def _answers(policy, system, options):
+    asked = {key: options[key] for key in WHAT}
+    if options["user"] is None:
+        answers = explain.who_may(policy, _site.today(), system=system, **asked)
+        return answers, explain.who_to_text(answers)
+    who = explain.task(system, **{key: options[key] for key in WHO if options[key] is not None})
+    answers = explain.explain(policy, who, _site.today(), system=system, **asked)
+    return answers, explain.to_text(answers)

@@ -1,0 +1,114 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gathers what the modules tell in check mode, and shows it when the playbook ends."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: plan
+type: aggregate
+short_description: Show what a run of exfil.guard would change, equal hosts as one
+version_added: 0.2.0
+description:
+  - At the end of C(playbooks/plan.yml) and C(playbooks/drift.yml) of this collection, shows what they found. Hosts on
+    which a run would do the same are one entry. What gets stricter and what gets weaker is told apart by the decisions
+    that the policies take, not by their text.
+  - Then it ends Ansible with exit status 0 (no change), 2 (change or drift) or 1 (some host failed or was unreachable).
+  - Other playbooks are left alone. A play takes part when it has the variable C(exfil_guard_report), V(plan) or
+    V(drift).
+  - It can stand in for the usual output (C(ANSIBLE_STDOUT_CALLBACK=exfil.guard.plan)), or come after it
+    (C(ANSIBLE_CALLBACKS_ENABLED=exfil.guard.plan)).
+options:
+  json:
+    description: A file for the same as JSON.
+    type: path
+    env:
+      - name: EXFIL_GUARD_PLAN_JSON
+    ini:
+      - section: callback_exfil_guard_plan
+        key: json
+  markdown:
+    description: A file for the same as Markdown, for a merge request.
+    type: path
+    env:
+      - name: EXFIL_GUARD_PLAN_MARKDOWN
+    ini:
+      - section: callback_exfil_guard_plan
+        key: markdown
+requirements:
+  - enabled as the stdout callback, or in C(callbacks_enabled)
+  - jsonschema on the controller
+author:
+  - the exfil.guard authors (!UNKNOWN)
+"""
+
+import datetime
+import json
+import os
+
+from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.exfil.guard.plugins.plugin_utils import _plan
+
+MODULES = ("exfil.guard.policy", "exfil.guard.enforcer")
+KINDS = ("plan", "drift")
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "exfil.guard.plan"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._kind = None
+        self._results = {}  # host -> results of our modules, in order
+        self._errors = {}  # host -> why it failed
+        self._comparer = _plan.Comparer(datetime.datetime.now(datetime.timezone.utc).date())
+
+    def v2_playbook_on_play_start(self, play):
+        kind = play.get_vars().get("exfil_guard_report")
+        if kind in KINDS:
+            self._kind = str(kind)
+
+    def v2_runner_on_ok(self, result):
+        if self._kind and result._task.resolved_action in MODULES:
+            self._results.setdefault(result._host.get_name(), []).append(result._result)
+
+    def v2_runner_on_failed(self, result, ignore_errors=False):
+        if self._kind and not ignore_errors:
+            self._errors[result._host.get_name()] = str(result._result.get("msg") or "it failed without a word")
+
+    def v2_runner_on_unreachable(self, result):
+        if self._kind:
+            told = str(result._result.get("msg") or "no answer")
+            self._errors[result._host.get_name()] = f"unreachable: {told}"
+
+    def v2_playbook_on_stats(self, stats):
+        if not self._kind:
+            return
+        hosts = {host: _plan.seen(results, self._comparer) for host, results in self._results.items()}
+        hosts.update({host: _plan.Seen(error=error) for host, error in self._errors.items()})
+        entries = _plan.fold(hosts)
+        status = _plan.status(entries)
+        self._display.display(_plan.text(self._kind, entries))
+        told = {
+            "json": json.dumps(_plan.data(self._kind, entries), indent=2, sort_keys=True) + "\n",
+            "markdown": _plan.markdown(self._kind, entries),
+        }
+        for option, content in told.items():
+            if self.get_option(option) and not self._write(self.get_option(option), content):
+                status = _plan.ERROR
+        if status != _plan.NO_CHANGE:
+            raise SystemExit(status)
+
+    def _write(self, path, content):
+        try:
+            with open(os.path.expanduser(path), "w", encoding="utf-8") as file:
+                file.write(content)
+        except OSError as error:
+            self._display.error(f"{path} can't be written: {error.strerror}")
+            return False
+        return True

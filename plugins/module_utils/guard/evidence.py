@@ -1,0 +1,146 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs for us, read back: programs, links, maps and tables from the kernel, and the package from the disk. Reads
+only; what it means is worked out in certificate.py and verify.py."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set
+
+from . import reconcile
+from .kernel import LSM_MAC, MODIFY_RETURN, Kernel, LinkInfo
+from .reconcile import Live, opened
+from .store import Store
+
+
+class Running(NamedTuple):
+    """A pinned program and the pinned link of the same hook, if there is one."""
+
+    id: int
+    tag: str
+    maps: FrozenSet[int]  # ids
+    link: Optional[LinkInfo]
+
+
+class Held(NamedTuple):
+    """A table of the generation in force."""
+
+    id: int
+    frozen: bool
+    digest: str  # SHA-256 over its entries in order
+
+
+class Package(NamedTuple):
+    """``digest``: SHA-256 of PACKAGE, which lists the others; ``edited``: files that are not as it says."""
+
+    digest: str
+    object: str  # SHA-256
+    edited: List[str]
+
+
+class Evidence(NamedTuple):
+    release: str
+    boot: str  # the boot's id
+    version: str  # of the enforcer: the first digits of its object's digest
+    live: Live
+    programs: Dict[str, Running]  # by the hook that each is pinned as
+    stray: List[str]  # links that are pinned as ours, with no program of that name
+    maps: Dict[str, int]  # pinned, by name -> id
+    tables: Dict[str, Held]
+
+    @property
+    def attached(self) -> List[str]:
+        """Hooks whose pinned link runs the pinned program."""
+        return sorted(hook for hook, each in self.programs.items() if each.link and each.link.program == each.id)
+
+
+def read(kernel: Kernel, version: str, live: Optional[Live] = None) -> Evidence:
+    """``live``: if it was read just now."""
+    live = live or reconcile.read(kernel)
+    linked = set(kernel.names(reconcile.links_path(kernel, version)))
+    programs = {}
+    for hook in sorted(reconcile.available_hooks(kernel, version)):
+        link = _link(kernel, version, hook) if hook in linked else None
+        with opened(kernel, reconcile.program_path(kernel, version, hook)) as fd:
+            info = kernel.program_info(fd)
+        programs[hook] = Running(info.id, info.tag, frozenset(info.maps), link)
+    maps = {}
+    for name in list(reconcile.MAPS) + list(reconcile.STORAGES):
+        with opened(kernel, reconcile.map_path(kernel, name), readonly=True) as fd:
+            maps[name] = kernel.map_info(fd).id
+    return Evidence(kernel.environment().release, kernel.boot_id(), version, live, programs,
+                    sorted(linked - set(programs)), maps, _tables(kernel, live))
+
+
+def _link(kernel: Kernel, version: str, hook: str) -> LinkInfo:
+    with opened(kernel, reconcile.links_path(kernel, version) + "/" + hook) as fd:
+        return kernel.link_info(fd)
+
+
+def _tables(kernel: Kernel, live: Live) -> Dict[str, Held]:
+    held = {}
+    for name, entries in live.tables.items():
+        with opened(kernel, reconcile.map_path(kernel, name), readonly=True) as outer:
+            number = kernel.lookup(outer, struct.pack("=I", live.slot))
+        if number is None:
+            continue  # exchanged while we read: told as a table that is missing
+        inner = kernel.map_by_id(struct.unpack("=I", number)[0], readonly=True)
+        try:
+            info = kernel.map_info(inner)
+        finally:
+            kernel.close(inner)
+        held[name] = Held(info.id, info.frozen, digest_of(entries))
+    return held
+
+
+def digest_of(entries: Dict[bytes, bytes]) -> str:
+    total = hashlib.sha256()
+    for key, value in sorted(entries.items()):
+        total.update(key + value)  # each of one size in a table
+    return total.hexdigest()
+
+
+def package(store: Store) -> Optional[Package]:
+    """None: there is no package here."""
+    listed = _content(os.path.join(store.library, "PACKAGE"))
+    data = _content(os.path.join(store.library, "guard.bpf.o"))
+    if listed is None or data is None:
+        return None
+    edited: List[str] = []
+    known: Set[str] = set()
+    for line in listed.decode("utf-8", "replace").splitlines():
+        digest, _, path = line.partition("  ")
+        content = _content(path)
+        known.add(path)
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            edited.append(path)
+    folder = os.path.join(store.library, "exfil_guard")
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        path = os.path.join(folder, name)
+        if known and path not in known and not os.path.isdir(path):
+            edited.append(path)
+    return Package(hashlib.sha256(listed).hexdigest(), hashlib.sha256(data).hexdigest(), edited)
+
+
+def _content(path: str) -> Optional[bytes]:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def foreign(kernel: Kernel, evidence: Evidence) -> List[LinkInfo]:
+    """Links of others that trace programs of ours, stand on a hook that ours stand on, or replace what functions of the
+    kernel return."""
+    ours = {each.id for each in evidence.programs.values()}
+    links = [each.link for each in evidence.programs.values() if each.link]
+    hooks = {link.function for link in links}
+    traced = ours - {link.target for link in links}  # a target is a program's id or that of the kernel's types
+    return [link for link in kernel.links() if link.program not in ours and (
+        link.target in traced or link.attach_type == MODIFY_RETURN
+        or (link.attach_type == LSM_MAC and link.function in hooks))]

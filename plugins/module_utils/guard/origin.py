@@ -1,0 +1,51 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the differences come from that a run finds: the kernel has drifted from the host's own document, a change of
+the policy is pending, the host itself has changed, or a trial was left unsettled."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Dict, FrozenSet, List, Optional
+
+from . import plan, reconcile, status
+from .reconcile import Live
+
+
+def nowhere(store: Any) -> Dict[str, Any]:
+    """Without an enforcer: whatever is stored as confirmed is not in force."""
+    lost = store.last_confirmed()
+    drift = ["the enforcer is not in the kernel, generation {0} is stored as in force".format(lost["generation"])] \
+        if lost else []
+    return {"drift": drift, "pending": True, "renewal": [], "unsettled": [], "document_before": None}
+
+
+def apart(kernel: Any, live: Live, before: Optional[Dict[str, Any]], after: Dict[str, Any], wrong: bool,
+          attached: FrozenSet[str], system: Any, now: datetime.date, folder: str) -> Dict[str, Any]:
+    """``before``: the stored generation in force; ``after``: what is wanted, as it would be stored; ``wrong``: whether
+    the kernel's tables differ from it; ``attached``: the hooks; ``folder``: of the canary. Gives `drift`, `renewal` and
+    `unsettled`, each a list of lines, `pending`, and the document before when that is another one."""
+    pending = before is None or before["digest"] != after["digest"] if live.generation else True
+    drift: List[str] = []
+    if live.generation and (wrong or pending):
+        drift.extend(status.drift(live, before, sorted(attached), system, now, folder))
+    elif live.generation:
+        drift.extend("hook {0} is not attached".format(hook) for hook in sorted(set(after["hooks"]) - attached))
+    if before and not live.pending:
+        drift.extend("hook {0} is attached, and no rule needs it".format(hook)
+                     for hook in sorted(attached - set(before.get("hooks") or attached)))
+    uncounted = reconcile.missing_counters(kernel, live.tables) if live.generation else []
+    if uncounted:
+        drift.append("the counters of {0} rules are missing".format(len(uncounted)))
+    renewal = plan.plan(before, after).lines[:-1] if before and not pending \
+        and before["resolved"] != after["resolved"] else []
+    if before and not pending and wrong and not renewal and before.get("image") != after["image"]:
+        renewal = ["the same document means something else today"]
+    unsettled = []
+    if live.pending:
+        unsettled.append("generation {0} is on trial".format(live.generation))
+    if live.expired and live.record:
+        unsettled.append("generation {0} was not confirmed in time".format(live.record.generation))
+    return {"drift": drift, "pending": pending and not (before is None and live.generation), "renewal": renewal,
+            "unsettled": unsettled, "document_before": before["document"] if before and pending else None}

@@ -1,0 +1,38 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one run works out once for all its hosts. Ansible works for each host in a process of its own, so that nothing
+in memory is shared: results lie in the run's own temporary folder, which Ansible removes. Private to this
+collection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from typing import Any, Callable
+
+from ansible import constants
+
+
+def once(folder: str, parts: Any, work: Callable[[], Any]) -> Any:
+    """What ``work()`` gives, as JSON has it; of the same ``parts``, plain data, it is only called again while two
+    processes have begun at the same time. What it raises is not kept."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    path = os.path.join(folder, "exfil-guard-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    try:
+        with open(path, encoding="ascii") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        found = work()
+    fd, temporary = tempfile.mkstemp(dir=folder)
+    with open(fd, "w", encoding="ascii") as file:
+        json.dump(found, file)
+    os.replace(temporary, path)
+    return found
+
+
+def in_this_run(parts: Any, work: Callable[[], Any]) -> Any:
+    """``once``, for as long as Ansible's own temporary folder is there."""
+    return once(constants.DEFAULT_LOCAL_TMP, parts, work)

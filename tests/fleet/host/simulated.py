@@ -1,0 +1,116 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is simulated of a host: a bpffs, /var/lib and /run/lock of its own, real maps in them, and programs that are never
+loaded: a program is a map of its own, a link a map that holds the program's number. The package is the real one."""
+
+import ctypes
+import errno
+import importlib.abc
+import importlib.machinery
+import os
+import struct
+import sys
+
+CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 1 << 18
+PLACES = {"bpf": "/sys/fs/bpf", "lib": "/var/lib", "lock": "/run/lock"}
+
+
+def enter(folder):
+    """From here on this process, and what it starts, is on the host whose ``folder`` it is. The bpffs of the host is
+    FOLDER/bpf, a bind mount of a folder of the fleet's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, place in PLACES.items():
+        source = os.path.realpath(os.path.join(folder, name))
+        if libc.mount(os.fsencode(source), place.encode(), None, MS_BIND, None):
+            raise OSError(ctypes.get_errno(), "mount", place)
+    sys.meta_path.insert(0, _Finder(folder))
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Puts the simulated kernel in the place of the package's."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def find_spec(self, name, path, target=None):
+        if name != "exfil_guard.kernel":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        original = spec.loader.exec_module
+
+        def exec_module(module):
+            original(module)
+            module.Kernel = kernel_of(module, self.folder)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def kernel_of(module, folder):
+    """The package's Kernel over a simulated host."""
+
+    class Simulated(module.Kernel):
+        described = {}
+
+        def environment(self):
+            found = super().environment()
+            return found._replace(root=True, machine="x86_64", release="6.1.0-40-amd64", bpffs=True, cgroup2=True,
+                                  lsms=("lockdown", "capability", "landlock", "yama", "apparmor", "bpf"), libbpf="1.1.2")
+
+        def mount_namespace(self):
+            return 4026531841
+
+        def listening_ports(self):
+            return frozenset({22})
+
+        def as_user(self, user, operation):
+            """Denied is what the canary's rules deny, while a policy is in force. A host may be made to fail."""
+            if os.path.exists(os.path.join(folder, "canary-fails")):
+                return 0
+            names = [str(cell.cell_contents) for cell in operation.__closure__ or ()]
+            forbidden = any(name.endswith("/denied") or name == "192.0.2.1" for name in names)
+            return errno.EPERM if forbidden else 0
+
+        # ---- programs and links ------------------------------------------------------------------------------------
+
+        def _stand_in(self, name, value):
+            fd = self.create_map(name, module.MapSpec(module.ARRAY, 4, 4, 1))
+            self.update(fd, bytes(4), struct.pack("=I", value))
+            return fd
+
+        def program_info(self, fd):
+            found = self.map_info(fd)
+            return module.ProgramInfo(found.id, found.name, "00" * 8, ())
+
+        def program_by_id(self, number):
+            return self.map_by_id(number)
+
+        def link_info(self, fd):
+            return module.LinkInfo(self.map_info(fd).id, struct.unpack("=I", self.lookup(fd, bytes(4)))[0])
+
+        def attach(self, program):
+            return self._stand_in("link", self.map_info(program).id)
+
+        def describe(self, data):
+            if data not in self.described:
+                self.described[data] = super().describe(data)
+            return self.described[data]
+
+        def has_hook(self, program):
+            return not program.partition("__")[2].isdigit() or program.endswith("__2")
+
+        def load(self, data, reuse):
+            info = self.describe(data)
+            maps = {}
+            for name, spec in info.maps.items():
+                inner = self.create_map("inner", info.inner[name]) if name in info.inner else None
+                if spec.type in (module.INODE_STORAGE, module.TASK_STORAGE, module.SK_STORAGE):
+                    spec = module.MapSpec(module.ARRAY, 4, 4, 1)  # these belong to programs
+                maps[name] = reuse[name] if name in reuse else self.create_map(name, spec, inner)
+            programs = {module.hook_of(name): self._stand_in(name, 0) for name in info.programs if self.has_hook(name)}
+            return module.Loaded(maps, programs)
+
+    return Simulated

@@ -1,0 +1,11 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Python starts here on a simulated host."""
+
+import os
+
+if "SIMULATED_HOST" in os.environ:
+    import simulated
+
+    simulated.enter(os.environ["SIMULATED_HOST"])
