@@ -51,7 +51,7 @@ def annotations():
 def licence_of(path):
     for line in text(path).splitlines()[:12]:
         if "SPDX-License-Identifier:" in line:
-            return re.sub(r"\s*(\*/|-->)$", "", line.split("SPDX-License-Identifier:")[1]).strip()
+            return re.sub(r"\s*(\*/|-->|\*\))$", "", line.split("SPDX-License-Identifier:")[1]).strip()
     for pattern, licence in annotations():
         if fnmatch.fnmatchcase(path, pattern):
             return licence
