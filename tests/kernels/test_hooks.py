@@ -32,10 +32,15 @@ def checks(scripts: Iterable[Path]) -> List[str]:
     names = []
     for node in [node for script in scripts for node in ast.parse(script.read_text()).body]:
         if isinstance(node, ast.FunctionDef):
-            decorators = {getattr(d, "func", d).id for d in node.decorator_list}  # type: ignore[attr-defined]
+            decorators = {getattr(getattr(d, "func", d), "id", "") for d in node.decorator_list}
             if decorators & {"denied", "passes", "story"}:
                 names.append(node.name)
     return names
+
+
+# 7.2 is preempted as it comes
+PAIRS = [(kernel, variant) for kernel in boot.KERNELS for variant in VARIANTS
+         if os.environ.get("HOOKS") == "all" or (kernel, variant) != ("7.2", "preempt=full")]
 
 
 def checks_of(variant: str) -> List[str]:
@@ -69,16 +74,15 @@ def fixture_ran(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str],
     pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("variant, check", [(variant, check) for variant in VARIANTS for check in checks_of(variant)])
-@pytest.mark.parametrize("kernel", boot.KERNELS)
+@pytest.mark.parametrize(
+    "kernel, variant, check", [(kernel, variant, check) for kernel, variant in PAIRS for check in checks_of(variant)])
 def test_hook(ran: Callable, kernel: str, variant: str, check: str) -> None:
     found = ran(kernel, variant)
     assert check in found, "did not report:\n" + found[""]["detail"]
     assert found[check]["ok"], found[check]["detail"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("kernel", boot.KERNELS)
+@pytest.mark.parametrize("kernel, variant", PAIRS)
 def test_guest_ran_to_its_end(ran: Callable, kernel: str, variant: str) -> None:
     end = ran(kernel, variant)[""]
     assert end["ok"], end["detail"]
