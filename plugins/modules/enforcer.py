@@ -122,7 +122,11 @@ def present(guard, kernel, where, check):
     def work():
         # the kernel is asked first: an object that it refuses must not replace one that it runs
         loaded = guard.enforcer.ensure(kernel, package[guard.install.LIBRARY + "/guard.bpf.o"], check=check)
-        return guard.install.result_of(guard.install.ensure(package, check=check), loaded)
+        result = guard.install.result_of(guard.install.ensure(package, check=check), loaded)
+        if result["changed"] and not check:  # the policy in force is decided by other programs now
+            result["warnings"] = result.get("warnings", []) + guard.certificate.issue(
+                kernel, guard.store.Store(), loaded["version"])
+        return result
 
     if check:
         result = work()

@@ -135,7 +135,7 @@ something else than the run. `make adversary UPDATE=1` writes it.
 """
 SECTIONS = (
     ("files", "Files"), ("network", "Network"), ("machine", "The machine"), ("flows", "What a task has read (`has_read`)"),
-    ("stories", "As people do it (`has_read`)"), ("mixes", "Random combinations"), ("others", "Through somebody else"), ("tamper", "What enforces"),
+    ("stories", "As people do it (`has_read`)"), ("mixes", "Random combinations"), ("others", "Through somebody else"), ("services", "Through the system's own services"), ("tamper", "What enforces"),
     ("undecided", "Operations that no action is about"),
 )
 

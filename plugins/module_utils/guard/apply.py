@@ -176,18 +176,25 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
     available = reconcile.available_hooks(kernel, version)
     attached = available if check else reconcile.attached_hooks(kernel, version)
     result["soaked"] = soaked
-    result["warnings"].extend(_certify(kernel, store, version, result, check))
+    result["warnings"].extend(_certify(kernel, store, version, result, check, bool(locked)))
     return dict(result, **enforcement.told(wanted.resolved, now, kernel.environment(), available, attached))
 
 
-def _certify(kernel: Kernel, store: Store, version: str, result: Dict[str, Any], check: bool) -> List[str]:
+def _certify(kernel: Kernel, store: Store, version: str, result: Dict[str, Any], check: bool,
+             locked_out: bool) -> List[str]:
     """Last of all; a run that changed nothing repeats what its certificate says to be wrong."""
     tried = result.pop("canary", None)
     if check:
         return []
-    if result["changed"]:
+    if not result["changed"]:
+        return (store.certificate() or {}).get("differences", [])
+    try:
         return certificate.issue(kernel, store, version, tried)
-    return (store.certificate() or {}).get("differences", [])
+    except PermissionError:
+        if not locked_out:
+            raise
+        # it rules already, and cannot be read back from here; unconfirmed it ends by itself
+        return ["no certificate is written: this very task is bound by the policy that it put in force"]
 
 
 def _replaced(before: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:

@@ -79,10 +79,10 @@ class Trace:
 
 
 class Run:
-    def __init__(self, place, names, groups, mixes, share):
+    def __init__(self, place, names, groups, without, mixes, share):
         self.place, self.enforcer, self.trace = place, Enforcer(), None
         self.techniques = [
-            t for t in TECHNIQUES.values() if (not names or t.name in names) and (not groups or t.group in groups)
+            t for t in TECHNIQUES.values() if (not names or t.name in names) and (not groups or t.group in groups) and t.group not in without
         ]
         chosen = part_of(part_of([t.name for t in self.techniques], mixes, "mix__"), share)
         self.techniques = [t for t in self.techniques if t.name in chosen]
@@ -280,6 +280,9 @@ def main():
     parser.add_argument("--users", default="alice,bob,carol", help="three users; made when there is useradd")
     parser.add_argument("--base", default="/srv/adversary", help="a folder on a disk; it is emptied")
     parser.add_argument("--group", action="append", default=[])
+    parser.add_argument("--without", action="append", default=[], metavar="GROUP")
+    parser.add_argument("--reboot", action="store_true", help="at the end, for labels that reach everybody: the policy is still there then")
+    parser.add_argument("--lift", action="store_true", help="only put a policy without rules in force")
     parser.add_argument("--storms", choices=("none", "short", "long"), default="none")
     parser.add_argument("--mixes", default="0/1", help="of the random combinations, which part of how many parts")
     parser.add_argument("--share", default="0/1", help="of all techniques, which part of how many parts")
@@ -289,11 +292,14 @@ def main():
     unknown = [name for name in options.technique if name not in TECHNIQUES]
     if unknown:
         sys.exit(f"adversary: no technique {', '.join(unknown)}; its name is that of its function")
+    if options.lift:
+        Enforcer().apply({"rules": []})
+        return
     place = Place(options.base, options.users.split(","))
     started = time.monotonic()
     place.prepare()
     times = {"prepared": time.monotonic() - started}
-    run = Run(place, options.technique, options.group, options.mixes, options.share)
+    run = Run(place, options.technique, options.group, options.without, options.mixes, options.share)
     wrong, ended, calm = "", {}, {}
     totals = {}
     run.times, run.started, run.loud = times, started, options.loud
@@ -316,10 +322,11 @@ def main():
             ended, failed = storms.run(place, run.enforcer, options.storms == "long", options.loud)
             wrong = "\n".join([wrong, *failed]).strip()
             times["storms"] = time.monotonic() - started
-        run.enforcer.apply(place.policy())
-        run.tampering()
-        if place.systemd:
-            run.enforcer.apply({"rules": []})
+        if not options.reboot:  # else who could change the policy has a label by now
+            run.enforcer.apply(place.policy())
+            run.tampering()
+            if place.systemd:
+                run.enforcer.apply({"rules": []})
     except Exception:
         wrong = traceback.format_exc()
     finally:
@@ -334,6 +341,9 @@ def main():
         "missing": run.missing, "totals": {k: v for k, v in totals.items() if k != "reasons"},
         "reasons": totals.get("reasons"), "times": times, "storms": ended, "calm": calm,
     }), flush=True)
+    if options.reboot:
+        os.sync()
+        os.execvp("systemctl", ["systemctl", "--force", "--force", "reboot"])
 
 
 main()

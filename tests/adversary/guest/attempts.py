@@ -27,7 +27,7 @@ class Absent(Exception):
 
 class Technique(NamedTuple):
     name: str
-    group: str  # files, network, machine, flows, others
+    group: str  # files, network, machine, flows, others, services, tamper
     what: str  # the operation, as the table in the documentation names it
     action: str  # of the rule that has to stop it
     function: Callable

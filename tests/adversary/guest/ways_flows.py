@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -1126,7 +1127,7 @@ def reply_after_reading(t):
 def others(what, **more):
     more.setdefault("who", "bob")
     more.setdefault("evidence", arrives)
-    return way("others", what, more.pop("action", "has_read"), **more)
+    return way(more.pop("group", "others"), what, more.pop("action", "has_read"), **more)
 
 
 @others("a daemon that sends what it is sent (unix stream)", ready=broker)
@@ -1287,9 +1288,14 @@ def needs_systemd(t):
         raise Absent("no systemd on this machine")
 
 
-@others("at", ready=needs_systemd)
+def services(what, **more):
+    """What the system's own services did for a reader is labelled, and so is whoever asks them afterwards."""
+    return others(what, group="services", **more)
+
+
+@services("at", ready=needs_systemd)
 def real_at(t):
-    command(t, "at", "now", input=" ".join(f"'{word}'" for word in sending(t, t.customers)).encode())
+    command(t, "at", "now", input=shlex.join(sending(t, t.customers)).encode())
     wait_arrival(t)
 
 
@@ -1298,9 +1304,9 @@ def next_minute(t):
     return t.arrived()
 
 
-@others("cron", ready=needs_systemd, evidence=next_minute, last=lambda t: os.system(f"crontab -u {t.names['bob']} -r"))
+@services("cron", ready=needs_systemd, evidence=next_minute, last=lambda t: os.system(f"crontab -u {t.names['bob']} -r"))
 def real_cron(t):
-    line = "* * * * * " + " ".join(f"'{word}'" for word in sending(t, t.customers)).replace("%", r"\%") + "\n"
+    line = "* * * * * " + shlex.join(sending(t, t.customers)).replace("%", r"\%") + "\n"
     command(t, "crontab", "-", input=line.encode())
 
 
@@ -1310,7 +1316,7 @@ def user_manager(t):
     subprocess.run(["systemctl", "start", t.kept["manager"]], check=True)
 
 
-@others("systemd-run --user", ready=user_manager, last=lambda t: os.system(f"systemctl stop {t.kept['manager']}"))
+@services("systemd-run --user", ready=user_manager, last=lambda t: os.system(f"systemctl stop {t.kept['manager']}"))
 def real_systemd_run_user(t):
     environment = {**os.environ, "XDG_RUNTIME_DIR": f"/run/user/{t.users['bob']}"}
     command(t, "systemd-run", "--user", "--wait", *sending(t, t.customers), env=environment)
@@ -1345,13 +1351,13 @@ def may_sudo(t):
     put(SUDOERS, f"{t.names['bob']} ALL=(ALL) NOPASSWD: ALL\n".encode(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
 
-@others("sudo", ready=may_sudo, last=lambda t: os.unlink(SUDOERS))
+@services("sudo", ready=may_sudo, last=lambda t: os.unlink(SUDOERS))
 def real_sudo(t):
     command(t, "sudo", "-n", *sending(t, t.customers))
     wait_arrival(t, 2)
 
 
-@others("a container runtime", who="root", ready=needs_systemd)
+@services("a container runtime", who="root", ready=needs_systemd)
 def real_container(t):
     command(t, "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--volatile=yes", f"--bind={t.base}",
             "--directory=/", "--", *sending(t, t.customers))
