@@ -16,7 +16,7 @@ import time
 from attempts import Absent, appears, arrives, way
 from outside import MARK
 from place import HERE
-from ways_flows import others, sending
+from ways_flows import sending, services
 
 TLS_PORT, SSH_PORT = 4433, 2222
 
@@ -155,7 +155,7 @@ def tar_into_ssh(t):
     until_it_arrives(t, f"{tool('tar')} -cf - -C {t.customers_folder} {os.path.basename(t.customers)} | {over_ssh(t, there)}")
 
 
-@others("ssh to localhost", ready=ssh_server)
+@services("ssh to localhost", ready=ssh_server)
 def ssh_to_localhost(t):
     until_it_arrives(t, over_ssh(t, shlex.join(sending(t, t.customers))))
 
