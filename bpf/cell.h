@@ -99,6 +99,12 @@ static __noinline __u64 carried(void)
 	return c ? labels_of(c) : ALL_LABELS;
 }
 
+/* What a label says by itself, where no rule does: no more than every rule that asks for labels. */
+static __always_inline __u32 verdict_of_label(const struct guard_policy *p)
+{
+	return p->uses & GUARD_DENIES_LABELS ? GUARD_DENY : GUARD_AUDIT;
+}
+
 /* False: there is no such cell. */
 static __noinline bool label_cell(__u64 since, __u64 number, __u64 labels)
 {

@@ -66,7 +66,7 @@ static __noinline bool refuse_unlabelled(const struct view *v, __u32 action, con
 	if (!v)
 		return 1;
 	p = policy_of(v);
-	o.verdict = p && !(p->uses & GUARD_DENIES_LABELS) ? GUARD_AUDIT : GUARD_DENY;
+	o.verdict = p ? verdict_of_label(p) : GUARD_DENY;
 	return tell_file(v, &o, d);
 }
 

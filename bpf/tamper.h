@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What enforces is touched by nobody but real root of the first user namespace, and not by that root either while a
- * rule that names subjects binds it, or a label lies on it. No rule says so. What it is: the paths of the policy's `protected`, our maps and
- * programs, and every process that may touch them.
+ * rule that names subjects binds it, or a label lies on it. No rule says so; rules that only report report this, too. What
+ * it is: the paths of the policy's `protected`, our maps and programs, and every process that may touch them.
  */
 #ifndef GUARD_TAMPER_H
 #define GUARD_TAMPER_H
@@ -39,7 +39,7 @@ static __always_inline bool ours(__u32 kind, __u32 number)
 	return bpf_map_lookup_elem(&our, &key);
 }
 
-/* May the current task touch it? The rule that says no is told, if there is one; if it only reports, so does this. */
+/* May the current task touch it? The strictest of what rules and its labels say; the rule is told, if there is one. */
 static __noinline bool trusted(const struct view *v, struct outcome *o)
 {
 	const struct guard_policy *p;
@@ -57,10 +57,9 @@ static __noinline bool trusted(const struct view *v, struct outcome *o)
 	guard_verdict(b, 0, &p->named, &p->audit, o);
 	if (!real_root(bpf_get_current_task_btf()->cred))
 		o->verdict = GUARD_DENY;
-	if (o->verdict != GUARD_ALLOW)
-		return 0;
-	o->verdict = GUARD_DENY;
-	return !carried();
+	if (o->verdict != GUARD_DENY && carried())
+		o->verdict = verdict_of_label(p);
+	return o->verdict == GUARD_ALLOW;
 }
 
 /* Is it one of the protected paths, or, `above`, does one lie below it? What can't be told counts as one: those paths
@@ -380,10 +379,11 @@ int BPF_PROG(bpf_prog__tamper, struct bpf_prog *program, int ret)
 	return 0;
 }
 
-/* To control a process that may touch it is to touch it. */
+/* To control a process that may touch it is to touch it. A rule that only reports does not keep it from that. */
 static __noinline bool may_touch(struct task_struct *child)
 {
 	const struct guard_policy *p;
+	struct outcome o = {};
 	const struct task *t;
 	struct view v;
 
@@ -391,7 +391,8 @@ static __noinline bool may_touch(struct task_struct *child)
 		return 0;
 	t = bpf_task_storage_get(&tasks, child, 0, 0);
 	p = policy_of(&v);
-	return !t || !p || t->generation != v.generation || !guard_concerns(&t->bound.rules, &p->named);
+	return !t || !p || t->generation != v.generation ||
+	       guard_verdict(&t->bound, 0, &p->named, &p->audit, &o) != GUARD_DENY;
 }
 
 SEC("lsm/ptrace_access_check")

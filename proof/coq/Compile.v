@@ -25,6 +25,7 @@ Record image := Image {
   any_user : N; any_login : N; any_group : N; any_service : N; any_executable : N; any_label : N;
   any_address : N; any_port : N; any_protocol : N;
   service_root : nat;
+  denies_labels : bool;  (* GUARD_DENIES_LABELS *)
   t_labels : list (N * nat);  (* name, bit *)
   t_subjects : list (N * N);  (* binds, frees *)
   t_destinations : list (N * N);  (* covers, spares *)
@@ -145,6 +146,9 @@ Definition image_of (bits : list (N * nat)) (p : policy) (today : N) (t : list (
     (without users) (without login_users) (without groups) (without services) (without executables) (without has_read)
     (anywhere cidrs) (anywhere ports) (anywhere protocols)
     (last ns O)
+    (existsb (fun r => negb (audit r)
+                       && existsb (fun s => match subjects r with None => false | Some l => mem (fst s) l end
+                                            && negb (absent (has_read (snd s)))) (subject_sets p)) rs)
     bits
     (map (fun s => (vector (fun r => match subjects r with None => false | Some l => mem (fst s) l end) rs,
                     vector (fun r => mem (fst s) (excepts r)) rs)) (subject_sets p))
@@ -278,11 +282,8 @@ Section Lookup.
     end.
   Definition lookup_tampering (t : task) (root : bool) (at_ : option location) (below : bool) : verdict :=
     if touches at_ below
-    then match judge (bound t) None (named im) with
-         | (Allow, _) => if root && match labels t with [] => true | _ :: _ => false end
-                         then allowed else Verdict Deny None TAMPERED
-         | (o, n) => Verdict (if root then o else Deny) (rule_name n) TAMPERED
-         end
+    then let (by_rules, n) := judge (bound t) None (named im) in
+         touched (stricter (stricter (said_of_root root) (said_by_label (denies_labels im) t)) by_rules) (rule_name n)
     else allowed.
 
   Definition lookup (t : task) (e : event) : verdict :=

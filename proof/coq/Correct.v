@@ -1050,6 +1050,20 @@ Section Correct.
     - destruct (covers_at w T) as [_ Q]. rewrite P in Q. exact Q.
   Qed.
 
+  Lemma denies_correct : denies_labels im = labels_deny p today.
+  Proof.
+    unfold labels_deny, asks_for_labels, some_named. cbn [denies_labels im image_of]. fold rs.
+    apply iff_bool. rewrite !existsb_exists. split.
+    - intros (r & R & E). exists r. apply andb_true_iff in E as [E1 E2]. unfold rs, in_order in R.
+      apply sort_in, filter_In in R as [R F]. split; [exact R|]. rewrite F, E1. cbn [andb].
+      apply existsb_exists in E2 as (s & S & E2). destruct (subjects r) as [l|]; [|discriminate].
+      apply existsb_exists. exists s. split; [exact S|]. unfold absent in E2. destruct (has_read (snd s)); exact E2.
+    - intros (r & R & E). exists r. apply andb_true_iff in E as [E E2]. apply andb_true_iff in E as [F E1].
+      unfold rs, in_order. rewrite sort_in, filter_In, E1. split; [auto|]. cbn [andb].
+      destruct (subjects r) as [l|]; [|discriminate]. apply existsb_exists in E2 as (s & S & E2).
+      apply existsb_exists. exists s. split; [exact S|]. unfold absent. destruct (has_read (snd s)); exact E2.
+  Qed.
+
   Lemma tampering_correct : forall t0 root at_ below,
     lookup_tampering im t0 root at_ below = tampering p today t0 root at_ below.
   Proof.
@@ -1066,12 +1080,13 @@ Section Correct.
       rewrite !andb_true_iff. tauto. }
     assert (S' : forall r, In r (enforcing (filter (named_hit p today t0) (rules p))) <-> In r (enforcing (filter g rs))).
     { intros r. unfold enforcing. rewrite !(filter_In (fun r => negb (audit r))), S. tauto. }
-    rewrite (first_same _ _ S), (first_same _ _ S').
-    pose proof (judge_first (bound im t0) None (named im) g H) as J. destruct (judge im _ _ _) as [[] n].
-    - rewrite J. assert (first (enforcing (filter g rs)) = None) as ->; [|reflexivity].
+    rewrite (first_same _ _ S), (first_same _ _ S'), denies_correct.
+    pose proof (judge_first (bound im t0) None (named im) g H) as J.
+    pose proof (judge_none (bound im t0) None (named im)) as Z. destruct (judge im _ _ _) as [[] n].
+    - rewrite (Z n eq_refl), J. assert (first (enforcing (filter g rs)) = None) as ->; [|reflexivity].
       apply first_none in J. rewrite J. reflexivity.
-    - destruct J as (-> & J2 & ->). destruct (first (filter g rs)); [destruct root; reflexivity | congruence].
-    - destruct J as (J1 & ->). destruct (first (enforcing (filter g rs))); [destruct root; reflexivity | congruence].
+    - destruct J as (-> & J2 & ->). destruct (first (filter g rs)); [reflexivity | congruence].
+    - destruct J as (J1 & ->). destruct (first (enforcing (filter g rs))); [reflexivity | congruence].
   Qed.
 
   Theorem lookup_correct : forall t0 e, possible_event e = true -> lookup im t0 e = decide p today t0 e.

@@ -9,7 +9,8 @@ From Guard Require Import Meaning Correct.
 Import ListNotations.
 Open Scope N_scope.
 
-Definition severity (v : verdict) : nat := match result v with Allow => 0 | Audit => 1 | Deny => 2 end.
+Definition severity_of (o : outcome) : nat := match o with Allow => 0 | Audit => 1 | Deny => 2 end.
+Definition severity (v : verdict) : nat := severity_of (result v).
 
 (** Policy [q] has every rule of [p], and what these rules name means the same in it: no set is widened or narrowed. *)
 Definition agree {S} (ns : list N) (a b : list (N * S)) := forall n s, In n ns -> In (n, s) a <-> In (n, s) b.
@@ -132,6 +133,13 @@ Section Within.
 
   Lemma named_hit_within : forall today t, named_hit p today t r = named_hit q today t r.
   Proof. intros. unfold named_hit. rewrite binds_within, excepted_within. reflexivity. Qed.
+
+  Lemma asks_within : asks_for_labels p r = asks_for_labels q r.
+  Proof.
+    unfold asks_for_labels. pose proof (subjects_agree _ _ W _ R) as A. unfold rule_subjects in A.
+    destruct (subjects r) as [ns|]; [|reflexivity]. apply some_named_agree.
+    exact (agree_incl _ _ _ _ _ (incl_appl _ (incl_refl _)) A).
+  Qed.
 End Within.
 
 Lemma protected_within : forall p q w below, within p q -> is_protected p w below = is_protected q w below.
@@ -169,7 +177,7 @@ Proof. intros l m I r H. apply filter_In in H as [H E]. apply filter_In. split; 
 
 (** * A rule more never allows *)
 
-Theorem more_rules_never_allow : forall p q today t e, within p q -> ruled e ->
+Lemma more_rules_never_allow_by_rule : forall p q today t e, within p q -> ruled e ->
   (severity (decide p today t e) <= severity (decide q today t e))%nat.
 Proof.
   intros p q today t e W Re. pose proof (kept_hits p q today t e W) as I. pose proof (enforcing_incl _ _ I) as J.
@@ -184,23 +192,45 @@ Proof.
     destruct (some_first _ _ _ I E2) as (n' & ->). destruct (first (enforcing (filter (hit q today t e) (rules q)))); cbn; lia.
 Qed.
 
-(** What enforces is touched: the same, of a task without labels. With labels: see [report_weakens] below. *)
-Theorem more_rules_never_allow_tampering : forall p q today t root at_ below, within p q -> labels t = [] ->
+Lemma stricter_max : forall a b, severity_of (stricter a b) = Nat.max (severity_of a) (severity_of b).
+Proof. intros [] []; reflexivity. Qed.
+
+Lemma labels_deny_within : forall p q today, within p q -> labels_deny p today = true -> labels_deny q today = true.
+Proof.
+  intros p q today W H. unfold labels_deny in *. apply existsb_exists in H as (r & R & E). apply existsb_exists. exists r.
+  split; [apply (rules_kept _ _ W); exact R|]. rewrite <- (asks_within p q r W R). exact E.
+Qed.
+
+(** What enforces is touched: whether a rule says so, or a label alone. *)
+Theorem more_rules_never_allow_tampering : forall p q today t root at_ below, within p q ->
   (severity (decide p today t (Tamper root at_ below)) <= severity (decide q today t (Tamper root at_ below)))%nat.
 Proof.
-  intros p q today t root at_ below W L. cbn [decide]. unfold tampering.
+  intros p q today t root at_ below W. cbn [decide]. unfold tampering.
   pose proof (kept_named_hits p q today t W) as I. pose proof (enforcing_incl _ _ I) as J.
   replace (match at_ with None => true | Some w => is_protected p w below end)
     with (match at_ with None => true | Some w => is_protected q w below end)
     by (destruct at_ as [w|]; [rewrite (protected_within p q w below W)|]; reflexivity).
-  rewrite L. destruct (match at_ with None => true | Some w => is_protected q w below end); [|cbn; lia].
-  destruct (first (enforcing (filter (named_hit p today t) (rules p)))) as [n|] eqn:E1.
-  - destruct (some_first _ _ _ J E1) as (n' & ->). cbn. lia.
-  - destruct (first (enforcing (filter (named_hit q today t) (rules q)))) as [m|] eqn:F1.
-    + destruct (first (filter (named_hit p today t) (rules p))), root; cbn; lia.
-    + destruct (first (filter (named_hit p today t) (rules p))) as [n|] eqn:E2.
-      * destruct (some_first _ _ _ I E2) as (n' & ->). destruct root; cbn; lia.
-      * destruct (first (filter (named_hit q today t) (rules q))), root; cbn; lia.
+  destruct (match at_ with None => true | Some w => is_protected q w below end); [|cbn; lia].
+  assert (L : (severity_of (said_by_label (labels_deny p today) t) <= severity_of (said_by_label (labels_deny q today) t))%nat).
+  { unfold said_by_label. pose proof (labels_deny_within p q today W) as D. destruct (labels t); [cbn; lia|].
+    destruct (labels_deny p today); [rewrite D by reflexivity; cbn; lia|]. destruct (labels_deny q today); cbn; lia. }
+  assert (V : forall o n, severity (touched o n) = severity_of o) by (intros [] n; reflexivity).
+  set (rules_p := match first (enforcing (filter (named_hit p today t) (rules p))) with Some n => _ | None => _ end).
+  set (rules_q := match first (enforcing (filter (named_hit q today t) (rules q))) with Some n => _ | None => _ end).
+  assert (R : (severity_of (fst rules_p) <= severity_of (fst rules_q))%nat).
+  { subst rules_p rules_q. destruct (first (enforcing (filter (named_hit p today t) (rules p)))) as [n|] eqn:E1.
+    - destruct (some_first _ _ _ J E1) as (n' & ->). cbn. lia.
+    - destruct (first (filter (named_hit p today t) (rules p))) as [n|] eqn:E2; [|cbn; lia].
+      destruct (some_first _ _ _ I E2) as (n' & ->).
+      destruct (first (enforcing (filter (named_hit q today t) (rules q)))); cbn; lia. }
+  destruct rules_p as [o n], rules_q as [o' n']. cbn [fst] in R. rewrite !V, !stricter_max. lia.
+Qed.
+
+Theorem more_rules_never_allow : forall p q today t e, within p q ->
+  (severity (decide p today t e) <= severity (decide q today t e))%nat.
+Proof.
+  intros p q today t e W. destruct e; try (apply more_rules_never_allow_by_rule; [exact W | exact I]).
+  apply more_rules_never_allow_tampering. exact W.
 Qed.
 
 Definition add (r : rule) (p : policy) : policy :=
@@ -209,13 +239,35 @@ Definition add (r : rule) (p : policy) : policy :=
 Lemma within_add : forall p r, within p (add r p).
 Proof. intros p r. constructor; cbn; try reflexivity; try (intros ? ? ? ? ?; reflexivity). intros x H. right. exact H. Qed.
 
-Theorem a_rule_more_never_allows : forall p r today t e, ruled e \/ labels t = [] ->
+Theorem a_rule_more_never_allows : forall p r today t e,
   (severity (decide p today t e) <= severity (decide (add r p) today t e))%nat.
+Proof. intros p r today t e. apply more_rules_never_allow, within_add. Qed.
+
+(** * A report takes no denial away, and denies nothing *)
+
+Theorem a_report_never_weakens : forall p r today t e, audit r = true ->
+  result (decide p today t e) = Deny -> result (decide (add r p) today t e) = Deny.
 Proof.
-  intros p r today t e [H|H].
-  - apply more_rules_never_allow; [apply within_add | exact H].
-  - destruct e; try (apply more_rules_never_allow; [apply within_add | exact I]).
-    apply more_rules_never_allow_tampering; [apply within_add | exact H].
+  intros p r today t e _ D. pose proof (a_rule_more_never_allows p r today t e) as H. unfold severity in H. rewrite D in H.
+  destruct (result (decide (add r p) today t e)); cbn in H; [lia | lia | reflexivity].
+Qed.
+
+(** What touches what enforces without being real root is denied under any policy. *)
+Theorem reports_never_deny : forall p today t e, (forall r, In r (rules p) -> audit r = true) ->
+  match e with Tamper root _ _ => root = true | _ => True end -> result (decide p today t e) <> Deny.
+Proof.
+  intros p today t e H C.
+  assert (N : forall f, enforcing (filter f (rules p)) = []).
+  { intros f. destruct (enforcing (filter f (rules p))) as [|r l] eqn:E; [reflexivity|]. exfalso.
+    assert (X : In r (enforcing (filter f (rules p)))) by (rewrite E; left; reflexivity).
+    apply filter_In in X as [X A]. apply filter_In in X as [X _]. rewrite (H r X) in A. discriminate. }
+  assert (D : labels_deny p today = false).
+  { unfold labels_deny. apply not_true_iff_false. rewrite existsb_exists. intros (r & R & E).
+    rewrite (H r R), andb_false_r in E. discriminate. }
+  destruct e; cbn [decide]; rewrite ?N; cbn [first]; try (destruct (first _); discriminate).
+  unfold tampering. rewrite N, D, C. cbn [first]. unfold said_by_label.
+  destruct (match at_ with None => true | Some w => is_protected p w below end); [|discriminate].
+  destruct (labels t), (first (filter (named_hit p today t) (rules p))); discriminate.
 Qed.
 
 (** * Order is irrelevant *)
@@ -232,7 +284,9 @@ Proof.
   destruct (F _ _ S) as [S1 S2]. destruct (F _ _ N) as [N1 N2].
   assert (T : trouble_of p e = trouble_of q e) by (destruct e; cbn [trouble_of]; rewrite ?(trouble_within p q W); reflexivity).
   destruct e; cbn [decide]; rewrite ?S1, ?S2, ?T; try reflexivity.
-  unfold tampering. rewrite N1, N2. destruct at_ as [w|]; [rewrite (protected_within p q w below W)|]; reflexivity.
+  assert (D : labels_deny p today = labels_deny q today)
+    by (apply Vectors.iff_bool; split; apply labels_deny_within; assumption).
+  unfold tampering. rewrite N1, N2, D. destruct at_ as [w|]; [rewrite (protected_within p q w below W)|]; reflexivity.
 Qed.
 
 Definition same {A} (a b : list A) := forall x, In x a <-> In x b.
@@ -282,10 +336,10 @@ Definition keeps {S} (sets : policy -> list (N * S)) (named_ : rule -> list N) (
 
 Theorem merge_denies : forall host f fs today t e, In f fs ->
   keeps subject_sets rule_subjects f fs -> keeps resource_sets (fun r => selection_names (resources r)) f fs ->
-  keeps destination_sets (fun r => selection_names (destinations r)) f fs -> ruled e \/ labels t = [] ->
+  keeps destination_sets (fun r => selection_names (destinations r)) f fs ->
   (severity (decide (merge host [f]) today t e) <= severity (decide (merge host fs) today t e))%nat.
 Proof.
-  intros host f fs today t e F K1 K2 K3 C.
+  intros host f fs today t e F K1 K2 K3.
   assert (A : forall S (sets : policy -> list (N * S)) named_, keeps sets named_ f fs ->
     forall r, In r (rules f) -> agree (named_ r) (flat_map sets [f]) (flat_map sets fs)).
   { intros S sets named_ K r R n s M. rewrite !in_flat_map. split.
@@ -297,8 +351,7 @@ Proof.
     - intros r H. apply in_flat_map in H as (g & [<-|[]] & H). apply (A _ _ _ K1 r H).
     - intros r H. apply in_flat_map in H as (g & [<-|[]] & H). apply (A _ _ _ K2 r H).
     - intros r H. apply in_flat_map in H as (g & [<-|[]] & H). apply (A _ _ _ K3 r H). }
-  destruct C as [C|C]; [apply more_rules_never_allow; assumption|].
-  destruct e; try (apply more_rules_never_allow; [exact W | exact I]). apply more_rules_never_allow_tampering; assumption.
+  apply more_rules_never_allow. exact W.
 Qed.
 
 (** * An exception frees only whom it names *)
@@ -330,18 +383,8 @@ Proof.
   destruct (first_strict (named_hit p today t) (named_hit (without_exceptions p) today t) (rules p)) as [B1 B2].
   { intros r R. unfold named_hit. rewrite (H r R), (X r). reflexivity. }
   destruct e; cbn [decide]; try (rewrite A1, A2; reflexivity).
-  unfold tampering. rewrite B1, B2. destruct at_; reflexivity.
+  assert (D : labels_deny p today = labels_deny (without_exceptions p) today).
+  { unfold labels_deny. cbn [without_exceptions rules]. clear. induction (rules p) as [|r l IH]; [reflexivity|].
+    cbn [map existsb]. rewrite <- IH. reflexivity. }
+  unfold tampering. rewrite B1, B2, D. destruct at_; reflexivity.
 Qed.
-
-(** * What is not so *)
-
-(** Root that has read something labelled may not touch what enforces; a rule more that binds him, and only reports, lets
-    him. That is how semantics.py and bpf/tamper.h have it. *)
-Definition labelled_root : task := Task [0] [0] [0] 0 (Some []) None [7] false.
-Definition nobody_bound : policy := Policy [] [(1, Subject (Some [0]) None None None None None)] [] [] [] [].
-Definition only_reports : rule := Rule 1 [0] (Some [1]) [] None None true None.
-
-Example report_weakens :
-  result (decide nobody_bound 0 labelled_root (Tamper true None false)) = Deny
-  /\ result (decide (add only_reports nobody_bound) 0 labelled_root (Tamper true None false)) = Meaning.Audit.
-Proof. split; reflexivity. Qed.

@@ -319,16 +319,36 @@ Definition named_hit (p : policy) (today : N) (t : task) (r : rule) : bool :=
 
 Definition allowed : verdict := Verdict Allow None BY_RULE.
 
+(** Does a rule ask for labels that does more than report? Else no label denies anything by itself. *)
+Definition asks_for_labels (p : policy) (r : rule) : bool :=
+  match subjects r with
+  | None => false
+  | Some ns => some_named (subject_sets p) ns (fun s => match has_read s with None => false | Some _ => true end)
+  end.
+Definition labels_deny (p : policy) (today : N) : bool :=
+  existsb (fun r => in_force today r && negb (audit r) && asks_for_labels p r) (rules p).
+
+Definition stricter (a b : outcome) : outcome :=
+  match a, b with Deny, _ | _, Deny => Deny | Audit, _ | _, Audit => Audit | Allow, Allow => Allow end.
+Definition said_of_root (root : bool) : outcome := if root then Allow else Deny.
+Definition said_by_label (denies : bool) (t : task) : outcome :=
+  match labels t with [] => Allow | _ :: _ => if denies then Deny else Audit end.
+
+Definition touched (o : outcome) (rule_ : option N) : verdict :=
+  match o with Allow => allowed | _ => Verdict o rule_ TAMPERED end.
+
+(** The strictest of what is said holds. *)
 Definition tampering (p : policy) (today : N) (t : task) (root : bool) (at_ : option location) (below : bool) : verdict :=
   if match at_ with None => true | Some w => is_protected p w below end
   then
     let binding := filter (named_hit p today t) (rules p) in
-    match first (enforcing binding), first binding with
-    | Some n, _ => Verdict Deny (Some n) TAMPERED
-    | None, Some n => Verdict (if root then Audit else Deny) (Some n) TAMPERED
-    | None, None =>
-        if root && match labels t with [] => true | _ :: _ => false end then allowed else Verdict Deny None TAMPERED
-    end
+    let (by_rules, rule_) :=
+      match first (enforcing binding), first binding with
+      | Some n, _ => (Deny, Some n)
+      | None, Some n => (Audit, Some n)
+      | None, None => (Allow, None)
+      end in
+    touched (stricter (stricter (said_of_root root) (said_by_label (labels_deny p today) t)) by_rules) rule_
   else allowed.
 
 Definition decide (p : policy) (today : N) (t : task) (e : event) : verdict :=

@@ -136,7 +136,8 @@ def test_numbers_are_those_of_the_layout():
                  "WRITE", "EXECUTE", "CONNECT", "SEND", "REPLY", "BIND", "LISTEN", "ACCEPT", "UNIX_CONNECT", "VSOCK", "PLAIN",
                  "LINK", "RENAME", "SOCKET", "OTHER_SOCKET", "RAW_SOCKET", "CAPABILITY", "ACTIONS", "LABELS", "LABEL_NAME",
                  "ID_USER", "ID_LOGIN", "ID_GROUP", "ID_PROTOCOL", "ID_LABEL",
-                 "USES_GROUPS", "USES_SERVICES", "USES_EXECUTABLES", "USES_LOGIN", "USES_LABELS"):  # fmt: skip
+                 "USES_GROUPS", "USES_SERVICES", "USES_EXECUTABLES", "USES_LOGIN", "USES_LABELS",
+                 "DENIES_LABELS"):  # fmt: skip
         assert getattr(layout, name) == defined[name], name
     reasons = ["BY_RULE", "NO_CHAIN", "TOO_DEEP", "UNKNOWN_FS", "UNSTABLE", "BROKEN_MAP", "NO_ADDRESS", "NO_LABEL", "TAMPER"]
     assert [defined[reason] for reason in reasons] == list(range(len(layout.REASONS)))

@@ -78,6 +78,7 @@ class Model:
             "named": vectors[-1],
             "any": fields[-12:-3],
             "service_root": fields[-3],
+            "uses": fields[-2],
         }
         self.labels = compile.labels_of(self.tables)
         self.named = fields[-1]
@@ -126,12 +127,12 @@ class Model:
             if not trouble and not self.vectors(state)[1 if event.below else 0] >> layout.PROTECTED & 1:
                 return records.Verdict("allow")
         outcome, rule = self.core.decide(bound, None, self.policy["named"], self.policy["audit"])
-        if event.root and outcome == "allow" and not event.task.labels:
-            return records.Verdict("allow")
         named = None if outcome == "allow" else self.names[rule]
-        if not event.root or outcome == "allow":
+        if not event.root:
             outcome = "deny"
-        return records.Verdict(outcome, named, "tamper")
+        if outcome != "deny" and event.task.labels:
+            outcome = "deny" if self.policy["uses"] & layout.DENIES_LABELS else "audit"
+        return records.Verdict(outcome, named, "tamper") if outcome != "allow" else records.Verdict("allow")
 
     # -- who
 

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, records, semantics
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from strategies import decided_by_rules, events, locations, policies
+from strategies import decided_by_rules, events, locations, policies, tamper_events
 
 TODAY = datetime.date(2026, 6, 1)
 CANARY = records.PathPattern(1, ("usr", "lib", "canary"))
@@ -52,6 +52,65 @@ def test_an_exception_frees_only_whom_it_names(policy, event):
     without = policy._replace(rules=tuple(rule._replace(excepts=frozenset()) for rule in policy.rules))
     if semantics.decide(policy, event, TODAY) != semantics.decide(without, event, TODAY):
         assert any(semantics.excepts(policy, rule, event.task) for rule in policy.rules)
+
+
+@given(policies(), tamper_events)
+def test_a_rule_more_never_allows_tampering(policy, event):
+    severity = ("allow", "audit", "deny").index
+    for less in itertools.combinations(policy.rules, max(len(policy.rules) - 1, 0)):
+        fewer = semantics.decide(policy._replace(rules=less), event, TODAY)
+        assert severity(fewer.outcome) <= severity(semantics.decide(policy, event, TODAY).outcome)
+
+
+@given(policies(), tamper_events)
+def test_audit_never_denies_real_root(policy, event):
+    audit = policy._replace(rules=tuple(rule._replace(audit=True) for rule in policy.rules))
+    assert semantics.decide(audit, event._replace(root=True), TODAY).outcome != "deny"
+
+
+def labelled(*rules):
+    subjects = {
+        "root": records.SubjectSet(users=frozenset([0])),
+        "reader elsewhere": records.SubjectSet(users=frozenset([7]), has_read=frozenset(["secret"])),
+    }
+    secret = {"secret": records.ResourceSet(frozenset([records.PathPattern(1, ("secret",))]))}
+    return records.Resolved(rules, subjects, secret, {}, frozenset([1]))
+
+
+def of(name, subject, audit, **more):
+    return records.Rule(name, frozenset(["mount"]), subjects=frozenset([subject]), audit=audit, **more)
+
+
+ENFORCED, REPORTED = of("on labels", "reader elsewhere", False), of("on labels", "reader elsewhere", True)
+BINDS, REPORTS = of("on root", "root", False), of("on root", "root", True)
+OVER = of("is over", "reader elsewhere", False, expires="2026-05-31")
+
+
+@pytest.mark.parametrize(
+    "rules, has_read, expected",
+    [
+        ((), False, ("allow", None)),
+        ((), True, ("audit", None)),
+        ((REPORTED,), False, ("allow", None)),
+        ((REPORTED,), True, ("audit", None)),
+        ((REPORTED, OVER), True, ("audit", None)),
+        ((ENFORCED,), False, ("allow", None)),
+        ((ENFORCED,), True, ("deny", None)),
+        ((REPORTS,), True, ("audit", "on root")),
+        ((REPORTED, REPORTS), True, ("audit", "on root")),
+        ((ENFORCED, REPORTS), False, ("audit", "on root")),
+        ((ENFORCED, REPORTS), True, ("deny", "on root")),
+        ((REPORTED, BINDS), False, ("deny", "on root")),
+    ],
+)
+def test_what_a_label_says_of_tampering(rules, has_read, expected):
+    root = frozenset([0])
+    task = records.Task(root, root, root, 0, (), None, frozenset(["secret"] if has_read else []))
+    policy = labelled(*rules)
+    for found in (model(policy).decide, lambda event: semantics.decide(policy, event, TODAY)):
+        verdict = found(records.TamperEvent(task, True, None, False))
+        assert (verdict.outcome, verdict.rule) == expected
+        assert found(records.TamperEvent(task, False, None, False)).outcome == "deny"
 
 
 @given(policies(), decided_by_rules)

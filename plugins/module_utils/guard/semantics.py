@@ -54,7 +54,8 @@ def decide(policy: records.Resolved, event, now: datetime.date) -> records.Verdi
 
 def _tampering(policy: records.Resolved, event: records.TamperEvent, now: datetime.date) -> records.Verdict:
     """Built in: what enforces is touched by nobody but real root, and not by that root either while a rule that names
-    subjects binds it, or while it carries a label. A rule that only reports reports this, too."""
+    subjects binds it, or while it carries a label. Rules that only report report this, too, and labels that none but
+    such rules ask for are reported. Each of these says something; the strictest holds."""
     if event.location is not None and not _is_protected(policy, event.location, event.below):
         return records.Verdict("allow")
     binding = [
@@ -66,11 +67,19 @@ def _tampering(policy: records.Resolved, event: records.TamperEvent, now: dateti
         and not excepts(policy, rule, event.task)
     ]
     enforcing = [rule for rule in binding if not rule.audit]
+    labelled = bool(event.task.labels)
     by = (enforcing or binding or [None])[0]
-    if event.root and not binding and not event.task.labels:
-        return records.Verdict("allow")
-    reports = event.root and bool(binding) and not enforcing
-    return records.Verdict("audit" if reports else "deny", by.name if by else None, "tamper")
+    if not event.root or enforcing or (labelled and labels_deny(policy, now)):
+        return records.Verdict("deny", by.name if by else None, "tamper")
+    if binding or labelled:
+        return records.Verdict("audit", by.name if by else None, "tamper")
+    return records.Verdict("allow")
+
+
+def labels_deny(policy: records.Resolved, now: datetime.date) -> bool:
+    """Does a rule ask for labels that does more than report? Else no label denies anything by itself."""
+    asking = [rule for rule in policy.rules if in_force(rule, now) and not rule.audit]
+    return any(policy.subjects[name].has_read is not None for rule in asking for name in rule.subjects or ())
 
 
 def _is_protected(policy: records.Resolved, where: records.Location, below: bool) -> bool:

@@ -4,11 +4,14 @@
 """Root against what enforces, tried for real: by a service that a rule names, and by root that none does."""
 
 import errno
+import functools
 import os
+import signal
 import socket
 import struct
 import time
 
+from labels import beside
 from machine import NEWNS, call, in_child, mount, wait_until, write
 from powers import syscall
 from registry import enforcer, story
@@ -118,8 +121,12 @@ def linked_out():
     os.unlink("/usr/lib/alias")
 
 
+def seized(process):
+    syscall(101, 0x4206, process, 0, 0)  # PTRACE_SEIZE, until the caller ends
+
+
 def traced():
-    syscall(101, 0x4206, os.getppid(), 0, 0)  # PTRACE_SEIZE of the check itself, until this child ends
+    seized(os.getppid())  # the check itself
 
 
 def attacks():
@@ -349,6 +356,124 @@ def a_rule_that_only_reports_reports_tampering():
     assert (after["denied"], after["audited"]) == (before["denied"], before["audited"] + 1), (before, after)
     event = enforcer.events()[-1]
     assert (event.reason, event.rule, event.path) == (TAMPER, RULE, "/usr/lib/exfil-guard/guard.bpf.o"), event
+
+
+SECRET = "/srv/told/secret"
+READERS_RULE = "who has read it makes no raw socket elsewhere"
+
+
+def labelled_policy(reporting):
+    """Its rule on labels binds nobody here, so that what is denied is denied by a label alone."""
+    mode = {"mode": "audit"} if reporting else {}
+    own = policy(mode="audit")
+    return {
+        "subjects": {**own["subjects"], "far": {"services": ["far.service"], "has_read": ["told"]}},
+        "resources": {"told": {"paths": [SECRET]}},
+        "rules": [*own["rules"], {"name": READERS_RULE, "deny": ["raw-socket"], "subjects": ["far"], **mode}],
+    }
+
+
+def touched(*, labelled, bound):
+    """How opening the object to write ended, how often it was denied and audited, and by which rule. It is told by an exit
+    status: a pipe would carry the label here."""
+
+    def operation():
+        if bound:
+            write(UNIT + "/cgroup.procs", str(os.getpid()))
+        if labelled:
+            fd = os.open(SECRET, os.O_RDONLY)
+            os.read(fd, 1)
+            os.close(fd)
+        opened(OBJECT, os.O_WRONLY)()
+
+    before = enforcer.totals()
+    enforcer.events()
+    found = 0
+    try:
+        beside(operation)()
+    except OSError as error:
+        found = error.errno
+    after = enforcer.totals()
+    counts = tuple(after[name] - before[name] for name in ("denied", "audited"))
+    rules = [event.rule for event in enforcer.events() if event.reason == TAMPER]
+    assert len(rules) == sum(counts), (counts, rules)
+    return (found, *counts, *rules)
+
+
+@story
+def a_rule_that_only_reports_takes_nothing_from_what_a_label_denies():
+    """And where every rule that asks for labels only reports, so does the label."""
+    prepare()
+    os.makedirs(UNIT, exist_ok=True)
+    os.makedirs(os.path.dirname(SECRET), exist_ok=True)
+    write(SECRET, "secret")
+    wrong = []
+    for reporting, wanted in (
+        (False, {
+            ("root", "not labelled"): (0, 0, 0),
+            ("root", "labelled"): (errno.EPERM, 1, 0, ""),
+            ("the service", "not labelled"): (0, 0, 1, RULE),
+            ("the service", "labelled"): (errno.EPERM, 1, 0, RULE),
+        }),
+        (True, {
+            ("root", "not labelled"): (0, 0, 0),
+            ("root", "labelled"): (0, 0, 1, ""),
+            ("the service", "not labelled"): (0, 0, 1, RULE),
+            ("the service", "labelled"): (0, 0, 1, RULE),
+        }),
+    ):  # fmt: skip
+        enforcer.apply(labelled_policy(reporting))
+        for (who, what), expected in wanted.items():
+            found = touched(labelled=what == "labelled", bound=who == "the service")
+            if found != expected:
+                wrong.append(f"{who}, {what}, rules on labels {'report' if reporting else 'enforce'}: {found}, not {expected}")
+    enforcer.drop()
+    assert not wrong, "\n".join(wrong)
+
+
+@story
+def who_may_touch_is_not_controlled_though_a_rule_reports_it():
+    """Whom a rule that only reports binds may touch what enforces, and so is not for those to control who may not. The
+    control: whom an enforcing rule binds may not touch it, and is."""
+    prepare()
+    os.makedirs(UNIT, exist_ok=True)
+    target = "/sys/fs/cgroup/system.slice/target.service"
+    os.makedirs(target, exist_ok=True)
+
+    def started():
+        """The target decides something first, so that the rules that bind it are in its storage."""
+        ready, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            write(target + "/cgroup.procs", str(os.getpid()))
+            opened(OBJECT, os.O_RDONLY)()
+            try:
+                opened(OBJECT, os.O_WRONLY)()
+            except OSError:
+                pass
+            os.write(told, b"x")
+            signal.pause()
+        os.read(ready, 1)
+        return child
+
+    wrong = []
+    for mode, expected in (("enforce", 0), ("audit", errno.EPERM)):
+        both = policy()
+        both["subjects"]["target"] = {"services": ["target.service"]}
+        both["rules"].append({"name": "the target makes no raw socket", "deny": ["raw-socket"], "subjects": ["target"], "mode": mode})
+        enforcer.apply(both)
+        child = started()
+        try:
+            found = by_the_service(functools.partial(seized, child))
+            if found != expected:
+                wrong.append(f"the target's rule in mode {mode}: ended with {found}, not {expected}")
+            found = in_child(functools.partial(seized, child))
+            if found:
+                wrong.append(f"by root that no rule names, mode {mode}: ended with {found}")
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert not wrong, "\n".join(wrong)
 
 
 @story
