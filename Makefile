@@ -16,7 +16,7 @@ PLAYBOOK := ansible-playbook -i inventories/lab/hosts.yml
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-attacks adversary test-lab test-all bench lab-up lab-down clean"
+	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-attacks adversary test-lab test-fleet test-all bench lab-up lab-down clean"
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
@@ -103,6 +103,12 @@ test-lab: build
 	$(STEP) "Molecule on Vagrant machines (about 15 minutes when emulated)"
 	@molecule test -s default
 
+test-fleet: build
+	$(STEP) "a rollout, and a host that pulls, on Vagrant machines (about 15 minutes when emulated)"
+	@lab/up
+	@pytest -q -p no:cacheprovider tests/lab
+	@lab/down
+
 # what the guests showed goes into docs/mediation.md with UPDATE=1
 adversary: build
 	$(STEP) "attacks on Debian's kernels, emulated (several minutes)"
@@ -112,7 +118,7 @@ adversary: build
 test: test-fast verify test-kernels test-lab
 	$(STEP) "make test: everything passed"
 
-test-all: test adversary
+test-all: test adversary test-fleet
 	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
 	@HOOKS=all pytest -q tests/kernels
@@ -123,6 +129,6 @@ bench: build
 clean: lab-down
 	rm -rf .venv .cache .build lab/.build lab/.vagrant
 
-.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test \
+.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test-fleet test \
 	test-all bench clean
 .NOTPARALLEL:
