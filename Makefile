@@ -16,7 +16,7 @@ PLAYBOOK := ansible-playbook -i inventories/lab/hosts.yml
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-attacks adversary test-lab test-fleet test-all bench lab-up lab-down clean"
+	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-attacks adversary test-lab test-fleet test-all bench scale lab-up lab-down clean"
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
@@ -122,6 +122,11 @@ test-all: test adversary test-fleet
 	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
 	@HOOKS=all pytest -q tests/kernels
+	@$(MAKE) --no-print-directory scale
+
+# ten, a hundred and a thousand simulated hosts; takes an hour
+scale: needs
+	@$(SUDO) env PATH="$(PATH)" nice tests/scale/run $(HOSTS)
 
 bench: build
 	@tests/bench/run
@@ -130,5 +135,5 @@ clean: lab-down
 	rm -rf .venv .cache .build lab/.build lab/.vagrant
 
 .PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test-fleet test \
-	test-all bench clean
+	test-all bench scale clean
 .NOTPARALLEL:

@@ -66,8 +66,13 @@ class ActionModule(ActionBase):
                     "warnings": warnings,
                     "msg": f"The policy of this host is not valid. {error}",
                     "problems": [_document.plain(problem._asdict()) for problem in error.problems],
+                    "enforcer_needed": False,
+                    "settled": False,
                 }
         result = self._put(arguments, options, task_vars)
+        # one name for what a role asks, host by host
+        result["enforcer_needed"] = bool(result.get("enforcer_needed") or result.get("package_required"))
+        result["settled"] = not (result.get("failed") or result["enforcer_needed"] or result.get("unenforced"))
         if self._task.check_mode and result.get("pending"):
             result["document_after"] = arguments["document"]  # for callback exfil.guard.plan
         if warnings:

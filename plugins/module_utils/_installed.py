@@ -80,4 +80,6 @@ def run(module: AnsibleModule, guard: Guard, work: Callable[[], Dict[str, Any]])
                          exception=traceback.format_exc())
     for warning in result.pop("warnings", []):
         module.warn(warning)
-    module.exit_json(**result)
+    # what was sent would else come back with each result, and a controller keeps a thousand of them
+    told = {key: value for key, value in module.params.items() if key not in ("document", "package")}
+    module.exit_json(invocation={"module_args": told}, **result)

@@ -232,8 +232,13 @@ package_required:
   returned: when so
   type: bool
 enforcer_needed:
-  description: The enforcer is not loaded, not whole, or of another release. Role exfil.guard.policy mends it.
-  returned: when so
+  description:
+    - The enforcer is not loaded, not whole, or of another release, or the package is. Role exfil.guard.policy mends it.
+  returned: always
+  type: bool
+settled:
+  description: Nothing is left to do, the enforcer is of this release, and the host enforces every rule.
+  returned: always
   type: bool
 """
 

@@ -7,29 +7,41 @@ collection."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from typing import Any, Callable
+from typing import Any, Callable, List, Optional
 
 from ansible import constants
 
 
 def once(folder: str, parts: Any, work: Callable[[], Any]) -> Any:
-    """What ``work()`` gives, as JSON has it; of the same ``parts``, plain data, it is only called again while two
-    processes have begun at the same time. What it raises is not kept."""
+    """What ``work()`` gives, as JSON has it, called once for the same ``parts``, which are plain data: processes that
+    ask meanwhile wait. What it raises is not kept."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     path = os.path.join(folder, "exfil-guard-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    found = _kept(path)
+    if found is not None:
+        return found[0]
+    with open(path + ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = _kept(path) or [work()]
+        fd, temporary = tempfile.mkstemp(dir=folder)
+        with open(fd, "w", encoding="ascii") as file:
+            json.dump(found, file)
+        os.replace(temporary, path)
+    return found[0]
+
+
+def _kept(path: str) -> Optional[List[Any]]:
+    """In a list, as what was worked out may be none."""
     try:
         with open(path, encoding="ascii") as file:
-            return json.load(file)
+            found: List[Any] = json.load(file)
     except FileNotFoundError:
-        found = work()
-    fd, temporary = tempfile.mkstemp(dir=folder)
-    with open(fd, "w", encoding="ascii") as file:
-        json.dump(found, file)
-    os.replace(temporary, path)
+        return None
     return found
 
 

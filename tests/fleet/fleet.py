@@ -4,7 +4,7 @@
 """A fleet on this machine: hosts with a bpffs, /var/lib and /run/lock of their own, reached by Ansible as any others.
 
 Everything is in a mount namespace that one process keeps open and that goes with it. Root is needed, and a kernel with
-overlayfs and bpffs; no BPF program is loaded."""
+overlayfs, bpffs and BTF; no BPF program is loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from typing import Any, Dict, Iterable, List, NamedTuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -28,8 +28,10 @@ from ansible_collections.exfil.guard.plugins.plugin_utils import _package  # noq
 PYTHON = "/usr/bin/python3"
 _MOUNTS = """set -e
 mount -t bpf bpf "$1/bpf"
-mount -t overlay overlay -o lowerdir="$1/image/usr:/usr" /usr
-mount -t overlay overlay -o lowerdir="$1/image/etc:/etc" /etc
+for each in usr etc srv; do
+    mkdir -p "$1/upper/$each" "$1/work/$each"
+    mount -t overlay overlay -o "lowerdir=$1/image/$each:/$each,upperdir=$1/upper/$each,workdir=$1/work/$each" "/$each"
+done
 echo ready
 exec sleep infinity
 """
@@ -41,9 +43,12 @@ import simulated
 from exfil_guard import enforcer, kernel
 with open("/usr/lib/exfil-guard/guard.bpf.o", "rb") as file:
     data = file.read()
+described, relocations = dict(), dict()
 for folder in sys.stdin.read().splitlines():
     os.makedirs(os.path.realpath(folder + "/bpf"))
-    enforcer.ensure(simulated.kernel_of(kernel, folder)(os.path.realpath(folder + "/bpf")), data)
+    host = simulated.kernel_of(kernel, folder)
+    host.described, host.relocations = described, relocations
+    enforcer.ensure(host(os.path.realpath(folder + "/bpf")), data)
 """
 
 
@@ -56,14 +61,22 @@ class Ran(NamedTuple):
 
 
 class Fleet:
-    """``names``: the hosts, with the enforcer on them and no policy. ``folder``: a new one, for everything."""
+    """``names``: the hosts, with the enforcer on them and no policy. ``folder``: a new one, for everything. ``files``: what
+    every host has besides, below usr, etc and srv."""
 
-    def __init__(self, folder: str, names: Iterable[str]) -> None:
+    def __init__(self, folder: str, names: Iterable[str], files: Mapping[str, str] = {}) -> None:
         self.folder, self.names = folder, list(names)
         for each in ("bpf", "hosts", "image", "tmp"):
             os.makedirs(os.path.join(folder, each))
         with zipfile.ZipFile(io.BytesIO(_package.build()[1])) as archive:
             archive.extractall(os.path.join(folder, "image"))
+        os.mkdir(os.path.join(folder, "image", "srv"))
+        for path, text in files.items():
+            path = os.path.join(folder, "image", path)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(path, 0o755)
         with open(os.path.join(folder, "ansible.cfg"), "w", encoding="ascii"):
             pass
         for name in self.names:
@@ -83,7 +96,7 @@ class Fleet:
     def _make(self, name: str) -> None:
         for each in ("lib", "lock"):
             os.makedirs(self.path(name, each))
-        os.symlink(os.path.join(self.folder, "bpf", name), self.path(name, "bpf"))
+        os.symlink(os.path.join(self.folder, "bpf", name.replace(".", "-")), self.path(name, "bpf"))  # bpffs has no dots
         with open(self.path(name, "python"), "w", encoding="utf-8") as file:
             file.write("#!/bin/sh\nSIMULATED_HOST={0} PYTHONPATH={1} exec {2} \"$@\"\n".format(
                 self.path(name), os.path.join(HERE, "host"), PYTHON))
@@ -93,12 +106,12 @@ class Fleet:
         self._keeper.terminate()
         self._keeper.wait()
 
-    def run(self, command: List[str], given: str = "", timeout: float = 600, **environment: str) -> Ran:
-        """A command where the hosts are."""
+    def run(self, command: List[str], given: str = "", timeout: float = 600, folder: str = "", **environment: str) -> Ran:
+        """A command where the hosts are. ``folder``: where it starts."""
         started = time.monotonic()
         done = subprocess.run(
-            ["nsenter", "--mount", "--target", str(self._keeper.pid), "--wd=" + self.folder, *command], input=given,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, cwd=self.folder,
+            ["nsenter", "--mount", "--target", str(self._keeper.pid), "--wd=" + (folder or self.folder), *command],
+            input=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
             env=dict(os.environ, **environment))
         return Ran(done.returncode, done.stdout, time.monotonic() - started)
 
@@ -110,16 +123,19 @@ class Fleet:
         return {"ansible_connection": "simulated", "ansible_become": False,
                 "ansible_remote_tmp": os.path.join(self.folder, "tmp")}
 
-    def playbook(self, *arguments: str, timeout: float = 600, **environment: str) -> Ran:
-        """ansible-playbook with what this repository has."""
-        settings = {
+    def settings(self) -> Dict[str, str]:
+        """The environment in which Ansible finds this repository's collection, and the hosts."""
+        return {
             "ANSIBLE_CONFIG": os.path.join(self.folder, "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS, "NO_COLOR": "1",
             "ANSIBLE_CONNECTION_PLUGINS": os.path.join(HERE, "connection"), "ANSIBLE_RETRY_FILES_ENABLED": "0",
             "ANSIBLE_LOCAL_TEMP": os.path.join(self.folder, "tmp"), "ANSIBLE_HOME": os.path.join(self.folder, "home"),
             "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml", "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def playbook(self, *arguments: str, timeout: float = 600, **environment: str) -> Ran:
+        """ansible-playbook with what this repository has."""
         return self.run([sys.executable, "-m", "ansible", "playbook", *arguments], timeout=timeout,
-                        **dict(settings, **environment))
+                        **dict(self.settings(), **environment))
 
     def status(self, name: str) -> Dict[str, Any]:
         """`exfil-guard status --json` on a host."""

@@ -166,15 +166,18 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
     origins = origin.apart(kernel, live, before, _stored(wanted, live.generation, True), bool(wrong), attached, system,
                            now, folder)
     if not wrong and not forgetful:
-        result = _keep(kernel, store, version, live, before, wanted, now, check, confirm_seconds, folder)
+        result = _keep(kernel, store, version, live, before, wanted, attached, now, check, confirm_seconds, folder)
     else:
         found = hardlinks.look(wanted.resolved, system, now)
-        result = _switch(kernel, store, version, live, before, wanted, wrong, found, now, check, confirm_seconds,
-                         folder)
+        result = _switch(kernel, store, version, live, before, wanted, attached, wrong, found, now, check,
+                         confirm_seconds, folder)
     result["warnings"].extend(locked)
     result.update(origins)
     available = reconcile.available_hooks(kernel, version)
-    attached = available if check else reconcile.attached_hooks(kernel, version)
+    if check:
+        attached = available
+    elif result["changed"]:
+        attached = reconcile.attached_hooks(kernel, version)
     result["soaked"] = soaked
     result["warnings"].extend(_certify(kernel, store, version, result, check, bool(locked)))
     return dict(result, **enforcement.told(wanted.resolved, now, kernel.environment(), available, attached))
@@ -273,8 +276,8 @@ def _result(wanted: _Wanted, before: Optional[Dict[str, Any]], generation: int, 
 
 
 def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
-            wrong: Dict[str, int], found: Dict[str, Any], now: datetime.date, check: bool, confirm_seconds: float,
-            folder: str) -> Dict[str, Any]:
+            attached: FrozenSet[str], wrong: Dict[str, int], found: Dict[str, Any], now: datetime.date, check: bool,
+            confirm_seconds: float, folder: str) -> Dict[str, Any]:
     """A new generation: all of it beside the old one, then one pointer store."""
     generation = reconcile.next_generation(live, store.numbers())
     warnings = hardlinks.lines(found)
@@ -291,13 +294,12 @@ def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Opti
     if live.expired:
         lines.append(_expired(live))
     lines.extend("+ hook {0}".format(hook)
-                 for hook in sorted(wanted.hooks - reconcile.attached_hooks(kernel, version)))
+                 for hook in sorted(wanted.hooks - attached))
     planned = _plan(before, wanted)
     result = _result(wanted, before, generation, True, planned, lines, confirm_seconds, warnings)
     if check:
         return result
 
-    attached = reconcile.attached_hooks(kernel, version)
     stored = dict(_stored(wanted, generation, False), hardlinks=found)
     store.save(stored)
     try:
@@ -333,11 +335,11 @@ def _undo(kernel: Kernel, version: str, live: Live, generation: int, attached: F
 
 
 def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
-          now: datetime.date, check: bool, confirm_seconds: float, folder: str) -> Dict[str, Any]:
+          attached: FrozenSet[str], now: datetime.date, check: bool, confirm_seconds: float,
+          folder: str) -> Dict[str, Any]:
     """The kernel decides as the document says already: mended is what is missing around it."""
     lines: List[str] = []
     warnings: List[str] = []
-    attached = reconcile.attached_hooks(kernel, version)
     lost = sorted(wanted.hooks - attached)
     lines.extend("+ hook {0} (it was not attached)".format(hook) for hook in lost)
     surplus = [] if live.pending else sorted(attached - wanted.hooks)

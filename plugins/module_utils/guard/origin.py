@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Dict, FrozenSet, List, Optional
 
-from . import plan, reconcile, status
+from . import plan, reconcile
 from .reconcile import Live
 
 
@@ -29,6 +29,7 @@ def apart(kernel: Any, live: Live, before: Optional[Dict[str, Any]], after: Dict
     pending = before is None or before["digest"] != after["digest"] if live.generation else True
     drift: List[str] = []
     if live.generation and (wrong or pending):
+        from . import status  # a run that finds nothing does not wait for it to be read
         drift.extend(status.drift(live, before, sorted(attached), system, now, folder))
     elif live.generation:
         drift.extend("hook {0} is not attached".format(hook) for hook in sorted(set(after["hooks"]) - attached))

@@ -2,17 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is simulated of a host: a bpffs, /var/lib and /run/lock of its own, real maps in them, and programs that are never
-loaded: a program is a map of its own, a link a map that holds the program's number. The package is the real one."""
+loaded: a program is a map of its own that holds its place among the object's, a link one that holds that and the program's
+number. They say of themselves what the kernel would say of the real ones. The package is the real one."""
 
 import ctypes
 import errno
 import importlib.abc
 import importlib.machinery
+import json
 import os
 import struct
 import sys
 
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 1 << 18
+FILLED_BY_PROGRAMS = {"events": 4096, "wires": 1, "carriers": 1, "cells": 1, "kept": 1}  # entries, or bytes of the ring
 PLACES = {"bpf": "/sys/fs/bpf", "lib": "/var/lib", "lock": "/run/lock"}
 
 
@@ -53,7 +56,7 @@ def kernel_of(module, folder):
     """The package's Kernel over a simulated host."""
 
     class Simulated(module.Kernel):
-        described = {}
+        described, relocations, known = {}, {}, []
 
         def environment(self):
             found = super().environment()
@@ -76,31 +79,38 @@ def kernel_of(module, folder):
 
         # ---- programs and links ------------------------------------------------------------------------------------
 
-        def _stand_in(self, name, value):
-            fd = self.create_map(name, module.MapSpec(module.ARRAY, 4, 4, 1))
-            self.update(fd, bytes(4), struct.pack("=I", value))
+        def _stand_in(self, name, place, number=0):
+            fd = self.create_map(name, module.MapSpec(module.ARRAY, 4, 8, 1))
+            self.update(fd, bytes(4), struct.pack("=II", place, number))
             return fd
 
+        def _told(self, fd):
+            """(what the object says of the program, its number)"""
+            if not self.known:
+                with open(os.path.join(folder, "programs"), encoding="ascii") as file:
+                    self.known.extend(json.load(file))
+            place, number = struct.unpack("=II", self.lookup(fd, bytes(4)))
+            return self.known[place], number
+
         def program_info(self, fd):
-            found = self.map_info(fd)
-            return module.ProgramInfo(found.id, found.name, "00" * 8, ())
+            found, (told, _number) = self.map_info(fd), self._told(fd)
+            return module.ProgramInfo(found.id, told["name"], told["tag"], tuple(told["maps"]))
 
         def program_by_id(self, number):
             return self.map_by_id(number)
 
         def link_info(self, fd):
-            return module.LinkInfo(self.map_info(fd).id, struct.unpack("=I", self.lookup(fd, bytes(4)))[0])
+            told, number = self._told(fd)
+            return module.LinkInfo(self.map_info(fd).id, number, module.LSM_MAC, 1, told["function"])
 
         def attach(self, program):
-            return self._stand_in("link", self.map_info(program).id)
+            place, _number = struct.unpack("=II", self.lookup(program, bytes(4)))
+            return self._stand_in("link", place, self.map_info(program).id)
 
         def describe(self, data):
             if data not in self.described:
                 self.described[data] = super().describe(data)
             return self.described[data]
-
-        def has_hook(self, program):
-            return not program.partition("__")[2].isdigit() or program.endswith("__2")
 
         def load(self, data, reuse):
             info = self.describe(data)
@@ -109,8 +119,24 @@ def kernel_of(module, folder):
                 inner = self.create_map("inner", info.inner[name]) if name in info.inner else None
                 if spec.type in (module.INODE_STORAGE, module.TASK_STORAGE, module.SK_STORAGE):
                     spec = module.MapSpec(module.ARRAY, 4, 4, 1)  # these belong to programs
+                if name in FILLED_BY_PROGRAMS:  # ten megabytes of a thousand hosts are too many
+                    spec = spec._replace(max_entries=FILLED_BY_PROGRAMS[name])
                 maps[name] = reuse[name] if name in reuse else self.create_map(name, spec, inner)
-            programs = {module.hook_of(name): self._stand_in(name, 0) for name in info.programs if self.has_hook(name)}
+            instructions = importlib.import_module(module.__name__.rpartition(".")[0] + ".instructions")
+            programs, known = {}, []
+            for place, each in enumerate(self.relocated(data)):
+                used = instructions.submitted(each, ()).maps.values()
+                known.append({"name": each.name, "tag": instructions.tags(each.code)[0], "function": each.function,
+                              "maps": [self.map_info(maps[name]).id for name in sorted(set(used))]})
+                programs[module.hook_of(each.name)] = self._stand_in(each.name, place)
+            with open(os.path.join(folder, "programs"), "w", encoding="ascii") as file:
+                json.dump(known, file)
+            del self.known[:]
             return module.Loaded(maps, programs)
+
+        def relocated(self, data):
+            if data not in self.relocations:
+                self.relocations[data] = self.relocate(data)
+            return self.relocations[data]
 
     return Simulated

@@ -149,19 +149,25 @@ def plugin(answers, **arguments):
     return action, asked
 
 
+DONE = {"enforcer_needed": False, "settled": True}  # what a role asks
 ON_TRIAL = {"changed": True, "generation": 7, "confirm_needed": True}
 
 
 def test_one_call_when_nothing_changes():
     action, asked = plugin([{"changed": False}])
-    assert action.run(task_vars={}) == {"changed": False}
+    assert action.run(task_vars={}) == {"changed": False, **DONE}
     assert len(asked) == 1 and "package" not in asked[0] and action._connection.resets == 0
+
+
+def test_a_host_that_does_not_enforce_everything_is_not_done():
+    action, _asked = plugin([{"changed": False, "unenforced": ["one: connect"]}])
+    assert action.run(task_vars={})["settled"] is False
 
 
 def test_a_policy_on_trial_is_confirmed_over_a_new_connection():
     action, asked = plugin([ON_TRIAL, {"changed": True}])
     result = action.run(task_vars={})
-    assert result == {"changed": True, "generation": 7, "confirm_needed": False, "confirmed": True}
+    assert result == {"changed": True, "generation": 7, "confirm_needed": False, "confirmed": True, **DONE}
     assert asked[1]["state"] == "confirmed" and asked[1]["generation"] == 7 and action._connection.resets == 1
 
 
@@ -181,14 +187,14 @@ def test_a_policy_that_cuts_the_host_off(answer):
 
 
 def test_the_package_is_sent_only_to_look():
-    action, asked = plugin([{"changed": False, "package_required": True}, {"changed": True}])
+    action, asked = plugin([{"changed": False, "package_required": True}, {"changed": True, "enforcer_needed": True}])
     action._task.check_mode = True
-    assert action.run(task_vars={}) == {"changed": True}
+    assert action.run(task_vars={}) == {"changed": True, "enforcer_needed": True, "settled": False}
     assert "package" not in asked[0] and asked[1]["package"]
 
     action, asked = plugin([{"changed": False, "package_required": True}])
     result = action.run(task_vars={})
-    assert len(asked) == 1 and result["failed"]
+    assert len(asked) == 1 and result["failed"] and result["enforcer_needed"] and not result["settled"]
     assert result["msg"] == "The enforcer of this release is not on the host. Run role exfil.guard.enforcer"
 
 
