@@ -50,10 +50,10 @@ class Example:
         self.signers = folder / "allowed_signers"
         self.signers.write_text("alice@example.com " + (folder / "alice.pub").read_text())
         (folder / "bin").mkdir()
-        for name in ("playbook", "galaxy"):
-            (folder / "bin" / ("ansible-" + name)).write_text(
-                '#!/bin/sh\nexec {0} -m ansible {1} "$@"\n'.format(sys.executable, name))
-            (folder / "bin" / ("ansible-" + name)).chmod(0o755)
+        for name in ("ansible", "ansible-playbook", "ansible-galaxy"):
+            (folder / "bin" / name).write_text('#!/bin/sh\nexec {0} -m ansible {1} "$@"\n'.format(
+                sys.executable, name.partition("-")[2] or "adhoc"))
+            (folder / "bin" / name).chmod(0o755)
         run("git", "init", "-q", "--bare", "-b", "main", str(self.bare))
         shutil.copytree(EXAMPLE, self.work)
         self.fleet = Fleet(str(folder / "fleet"), HOSTS, WITH_IT)

@@ -8,7 +8,9 @@ from __future__ import annotations
 DOCUMENTATION = """
 name: simulated
 short_description: To a simulated host
-description: Local, as long as the host's folder holds no file C(down); C(dies) holds after how many commands it goes down.
+description:
+  - Local, as long as the host's folder holds no file C(down). C(dies) holds after how many commands the host goes down,
+    C(kills) after how many the controller is killed.
 options:
   folder:
     description: The host's folder.
@@ -17,6 +19,7 @@ options:
 """
 
 import os
+import signal
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection.local import Connection as Local
@@ -27,14 +30,27 @@ class Connection(Local):
 
     def exec_command(self, *arguments, **options):
         folder = self.get_option("folder")
-        dies = os.path.join(folder, "dies")
-        if os.path.exists(dies):
-            with open(dies, encoding="ascii") as file:
-                left = int(file.read())
-            with open(dies if left else os.path.join(folder, "down"), "w", encoding="ascii") as file:
-                file.write(str(left - 1))
-            if not left:
-                os.unlink(dies)
+        if self._counted(folder, "dies"):
+            with open(os.path.join(folder, "down"), "w", encoding="ascii"):
+                pass
+        if self._counted(folder, "kills"):
+            os.kill(os.getppid(), signal.SIGKILL)  # Ansible, of which this is a worker
+            os.kill(os.getpid(), signal.SIGKILL)
         if os.path.exists(os.path.join(folder, "down")):
             raise AnsibleConnectionFailure("no route to host")
         return super().exec_command(*arguments, **options)
+
+    @staticmethod
+    def _counted(folder, name):
+        """Whether this is the command that the file of this name waits for."""
+        path = os.path.join(folder, name)
+        if not os.path.exists(path):
+            return False
+        with open(path, encoding="ascii") as file:
+            left = int(file.read())
+        if not left:
+            os.unlink(path)
+            return True
+        with open(path, "w", encoding="ascii") as file:
+            file.write(str(left - 1))
+        return False
