@@ -59,8 +59,11 @@ class Example:
         self.fleet = Fleet(str(folder / "fleet"), HOSTS, WITH_IT)
         for name in HOSTS:
             os.mkdir(self.fleet.path(name, "lib", "postgresql"))
-        variables = dict(self.fleet.variables(), **self.fleet.host_variables("{{ inventory_hostname }}"))
+        # a machine that is busy with other things has its time to confirm
+        variables = dict(self.fleet.variables(), **self.fleet.host_variables("{{ inventory_hostname }}"),
+                         exfil_guard_confirm_seconds=900)
         (self.work / "group_vars" / "guarded.yml").write_text(json.dumps(variables))
+        self.edit("ci/rollout.yml", "exfil_guard_confirm_seconds: 120\n", "")
         self.sign("alice")
         self.git("init", "-q", "-b", "main")
         self.git("remote", "add", "origin", "file://{0}".format(self.bare))
