@@ -34,6 +34,8 @@ class FakeSystem:
         self.unit_calls: List[List[str]] = []
         self.me = {"status": "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n", "cgroup": "0::/user.slice\n",
                    "loginuid": "4294967295", "executable": "/usr/bin/cat"}
+        self.processes: Dict[int, Dict[str, str]] = {}
+        self.executables: Dict[int, str] = {}
         self.tables = {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
     def user(self, name: str) -> Optional[int]:
@@ -44,6 +46,9 @@ class FakeSystem:
 
     def user_name(self, number: int) -> Optional[str]:
         return next((name for name, each in self.accounts.items() if each == number), None)
+
+    def group_name(self, number: int) -> Optional[str]:
+        return next((name for name, each in self.teams.items() if each == number), None)
 
     def memberships(self, number: int) -> FrozenSet[int]:
         return frozenset({number})
@@ -76,6 +81,12 @@ class FakeSystem:
 
     def myself(self) -> Dict[str, str]:
         return dict(self.me)
+
+    def process(self, number: int) -> Dict[str, str]:
+        return self.processes.get(number, {})
+
+    def executable(self, number: int) -> Optional[str]:
+        return self.executables.get(number)
 
     def device_tables(self) -> Dict[str, str]:
         return self.tables
