@@ -23,7 +23,7 @@ POLICY = {
     "resources": {"ledger": {"paths": ["/srv/ledger/**"]}},
     "rules": [{"name": RULE, "deny": ["read"], "resources": ["ledger"], "except": ["clerks"]}],
 }
-BURST = 3000
+BURST = 2000
 
 
 def prepare():
