@@ -16,6 +16,7 @@ from typing import Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Option
 from .errors import EnforcerError
 
 MOUNTINFO = "/proc/self/mountinfo"
+HOST_MOUNTINFO = "/proc/1/mountinfo"
 DEVICE_TABLES = {"devices": "/proc/devices", "misc": "/proc/misc", "ttys": "/proc/tty/drivers",
                  "consoles": "/proc/consoles"}
 UNIT_PROPERTIES = ("Id", "LoadState", "ControlGroup", "Slice")
@@ -123,6 +124,11 @@ class System:
 
     def mountinfo(self) -> str:
         with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+
+    def host_mounts(self) -> str:
+        """The first process's: what a unit that is shut in sees is not what paths mean on the host."""
+        with open(HOST_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
 
     def exists(self, path: str) -> bool:

@@ -48,7 +48,7 @@ class View(NamedTuple):
 
 def view(system: Any, *, now: float, boottime: int, boot: str, host: str,
          labels: Callable[[int, str], Optional[List[str]]]) -> View:
-    mounts = resolve.visible(resolve.parse_mounts(system.mountinfo()))
+    mounts = resolve.visible(resolve.parse_mounts(system.host_mounts()))
     return View(system, mounts, now - boottime / 1e9, boot, events.text(os.fsencode(host)), labels)
 
 

@@ -25,6 +25,7 @@ class FakeSystem:
         self.accounts: Dict[str, int] = {"root": 0, "alice": 1000, "bob": 1001}
         self.teams: Dict[str, int] = {"root": 0, "dba": 500, "alice": 1000}
         self.mounts = MOUNTS
+        self.host: Optional[str] = None  # the first process's mounts, where they are others
         self.files = {"/", "/srv", "/srv/exports", "/usr/bin/cat", "/var/log", "/mnt", "/with space",
                       "/usr/lib/exfil-guard/canary/denied", "/usr/lib/exfil-guard/canary/allowed"}
         self.links: Dict[str, str] = {}
@@ -64,6 +65,9 @@ class FakeSystem:
 
     def mountinfo(self) -> str:
         return self.mounts
+
+    def host_mounts(self) -> str:
+        return self.mounts if self.host is None else self.host
 
     def exists(self, path: str) -> bool:
         real = self.realpath(path)

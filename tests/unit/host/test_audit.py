@@ -114,6 +114,12 @@ def test_everything_that_can_be_told_is(schema):
         "inode": 7, "device": "8:2"}
 
 
+def test_paths_are_the_hosts_where_the_unit_sees_others():
+    system = FakeSystem()
+    system.host, system.mounts = system.mounts, "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 21 0:9 / /srv rw - tmpfs tmpfs ro\n"
+    assert trail.describe(denial(), view(system))["path"] == "/srv/exports/a.csv"
+
+
 @pytest.mark.parametrize("stat_line", ["", "42 (cat) S 7", "42 (cat) S 7 " + "0 " * 17 + "4001 0"])
 def test_a_process_that_has_ended_lends_nothing_to_the_next_of_its_number(stat_line, schema):
     system = FakeSystem()
