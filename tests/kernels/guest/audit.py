@@ -62,23 +62,25 @@ class Journal:
         os.makedirs(os.path.dirname(SOCKET), exist_ok=True)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.listener.bind(SOCKET)
+        self.listener.settimeout(0.5)
         reader, writer = os.pipe()
         self.child = os.fork()
         if self.child == 0:
-            signal.signal(signal.SIGTERM, lambda *_: self.listener.settimeout(0.5))
-            with os.fdopen(writer, "wb") as stream:
-                while True:
-                    try:
-                        entry = self.listener.recv(1 << 16)
-                    except OSError:
+            ending, lines = [], []
+            signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
+            while True:
+                try:
+                    fields = dict(line.split("=", 1) for line in self.listener.recv(1 << 16).decode().splitlines())
+                    lines.append(json.dumps(fields).encode() + b"\n")
+                except socket.timeout:
+                    if ending:
                         break
-                    fields = dict(line.split("=", 1) for line in entry.decode().splitlines())
-                    stream.write(json.dumps(fields).encode() + b"\n")
+            with os.fdopen(writer, "wb") as stream:  # not before: a full pipe would hold it up
+                stream.writelines(lines)
             os._exit(0)
         os.close(writer)
         self.listener.close()
         self.stream = os.fdopen(reader, "rb")
-        self.lines = []
 
     def end(self):
         """All entries, each once: a unit that was killed may tell the last ones again."""
@@ -215,7 +217,7 @@ def lines_of(pid, name):
 def the_journal_away_and_back():
     """While nobody takes the entries events wait, in the ring and in the unit; afterwards all are told."""
     before = begin()
-    unit = start()
+    unit, journal, entries = start(), None, []
     try:
         until(lambda: "journal" in state().get("failing", {}) or (attempts(1) and False))
         assert attempts(100) == 100
@@ -224,9 +226,11 @@ def the_journal_away_and_back():
         until(lambda: state()["collected"] == held)
     finally:
         unit.terminate()
-        assert unit.wait() == 0
-        entries = journal.end()
+        code = unit.wait()
+        if journal:
+            entries = journal.end()
         shutil.rmtree(STATE)
+    assert code == 0, code
     assert sum(int(each["EXFIL_GUARD_COUNT"]) for each in entries) == held == counted()[0] - before[0]
 
 
