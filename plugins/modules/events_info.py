@@ -11,6 +11,7 @@ short_description: Read what was denied on a host
 version_added: 0.1.0
 description:
   - Reads the events that wait in the kernel's buffer, oldest first. They stay there, for whoever collects them.
+  - Where role exfil.guard.audit collects them into the journal, only those are left that it has not taken yet.
   - When the buffer is full, new events are lost; the counters in M(exfil.guard.status_info) count these, too.
 options:
   limit:
@@ -34,7 +35,7 @@ EXAMPLES = r"""
 
 - name: Show who was denied what
   ansible.builtin.debug:
-    msg: "{{ item.user }}: {{ item.action }} {{ item.path | default(item.address) }}, by rule {{ item.rule }}"
+    msg: "{{ item.user }}: {{ item.action }} {{ item.path | default(item.address | default('')) }} by {{ item.rule }}"
   loop: "{{ guard.events }}"
   loop_control:
     label: "{{ item.sequence }}"
@@ -54,7 +55,9 @@ events:
       description: When, in UTC.
       type: str
     verdict:
-      description: V(denied), or V(audit) for what was only reported.
+      description:
+        - V(denied), or V(audit) for what was only reported. V(unreadable) for a record of another layout, of which
+          nothing else but its RV(ignore:size) is told.
       type: str
     action:
       description: What was tried.
@@ -81,7 +84,7 @@ events:
       description: The systemd unit it belongs to.
       type: str
     path:
-      description: The file, for actions on files.
+      description: The file, for actions on files. An action without an object has neither path nor address.
       type: str
     address:
       description: The peer's address, for actions on the network.

@@ -173,6 +173,57 @@ status:
     totals:
       description: Counts of denials, reports, events written and events lost.
       type: dict
+    events:
+      description: Where the event of each decision is. Exact when nothing is being decided.
+      type: dict
+      contains:
+        decided:
+          description: Decisions that were denied or reported.
+          type: int
+        written:
+          description: Events that the kernel wrote.
+          type: int
+        lost:
+          description: Events for which its buffer had no room. V(written) and V(lost) add up to V(decided).
+          type: int
+        unaccounted:
+          description: What is left of V(decided), events under way.
+          type: int
+        waiting:
+          description: Events that were written and not taken yet.
+          type: int
+    audit:
+      description: How the audit trail of role exfil.guard.audit stands, V(null) where there is none.
+      type: dict
+      contains:
+        running:
+          description: Whether its unit takes events.
+          type: bool
+        collected:
+          description: Events that it took.
+          type: int
+        lines:
+          description: Lines that it made of them.
+          type: int
+        held:
+          description: Events that are folded and still to be told.
+          type: int
+        missing:
+          description: Events that by their numbers were lost, or taken by somebody else.
+          type: int
+        unreadable:
+          description: Records of another layout.
+          type: int
+        undelivered:
+          description: Lines that wait, for the V(journal) or the V(file).
+          type: dict
+        file_lost:
+          description: Lines for which the file had no room.
+          type: int
+        failing:
+          description: Why it does not go on.
+          type: list
+          elements: str
     drift:
       description: How the kernel differs from the stored document.
       type: list
@@ -201,7 +252,7 @@ def main():
             "installed": False, "running": None, "enforcer": None, "generation": 0, "in_force": False, "mode": None,
             "pending": False, "hooks": [], "rules": [], "totals": {}, "drift": None,
             "hardlinks": [], "labels": [], "unenforced": [], "revision": None, "soak": False, "generations": [],
-            "pull": None,
+            "pull": None, "events": None, "audit": None,
             "problems": ["the package is not installed. Run the role exfil.guard.enforcer"]})
     guard = Guard(LIBRARY)
 

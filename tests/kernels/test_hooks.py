@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import boot  # noqa: E402
 
 SCRIPT = boot.image.HERE / "guest" / "hooks.py"
-CHECKS = [SCRIPT, *(SCRIPT.with_name(name + ".py") for name in ("files", "network", "powers", "attacks", "certificates"))]
+CHECKS = [SCRIPT, *(SCRIPT.with_name(name + ".py") for name in ("files", "network", "powers", "attacks", "audit", "certificates"))]
 VARIANTS: Dict[str, dict] = {
     "plain": {},
     "kptr_restrict=2": {"sysctl": ["kernel.kptr_restrict=2"]},

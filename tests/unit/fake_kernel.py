@@ -17,6 +17,7 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard import hooks, in
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
     ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, LSM_MAC, SK_STORAGE, TASK_STORAGE, Environment, LinkInfo,
     Loaded, MapInfo, MapSpec, ObjectInfo, ProgramInfo, Relocated, hook_of)
+from ansible_collections.exfil.guard.plugins.module_utils.guard.ring import Batch
 
 HOOKS = (
     "task_alloc", "bprm_committed_creds", "cred_free", "file_open", "file_permission", "file_receive", "mmap_file",
@@ -77,6 +78,38 @@ def _code(program: str, maps: Iterable[int]) -> bytes:
     return loads + struct.pack("<BBhiBBhi", 0xB7, 0, 0, zlib.crc32(program.encode()) >> 1, 0x95, 0, 0, 0)
 
 
+class FakeRing:
+    """Has room for ``room`` records; each moves the positions by one."""
+
+    def __init__(self, room: int = 1 << 20) -> None:
+        self.room, self.lost, self.consumer = room, 0, 0
+        self.written: List[bytes] = []
+
+    def put(self, *records: bytes) -> None:
+        for each in records:
+            if len(self.written) - self.consumer < self.room:
+                self.written.append(each)
+            else:
+                self.lost += 1
+
+    def positions(self) -> Tuple[int, int]:
+        return self.consumer, len(self.written)
+
+    def peek(self, limit: Optional[int] = None) -> Batch:
+        found = self.written[self.consumer:][:limit]
+        return Batch(found, self.consumer, self.consumer + len(found))
+
+    def advance(self, position: int) -> None:
+        assert self.consumer <= position <= len(self.written)
+        self.consumer = position
+
+    def __enter__(self) -> "FakeRing":
+        return self
+
+    def __exit__(self, *_unused: Any) -> None:
+        pass
+
+
 class FakeKernel:
     def __init__(self) -> None:
         self.found = GOOD
@@ -90,6 +123,7 @@ class FakeKernel:
         self.kill_at: Optional[int] = None
         self.refusals: Dict[str, Tuple[int, int]] = {}  # method -> (how many calls pass first, errno)
         self.dead = False
+        self.buffer = FakeRing()
         self.labelled: Set[str] = set()  # what is denied to whoever has read what this session has read
         self.runs = True  # False: programs attach and never run
         self._descriptors: Dict[int, Tuple[Any, bool]] = {}
@@ -257,6 +291,13 @@ class FakeKernel:
     def map_info(self, fd: int) -> MapInfo:
         found = self._thing(fd)
         return MapInfo(found.number, found.name, found.spec, found.frozen)
+
+    def ring(self, fd: int, take: bool) -> "FakeRing":
+        self._thing(fd, take)
+        return self.buffer
+
+    def identity(self, path: str) -> str:
+        return str(self.pins[path].number)
 
     def map_by_id(self, number: int, readonly: bool = False) -> int:
         return self._open(self._by_number(_Map, number), readonly)

@@ -38,6 +38,16 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--take", action="store_true", help="remove what is shown, to make room for new events")
     events.add_argument("--follow", action="store_true", help="go on until interrupted (implies --take)")
     events.add_argument("--limit", type=int, metavar="N", help="show at most N events, oldest first")
+    watch = command("watch", "what is denied or reported, as it happens, the same told once with a count")
+    watch.add_argument("--before", type=int, metavar="N", default=10,
+                       help="so many lines that are in the journal already come first; default: 10")
+    why = command("why", "the last denials, each with its rule and what would have to change in which set for it to "
+                  "pass")
+    why.add_argument("--user", help="of whom: name or number; also who logged in as that user")
+    why.add_argument("--pid", type=int, help="of which process")
+    why.add_argument("--limit", type=int, metavar="N", default=5, help="at most N, newest first; default: 5")
+    metrics = command("metrics", "status as a Prometheus textfile", False)
+    metrics.add_argument("--output", metavar="FILE", help="written in one step; default: to be seen here")
     explain = command("explain", "what the stored policy says about an attempt, and which rules say it; without "
                       "--user, who may do it and who may not")
     explain.add_argument("--user", help="whose attempt it is: name or number")
@@ -57,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     confirm = command("confirm", "keep the generation on trial for good")
     confirm.add_argument("generation", nargs="?", type=int, help="its number; default: the one on trial")
     command("rollback", "put the generation before in force now")
+    audit = command("audit", "(units only) hand events to the journal until told to stop", False)
+    audit.add_argument("--json-lines", metavar="FILE", help="append each record there, too")
+    audit.add_argument("--fold", type=int, metavar="SECONDS", default=10,
+                       help="the same is told again only after so long; default: 10")
     command("boot", "(units only) load the last confirmed policy", False)
     command("refresh", "(units only) follow changed users, units, mounts and expiry dates", False)
     return parser
@@ -106,6 +120,43 @@ def _events(host: _Host, arguments: argparse.Namespace) -> int:
         if not arguments.follow:
             return 0
         time.sleep(0.5)
+
+
+def _watch(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import watch
+    colour = watch.coloured(sys.stdout)
+    for record in watch.records(host.kernel, host.system, host.store, before=arguments.before):
+        print(json.dumps(record) if arguments.json else watch.to_line(record, colour), flush=True)
+    return 0
+
+
+def _why(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import audit, reconcile, trail, why
+    generation = reconcile.read(host.kernel).generation
+    user = why.user_number(host.system, arguments.user) if arguments.user is not None else None
+    records = why.denials(host.kernel, host.system, host.store, user=user, pid=arguments.pid, limit=arguments.limit,
+                          collector=audit.told())
+    documents = trail.Documents(host.store)
+    answers = [why.explain_record(record, documents.get(record["generation"]), host.system) for record in records]
+    _show({"generation": generation, "denials": answers},
+          lambda found: why.to_text(found["denials"], generation), arguments.json)
+    return 0
+
+
+def _metrics(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import metrics, status
+    text = metrics.to_text(status.status(host.kernel, host.store, host.system, host.now))
+    if arguments.output:
+        metrics.write(text, arguments.output)
+    else:
+        print(text, end="")
+    return 0
+
+
+def _audit(host: _Host, arguments: argparse.Namespace) -> int:
+    from . import audit
+    return audit.run(host.kernel, host.system, host.store, json_lines=arguments.json_lines, window=arguments.fold,
+                     **host.options)
 
 
 def _explain(host: _Host, arguments: argparse.Namespace) -> int:
@@ -183,7 +234,8 @@ def _refresh(host: _Host, arguments: argparse.Namespace) -> int:
 
 
 _COMMANDS = {"status": _status, "verify": _verify, "events": _events, "explain": _explain, "confirm": _confirm,
-             "rollback": _rollback, "boot": _boot, "refresh": _refresh}
+             "rollback": _rollback, "watch": _watch, "why": _why, "metrics": _metrics,
+             "audit": _audit, "boot": _boot, "refresh": _refresh}
 
 
 def main(argv: Optional[List[str]] = None, host: Optional[_Host] = None) -> int:

@@ -20,6 +20,7 @@ import time
 from typing import Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from .errors import EnforcerError
+from .ring import Ring
 
 BPFFS = "/sys/fs/bpf"
 CGROUPS = "/sys/fs/cgroup"
@@ -245,6 +246,11 @@ class Kernel:
     def exists(self, path: str) -> bool:
         return os.path.lexists(path)
 
+    def identity(self, path: str) -> str:
+        """Of what is pinned there: another for another thing of the same name."""
+        found = os.stat(path)
+        return "{0}-{1}".format(found.st_dev, found.st_ino)
+
     def mkdir(self, path: str) -> None:
         os.mkdir(path, 0o700)
 
@@ -282,6 +288,10 @@ class Kernel:
         with open("/proc/self/fdinfo/{0}".format(fd), encoding="ascii") as file:
             frozen = any(line.split() == ["frozen:", "1"] for line in file)
         return MapInfo(number, name.rstrip(b"\0").decode(), MapSpec(kind, key, value, entries, flags), frozen)
+
+    def ring(self, fd: int, take: bool) -> Ring:
+        """Closed by whoever asks for it; ``take``: the descriptor must be one for writing."""
+        return Ring(fd, self.map_info(fd).spec.max_entries, take)
 
     def map_by_id(self, number: int, readonly: bool = False) -> int:
         return self._bpf(_MAP_BY_ID, struct.pack("=III", number, 0, _RDONLY if readonly else 0), "open map by id")[0]

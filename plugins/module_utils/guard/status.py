@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime
 import struct
-from typing import Any, Dict, List, Optional
+import time
+from typing import Any, Dict, List, Optional, Tuple
 
-from . import canary, compile, enforcement, enforcer, hardlinks, history, layout, pull, reconcile, resolve
+from . import audit, canary, compile, enforcement, enforcer, hardlinks, history, layout, pull, reconcile, resolve
 from .errors import EnforcerError
 from .records import Resolved
 
@@ -18,7 +19,7 @@ _SPACE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/cell.h
 
 
 def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.date] = None, *,
-           pull_result: str = pull.RESULT) -> Dict[str, Any]:
+           pull_result: str = pull.RESULT, audit_state: str = audit.STATE) -> Dict[str, Any]:
     """``system`` and ``now`` are needed to tell drift; without them `drift` is None."""
     environment = kernel.environment()
     if not environment.root:
@@ -31,9 +32,11 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         "totals": {}, "rename_cache": None, "digest": None, "stored_generation": None, "confirmed_generation": None,
         "certificate": store.certificate(), "drift": None, "hardlinks": [], "labels": [], "unenforced": [],
         "revision": None, "soak": False, "generations": [history.summary(each) for each in history.generations(store)],
-        "pull": pull.last(pull_result),
+        "pull": pull.last(pull_result), "events": None, "audit": audit.told(audit_state),
     }
     result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
+    result["problems"].extend("the audit trail does not go on: {0}".format(text)
+                              for text in (result["audit"] or {}).get("failing", ()))
     confirmed = store.last_confirmed()
     numbers = store.numbers()
     result["stored_generation"] = numbers[-1] if numbers else None
@@ -67,7 +70,7 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
     _tell_enforced(result, resolve.from_json(stored["resolved"]) if stored else None, environment)
     result["unenforced"] = enforcement.lines(result["rules"], environment)
     result["labels"] = _carried(kernel, compile.labels_of(live.tables))
-    result["totals"] = _totals(kernel)
+    result["totals"], result["events"] = _accounted(kernel)
     with reconcile.opened(kernel, reconcile.map_path(kernel, "facts"), readonly=True) as facts:
         value = kernel.lookup(facts, _ZERO) or bytes(16)
     result["rename_cache"] = struct.unpack_from("=Q", value, 8)[0] == 1
@@ -143,6 +146,25 @@ def _totals(kernel: Any) -> Dict[str, Any]:
             "reasons": dict(zip(layout.REASONS[1:], numbers[5:])), "uncached": numbers[-1]}
 
 
+def _accounted(kernel: Any) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """The totals, and where each event is. A decision is counted before its event is written: while one is under way,
+    the numbers are read again."""
+    for _ in range(10):
+        totals = _totals(kernel)
+        found = {"decided": totals["denied"] + totals["audited"], "written": totals["events_written"],
+                 "lost": totals["events_lost"], "waiting": _waiting(kernel)}
+        found["unaccounted"] = found["decided"] - found["written"] - found["lost"]
+        if not found["unaccounted"]:
+            break
+        time.sleep(0.01)
+    return totals, found
+
+
+def _waiting(kernel: Any) -> int:
+    with reconcile.opened(kernel, reconcile.map_path(kernel, "events")) as fd, kernel.ring(fd, False) as ring:
+        return len(ring.peek().records)
+
+
 def drift(live: Any, stored: Optional[Dict[str, Any]], attached: List[str], system: Any,
           now: datetime.date, canary_folder: str = canary.FOLDER) -> List[str]:
     """How the kernel differs from the document of the generation that it says is in force. A rule that has expired
@@ -166,6 +188,23 @@ def drift(live: Any, stored: Optional[Dict[str, Any]], attached: List[str], syst
     needed = set(stored.get("hooks") or reconcile.IDENTITY_HOOKS)
     lines.extend("hook {0} is not attached".format(hook) for hook in sorted(needed - set(attached)))
     return lines
+
+
+def _accounts(found: Dict[str, Any]) -> str:
+    text = "events        {written} written + {lost} lost = {decided} decided; {waiting} waiting".format(**found)
+    return text + ("; {unaccounted} UNDER WAY".format(**found) if found["unaccounted"] else "")
+
+
+def _collector(found: Optional[Dict[str, Any]]) -> List[str]:
+    """How the audit trail stands; nothing where there is none."""
+    if not found:
+        return []
+    parts = ["{collected} events taken".format(**found), "{lines} lines".format(**found)]
+    parts += ["{0} {1}".format(found[key], what) for key, what in (
+        ("held", "still to be told"), ("missing", "missing"), ("unreadable", "unreadable"),
+        ("file_lost", "lines without room in the file")) if found[key]]
+    parts += ["{0} lines wait for the {1}".format(count, name) for name, count in found["undelivered"].items()]
+    return ["audit trail   {0}: {1}".format("collected" if found["running"] else "NOT RUNNING", ", ".join(parts))]
 
 
 def to_text(result: Dict[str, Any]) -> str:
@@ -208,6 +247,8 @@ def to_text(result: Dict[str, Any]) -> str:
         totals = result["totals"]
         lines.append("totals        {denied} denied, {audited} audited, {events_written} events, {events_lost} lost"
                      .format(**totals))
+        lines.append(_accounts(result["events"]))
+        lines.extend(_collector(result["audit"]))
         other = ["{0} {1}".format(count, name) for name, count in sorted(totals["reasons"].items()) if count]
         if other:
             lines.append("undecidable   {0}".format(", ".join(other)))

@@ -16,6 +16,7 @@ from typing import Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Option
 from .errors import EnforcerError
 
 MOUNTINFO = "/proc/self/mountinfo"
+HOST_MOUNTINFO = "/proc/1/mountinfo"
 DEVICE_TABLES = {"devices": "/proc/devices", "misc": "/proc/misc", "ttys": "/proc/tty/drivers",
                  "consoles": "/proc/consoles"}
 UNIT_PROPERTIES = ("Id", "LoadState", "ControlGroup", "Slice")
@@ -54,6 +55,12 @@ class System:
         except KeyError:
             return None
 
+    def group_name(self, number: int) -> Optional[str]:
+        try:
+            return grp.getgrgid(number).gr_name
+        except KeyError:
+            return None
+
     def memberships(self, number: int) -> FrozenSet[int]:
         """The groups that a user has after login."""
         try:
@@ -78,6 +85,7 @@ class System:
         except (OSError, UnicodeError):
             return []
         return sorted({str(each[4][0]).partition("%")[0] for each in found})
+
     # ---- the process itself -------------------------------------------------------------------------------------
 
     def myself(self) -> Dict[str, str]:
@@ -92,10 +100,35 @@ class System:
         found["executable"] = os.path.realpath("/proc/self/exe")
         return found
 
+    # ---- other processes ----------------------------------------------------------------------------------------
+
+    def process(self, number: int) -> Dict[str, str]:
+        """What /proc says of a process; of one that is gone nothing."""
+        found = {}
+        for name in ("stat", "status"):
+            try:
+                with open("/proc/{0}/{1}".format(number, name), encoding="utf-8", errors="surrogateescape") as file:
+                    found[name] = file.read()
+            except OSError:
+                continue
+        return found
+
+    def executable(self, number: int) -> Optional[str]:
+        """None: it is gone, is the kernel's own, or may not be looked at."""
+        try:
+            return os.readlink("/proc/{0}/exe".format(number))
+        except OSError:
+            return None
+
     # ---- paths --------------------------------------------------------------------------------------------------
 
     def mountinfo(self) -> str:
         with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+
+    def host_mounts(self) -> str:
+        """The first process's: what a unit that is shut in sees is not what paths mean on the host."""
+        with open(HOST_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
 
     def exists(self, path: str) -> bool:

@@ -38,6 +38,7 @@ from machine import (
 from registry import ATTEMPTS, STORIES, denied, enforcer, passes, story
 
 import attacks  # noqa: F401
+import audit  # noqa: F401
 import certificates  # noqa: F401
 import files
 import powers

@@ -16,10 +16,10 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 LINKS = os.path.join(ROOT, "collections", "ansible_collections", "exfil", "guard")
-MODULES = ("enforcer", "events_info", "explain", "policy", "status_info", "validate")
+MODULES = ("audit_info", "enforcer", "events_info", "explain", "policy", "status_info", "validate")
 ON_THE_CONTROLLER = ("explain", "validate")  # action plugins; the module of the name is their documentation
-PLAYBOOKS = ("certificates", "drift", "plan", "pull", "rollback", "rollout", "validate")
-ROLES = ("enforcer", "policy")
+PLAYBOOKS = ("certificates", "drift", "plan", "pull", "report", "rollback", "rollout", "validate")
+ROLES = ("audit", "enforcer", "policy", "pull")
 SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "playbooks",
            "plugins", "roles", "schemas", "site.yml")
 
@@ -76,7 +76,8 @@ def test_the_archive_holds_what_the_collection_needs(archive):
                  "plugins/action/enforcer.py", "plugins/action/policy.py", "plugins/callback/plan.py", "plugins/plugin_utils/_package.py",
                  "plugins/module_utils/_installed.py", "meta/runtime.yml", "README.md", "LICENSES/GPL-3.0-or-later.txt",
                  "roles/enforcer/tasks/main.yml", "roles/policy/tasks/main.yml", "bpf/guard.bpf.c", "site.yml",
-                 "schemas/policy.schema.json", "roles/enforcer/files/exfil-guard-boot.service"):
+                 "schemas/policy.schema.json", "schemas/audit-record.schema.json", "docs/audit.md",
+                 "roles/audit/templates/exfil-guard-audit.service.j2", "roles/enforcer/files/exfil-guard-boot.service"):
         assert name in archive
 
 
@@ -193,9 +194,11 @@ def test_argument_specs_match_defaults(name):
     assert all(key.startswith("exfil_guard_") for key in defaults)
 
 
-def test_filter_documentation_renders():
-    found = json.loads(run("ansible-doc", "--json", "-t", "filter", "exfil.guard.certificate_report"))
-    assert sorted(found["exfil.guard.certificate_report"]["doc"]["options"]) == ["_input"]
+@pytest.mark.parametrize("name, options", [
+    ("certificate_report", ["_input"]), ("fleet_report", ["_input", "groups", "now", "status", "trail"])])
+def test_filter_documentation_renders(name, options):
+    found = json.loads(run("ansible-doc", "--json", "-t", "filter", "exfil.guard." + name))
+    assert sorted(found["exfil.guard." + name]["doc"]["options"]) == options
 
 
 @pytest.mark.parametrize("path", ["site.yml"] + ["playbooks/{0}.yml".format(name) for name in PLAYBOOKS]

@@ -25,6 +25,7 @@ class FakeSystem:
         self.accounts: Dict[str, int] = {"root": 0, "alice": 1000, "bob": 1001}
         self.teams: Dict[str, int] = {"root": 0, "dba": 500, "alice": 1000}
         self.mounts = MOUNTS
+        self.host: Optional[str] = None  # the first process's mounts, where they are others
         self.files = {"/", "/srv", "/srv/exports", "/usr/bin/cat", "/var/log", "/mnt", "/with space",
                       "/usr/lib/exfil-guard/canary/denied", "/usr/lib/exfil-guard/canary/allowed"}
         self.links: Dict[str, str] = {}
@@ -34,6 +35,8 @@ class FakeSystem:
         self.unit_calls: List[List[str]] = []
         self.me = {"status": "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n", "cgroup": "0::/user.slice\n",
                    "loginuid": "4294967295", "executable": "/usr/bin/cat"}
+        self.processes: Dict[int, Dict[str, str]] = {}
+        self.executables: Dict[int, str] = {}
         self.tables = {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
     def user(self, name: str) -> Optional[int]:
@@ -44,6 +47,9 @@ class FakeSystem:
 
     def user_name(self, number: int) -> Optional[str]:
         return next((name for name, each in self.accounts.items() if each == number), None)
+
+    def group_name(self, number: int) -> Optional[str]:
+        return next((name for name, each in self.teams.items() if each == number), None)
 
     def memberships(self, number: int) -> FrozenSet[int]:
         return frozenset({number})
@@ -59,6 +65,9 @@ class FakeSystem:
 
     def mountinfo(self) -> str:
         return self.mounts
+
+    def host_mounts(self) -> str:
+        return self.mounts if self.host is None else self.host
 
     def exists(self, path: str) -> bool:
         real = self.realpath(path)
@@ -76,6 +85,12 @@ class FakeSystem:
 
     def myself(self) -> Dict[str, str]:
         return dict(self.me)
+
+    def process(self, number: int) -> Dict[str, str]:
+        return self.processes.get(number, {})
+
+    def executable(self, number: int) -> Optional[str]:
+        return self.executables.get(number)
 
     def device_tables(self) -> Dict[str, str]:
         return self.tables

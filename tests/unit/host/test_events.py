@@ -8,7 +8,10 @@ import os
 import struct
 import tempfile
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import events, resolve
+import pytest
+from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, events, lock, ring
+from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
+from fake_kernel import FakeKernel
 from fake_system import FakeSystem
 
 
@@ -56,6 +59,18 @@ def test_unknown_devices_and_cut_paths():
     assert decoded(path=b"y" * 200 + b"\0" + b"z" * 70 + b"\0", device=8 << 20 | 1)["path"].startswith("[...]/zz")
 
 
+def test_a_connection_that_is_not_by_internet():
+    event = decoded(action=10, verdict=2, family=40, address=b"\0\0\0\x02", port=1024)
+    assert "denied vsock vsock:2 port 1024 by" in events.to_line(event)
+    assert decoded(family=21, protocol=0)["address"] is None
+
+
+def test_an_action_without_an_object_and_an_abstract_socket():
+    event = decoded(action=65, verdict=2, uid=0)
+    assert "path" not in event and "address" not in event and " denied mount by root (" in events.to_line(event)
+    assert decoded(path=b"/x\x1b\0", device=0xFFFFFFFF)["path"] == "@/x\\x1b"
+
+
 def test_the_ring():
     size = mmap.PAGESIZE
     wanted = [record(sequence=number) for number in range(2)]
@@ -66,19 +81,43 @@ def test_the_ring():
                     os.pwrite(file.fileno(), bytes([byte]), 2 * mmap.PAGESIZE + copy + (at + i) % size)
         os.ftruncate(file.fileno(), 2 * mmap.PAGESIZE + 2 * size)
         start = at = size - 600 - 600 % 8 + size  # over the edge
-        for length, data in ((1280, wanted[0]), (16 | events._DISCARD, bytes(16)), (1280, wanted[1])):
+        for length, data in ((1280, wanted[0]), (16 | ring._DISCARD, bytes(16)), (1280, wanted[1])):
             put(at, struct.pack("=II", length, 0) + data)
             at += 8 + len(data)
-        put(at, struct.pack("=II", 16 | events._BUSY, 0))
+        put(at, struct.pack("=II", 16 | ring._BUSY, 0))
         os.pwrite(file.fileno(), struct.pack("=Q", start), 0)
         os.pwrite(file.fileno(), struct.pack("=Q", at + 24), mmap.PAGESIZE)
-        assert events._drain(file.fileno(), size, False, None) == wanted
-        assert events._drain(file.fileno(), size, True, 1) == wanted[:1]
-        assert events._drain(file.fileno(), size, True, None) == wanted[1:]
+        with ring.Ring(file.fileno(), size, False) as buffer:
+            assert buffer.peek().records == wanted and buffer.positions() == (start, at + 24)
+        with ring.Ring(file.fileno(), size, True) as buffer:
+            first = buffer.peek(1)
+            assert first == ring.Batch(wanted[:1], start, start + 1288)
+            buffer.advance(first.end)
+            rest = buffer.peek()
+            assert rest.records == wanted[1:] and rest.end == at
+            buffer.advance(rest.end)
+            assert buffer.peek() == ring.Batch([], at, at)
         assert struct.unpack("=Q", os.pread(file.fileno(), 8, 0))[0] == at
-        assert events._drain(file.fileno(), size, True, None) == []
 
 
-def test_a_short_record_is_left_out():
-    assert events.decode_all([b"short"], FakeSystem(), 0) == []
-    assert resolve.visible([]) == []
+@pytest.mark.parametrize("data", [
+    b"short", record() + bytes(8), record(verdict=7), record(verdict=2, reason=16)[:1280],
+    record()[:240] + struct.pack("=I", 513) + record()[244:], record()[:244] + struct.pack("=I", 257) + record()[248:]])
+def test_a_record_of_another_layout_is_told_and_not_read(data):
+    event, = events.decode_all([data], FakeSystem(), 0)
+    assert event["verdict"] == "unreadable" and event["size"] == len(data) and event["rule"] is None
+    assert events.to_line(event) == "a record of {0} bytes is not of layout 1 and was not read".format(len(data))
+    assert set(decoded(verdict=2)) >= set(events.KEYS)
+
+
+def test_taking_is_left_to_the_unit_while_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "LOCK", str(tmp_path / "lock"))
+    kernel = FakeKernel()
+    enforcer.ensure(kernel, b"object")
+    kernel.buffer.put(record(verdict=2))
+    with lock.hold(events.COLLECTOR, events.LOCK):
+        with pytest.raises(EnforcerError, match="exfil-guard-audit.service takes the events. Read them there"):
+            events.read(kernel, FakeSystem(), take=True)
+        assert len(events.read(kernel, FakeSystem())) == 1
+    assert lock.holder(events.LOCK) == ""
+    assert len(events.read(kernel, FakeSystem(), take=True)) == 1 and events.read(kernel, FakeSystem()) == []

@@ -1,0 +1,78 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report of a fleet, as figures and as a page."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: fleet_report
+short_description: Tell how a fleet stands, and what was denied on it
+version_added: 0.1.0
+description:
+  - Takes what M(exfil.guard.status_info) and M(exfil.guard.audit_info) gave on each host.
+  - Hosts with state, generation, certificate and what needs attention; denials over time; the rules, subjects,
+    destinations and files that are denied most; each kind of attempt with its count.
+options:
+  _input:
+    description: The hosts' names.
+    type: list
+    elements: str
+    required: true
+  groups:
+    description: The groups of each, in the same order.
+    type: list
+    elements: list
+    required: true
+  status:
+    description: What M(exfil.guard.status_info) gave on each, in the same order; an empty dict where it gave nothing.
+    type: list
+    elements: dict
+    required: true
+  trail:
+    description: What M(exfil.guard.audit_info) gave on each, in the same order.
+    type: list
+    elements: dict
+    required: true
+  now:
+    description: When the report is made, as an ISO date and time.
+    type: str
+    required: true
+author:
+  - the exfil.guard authors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Write the page
+  ansible.builtin.copy:
+    content: "{{ (['web1'] | exfil.guard.fleet_report([['web']], [status], [trail], '2026-11-28T12:00')).html }}"
+    dest: report.html
+    mode: "0600"
+"""
+
+RETURN = r"""
+_value:
+  description: V(data), the figures; V(html), the page; V(line), both in one line.
+  type: dict
+"""
+
+from collections.abc import Mapping
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.exfil.guard.plugins.plugin_utils import _page, _report
+
+
+def fleet_report(hosts, groups, status, trail, now):
+    lists = [list(each) for each in (hosts, groups, status, trail)]
+    if len({len(each) for each in lists}) != 1 or not all(isinstance(each, Mapping) for each in lists[2] + lists[3]):
+        raise AnsibleFilterError("fleet_report takes hosts, their groups, and what two modules gave, in one order")
+    found = _report.report({name: _report.answer(*parts) for name, *parts in zip(*lists)}, str(now))
+    states = ", ".join("{0} {1}".format(count, state) for state, count in sorted(found["states"].items()))
+    line = "{0} hosts: {1}; {2} events told".format(len(found["hosts"]), states or "none", found["told"])
+    return {"data": found, "html": _page.page(found), "line": line}
+
+
+class FilterModule:
+    def filters(self):
+        return {"fleet_report": fleet_report}

@@ -1,0 +1,106 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: audit_info
+short_description: Read a host's audit trail
+version_added: 0.1.0
+description:
+  - Reads what C(exfil-guard-audit.service) has told the journal, newest first. Role exfil.guard.audit installs it.
+  - Only entries of that unit are read. Whatever else somebody wrote to the journal is not among them.
+options:
+  limit:
+    description: At most so many records. Many events may be folded into one.
+    type: int
+    default: 1000
+  since:
+    description: Only what was told since then, as journalctl takes it, such as V(-7d) or V(2026-11-01).
+    type: str
+    default: -7d
+extends_documentation_fragment:
+  - exfil.guard._attributes
+  - exfil.guard._attributes.info
+seealso:
+  - module: exfil.guard.events_info
+  - module: exfil.guard.status_info
+author:
+  - the exfil.guard authors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Read what was denied today
+  exfil.guard.audit_info:
+    since: today
+  register: guard
+
+- name: Show who was denied what, and how often
+  ansible.builtin.debug:
+    msg: "{{ item.count }} times {{ item.user | default(item.uid) }}: {{ item.action }} {{ item.object | default('') }}"
+  loop: "{{ guard.records | selectattr('kind', 'equalto', 'decision') }}"
+  loop_control:
+    label: "{{ item.sequence }}"
+"""
+
+RETURN = r"""
+records:
+  description: The records, newest first. C(schemas/audit-record.schema.json) describes every key; what could not be
+    told is absent.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: V(decision), V(lost) for events that were lost, V(unreadable) for records of another layout.
+      type: str
+    time:
+      description: When the first event was, in UTC.
+      type: str
+    count:
+      description: How many events it is about.
+      type: int
+    verdict:
+      description: V(denied), or V(audit) for what was only reported.
+      type: str
+    rule:
+      description: The rule that decided.
+      type: str
+    user:
+      description: The user's name.
+      type: str
+    executable:
+      description: The program.
+      type: str
+    action:
+      description: What was tried.
+      type: str
+    object:
+      description: On what, for people.
+      type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={"limit": {"type": "int", "default": 1000}, "since": {"type": "str", "default": "-7d"}},
+        supports_check_mode=True)
+    if installed() is None:
+        module.fail_json(msg="the package is not installed. Run the role exfil.guard.enforcer")
+    guard = Guard(LIBRARY)
+
+    def work():
+        wanted = ["--since=" + module.params["since"], *guard.journal.matches()]
+        return {"changed": False, "records": guard.journal.read(wanted, module.params["limit"])}
+
+    run(module, guard, work)
+
+
+if __name__ == "__main__":
+    main()

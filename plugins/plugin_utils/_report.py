@@ -1,0 +1,240 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a fleet stands, and what was denied on it: the figures of the report. Pure. Private to this collection."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+from typing import Any, Counter, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ..module_utils.guard import events
+
+TOP, ROWS, BUCKETS = 15, 2000, 96
+_TEXTS = (
+    *("rule", "reason", "user", "executable", "command", "action"),
+    *("object", "path", "address", "login_user", "unit"),
+)
+_WIDTHS = (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400)  # seconds of a bucket
+GUARDED, AUDITING, UNGUARDED, SILENT = "enforcing", "reporting only", "not guarded", "no answer"
+
+
+def clean(value: Any) -> Any:
+    """What a host says is only text: nothing in it moves a cursor or turns a line around."""
+    if isinstance(value, str):
+        return value if value.isprintable() else events.text(value.encode("utf-8", "surrogateescape"))
+    if isinstance(value, Mapping):
+        return {clean(str(key)): clean(each) for key, each in value.items()}
+    return [clean(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def answer(groups: Sequence[str], status: Mapping[str, Any], trail: Mapping[str, Any]) -> Dict[str, Any]:
+    """Of one host, from the results of its two tasks."""
+    told = trail.get("msg") if "records" not in trail else None
+    return {
+        "groups": groups,
+        "status": status.get("status"),
+        "records": trail.get("records") or (),
+        "message": status.get("msg") if "status" not in status else told,
+    }
+
+
+def report(answers: Mapping[str, Mapping[str, Any]], now: str) -> Dict[str, Any]:
+    """``answers``: of each host its groups, what status_info and audit_info gave, or why they gave nothing."""
+    hosts = [_answered(name, clean(dict(answers[name]))) for name in sorted(answers)]
+    records = [
+        (name, record)
+        for name in sorted(answers)
+        for record in clean(list(answers[name].get("records") or ()))
+        if _is_whole(record)
+    ]
+    rows = _rows(records)
+    return {
+        "version": 1,
+        "generated": now,
+        "hosts": hosts,
+        "groups": sorted({each for host in hosts for each in host["groups"]}),
+        "states": dict(collections.Counter(host["state"] for host in hosts)),
+        "told": sum(record["count"] for _, record in records),
+        "timeline": _timeline(records),
+        "top": {
+            "rules": _top(records, lambda record: record.get("rule") or record.get("reason")),
+            "subjects": _top(records, _subject),
+            "destinations": _top(records, lambda record: record.get("object") if record.get("address") else None),
+            "files": _top(records, lambda record: record.get("path")),
+        },
+        "rows": rows[:ROWS],
+        "rows_left_out": len(rows[ROWS:]),
+    }
+
+
+def _is_whole(record: Any) -> bool:
+    """A host may say anything; what is no decision of ours is left out."""
+    return (
+        isinstance(record, dict)
+        and record.get("kind") == "decision"
+        and record.get("verdict") in ("denied", "audit")
+        and isinstance(record.get("count"), int)
+        and all(isinstance(record.get(key), (str, type(None))) for key in _TEXTS)
+        and _seconds(record.get("time")) is not None
+    )
+
+
+# ---- hosts --------------------------------------------------------------------------------------------------------
+
+
+def _answered(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
+    try:
+        return _host(name, answer)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return _host(name, {"groups": answer.get("groups"), "message": "what it answered is no status of ours"})
+
+
+def _host(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
+    status = answer.get("status")
+    host: Dict[str, Any] = {
+        "name": clean(name),
+        "groups": sorted(map(str, answer.get("groups") or ())),
+        "state": SILENT,
+        "mode": None,
+        "generation": None,
+        "revision": None,
+        "kernel": None,
+        "certificate": "none",
+        "attention": [],
+        "denied": None,
+        "audited": None,
+        "lost": None,
+        "collector": "none",
+    }
+    if not isinstance(status, dict):
+        host["attention"] = [str(answer.get("message") or "it could not be reached")]
+        return host
+    totals, certificate = status.get("totals") or {}, status.get("certificate") or {}
+    host.update(
+        state=_state(status),
+        mode=_said(status.get("mode")),
+        generation=_whole(status.get("generation")),
+        revision=_said(status.get("revision")),
+        kernel=_said(status.get("kernel")),
+        certificate=_certificate(status, certificate),
+        attention=_attention(status, answer),
+        denied=_whole(totals.get("denied")),
+        audited=_whole(totals.get("audited")),
+        lost=_whole(totals.get("events_lost")),
+        collector=_collector(status.get("audit")),
+    )
+    return host
+
+
+def _whole(value: Any) -> Optional[int]:
+    return None if value is None else int(value)
+
+
+def _said(value: Any) -> Optional[str]:
+    return None if value is None else str(value)
+
+
+def _state(status: Dict[str, Any]) -> str:
+    if not status.get("installed") or not status.get("in_force") or not status.get("running"):
+        return UNGUARDED
+    return GUARDED if status.get("mode") == "enforce" else AUDITING
+
+
+def _certificate(status: Dict[str, Any], certificate: Dict[str, Any]) -> str:
+    found = (certificate.get("policy") or {}).get("generation")
+    if found is None:
+        return "none"
+    return (
+        "of generation {0}".format(found)
+        if found == status.get("generation")
+        else "of generation {0}, not of this one".format(found)
+    )
+
+
+def _collector(audit: Optional[Dict[str, Any]]) -> str:
+    if not audit:
+        return "none"
+    return "running" if audit.get("running") else "not running"
+
+
+def _attention(status: Dict[str, Any], answer: Dict[str, Any]) -> List[str]:
+    """Everything that is not as it should be, the worst first."""
+    found = list(status.get("problems") or ())
+    found += ["not enforced: {0}".format(line) for line in status.get("unenforced") or ()]
+    found += ["drift: {0}".format(line) for line in status.get("drift") or ()]
+    if status.get("pending"):
+        found.append("on trial, not confirmed")
+    if status.get("soak"):
+        found.append("what is new only reports")
+    found += ["hard link: {0}".format(line) for line in status.get("hardlinks") or ()]
+    found += ["not proved: {0}".format(line) for line in (status.get("certificate") or {}).get("not_proved") or ()]
+    if answer.get("message"):
+        found.append("no audit trail: {0}".format(answer["message"]))
+    return found
+
+
+# ---- denials ------------------------------------------------------------------------------------------------------
+
+Records = List[Tuple[str, Dict[str, Any]]]
+
+
+def _seconds(text: Any) -> Optional[int]:
+    try:
+        return int(datetime.datetime.fromisoformat(text).timestamp())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _subject(record: Dict[str, Any]) -> str:
+    who = record.get("user") or "uid {0}".format(record.get("uid"))
+    return "{0}, {1}".format(who, record.get("executable") or record.get("command"))
+
+
+def _top(records: Records, key: Any) -> List[Dict[str, Any]]:
+    counts: Dict[str, Counter] = {}
+    for _, record in records:
+        name = key(record)
+        if name:
+            counts.setdefault(name, collections.Counter())[record.get("verdict")] += record["count"]
+    ordered = sorted(counts.items(), key=lambda each: (-sum(each[1].values()), each[0]))
+    return [{"name": name, "denied": found["denied"], "audit": found["audit"]} for name, found in ordered[:TOP]]
+
+
+def _timeline(records: Records) -> Dict[str, Any]:
+    """At most BUCKETS counts over the time from the first record to the last."""
+    if not records:
+        return {"start": None, "width": None, "denied": [], "audit": []}
+    times = [_seconds(record["time"]) or 0 for _, record in records]
+    first, last = min(times), max(times)
+    width = next((each for each in _WIDTHS if last // each - first // each < BUCKETS), (last - first) // BUCKETS + 1)
+    start = first // width * width
+    found = {verdict: [0] * ((last - start) // width + 1) for verdict in ("denied", "audit")}
+    for at, (_, record) in zip(times, records):
+        if record.get("verdict") in found:
+            found[record["verdict"]][(at - start) // width] += record["count"]
+    when = datetime.datetime.fromtimestamp(start, datetime.timezone.utc)
+    return {"start": when.isoformat(), "width": width, **found}
+
+
+def _rows(records: Records) -> List[Dict[str, Any]]:
+    """What was tried, by whom, and where: the same as one."""
+    found: Dict[Tuple[Any, ...], Dict[str, Any]] = {}
+    for host, record in records:
+        row = {
+            "host": clean(host),
+            "verdict": record.get("verdict"),
+            "action": record.get("action"),
+            "object": record.get("object") or "",
+            "subject": _subject(record),
+            "login": record.get("login_user") or "",
+            "unit": record.get("unit") or "",
+            "rule": record.get("rule") or record.get("reason"),
+        }
+        key = tuple(row.values())
+        known = found.setdefault(key, dict(row, count=0, first=record["time"], last=record["time"]))
+        known["count"] += record["count"]
+        known["first"] = min(known["first"], record["time"])
+        known["last"] = max(known["last"], str(record.get("last_time") or record["time"]))
+    return sorted(found.values(), key=lambda row: (-row["count"], row["host"], str(row["rule"]), row["object"]))
