@@ -42,14 +42,22 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name != "exfil_guard.kernel":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        original = spec.loader.exec_module
-
-        def exec_module(module):
-            original(module)
-            module.Kernel = kernel_of(module, self.folder)
-
-        spec.loader.exec_module = exec_module
+        spec.loader = _Loader(spec.loader, self.folder)
         return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """Around the package's own loader, which is one for all of its modules where it is an archive."""
+
+    def __init__(self, loader, folder):
+        self.loader, self.folder = loader, folder
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        self.loader.exec_module(module)
+        module.Kernel = kernel_of(module, self.folder)
 
 
 def kernel_of(module, folder):
