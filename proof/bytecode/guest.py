@@ -1,0 +1,55 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs in a guest kernel: loads each program of the file given, runs it once by BPF_PROG_TEST_RUN and prints what it
+returned, a line each. In the file: instructions in hex, a line each."""
+
+import ctypes
+import os
+import struct
+import sys
+
+BPF, LOAD, TEST_RUN, SOCKET_FILTER = 321, 5, 10, 1
+libc = ctypes.CDLL(None, use_errno=True)
+licence, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(1 << 16)
+packet, answer = ctypes.create_string_buffer(64), ctypes.create_string_buffer(256)
+
+
+def bpf(command, attributes):
+    data = ctypes.create_string_buffer(attributes, 144)
+    result = libc.syscall(BPF, command, data, len(data))
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result, data.raw
+
+
+def load(code, level=0):
+    held = ctypes.create_string_buffer(code, len(code))
+    room = (level, len(log), ctypes.addressof(log)) if level else (0, 0, 0)
+    return bpf(LOAD, struct.pack("=IIQQIIQ", SOCKET_FILTER, len(code) // 8, ctypes.addressof(held),
+                                 ctypes.addressof(licence), *room))[0]
+
+
+def run(program):
+    attributes = struct.pack("=IIIIQQI", program, 0, 64, 256, ctypes.addressof(packet), ctypes.addressof(answer), 1)
+    return struct.unpack_from("=I", bpf(TEST_RUN, attributes)[1], 4)[0]
+
+
+with open(sys.argv[1], encoding="ascii") as file:
+    for line in file:
+        code = bytes.fromhex(line)
+        try:
+            program = load(code)
+        except OSError as error:
+            try:
+                load(code, 1)
+            except OSError:
+                pass
+            print("refused", error.strerror, repr(log.value[-300:]))
+            continue
+        try:
+            print(run(program))
+        except OSError as error:
+            print("not run", error.strerror)
+        os.close(program)

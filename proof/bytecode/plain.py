@@ -1,0 +1,113 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A world of nothing but a stack: with numbers the executor is an interpreter in it, with terms each result is one term
+over all ways that lead there. Both of that is compared with the kernel, by check.py; exact.py builds on it."""
+
+from __future__ import annotations
+
+from typing import Dict, Hashable, List
+
+from arithmetic import Condition, Scalar, condition, either
+from decode import STACK, Function, Instruction
+from execute import Unproved, run
+from state import Pointer, State, Value, map_values
+
+
+class Plain:
+    def load(self, state: State, at: Pointer, size: int) -> Value:
+        if at.region[0] == "stack" and isinstance(at.offset, int):
+            return state.read(at.region[1], at.offset, size)
+        raise Unproved(f"a read from {at.region}")
+
+    def store(self, state: State, at: Pointer, size: int, value: Value) -> None:
+        if at.region[0] != "stack" or not isinstance(at.offset, int):
+            raise Unproved(f"a write to {at.region}")
+        state.write(at.region[1], at.offset, size, value)
+
+    def outside(self, state: State, address: Scalar, size: int) -> Value:
+        raise Unproved("a read of the kernel's memory")
+
+    def trespass(self, state: State, what: str) -> None:
+        raise Unproved(what)
+
+    def helper(self, state: State, number: int, function: Function) -> List[State]:
+        raise Unproved(f"helper {number}")
+
+    def constant(self, state: State, each: Instruction) -> Value:
+        return each.constant
+
+    def call(self, state: State, callee: Function) -> List[State]:
+        """Follows the callee on the caller's own state: nothing is forgotten."""
+        inner = state.copy(0)
+        inner.frames.insert(0, {})
+        map_values(inner, lambda value: shifted(value, 1))
+        inner.registers[STACK] = Pointer(("stack", 0), 0)
+        ends = run(self, callee, inner)
+        for end in ends:
+            del end.frames[0]
+            map_values(end, lambda value: shifted(value, -1))
+            end.registers[6:] = state.registers[6:]
+        return ends
+
+    def arrive(self, function: Function, state: State, pending: Dict[Hashable, State]) -> None:
+        live, floor = function.shape.live[state.at], function.shape.floor
+        state.registers = [each if number in live or number == STACK else None
+                           for number, each in enumerate(state.registers)]
+        state.frames[0] = {(start, size): value for (start, size), value in state.frames[0].items()
+                           if start + size > floor or any(one in live for one in range(start, start + size))}
+        key = shape(state)
+        other = pending.get(key)
+        pending[key] = state if other is None else both(other, state)
+
+
+def shifted(value: Value, by: int) -> Value:
+    if isinstance(value, Pointer) and value.region[0] == "stack":
+        return Pointer(("stack", value.region[1] + by), value.offset)
+    return value
+
+
+def shape(state: State) -> Hashable:
+    """States of the same shape differ in numbers and terms alone."""
+    def of(value: Value) -> Hashable:
+        if isinstance(value, Pointer):
+            return value.region, value.offset
+        return value is None
+
+    # what is on the stack may differ: it is as if nobody had written it
+    return tuple(of(each) for each in state.registers), frozenset(
+        (number, place, of(value)) for number, frame in enumerate(state.frames) for place, value in frame.items()
+        if isinstance(value, Pointer))
+
+
+def both(a: State, b: State) -> State:
+    """Either of two states of one shape, told apart by what is known in each."""
+    common = {fact: None for fact in a.facts if fact in b.facts}
+    ways = [_all([fact for fact in each.facts if fact not in common]) for each in (a, b)]
+    made = a.copy(a.at)
+    made.facts = dict(common)
+    if ways[0].opposite() is not ways[1]:
+        made.learn(condition("any", tuple(ways)))
+
+    def choose(one: Value, other: Value) -> Value:
+        if one is None or isinstance(one, Pointer) or isinstance(other, Pointer):
+            return one
+        assert other is not None
+        return either(ways[0], one, other)
+
+    made.registers = [choose(one, other) for one, other in zip(a.registers, b.registers)]
+    for number in range(max(len(a.frames), len(b.frames))):
+        slots, mine, others = made.frame(number), a.frame(number), b.frame(number)
+        places = set(mine) | set(others)
+        if set(mine) != set(others):  # byte by byte where they do not fit
+            places = {place for place in places if place in mine and place in others}
+            rest = {(at + one, 1) for at, size in (set(mine) ^ set(others)) for one in range(size)}
+            places |= rest
+        slots.clear()
+        for at, size in places:
+            slots[at, size] = choose(a.read(number, at, size), b.read(number, at, size))
+    return made
+
+
+def _all(facts: List[Condition]) -> Condition:
+    return facts[0] if len(facts) == 1 else condition("all", tuple(facts))

@@ -1,0 +1,201 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a function has before it at one instruction: registers, its stack and those of its callers, what is known of the
+terms in them, and what has happened on the way."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
+
+from arithmetic import NOT_EQUAL, Condition, Scalar, Term, Truth, byte, condition, fresh, joined, low, possible
+
+Region = Tuple[Any, ...]
+Slots = Dict[Tuple[int, int], "Value"]  # (offset from the frame's end, size in bytes)
+
+
+class Pointer(NamedTuple):
+    """Into what is ours, by name: ("stack", frames up), ("context",), ("value", MAP), ("record",); and what cannot be
+    followed: ("map", MAP), ("inner", MAP), ("function", Function). An address in the kernel is a plain number."""
+
+    region: Region
+    offset: Scalar
+
+
+Value = Union[Scalar, Pointer, None]  # None: nothing that may be read
+
+PLAIN = 3
+
+
+class Trace(NamedTuple):
+    """What happened, the last first."""
+
+    what: Tuple[Any, ...]
+    before: Optional["Trace"]
+
+
+class Inputs:
+    """The callers' stacks, as a function finds them; it remembers what was asked, so that the result can be used again
+    where the answers are alike. A term is answered by one of its own: nothing is taken for granted of it. So is a
+    number of 8 bytes but 0, which may stand for no address: it is never one that matters; and one from PLAIN on, of
+    which it is known that it is not 0; and every number of fewer bytes when it is ``blunt``."""
+
+    def __init__(self, caller: "State", blunt: bool = False) -> None:
+        self.caller, self.blunt = caller, blunt
+        self.answers: Dict[Tuple[int, int, int], Value] = {}
+        self.kinds: Dict[Tuple[int, int, int], Any] = {}  # of the answers, as `matches` takes them
+        self.facts: Dict[Condition, None] = {}  # of the answers
+
+    def read(self, frame: int, offset: int, size: int) -> Value:
+        place = frame, offset, size
+        if place not in self.answers:
+            self.answers[place] = self._answer(self.caller.read(frame - 1, offset, size), place)
+        return self.answers[place]
+
+    def _answer(self, value: Value, place: Tuple[int, int, int]) -> Value:
+        if isinstance(value, Pointer):
+            self.kinds[place] = value.region, value.offset if isinstance(value.offset, int) else "?"
+            return inward(value, "")
+        if isinstance(value, int) and (not value if place[2] == 8 else not self.blunt):
+            if value < PLAIN:
+                self.kinds[place] = value
+                return value
+            self.kinds[place] = "not 0"
+            answer = fresh(f"caller{place[1]}", 8 * place[2])
+            self.facts[condition(NOT_EQUAL, 64, answer, 0)] = None
+            return answer
+        self.kinds[place] = "?"
+        return fresh(f"caller{place[1]}", 8 * place[2])
+
+
+def matches(kind: Any, value: Value) -> bool:
+    """Is the answer, of that kind, also for this value?"""
+    if isinstance(value, Pointer):
+        return kind == (value.region, value.offset if isinstance(value.offset, int) else "?")
+    return kind == "?" or isinstance(value, int) and (kind == value or kind == "not 0" and value >= PLAIN)
+
+
+def inward(value: Value, name: str, bits: int = 64) -> Value:
+    """A caller's value as the callee has it."""
+    if isinstance(value, Pointer):
+        if value.region[0] == "stack":
+            return Pointer(("stack", value.region[1] + 1), value.offset)
+        return value
+    return value if value is None or isinstance(value, int) else fresh(name, bits)
+
+
+class State:
+    __slots__ = ("at", "registers", "frames", "inputs", "facts", "ghost", "trace", "arguments")
+
+    def __init__(self, registers: List[Value], inputs: Optional[Inputs] = None) -> None:
+        self.at = 0
+        self.registers = registers
+        self.frames: List[Slots] = [{}]  # of a caller's: what was written since
+        self.inputs = inputs
+        self.facts: Dict[Condition, None] = {}  # in the order in which they came to be known
+        self.ghost: FrozenSet[str] = frozenset()
+        self.trace: Optional[Trace] = None
+        self.arguments: Tuple[Value, ...] = ()  # what the function was called with
+
+    def copy(self, at: int) -> "State":
+        other = State(list(self.registers), self.inputs)
+        other.ghost = self.ghost
+        other.at, other.trace, other.arguments = at, self.trace, self.arguments
+        other.frames = [dict(each) for each in self.frames]
+        other.facts = dict(self.facts)
+        return other
+
+    def tell(self, *what: Any) -> None:
+        self.trace = Trace(what, self.trace)
+
+    # ---- the stack ----------------------------------------------------------------------------------------------
+
+    def frame(self, number: int) -> Slots:
+        while len(self.frames) <= number:
+            self.frames.append({})
+        return self.frames[number]
+
+    def read(self, frame: int, offset: int, size: int) -> Value:
+        slots = self.frame(frame)
+        exact = slots.get((offset, size))
+        if exact is not None:
+            return exact
+        pieces: List[Optional[Scalar]] = [None] * size
+        for (at, length), value in slots.items():
+            if at < offset + size and offset < at + length:
+                if isinstance(value, Pointer) or value is None:
+                    return fresh("part")  # of a pointer: a number that nothing is known of
+                for one in range(max(at, offset), min(at + length, offset + size)):
+                    pieces[one - offset] = byte(value, one - at)
+        if all(each is None for each in pieces):
+            if frame and self.inputs is not None:
+                return self.inputs.read(frame, offset, size)
+            return fresh("stack", 8 * size)
+        for one, piece in enumerate(pieces):
+            if piece is None:
+                got = fresh("stack", 8)
+                if frame and self.inputs is not None:
+                    got = self.inputs.read(frame, offset + one, 1)
+                pieces[one] = fresh("part", 8) if isinstance(got, Pointer) or got is None else byte(got, 0)
+        return joined(pieces)  # type: ignore[arg-type]
+
+    def write(self, frame: int, offset: int, size: int, value: Value) -> None:
+        slots = self.frame(frame)
+        for place in [each for each in slots if each[0] < offset + size and offset < each[0] + each[1]]:
+            old = slots.pop(place)
+            if place == (offset, size):
+                continue
+            for one in range(place[0], place[0] + place[1]):
+                if not offset <= one < offset + size:
+                    known = not isinstance(old, Pointer) and old is not None
+                    slots[one, 1] = byte(old, one - place[0]) if known else fresh("part", 8)
+        if value is None:
+            value = fresh("nothing", 8 * size)
+        elif size < 8 and not isinstance(value, Pointer):
+            value = low(value, 8 * size)
+        elif size < 8:
+            value = fresh("part", 8 * size)
+        slots[offset, size] = value
+
+    def blur(self, frame: int, offset: int, size: int, name: str) -> None:
+        """Something unknown was written there."""
+        for one in range(offset, offset + size, 8):
+            length = min(8, offset + size - one)
+            while length & (length - 1):
+                length &= length - 1
+            self.write(frame, one, length, fresh(name, 8 * length))
+            for rest in range(one + length, min(one + 8, offset + size)):
+                self.write(frame, rest, 1, fresh(name, 8))
+
+    # ---- what is known --------------------------------------------------------------------------------------------
+
+    def learn(self, truth: Truth) -> None:
+        if not isinstance(truth, bool):
+            self.facts[truth] = None
+
+    def decided(self, one: Condition) -> Optional[bool]:
+        also = self.inputs.facts if self.inputs is not None else self.facts
+        if one in self.facts or one in also:
+            return True
+        opposite = one.opposite()
+        return False if opposite in self.facts or opposite in also else None
+
+    def equate(self, term: Term, value: int) -> None:
+        """The term is the number: so it is wherever it lies."""
+        self.registers = [value if each is term else each for each in self.registers]
+        for frame in self.frames:
+            for place, each in frame.items():
+                if each is term:
+                    frame[place] = value
+
+    def possible(self, *also: Condition) -> bool:
+        """May what is known be so?"""
+        inputs = self.inputs.facts if self.inputs is not None else ()
+        return possible([*inputs, *self.facts, *also])
+
+
+def map_values(state: State, change: Callable[[Value], Value]) -> None:
+    state.registers = [change(each) for each in state.registers]
+    for frame in state.frames:
+        for place in frame:
+            frame[place] = change(frame[place])
