@@ -78,9 +78,8 @@ def matches(kind: Any, value: Value) -> bool:
 def inward(value: Value, name: str, bits: int = 64) -> Value:
     """A caller's value as the callee has it."""
     if isinstance(value, Pointer):
-        if value.region[0] == "stack":
-            return Pointer(("stack", value.region[1] + 1), value.offset)
-        return value
+        offset = value.offset if isinstance(value.offset, int) else fresh(name or "offset")
+        return Pointer(("stack", value.region[1] + 1) if value.region[0] == "stack" else value.region, offset)
     return value if value is None or isinstance(value, int) else fresh(name, bits)
 
 

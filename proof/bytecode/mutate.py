@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mutants of guard_verdict, each with one other instruction. One is killed when it gives something else for some
+tables, and it is told for which; refused when it reads what is not there, as the kernel's verifier would refuse it; the
+same when it is proved to give what the reference gives. None may be left.
+
+    mutate.py [--all] [--sample N] [--kernel 6.1]"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Iterator, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from decode import ALU, ALU64, CALL, EXIT, JMP, JMP32, JUMP, LDX, STX, Function, Instruction, decode, function  # noqa: E402
+from exact import verdict  # noqa: E402
+from execute import Unproved  # noqa: E402
+from seeds import inner  # noqa: E402
+from submitted import KERNELS, kernel_types, programs  # noqa: E402
+
+_OTHER_OPERATION = {0x50: 0x40, 0x40: 0x50, 0x00: 0x10, 0x10: 0x00, 0xA0: 0x50, 0x60: 0x70, 0x70: 0x60, 0x20: 0x00}
+_OTHER_JUMP = {0x10: 0x50, 0x50: 0x10}
+
+
+def mutants(of: Function) -> Iterator[Tuple[str, Function]]:
+    for at, each in sorted(of.code.items()):
+        for what, other in _others(each):
+            code = dict(of.code)
+            code[at] = other
+            yield f"{at}: {what}", function(of.name, code, of.callees)
+
+
+def _others(each: Instruction) -> Iterator[Tuple[str, Instruction]]:
+    if each.kind in (ALU, ALU64):
+        other = _OTHER_OPERATION.get(each.operation)
+        if other is not None:
+            yield f"operation {each.operation:#x} becomes {other:#x}", each._replace(code=each.code & 0x0F | other)
+        if not each.by_register:
+            yield f"constant {each.constant} becomes {each.constant + 1}", each._replace(constant=each.constant + 1)
+    elif each.kind in (JMP, JMP32) and each.code not in (CALL, EXIT, JUMP):
+        other = _OTHER_JUMP.get(each.operation)
+        if other is not None:
+            yield "jumps where it did not", each._replace(code=each.code & 0x0F | other)
+    elif each.kind in (LDX, STX):
+        yield f"offset {each.offset} becomes {each.offset + 8}", each._replace(offset=each.offset + 8)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Mutants of the decision.")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--sample", type=int, default=10)
+    parser.add_argument("--kernel", default=KERNELS[0], choices=KERNELS)
+    options = parser.parse_args()
+    program = next(each for each in programs(kernel_types(options.kernel)).values()
+                   if any(one.name == "guard_verdict" for one in each.functions))
+    decision = inner(decode(program), "guard_verdict")
+    assert decision is not None
+    every = list(mutants(decision))
+    chosen = every if options.all else random.Random(1).sample(every, options.sample)
+    count: Counter[str] = Counter()
+    for what, mutant in chosen:
+        try:
+            differs = verdict(mutant).differs
+            result = "killed" if differs else "the same"
+        except Unproved as error:
+            differs, result = [str(error)], "left" if "z3" in str(error) else "refused"
+        count[result] += 1
+        said = differs[0][:160] if differs else "proved equal to the reference"
+        print(f"guard_verdict {what}: {result}: {said}", flush=True)
+    print(f"{len(chosen)} of {len(every)} mutants of guard_verdict: " + ", ".join(
+        f"{count[each]} {each}" for each in ("killed", "refused", "the same", "left")))
+    return 1 if count["left"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Proves the properties (properties.py) of each program for each kernel, as submitted after CO-RE; prints what is not
+proved, with a way through the program that shows it, and writes what is to .build/proof/results.json.
+
+    prove.py [--kernel 6.1] [--program NAME] [--object FILE] [--show] [--verbose] [--accept]"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from btf import hooks  # noqa: E402
+from decode import decode  # noqa: E402
+from execute import Unproved  # noqa: E402
+from properties import NAMES, Rules, Violation, violations  # noqa: E402
+from state import Trace  # noqa: E402
+from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs  # noqa: E402
+from world import Prover  # noqa: E402
+from guard.kernel import ARRAY, ARRAY_OF_MAPS, Kernel  # noqa: E402
+
+RESULTS = ROOT / ".build" / "proof" / "results.json"
+EXPECTED = Path(__file__).with_name("unproved.json")
+LINES = 40  # of a way through a program
+
+
+class Proved(NamedTuple):
+    program: str
+    digest: str
+    properties: Tuple[str, ...]
+    reasons: Dict[str, str]  # property -> why it is not proved
+    shown: Dict[str, List[str]]  # property -> a way that shows it
+    seconds: float
+
+
+def prover(data: bytes) -> Prover:
+    found = Kernel().describe(data)
+    kinds = {}
+    for name, spec in found.maps.items():
+        inner = found.inner.get(name)
+        outer = "outer " if spec.type == ARRAY_OF_MAPS else ""
+        kinds[name] = outer + ("array" if (inner or spec).type == ARRAY else "hash" if outer else "other")
+    return Prover(kinds, Rules(*_uses()))
+
+
+def _uses() -> Tuple[int, int]:
+    """The offset of guard_policy.uses, and GUARD_DENIES_LABELS, as bpf/layout.h has them."""
+    text = (ROOT / "bpf" / "layout.h").read_text(encoding="utf-8")
+
+    def defined(name: str) -> int:
+        match = re.search(rf"{name}(?: =)?\s+(\d+)", text)
+        if match is None:
+            raise ValueError(f"bpf/layout.h has no {name}")
+        return int(match[1])
+
+    vector = 8 * defined("GUARD_WORDS")
+    return (defined("GUARD_ACTIONS") + 4) * vector + 9 * 8 + 4, defined("GUARD_DENIES_LABELS")
+
+
+def prove(with_: Prover, program: Program, arguments: Optional[int]) -> Proved:
+    name, started = program.submitted.name, time.process_time()
+    found: Dict[str, Violation] = {}
+    try:
+        before = None if arguments is None else with_.argument(arguments)
+        with_.rules.arguments(before)
+        ends, trespasses = with_.program(decode(program))
+        for end in ends:
+            for each in violations(end, before):
+                found.setdefault(each.property, each)
+        for trespass in trespasses:
+            found.setdefault("writes", Violation("writes", trespass.what, trespass.trace))
+        reasons = {each.property: each.what for each in found.values()}
+    except Unproved as error:
+        reasons = {each: str(error) for each in NAMES}
+    shown = {each.property: list(_told(each.trace))[-LINES:] for each in found.values()}
+    held = tuple(each for each in NAMES if each not in reasons)
+    return Proved(name, program.submitted.digest(), held, reasons, shown,
+                  time.process_time() - started)
+
+
+_VERDICTS = {0: "0, allow", 1: "1, audit", 2: "2, deny"}
+
+
+def _told(trace: Optional[Trace], depth: int = 0) -> Iterator[str]:
+    """A way through a program, for a person."""
+    steps = []
+    while trace is not None:
+        steps.append(trace.what)
+        trace = trace.before
+    for what in reversed(steps):
+        if what[0] == "none":
+            yield f"{'  ' * depth}no {what[1]} in {what[2]}"
+        elif what[0] == "call":
+            _kind, callee, result, inner = what
+            gives = _VERDICTS.get(result, result) if callee == "guard_verdict" else result
+            if result is not None and callee not in ("number", "guard_tell"):
+                if isinstance(gives, int) and gives >> 31 == 1:
+                    gives -= 1 << 32
+                yield f"{'  ' * depth}{callee} gives {gives}"
+                if callee not in ("guard_verdict", "guard_bind", "guard_walk"):
+                    yield from list(_told(inner, depth + 1))[:LINES]
+
+
+def _kernel(task: "Tuple[str, bytes, Optional[List[str]], bool]") -> Tuple[str, List[Proved]]:
+    kernel, data, wanted, verbose = task
+    types = kernel_types(kernel)
+    counts, with_ = hooks(types.btf), prover(data)
+    found = []
+    for name, program in programs(types, data).items():
+        if not wanted or name in wanted:
+            found.append(prove(with_, program, counts[program.submitted.hook]))
+            if verbose:
+                print(f"{kernel:5} {name} {found[-1].seconds:.1f} s {found[-1].reasons or ''}", flush=True)
+    return kernel, found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Proves properties of the programs as submitted.")
+    parser.add_argument("--kernel", action="append", choices=KERNELS)
+    parser.add_argument("--program", action="append")
+    parser.add_argument("--object", type=Path, default=OBJECT)
+    parser.add_argument("--show", action="store_true", help="each way that shows why something is not proved")
+    parser.add_argument("--verbose", action="store_true", help="each program as soon as it is done")
+    parser.add_argument("--accept", action="store_true", help="what is not proved is known from here on: unproved.json")
+    options = parser.parse_args()
+    data, started = options.object.read_bytes(), time.monotonic()
+    results: Dict[str, Any] = {"object": hashlib.sha256(data).hexdigest(), "kernels": {}}
+    expected = json.loads(EXPECTED.read_text(encoding="utf-8")) if EXPECTED.exists() else {}
+    good, unproved = True, {}  # type: Tuple[bool, Dict[str, Dict[str, str]]]
+    tasks = [(kernel, data, options.program, options.verbose) for kernel in options.kernel or KERNELS]
+    with multiprocessing.Pool(2) as pool:
+        for kernel, proved in pool.imap(_kernel, tasks):
+            results["kernels"][kernel] = {each.program: {"digest": each.digest, "proved": list(each.properties)}
+                                          for each in proved}
+            for name in NAMES:
+                held = sum(name in each.properties for each in proved)
+                print(f"{kernel:5} {name:8} is proved of {held} of {len(proved)} programs", flush=True)
+            longest = sorted(proved, key=lambda one: -one.seconds)[:3]
+            print(f"{kernel:5} {sum(each.seconds for each in proved):.0f} s of one core; the longest: "
+                  + ", ".join(f"{each.program} {each.seconds:.1f} s" for each in longest))
+            for each in proved:
+                for name, reason in sorted(each.reasons.items()):
+                    known = expected.get(each.program, {}).get(name) == reason
+                    good &= known
+                    print(f"{kernel:5} {name} is not proved of {each.program}: {reason}{'' if known else ' (NEW)'}")
+                    if options.show or not known:
+                        for line in each.shown.get(name, ()):
+                            print(f"        {line}")
+            for each in proved:
+                if each.reasons:
+                    unproved.setdefault(each.program, {}).update(each.reasons)
+    print(f"{time.monotonic() - started:.0f} s")
+    if options.accept:
+        EXPECTED.write_text(json.dumps(unproved, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if not options.program and options.object == OBJECT and not options.kernel:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(results), encoding="utf-8")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,540 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A program among maps and kernel memory of which nothing is known: each read gives anything, at any time, as if others
+wrote there all along; each look-up may find an entry or none; each helper may fail. What is proved here holds whatever
+the maps hold. States that have the same numbers in the same places are taken together, and what differs in them is
+forgotten; so nothing is missed, and each loop ends.
+
+A function is looked at once for each kind of arguments, and what it may do is kept: its results, what it writes to its
+callers' stacks, and what happened in it."""
+
+from __future__ import annotations
+
+import time
+from typing import Dict, FrozenSet, Hashable, List, NamedTuple, Optional, Protocol, Set, Tuple
+
+from arithmetic import NOT_EQUAL, Scalar, Term, condition, fresh
+from decode import STACK, Function, Instruction
+from execute import Unproved, run
+from state import PLAIN, Inputs, Pointer, State, Trace, Value, inward, matches
+
+STATES = 96  # of different numbers at one place, before those that vary most are forgotten there
+IN_LOOP = 8  # the same where a loop begins
+VARIES = 4
+LARGEST = 512  # bytes of a stack
+VARIANTS = 2  # of numbers as arguments that a function is looked at with, before it is with any
+ENTRIES = 4  # of numbers on the callers' stacks, the same
+ROUNDS = 16  # of bpf_loop, before it has to have shown all that it does
+
+(LOOKUP, UPDATE, DELETE, COMM, TASK, SK_STORAGE, READ, READ_STRING, TIME, RESERVE, SUBMIT, INODE_STORAGE, TASK_STORAGE,
+ TASK_BTF, SOCKET_OF, LOOP) = 1, 2, 3, 16, 35, 107, 113, 115, 125, 131, 132, 145, 156, 158, 162, 181
+ABSENT = 0xBAD2310
+NO_ROOM = -12 & (1 << 64) - 1  # -ENOMEM; whichever the error is, no program looks
+NAMES = {LOOKUP: "look-up", SK_STORAGE: "storage", INODE_STORAGE: "storage", TASK_STORAGE: "storage",
+         RESERVE: "room for an event"}
+
+
+class Trespass(NamedTuple):
+    what: str
+    trace: Optional[Trace]
+
+
+class Outcome(NamedTuple):
+    """One way in which a function may end. ``written``: by frame above it, offset, size."""
+
+    result: Value
+    written: Tuple[Tuple[Tuple[int, int, int], Value], ...]
+    ghost: FrozenSet[str]
+    trace: Optional[Trace]
+
+
+class Known(NamedTuple):
+    """What a function does with such arguments, where the callers' stacks hold what it read there."""
+
+    reads: Dict[Tuple[int, int, int], Hashable]  # see state.matches
+    outcomes: List[Outcome]
+    trespasses: List[Trespass]
+
+
+class Rules(Protocol):
+    """What is to be remembered of a way through a program: see properties.py. ``ghost`` of a state is theirs."""
+
+    def missed(self, state: State, table: str, kind: str, function: str) -> None:
+        """A look-up has found nothing. ``kind``: outer, array, hash or storage; full: there was no room."""
+    def before(self, state: State, callee: str, function: str) -> None: ...
+    def after(self, state: State, function: str) -> None:
+        """The function has come to one of its ends."""
+    def arrived(self, state: State) -> None:
+        """The state may be taken together with others from here on."""
+    def precise(self, function: str) -> bool:
+        """Does it matter what numbers the function finds on its callers' stacks, however many they are?"""
+    def passed(self, ghost: FrozenSet[str], inner: FrozenSet[str]) -> FrozenSet[str]:
+        """What is remembered after a callee, in which ``inner`` happened."""
+
+
+class Prover:
+    """What is known of the functions of all programs. ``kinds``: of each map, as Rules.missed has it."""
+
+    def __init__(self, kinds: Dict[str, str], rules: Rules, seconds: float = 60) -> None:
+        self.kinds, self.rules, self.seconds = kinds, rules, seconds
+        self.until = 0.0
+        self.memory: Dict[Tuple[str, Hashable], List[Known]] = {}
+        self.variants: Dict[Tuple[str, Hashable], Set[Tuple[int, ...]]] = {}
+        self.arguments: Dict[int, Term] = {}
+        self.symbols: Dict[str, Term] = {}
+        self.current = fresh("current")
+
+    def argument(self, number: int) -> Term:
+        return self.arguments.setdefault(number, fresh(f"argument{number}"))
+
+    def program(self, function: Function) -> Tuple[List[State], List[Trespass]]:
+        """All the ends of a program. Raises Unproved when they are not found within ``seconds``."""
+        self.until = time.process_time() + self.seconds
+        walk = Walk(self, function)
+        start = State([None] * 11)
+        start.registers[1] = Pointer(("context",), 0)
+        start.registers[STACK] = Pointer(("stack", 0), 0)
+        ends = run(walk, function, start)
+        for end in ends:
+            self.rules.after(end, function.name)
+        return ends, walk.trespasses
+
+    def known(self, caller: State, callee: Function) -> Known:
+        wanted = callee.shape.live[0]
+        arguments = [inward(each, f"r{number}") if number in wanted else None
+                     for number, each in enumerate(caller.registers[:6])]
+        pointers = tuple(each if isinstance(each, Pointer) else None for each in arguments)
+        variants = self.variants.setdefault((callee.digest, tuple(_of(each) for each in pointers)), set())
+        numbers = tuple(each for each in arguments if isinstance(each, int))
+        if len(variants) >= VARIANTS and numbers not in variants:
+            arguments = [fresh(f"r{number}") if isinstance(each, int) and each else each
+                         for number, each in enumerate(arguments)]  # 0 may stand for no address
+        else:
+            variants.add(numbers)
+        key = callee.digest, tuple(_of(each) for each in arguments)
+        for entry in self.memory.get(key, ()):
+            if all(matches(kind, caller.read(frame - 1, at, size)) for (frame, at, size), kind in entry.reads.items()):
+                return entry
+        blunt = len(self.memory.get(key, ())) >= ENTRIES and not self.rules.precise(callee.name)
+        inputs = Inputs(caller, blunt)
+        start = State([*arguments, *[None] * 5], inputs)
+        start.arguments = tuple(arguments)
+        start.registers[STACK] = Pointer(("stack", 0), 0)
+        walk = Walk(self, callee)
+        ends = run(walk, callee, start)
+        outcomes: Dict[Hashable, Outcome] = {}
+        for end in ends:
+            self.rules.after(end, callee.name)
+            written = tuple(sorted(((number, *place), value) for number, frame in enumerate(end.frames) if number
+                                   for place, value in frame.items()))
+            result = end.registers[0]
+            if isinstance(result, Pointer) and result.region == ("stack", 0):
+                raise Unproved(f"{callee.name} gives an address on its own stack")
+            outcome = Outcome(result, written, end.ghost, end.trace)
+            outcomes.setdefault((end.ghost, _pattern(result, written)), outcome)
+        entry = Known(inputs.kinds, list(outcomes.values()), walk.trespasses)
+        self.memory.setdefault(key, []).append(entry)
+        return entry
+
+
+def _pattern(result: Value, written: Tuple[Tuple[Tuple[int, int, int], Value], ...]) -> Hashable:
+    """Outcomes that are alike: the same numbers, or such as are not 0; and where they are not known, the same in the
+    same places."""
+    numbers: Dict[Term, int] = {}
+
+    def of(value: Value) -> Hashable:
+        if isinstance(value, Term):
+            return "?", numbers.setdefault(value, len(numbers)), value.bits
+        if isinstance(value, Pointer):
+            return _of(value), of(value.offset)
+        return value
+
+    return of(result), tuple((place, "not 0" if isinstance(value, int) and value >= PLAIN else of(value))
+                             for place, value in written)
+
+
+def _of(value: Value) -> Hashable:
+    """Values that are alike: the same number, or whatever it may be."""
+    if isinstance(value, Pointer):
+        region = (*value.region[:-1], value.region[-1].digest) if value.region[0] == "function" else value.region
+        return region, value.offset if isinstance(value.offset, int) else "?"
+    return value if value is None or isinstance(value, int) else "?"
+
+
+class Walk:
+    """The way through one function."""
+
+    def __init__(self, prover: Prover, function: Function) -> None:
+        self.prover, self.function = prover, function
+        self.seen: Dict[int, Dict[Hashable, State]] = {}
+        self.forgotten: Dict[int, Set[Hashable]] = {}
+        self.blanks: Set[Term] = set()
+        self.trespasses: List[Trespass] = []
+
+    # ---- memory -------------------------------------------------------------------------------------------------
+
+    def load(self, state: State, at: Pointer, size: int) -> Value:
+        kind = at.region[0]
+        if kind == "stack":
+            if isinstance(at.offset, int):
+                return state.read(at.region[1], at.offset, size)
+            return fresh("stack", 8 * size)
+        if kind == "context":
+            if not isinstance(at.offset, int) or at.offset % 8 or size != 8:
+                raise Unproved("an argument is read in parts")
+            return self.prover.argument(at.offset // 8)
+        if kind in ("value", "record"):
+            where = at.offset if isinstance(at.offset, int) else "?"
+            return fresh(f"{at.region[-1]}+{where}", 8 * size)
+        raise Unproved(f"a read from {kind}")
+
+    def store(self, state: State, at: Pointer, size: int, value: Value) -> None:
+        kind = at.region[0]
+        if kind == "stack":
+            self._stack(state, at, size, value)
+        elif kind not in ("value", "record"):
+            self.trespass(state, f"{self.function.name} stores {size} bytes to its {kind}")
+
+    def _stack(self, state: State, at: Pointer, size: int, value: Value) -> None:
+        frame = at.region[1]
+        if isinstance(at.offset, int):
+            state.write(frame, at.offset, size, value)
+            return
+        span = _span(state, at.offset)
+        if span is None:
+            raise Unproved(f"{self.function.name} writes somewhere on a stack")
+        self._blur(state, frame, span[0], span[1] + size - span[0], "somewhere")
+
+    def _blur(self, state: State, frame: int, offset: int, size: int, name: str) -> None:
+        if frame:
+            state.blur(frame, offset, size, name)
+            return
+        slots = state.frames[0]  # where nothing is written, nothing is known
+        for place in [each for each in slots if each[0] < offset + size and offset < each[0] + each[1]]:
+            value = slots.pop(place)
+            for one in range(place[0], place[0] + place[1]):
+                if not offset <= one < offset + size and isinstance(value, int):
+                    slots[one, 1] = value >> 8 * (one - place[0]) & 0xFF
+
+    def outside(self, state: State, address: Scalar, size: int) -> Value:
+        return fresh("kernel", 8 * size)
+
+    def trespass(self, state: State, what: str) -> None:
+        self.trespasses.append(Trespass(what, state.trace))
+
+    def constant(self, state: State, each: Instruction) -> Value:
+        if each.map:
+            if each.src == 2:
+                return Pointer(("value", each.map), each.constant)
+            return Pointer(("map", each.map), 0)
+        if each.symbol:
+            return self.prover.symbols.setdefault(each.symbol, fresh(each.symbol))
+        return each.constant
+
+    # ---- calls --------------------------------------------------------------------------------------------------
+
+    def call(self, state: State, callee: Function) -> List[State]:
+        self.prover.rules.before(state, callee.name, self.function.name)
+        entry = self.prover.known(state, callee)
+        self.trespasses.extend(Trespass(each.what, Trace(("call", callee.name, None, each.trace), state.trace))
+                               for each in entry.trespasses)
+        return [self._ended(state, callee, each) for each in entry.outcomes]
+
+    def _ended(self, state: State, callee: Function, outcome: Outcome) -> State:
+        after = state.copy(state.at)
+        names: Dict[Term, Term] = {}
+
+        def outward(value: Value) -> Value:
+            if isinstance(value, Pointer):
+                region = ("stack", value.region[1] - 1) if value.region[0] == "stack" else value.region
+                return Pointer(region, outward(value.offset))  # type: ignore[arg-type]
+            if value is None or isinstance(value, int):
+                return value
+            if value not in names:
+                names[value] = fresh(callee.name, value.bits)
+            return names[value]
+
+        for (frame, at, size), value in outcome.written:
+            if isinstance(value, int) and value >= PLAIN:
+                value = fresh(callee.name, 8 * size)
+                after.write(frame - 1, at, size, value)
+                after.learn(condition(NOT_EQUAL, 64, value, 0))
+            else:
+                after.write(frame - 1, at, size, outward(value))
+        after.registers[0] = outward(outcome.result)
+        after.ghost = self.prover.rules.passed(after.ghost, outcome.ghost)
+        after.tell("call", callee.name, outcome.result if isinstance(outcome.result, int) else None, outcome.trace)
+        return after
+
+    def helper(self, state: State, number: int, function: Function) -> List[State]:
+        registers = state.registers
+        if number == ABSENT:
+            return []  # the kernel takes it only where it is never reached
+        if number in (TASK, TASK_BTF):
+            registers[0] = self.prover.current
+        elif number in (LOOKUP, SK_STORAGE, INODE_STORAGE, TASK_STORAGE, RESERVE):
+            return self._found(state, number)
+        elif number in (READ, READ_STRING):
+            self._read(state, number)
+        elif number == COMM:
+            self._fill(state, registers[1], registers[2], "comm")
+            registers[0] = fresh("comm", 64)
+        elif number in (UPDATE, DELETE):
+            if not isinstance(registers[1], Pointer) or registers[1].region[0] not in ("map", "inner"):
+                raise Unproved("a map is changed that is not known")
+            if number == UPDATE:
+                full = state.copy(state.at)
+                full.registers[0] = NO_ROOM
+                full.tell("none", "room", registers[1].region[1])
+                self.prover.rules.missed(full, registers[1].region[1], "full", function.name)
+                registers[0] = 0
+                return [state, full]
+            registers[0] = fresh("delete")
+        elif number == LOOP:
+            return self._loop(state)
+        elif number in (TIME, SOCKET_OF):
+            registers[0] = fresh("time" if number == TIME else "socket")
+        elif number == SUBMIT:
+            registers[0] = 0
+        else:
+            raise Unproved(f"{function.name} calls helper {number}, which the executor does not know")
+        return [state]
+
+    def _found(self, state: State, number: int) -> List[State]:
+        table = state.registers[1]
+        if not isinstance(table, Pointer) or table.region[0] not in ("map", "inner"):
+            raise Unproved("a look-up in a map that is not known")
+        name = table.region[1]
+        kind = self.prover.kinds[name]
+        outer = kind.startswith("outer") and table.region[0] == "map"
+        missing = state.copy(state.at)
+        missing.registers[0] = 0
+        missing.tell("none", NAMES[number], name)
+        self.prover.rules.missed(missing, name, "outer" if outer else kind.split()[-1], self.function.name)
+        region = ("inner", name) if outer else ("record", name) if number == RESERVE else ("value", name)
+        state.registers[0] = Pointer(region, 0)
+        return [state, missing]
+
+    def _read(self, state: State, number: int) -> None:
+        to, size, source = state.registers[1:4]
+        if number == READ and isinstance(source, Pointer) and isinstance(size, int):
+            # what is on our own stack, or an argument, can always be read
+            if source.region[0] == "stack" and isinstance(source.offset, int):
+                pieces = [(at, min(8, size - at)) for at in range(0, size, 8)]
+                values = [state.read(source.region[1], source.offset + at, length) for at, length in pieces]
+                self._put(state, to, pieces, values)
+                return
+            if source.region[0] == "context" and size % 8 == 0:
+                words = range(0, size, 8)
+                self._put(state, to, [(at, 8) for at in words],
+                          [self.load(state, Pointer(source.region, at), 8) for at in words])
+                return
+        self._fill(state, to, size, "kernel")
+        state.registers[0] = fresh("read")
+
+    def _put(self, state: State, to: Value, pieces: List[Tuple[int, int]], values: List[Value]) -> None:
+        if not isinstance(to, Pointer) or not isinstance(to.offset, int):
+            raise Unproved("a read to a place that is not known")
+        for (at, length), value in zip(pieces, values):
+            if length & (length - 1):
+                raise Unproved("a read of an odd size")
+            self.store(state, Pointer(to.region, to.offset + at), length, value)
+        state.registers[0] = 0
+
+    def _fill(self, state: State, to: Value, size: Value, name: str) -> None:
+        """The helper writes something unknown there."""
+        if not isinstance(to, Pointer) or to.region[0] not in ("stack", "value", "record"):
+            self.trespass(state, f"{self.function.name} has a helper write to what is not ours")
+            return
+        if to.region[0] != "stack":
+            return
+        frame, most = to.region[1], _most(state, size)
+        span = _span(state, to.offset)
+        if span is None or most is None and frame:
+            raise Unproved(f"{self.function.name} has a helper write somewhere on a stack")
+        self._blur(state, frame, span[0], -span[0] if most is None else span[1] + most - span[0], name)
+
+    def _loop(self, state: State) -> List[State]:
+        """bpf_loop: the callback is called any number of times."""
+        callback, context = state.registers[2], state.registers[3]
+        if not isinstance(callback, Pointer) or callback.region[0] != "function":
+            raise Unproved("bpf_loop with a callback that is not known")
+        state.registers[:6] = [None] * 6
+        seen: Dict[Hashable, State] = {}
+        reached = [state]
+        for _round in range(ROUNDS):
+            fresh_ones: Dict[Hashable, State] = {}
+            for one in reached:
+                key = self.key(one)
+                if key not in seen:
+                    seen[key] = fresh_ones[key] = one.copy(one.at)
+                else:
+                    merged, changed = self.merge(seen[key], one)
+                    if changed:
+                        seen[key] = fresh_ones[key] = merged
+            if not fresh_ones:
+                for one in seen.values():
+                    one.registers[0] = fresh("rounds")
+                return list(seen.values())
+            reached = []
+            for one in fresh_ones.values():
+                start = one.copy(one.at)
+                start.registers[1:3] = [fresh("index", 32), context]
+                for after in self.call(start, callback.region[1]):
+                    after.registers[:6] = [None] * 6
+                    reached.append(after)
+        raise Unproved(f"{self.function.name} has a bpf_loop that does ever more")
+
+    # ---- states that are taken together ----------------------------------------------------------------------------
+
+    def arrive(self, function: Function, state: State, pending: Dict[Hashable, State]) -> None:
+        if time.process_time() > self.prover.until:
+            raise Unproved(f"{self.prover.seconds:.0f} seconds were not enough")
+        self.prover.rules.arrived(state)
+        at = state.at
+        live, floor = function.shape.live[at], function.shape.floor
+        state.registers = [each if number in live or number == STACK else None
+                           for number, each in enumerate(state.registers)]
+        state.frames[0] = {(start, size): value for (start, size), value in state.frames[0].items()
+                           if start + size > floor or any(one in live for one in range(start, start + size))}
+        for place in self.forgotten.get(at, ()):
+            self._forget(state, place)
+        key = self.key(state)
+        seen = self.seen.setdefault(at, {})
+        if key not in seen:
+            limit = IN_LOOP if at in function.shape.loops else STATES
+            if len(seen) >= limit:
+                self._widen(at, seen)
+                for place in self.forgotten.get(at, ()):
+                    self._forget(state, place)
+                key = self.key(state)
+            if key not in seen:
+                seen[key] = state.copy(at)
+                pending[key] = state
+                return
+        merged, changed = self.merge(seen[key], state)
+        if changed:
+            seen[key] = merged
+            pending[key] = merged.copy(at)
+
+    def key(self, state: State) -> Hashable:
+        return state.ghost, tuple(_of(each) for each in state.registers), frozenset(
+            (number, place, kind) for number, frame in enumerate(state.frames)
+            for place, kind in ((place, _of(value)) for place, value in frame.items()) if number or kind != "?")
+
+    def merge(self, old: State, new: State) -> Tuple[State, bool]:
+        """Both states, of one key. False: that is the old one."""
+        made, changed = old.copy(old.at), False
+        stands: Dict[Term, Scalar] = {}  # blanks of the old state -> what they stand for in the new one
+        pairs: Dict[Tuple[Term, Term], Term] = {}
+
+        def either(one: Value, other: Value) -> Value:
+            nonlocal changed
+            if isinstance(one, Pointer):
+                assert isinstance(other, Pointer)
+                return Pointer(one.region, either(one.offset, other.offset))
+            if one is None or isinstance(one, int):
+                return one
+            assert isinstance(other, Term)
+            if one in self.blanks and one.bits >= other.bits:
+                if stands.setdefault(one, other) is other:
+                    return one
+            elif one is other:
+                return one
+            pair = one, other
+            if pair not in pairs:
+                pairs[pair] = fresh("either", max(one.bits, other.bits))
+                self.blanks.add(pairs[pair])
+            changed = True
+            return pairs[pair]
+
+        made.registers = [either(one, other) for one, other in zip(old.registers, new.registers)]
+        for number, frame in enumerate(old.frames):
+            others = new.frame(number)
+            for place, value in frame.items():
+                if place in others:
+                    made.frames[number][place] = either(value, others[place])
+                else:  # nothing is known of it, and it is on the function's own stack
+                    del made.frames[number][place]
+                    changed = True
+        common = {fact: None for fact in old.facts if fact in new.facts}
+        changed |= len(common) < len(old.facts)
+        made.facts = common
+        return made, changed
+
+    def _places(self, state: State) -> Dict[Hashable, Value]:
+        found: Dict[Hashable, Value] = dict(enumerate(state.registers[:STACK]))
+        for number, frame in enumerate(state.frames):
+            found.update({(number, *place): value for place, value in frame.items()})
+        return found
+
+    def _widen(self, at: int, seen: Dict[Hashable, State]) -> None:
+        values: Dict[Hashable, Set[Hashable]] = {}
+        stack: Dict[Hashable, Set[Hashable]] = {}  # pointers that move along it: a loop over an array
+        pointers: Set[Hashable] = set()  # where a number may be 0, for none
+        for state in seen.values():
+            for place, value in self._places(state).items():
+                if isinstance(value, Pointer) and (value.region[0] not in ("value", "record") or value.offset == 0):
+                    pointers.add(place)
+                if isinstance(value, Pointer) and value.region[0] == "stack":
+                    stack.setdefault(place, set()).add(_of(value))
+                elif value is not None and (not isinstance(value, Pointer) or value.region[0] in ("value", "record")):
+                    values.setdefault(place, set()).add(_of(value))
+        forgotten = self.forgotten.setdefault(at, set())
+        left = {place: len(held) for place, held in values.items()
+                if place not in forgotten | pointers and len(held) > 1}
+        moving = any(len(held) >= IN_LOOP for held in stack.values())
+        if (moving or not left) and len(seen) < STATES:
+            return
+        if at not in self.function.shape.loops and any(isinstance(place, tuple) for place in left):
+            # what lies on the stack is of less use than what is at hand
+            left = {place: count for place, count in left.items() if isinstance(place, tuple)}
+        if not left or moving:
+            raise Unproved(f"{self.function.name} has too many states at {at}")
+        most = max(left.values())
+        forgotten.update(place for place, count in left.items() if count >= min(most, VARIES))
+        seen.clear()  # what is forgotten from here on is more than they were
+
+    def _forget(self, state: State, place: Hashable) -> None:
+        if isinstance(place, int):
+            state.registers[place] = _forgotten(state.registers[place], 8)
+        elif isinstance(place, tuple):
+            frame, at, size = place
+            if frame < len(state.frames) and (at, size) in state.frames[frame]:
+                state.frames[frame][at, size] = _forgotten(state.frames[frame][at, size], size)
+
+
+def _forgotten(value: Value, size: int) -> Value:
+    if isinstance(value, Pointer) and value.region[0] in ("value", "record"):
+        return Pointer(value.region, fresh("loop")) if isinstance(value.offset, int) else value
+    return fresh("loop", 8 * size) if isinstance(value, int) else value
+
+
+def _most(state: State, size: Value) -> Optional[int]:
+    """The largest that it may be; None: it is not known to fit on a stack."""
+    if isinstance(size, Term):
+        fitting = (most for most in (8, 16, 32, 48, 64, 128, 256, 512)
+                   if not state.possible(condition(0x20, 64, size, most)))
+        return next(fitting, None)
+    return size if isinstance(size, int) else None
+
+
+def _span(state: State, offset: Scalar) -> Optional[Tuple[int, int]]:
+    """The lowest and the highest place on a stack that it may be; None: it is not known to be on one."""
+    if isinstance(offset, int):
+        return offset, offset
+    least = -LARGEST & (1 << 64) - 1  # without sign the stack is what lies highest
+    if state.possible(condition(0xA0, 64, offset, least)):
+        return None
+    ends = []
+    for beyond in (0xB0, 0x20):  # at or below a place, above it
+        lowest, highest = -LARGEST - 1, -1  # what is asked is so of the one, and not of the other
+        while highest - lowest > 1:
+            middle = (lowest + highest) // 2
+            if state.possible(condition(beyond, 64, offset, middle & (1 << 64) - 1)) == (not ends):
+                highest = middle
+            else:
+                lowest = middle
+        ends.append(highest)
+    return ends[0], ends[1]
