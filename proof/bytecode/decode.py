@@ -122,6 +122,13 @@ def function(name: str, code: Dict[int, Instruction], callees: Dict[int, Functio
     return Function(name, digest, code, callees, _shape(digest, tuple(sorted(code.items()))))
 
 
+def inner(function: Function, name: str) -> Optional[Function]:
+    if function.name == name:
+        return function
+    found = (inner(each, name) for each in function.callees.values())
+    return next((each for each in found if each is not None), None)
+
+
 def successors(at: int, each: Instruction) -> List[int]:
     following = at + (2 if each.code == WIDE else 1)
     if each.code == EXIT:

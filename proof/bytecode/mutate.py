@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Iterator, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from decode import ALU, ALU64, CALL, EXIT, JMP, JMP32, JUMP, LDX, STX, Function, Instruction, decode, function  # noqa: E402
+from decode import ALU, ALU64, CALL, EXIT, JMP, JMP32, JUMP, LDX, STX, Function, Instruction, decode, \
+    function, inner  # noqa: E402
 from exact import verdict  # noqa: E402
 from execute import Unproved  # noqa: E402
-from seeds import inner  # noqa: E402
 from submitted import KERNELS, kernel_types, programs  # noqa: E402
 
 _OTHER_OPERATION = {0x50: 0x40, 0x40: 0x50, 0x00: 0x10, 0x10: 0x00, 0xA0: 0x50, 0x60: 0x70, 0x70: 0x60, 0x20: 0x00}

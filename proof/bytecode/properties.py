@@ -125,6 +125,8 @@ class Rules:
             ghost = settled(ghost) - {DENIED, UNDECIDED, UNBOUND}
             if result == 0 and _field(state, 2, 4) != AUDIT:
                 ghost |= {TAMPER, CLOSED}
+        elif function == "may_touch":
+            ghost -= {DENIED}  # it was asked about another task
         elif function == "refuse_unlabelled" and result != 0:
             ghost = ghost - {LOST, NO_POLICY} | {UNREMEMBERED if self._denies(state) else LOST}
         elif function in REMEMBERING and result == 0:

@@ -15,7 +15,7 @@ from typing import Callable, List, NamedTuple, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from btf import hooks  # noqa: E402
-from decode import Function, decode  # noqa: E402
+from decode import decode, inner  # noqa: E402
 from exact import verdict  # noqa: E402
 from execute import Unproved  # noqa: E402
 from prove import NAMES, prove, prover  # noqa: E402
@@ -87,13 +87,6 @@ def seeded(program: Program, seed: Seed) -> Program:
         struct.pack_into("<BBhi", code, at * SIZE, *changed)
         return Program(program.submitted._replace(code=bytes(code)), program.functions)
     raise ValueError(f"the mistake '{seed.what}' is no longer a change")
-
-
-def inner(function: Function, name: str) -> Optional[Function]:
-    if function.name == name:
-        return function
-    found = (inner(each, name) for each in function.callees.values())
-    return next((each for each in found if each is not None), None)
 
 
 def main() -> int:
