@@ -59,16 +59,17 @@ def _stored(raw: Raw) -> Optional[Raw]:
     return raw._replace(registers=raw.registers & 0xF0 | 7, offset=0)
 
 
+# those of `verdict` first: a solver that has done much else gives up on them
 SEEDS = (
+    Seed("verdict", "a rule that only reports denies", "sb_remount", "guard_verdict",
+         lambda raw: raw._replace(constant=0) if raw.code == XOR and raw.constant == -1 else None),
+    Seed("verdict", "what covers an object is not looked at", "sb_remount", "guard_verdict", _code(AND, OR)),
     Seed("returns", "1 for a denial", "bprm_creds_for_exec", "bprm_creds_for_exec", _constant((MOVE, MOVE_64), -1, 1)),
     Seed("returns", "-1 becomes -2", "key_permission", "key_permission", _constant((MOVE, MOVE_64), -1, -2)),
     Seed("writes", "a store into what the hook was given", "inode_free_security", "inode_free_security", _stored),
     Seed("audit", "a verdict to audit denies", "sb_remount", "refuse_action",
          _constant((0x15, 0x16, 0x55, 0x56), 2, 1)),
     Seed("closed", "a verdict to deny allows", "sb_remount", "sb_remount", _constant((MOVE, MOVE_64), -1, 0)),
-    Seed("verdict", "a rule that only reports denies", "sb_remount", "guard_verdict",
-         lambda raw: raw._replace(constant=0) if raw.code == XOR and raw.constant == -1 else None),
-    Seed("verdict", "what covers an object is not looked at", "sb_remount", "guard_verdict", _code(AND, OR)),
 )
 
 
