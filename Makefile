@@ -74,7 +74,7 @@ test-lint: needs
 
 test-unit: needs build
 	$(STEP) "unit"
-	@$(SUDO) env PATH="$(PATH)" pytest -q -p no:cacheprovider -n auto --dist loadfile tests/unit
+	@$(SUDO) env PATH="$(PATH)" pytest -q -p no:cacheprovider -n auto --dist loadfile --no-loadscope-reorder tests/unit
 
 test-property: needs
 	$(STEP) "properties"
