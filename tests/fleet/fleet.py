@@ -29,8 +29,8 @@ PYTHON = "/usr/bin/python3"
 _MOUNTS = """set -e
 mount -t bpf bpf "$1/bpf"
 for each in usr etc srv; do
-    mkdir -p "$1/upper/$each" "$1/work/$each"
-    mount -t overlay overlay -o "lowerdir=$1/image/$each:/$each,upperdir=$1/upper/$each,workdir=$1/work/$each" "/$each"
+    mkdir -p "$1/upper/$each" "$1/spare/$each"
+    mount -t overlay overlay -o "lowerdir=$1/image/$each:/$each,upperdir=$1/upper/$each,workdir=$1/spare/$each" "/$each"
 done
 echo ready
 exec sleep infinity
