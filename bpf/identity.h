@@ -30,7 +30,7 @@ int BPF_PROG(task_alloc, struct task_struct *child, unsigned long flags, int ret
 
 	if (ret)
 		return ret;
-	if (!hand_on_labels(child, flags))
+	if (!hand_on_labels(child, flags) && refuse_lost_label(GUARD_EXECUTE))
 		return -EPERM;
 	parent = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!parent)
@@ -62,9 +62,7 @@ int BPF_PROG(bprm_creds_for_exec, struct linux_binprm *bprm, int ret)
 {
 	if (ret)
 		return ret;
-	if (!before_exec())
-		return -EPERM;
-	return 0;
+	return answer(!before_exec() && refuse_lost_label(GUARD_EXECUTE));
 }
 
 SEC("lsm/task_free")

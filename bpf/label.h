@@ -70,6 +70,14 @@ static __noinline bool refuse_unlabelled(const struct view *v, __u32 action, con
 	return tell_file(v, &o, d);
 }
 
+/* The same in hooks that ask about nothing else. */
+static __noinline bool refuse_lost_label(__u32 action)
+{
+	struct view v;
+
+	return see(&v) && refuse_unlabelled(&v, action, 0);
+}
+
 /* ---- what carries a label from one task to another ---- */
 
 struct {
@@ -628,7 +636,7 @@ int BPF_PROG(msg_queue_msgrcv, struct kern_ipc_perm *queue, struct msg_msg *msg,
 	m = bpf_map_lookup_elem(&wires, &key);
 	if (!m || m->since != since || !m->labels)
 		return 0;
-	return answer(!label_task(target, carrier_of((__u64)target, since), since, m->labels));
+	return answer(!label_task(target, carrier_of((__u64)target, since), since, m->labels) && refuse_lost_label(GUARD_READ));
 }
 
 SEC("lsm/msg_queue_free_security")

@@ -483,7 +483,8 @@ static __noinline int keep(const struct view *v, struct task *t)
 	return remember(v, t);
 }
 
-/* The same, worked out now. 0: there is nowhere to put it. */
+/* The same, worked out now. 0: there is nowhere to put it, or a table is missing without which nobody knows; where there
+ * is no policy nobody is bound. */
 static __noinline struct bound *work_out(const struct view *v, struct task *t)
 {
 	const struct guard_policy *p;
@@ -503,8 +504,12 @@ static __noinline struct bound *work_out(const struct view *v, struct task *t)
 	t->stamp = 0;
 	t->uses = uses;
 	t->labels = uses & GUARD_USES_LABELS ? carried() : 0;
-	if (!bind(v, uses, root, t) && stored)
-		keep(v, t);
+	if (!bind(v, uses, root, t)) {
+		if (stored)
+			keep(v, t);
+	} else if (p) {
+		return 0;
+	}
 	return &t->bound;
 }
 
