@@ -35,6 +35,21 @@ done
 echo ready
 exec sleep infinity
 """
+_COMPILE = """
+import glob, os, sys
+library = sys.argv[1] + "/usr/lib/exfil-guard"
+sys.path.insert(0, library)
+sys.dont_write_bytecode = True
+from exfil_guard import bytecode
+modules = dict()
+for path in glob.glob(library + "/exfil_guard/*.py"):
+    with open(path, "rb") as file:
+        modules[path[len(sys.argv[1]):]] = file.read()
+os.mkdir(library + "/exfil_guard/__pycache__")
+for path, content in bytecode.compiled(modules).items():
+    with open(sys.argv[1] + path, "wb") as file:
+        file.write(content)
+"""
 _INSTALL = """
 import os, sys
 sys.path[:0] = [{host!r}, "/usr/lib/exfil-guard"]
@@ -70,6 +85,7 @@ class Fleet:
             os.makedirs(os.path.join(folder, each))
         with zipfile.ZipFile(io.BytesIO(_package.build()[1])) as archive:
             archive.extractall(os.path.join(folder, "image"))
+        subprocess.run([PYTHON, "-I", "-c", _COMPILE, os.path.join(folder, "image")], check=True)
         os.mkdir(os.path.join(folder, "image", "srv"))
         for path, text in files.items():
             path = os.path.join(folder, "image", path)

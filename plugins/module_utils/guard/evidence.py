@@ -11,7 +11,7 @@ import os
 import struct
 from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set
 
-from . import reconcile
+from . import bytecode, reconcile
 from .kernel import LSM_MAC, MODIFY_RETURN, Kernel, LinkInfo
 from .reconcile import Live, opened
 from .store import Store
@@ -124,6 +124,15 @@ def package(store: Store) -> Optional[Package]:
         if known and path not in known and not os.path.isdir(path):
             edited.append(path)
     return Package(hashlib.sha256(listed).hexdigest(), hashlib.sha256(data).hexdigest(), edited)
+
+
+def miscompiled(store: Store) -> List[str]:
+    """Compiled modules of the package that are not what their source gives."""
+    folder = os.path.join(store.library, "exfil_guard")
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    sources = {path: _content(path) for path in (os.path.join(folder, name) for name in names if name.endswith(".py"))}
+    made = bytecode.compiled({path: source for path, source in sources.items() if source is not None})
+    return [path for path, content in made.items() if _content(path) not in (None, content)]
 
 
 def _content(path: str) -> Optional[bytes]:

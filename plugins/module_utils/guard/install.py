@@ -13,6 +13,7 @@ import subprocess
 import zipfile
 from typing import Any, Callable, Dict, List, Sequence
 
+from . import bytecode
 from .errors import EnforcerError
 
 LIBRARY = "/usr/lib/exfil-guard"
@@ -71,8 +72,9 @@ def _there(root: str, path: str) -> str:
 
 def ensure(package: Dict[str, bytes], *, check: bool = False, root: str = "/",
            control: Systemctl = systemctl) -> List[str]:
-    """Every file as in ``package``, no other in its folder, units enabled and the timer running. Gives the lines of
-    the diff, none when nothing was to do."""
+    """Every file as in ``package``, and its modules compiled; no other in its folder, units enabled and the timer
+    running. Gives the lines of the diff, none when nothing was to do."""
+    package = dict(package, **bytecode.compiled(package))
     lines: List[str] = []
     todo: List[Callable[[], None]] = []
     changed: List[str] = []

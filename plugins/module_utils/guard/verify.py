@@ -35,6 +35,8 @@ def verify(kernel: Kernel, store: Store, system: Any, now: datetime.date, *,
     stored = store.load(found.live.generation) if found.live.generation else None
     expected = certificate.expect(kernel, store, version)
     wrong = files(known, package)
+    wrong += [Difference("{0} is not what its source gives".format(path), _INSTALL)
+              for path in evidence.miscompiled(store)]
     wrong += certificate.strangers(found, expected)
     wrong += against(known, found, stored)
     wrong += policy(found, stored, system, now, canary_folder)

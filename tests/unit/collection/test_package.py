@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils import _installed
-from ansible_collections.exfil.guard.plugins.module_utils.guard import canary, install
+from ansible_collections.exfil.guard.plugins.module_utils.guard import bytecode, canary, install
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 
 
@@ -75,8 +75,30 @@ def test_check_mode_says_what_a_run_does_and_does_nothing(package, host, systemd
     planned = install.ensure(package, check=True, root=host, control=systemd)
     assert tree(host) == [] and systemd.calls == []
     assert planned == install.ensure(package, root=host, control=systemd)
-    assert len(planned) == len(package) + 3
+    assert len(planned) == len(package) + len(bytecode.compiled(package)) + 3
     assert systemd.calls == ["daemon-reload", "start exfil-guard-refresh.timer"]
+
+
+def test_no_run_has_to_compile_the_modules(package, host, systemd):
+    install.ensure(package, root=host, control=systemd)
+    library = host + install.LIBRARY
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from exfil_guard import apply"
+    done = subprocess.run([sys.executable, "-I", "-v", "-c", code, library], capture_output=True, text=True)
+    assert "matches {0}/exfil_guard/apply.py".format(library) in done.stderr, done.stderr[-2000:]
+    assert "wrote" not in done.stderr
+    with open(library + "/exfil_guard/apply.py", "a") as file:
+        file.write("raise SystemExit('edited')\n")
+    done = subprocess.run([sys.executable, "-I", "-B", "-c", code, library], capture_output=True, text=True)
+    assert done.stderr == "edited\n"
+
+
+def test_what_is_compiled_is_put_right_like_any_file(package, host, systemd):
+    install.ensure(package, root=host, control=systemd)
+    path = next(each for each in bytecode.compiled(package) if "reconcile" in each)
+    with open(host + path, "ab") as file:
+        file.write(b"x")
+    assert install.ensure(package, root=host, control=systemd) == ["~ {0} (content)".format(path)]
+    assert install.ensure(package, root=host, control=systemd) == []
 
 
 def test_a_second_run_finds_nothing(package, host, systemd):

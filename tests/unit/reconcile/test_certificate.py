@@ -17,7 +17,7 @@ from fake_kernel import LSM_MAC, FakeKernel, _Link, _Map, _Program, function_of
 from test_apply import BOTH, CORP, NOW, OBJECT, VERSION, host  # noqa: F401
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import (
-    apply, certificate, cli, enforcer, evidence, instructions, proved, reconcile, status, verify)
+    apply, bytecode, certificate, cli, enforcer, evidence, instructions, proved, reconcile, status, verify)
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import MODIFY_RETURN, Relocated
 
@@ -212,6 +212,13 @@ def add_file(host):  # noqa: F811
     (Path(host.store.library) / "exfil_guard" / "more.py").write_text("# more\n")
 
 
+def compile_other(host):  # noqa: F811
+    path, made = next(iter(bytecode.compiled({host.store.library + "/exfil_guard/cli.py": b"# other code\n"}).items()))
+    os.makedirs(os.path.dirname(path))
+    with open(path, "wb") as file:
+        file.write(made)
+
+
 def other_generation(host):  # noqa: F811
     record = host.live().record
     reconcile.publish(host.kernel, record._replace(generation=7))
@@ -254,6 +261,7 @@ MEDDLING = [
     Meddling("the object file", edit_file("guard.bpf.o"),
              ("guard.bpf.o is not as the package has it", "the object file is another", "they were not compared")),
     Meddling("the code", edit_file("exfil_guard/cli.py"), ("exfil_guard/cli.py is not as the package has it",)),
+    Meddling("compiled code", compile_other, (".pyc is not what its source gives",)),
     Meddling("the proofs", edit_file("proved.json"), ("proved.json is not as the package has it",)),
     Meddling("the package's list", edit_file("PACKAGE"), ("the package is another",)),
     Meddling("code that is not of the package", add_file, ("exfil_guard/more.py is not as the package has it",)),
