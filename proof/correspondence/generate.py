@@ -143,7 +143,7 @@ def _policy(rng: random.Random) -> records.Resolved:
     resources = {name: records.ResourceSet(_patterns(rng, 4)) for name in rng.sample("mno", rng.randrange(4))}
     subjects = {name: _subject(rng, sorted(resources)) for name in rng.sample("stuvw", rng.randrange(6))}
     destinations = {name: _destination(rng) for name in rng.sample("defg", rng.randrange(5))}
-    names = rng.sample(range(100), rng.randrange(9))
+    names = rng.sample(range(100), rng.choice((0, 1, 2, 3, 3, 4, 5, 6, 8)))
     return records.Resolved(
         tuple(_rule(rng, "rule %d" % name, subjects, resources, destinations) for name in names),
         subjects, resources, destinations, frozenset(DEVICES),
@@ -159,9 +159,12 @@ def _component(rng: random.Random, head: str) -> str:
     return "".join(rng.choice(RUNS) if byte == "*" else byte for byte in head) or "a"
 
 
-def _location(rng: random.Random, policy: records.Resolved) -> records.Location:
-    known: List[records.PathPattern] = [p for found in policy.resources.values() for p in found.paths]
-    known += [p for found in policy.subjects.values() for p in found.executables or ()] + list(policy.protected)
+def _location(rng: random.Random, policy: records.Resolved, wanted: frozenset = frozenset()) -> records.Location:
+    """``wanted``: names of resource sets of which something is likely to be there."""
+    known: List[records.PathPattern] = [p for name in sorted(wanted) for p in policy.resources[name].paths]
+    if not known or rng.random() < 0.3:
+        known = [p for found in policy.resources.values() for p in found.paths]
+        known += [p for found in policy.subjects.values() for p in found.executables or ()] + list(policy.protected)
     near = rng.choice(sorted(known)) if known and rng.random() < 0.85 else _pattern(rng)
     tree = near.components[-1:] == ("**",)
     path = [_component(rng, head) for head in near.components[: -1 if tree else None]]
@@ -194,6 +197,17 @@ def _task(rng: random.Random, policy: records.Resolved) -> records.Task:
     )
 
 
+def _one_of(rng: random.Random, task: records.Task, who: records.SubjectSet) -> records.Task:
+    """The task as one that is in the set by its numbers and labels, the rest as it is."""
+    return task._replace(
+        users=task.users | _some(rng, sorted(who.users or ()), 1, 1),
+        groups=task.groups | _some(rng, sorted(who.groups or ()), 1, 1),
+        login_user=rng.choice(sorted(who.login_users)) if who.login_users else task.login_user,
+        service=rng.choice(sorted(who.services)) if who.services else task.service,
+        labels=task.labels | _some(rng, sorted(who.has_read or ()), 1, 1),
+    )
+
+
 def _address(rng: random.Random, sets: List[records.DestinationSet]) -> str:
     known = sorted({cidr for found in sets for cidr in found.cidrs or ()})
     if not known or rng.random() < 0.25:
@@ -211,28 +225,35 @@ def _port(rng: random.Random, sets: List[records.DestinationSet]) -> int:
     return min(max(rng.choice(known or [443]) + rng.choice((-1, 0, 0, 1)), 0), 65535)
 
 
+def _protocol(rng: random.Random, sets: List[records.DestinationSet]) -> int:
+    known = sorted({number for found in sets for number in found.protocols or ()})
+    return rng.choice(known if known and rng.random() < 0.7 else PROTOCOLS)
+
+
 def _event(rng: random.Random, policy: records.Resolved):
-    task, kind = _task(rng, policy), rng.random()
-    tried = sorted({action for rule in policy.rules for action in rule.deny})
-
-    def action(pool):
-        wanted = [name for name in tried if name in pool]
-        return rng.choice(wanted if wanted and rng.random() < 0.85 else pool)
-
-    where = [policy.destinations[name] for name in sorted(policy.destinations)]
-    if kind < 0.3:
-        return records.FileEvent(task, action(FILES), _location(rng, policy))
-    if kind < 0.5:
-        return records.AliasEvent(task, _location(rng, policy), _location(rng, policy), rng.random() < 0.6)
-    if kind < 0.75:
-        return records.NetworkEvent(task, action(NETWORKS), _address(rng, where), _port(rng, where),
-                                    rng.choice(PROTOCOLS), "no-address" if rng.random() < 0.06 else None)  # fmt: skip
-    if kind < 0.82:
+    """Most are about what some rule denies."""
+    task, rule = _task(rng, policy), rng.choice(policy.rules) if policy.rules else None
+    if rule and rule.subjects and rng.random() < 0.5:
+        task = _one_of(rng, task, policy.subjects[rng.choice(sorted(rule.subjects))])
+    if rng.random() < 0.12:
+        at = None if rng.random() < 0.1 else _location(rng, policy)
+        return records.TamperEvent(task, rng.random() < 0.6, at, rng.random() < 0.5)
+    near = rule if rule and rng.random() < 0.85 else None
+    action = rng.choice(sorted(near.deny) if near else list(actions.NUMBERS))
+    if action in FILES:
+        wanted = near.resources.names if near and near.resources else frozenset()
+        where = _location(rng, policy, wanted)
+        if rng.random() < 0.55:
+            return records.FileEvent(task, action, where)
+        return records.AliasEvent(task, where, _location(rng, policy, wanted), rng.random() < 0.6)
+    ends = near.destinations.names if near and near.destinations else policy.destinations
+    sets = [policy.destinations[name] for name in sorted(ends)]
+    if action in NETWORKS:
+        return records.NetworkEvent(task, action, _address(rng, sets), _port(rng, sets), _protocol(rng, sets),
+                                    "no-address" if rng.random() < 0.06 else None)  # fmt: skip
+    if action == "vsock":
         return records.VsockEvent(task, rng.choice(CIDS), rng.choice(VSOCK_PORTS))
-    if kind < 0.88:
-        return records.PlainEvent(task, action(actions.PLAIN))
-    at = None if rng.random() < 0.1 else _location(rng, policy)
-    return records.TamperEvent(task, rng.random() < 0.6, at, rng.random() < 0.5)
+    return records.PlainEvent(task, action)
 
 
 # ---- what occurs ------------------------------------------------------------------------------------------------------
@@ -245,7 +266,7 @@ def features(policy: records.Resolved) -> Iterable[str]:
             components.update(pattern.components)
     selections = [rule.destinations for rule in rules if rule.destinations]
     used = [policy.destinations[name] for selection in selections for name in selection.names]
-    named = [policy.subjects[name] for rule in rules for name in (rule.subjects or ()) | rule.excepts]
+    named = [policy.subjects[name] for rule in rules for name in rule.excepts.union(rule.subjects or ())]
     occurs = {
         "not, of resources": any(rule.resources and rule.resources.negated for rule in rules),
         "not, of destinations": any(selection.negated for selection in selections),
