@@ -2,10 +2,10 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Does the product do what is proved? Random policies and events go through it and through the program that is extracted
-from the proof: semantics.py against Meaning.v, compile.py and automaton.py table by table against Compile.v, and the
-verdict as the kernel looks it up in compile.py's tables (tests/property/kernel_model.py) against Compile.v's look-up. With
---mistakes, mistakes are put into the product first, one at a time, and each has to be found.
+"""Does the product do what is proved? Random policies and events go through it and through the program that is
+extracted from the proof: semantics.py against Meaning.v, compile.py and automaton.py table by table against Compile.v,
+and the verdict as the kernel looks it up in compile.py's tables (tests/property/kernel_model.py) against Compile.v's
+look-up. With --mistakes, mistakes are put into the product first, one at a time, and each has to be found.
 
     compare.py [--policies N] [--events N] [--seed N] [--jobs N]
     compare.py --mistakes"""
@@ -46,7 +46,7 @@ class Found(NamedTuple):
     different: List[str]
 
 
-# ---- one batch --------------------------------------------------------------------------------------------------------
+# ---- one batch ------------------------------------------------------------------------------------------------------
 
 
 def batch(seed: int, numbers: range, events: int) -> Found:
@@ -68,7 +68,8 @@ def batch(seed: int, numbers: range, events: int) -> Found:
     answers = specification.ask(questions, generate.TODAY)
     found = Found(collections.Counter(), [])
     for number, case, image, (first, last) in zip(numbers, cases, images, where):
-        said = list(_differences(case, image, answers[first], answers[last], questions[last].written.rules, found.counts))
+        rules = questions[last].written.rules
+        said = list(_differences(case, image, answers[first], answers[last], rules, found.counts))
         if said:
             found.counts["", "mismatches"] += len(said)
             found.different.append(_shown(seed, number, case, said))
@@ -102,8 +103,9 @@ def _differences(case, image, answer, whole, rules, counts) -> Iterator[str]:
         mine, kernel = semantics.labels(case.policy, at), model.labels_of(at)
         looked_up = frozenset(name for name, bit in model.labels.items() if bits >> bit & 1)
         if mine != given or kernel != looked_up:
-            yield "labels that reading gives: %r\n    semantics.py %s, Meaning.v %s\n    compile.py   %s, Compile.v %s" % (
-                at, *map(sorted, (mine, given, kernel, looked_up)))  # fmt: skip
+            said = tuple(map(sorted, (mine, given, kernel, looked_up)))
+            yield "labels that reading gives: %r\n    semantics.py %s, Meaning.v %s\n" % (at, *said[:2]) + (
+                "    compile.py   %s, Compile.v %s" % said[2:])  # fmt: skip
 
 
 def _shown(seed: int, number: int, case: generate.Case, said: List[str]) -> str:
@@ -116,7 +118,7 @@ def _shown(seed: int, number: int, case: generate.Case, said: List[str]) -> str:
     return "\n".join(lines + ["  differs: " + each for each in said])
 
 
-# ---- all of them ------------------------------------------------------------------------------------------------------
+# ---- all of them ----------------------------------------------------------------------------------------------------
 
 
 def compare(seed: int, policies: int, events: int, jobs: int) -> Found:
@@ -136,12 +138,13 @@ def tell(found: Found, seconds: float) -> bool:
         print(each)
     for group, of in (("policies", "policies"), ("events", "events"), ("verdicts", "events"), ("reasons", "events")):
         parts = sorted(((number, what) for (at, what), number in counts.items() if at == group), reverse=True)
-        print("%s: %s" % (group, ", ".join("%s %.1f %%" % (what, 100 * number / counts["", of]) for number, what in parts)))
+        shares = ("%s %.1f %%" % (what, 100 * number / counts["", of]) for number, what in parts)
+        print("%s: %s" % (group, ", ".join(shares)))
     missing = [name for name in EXPECTED if not counts[name]] if counts["", "policies"] >= BATCH else []
     if missing:
         print("correspondence: does not occur: " + ", ".join("%s (%s)" % (what, group) for group, what in missing))
-    print("correspondence: policies %d, states %d, events %d, objects %d, mismatches %d, seconds %.0f" % (
-        *(counts["", what] for what in ("policies", "states", "events", "objects", "mismatches")), seconds))  # fmt: skip
+    numbers = ("%s %d" % (what, counts["", what]) for what in ("policies", "states", "events", "objects", "mismatches"))
+    print("correspondence: %s, seconds %.0f" % (", ".join(numbers), seconds))
     return not missing and not counts["", "mismatches"] and counts["", "policies"] > 0
 
 
@@ -156,7 +159,7 @@ EXPECTED = (
 )  # fmt: skip
 
 
-# ---- would a mistake be found? ----------------------------------------------------------------------------------------
+# ---- would a mistake be found? --------------------------------------------------------------------------------------
 
 
 def _rules(change: Callable[[records.Rule], records.Rule], at: int):
@@ -211,12 +214,15 @@ def seeded(module, name: str, wrong):
 
 def mistakes(seed: int, events: int) -> bool:
     missed = 0
+    if batch(seed, range(100), events).different:
+        print("correspondence: there are differences without a mistake, too")
+        return False
     for said, module, name, wrong in MISTAKES:
         with seeded(module, name, wrong):
             for at in range(0, TRIES, 20):
                 different = batch(seed, range(at, at + 20), events).different
                 if different:
-                    print("found, as it must be: %s (%s)" % (said, different[0].splitlines()[0]))
+                    print("found, as it must be: %s (%s)" % (said, different[0].splitlines()[0]), flush=True)
                     break
             else:
                 missed += 1

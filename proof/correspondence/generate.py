@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random policies, with events that lie near them: plain pseudo-random numbers, since a hundred thousand are wanted. The
-same seed and number give the same case. ``features`` names what occurs in a case, for the distribution."""
+"""Random policies, with events that lie near them: plain pseudo-random numbers, since a hundred thousand are wanted.
+The same seed and number give the same case. ``features`` names what occurs in a case, for the distribution."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ PROTOCOLS = (1, 6, 17, 132)
 CIDS, VSOCK_PORTS = (1, 2, 0xFFFFFFFF), (0, 1024, 0xFFFFFFFF)
 DAYS = ("2026-05-31", "2026-06-01", "2026-06-02", "2027-01-01")
 PLACES = layout.REASONS[1:5]  # why it can't be told where a file is
-FILES, NETWORKS = actions.RESOURCES, actions.NETWORK
+FILES, NETWORKS, VSOCK = actions.RESOURCES, actions.NETWORK, ("vsock",)
+KINDS = (FILES, FILES, FILES, NETWORKS, NETWORKS, VSOCK, actions.PLAIN)  # files have most ways to be asked about
 
 
 class Case(NamedTuple):
@@ -52,7 +53,7 @@ def case(seed: int, number: int, events: int) -> Case:
     )
 
 
-# ---- policies ---------------------------------------------------------------------------------------------------------
+# ---- policies -------------------------------------------------------------------------------------------------------
 
 
 def _some(rng: random.Random, pool: Iterable, least: int, most: int) -> frozenset:
@@ -116,8 +117,8 @@ def _destination(rng: random.Random) -> records.DestinationSet:
 
 
 def _deny(rng: random.Random) -> frozenset:
-    pools = rng.choice(((FILES,), (FILES,), (NETWORKS,), (NETWORKS,), (("vsock",),), (actions.PLAIN,),
-                        (FILES, NETWORKS), (FILES, ("vsock",), actions.PLAIN)))  # fmt: skip
+    pools = rng.choice(((FILES,), (FILES,), (NETWORKS,), (NETWORKS,), (VSOCK,), (actions.PLAIN,),
+                        (FILES, NETWORKS), (FILES, VSOCK, actions.PLAIN)))  # fmt: skip
     return frozenset().union(*(_some(rng, pool, 1, 3) for pool in pools))
 
 
@@ -150,7 +151,7 @@ def _policy(rng: random.Random) -> records.Resolved:
         protected=frozenset(_pattern(rng, DEVICES) for _ in range(rng.randrange(3))))  # fmt: skip
 
 
-# ---- events -----------------------------------------------------------------------------------------------------------
+# ---- events ---------------------------------------------------------------------------------------------------------
 
 
 def _component(rng: random.Random, head: str) -> str:
@@ -178,7 +179,8 @@ def _location(rng: random.Random, policy: records.Resolved, wanted: frozenset = 
     elif change < 0.35 and path:
         path[rng.randrange(len(path))] = rng.choice(NAMES)
     device = near.device if rng.random() < 0.9 else rng.choice(DEVICES + (UNRESOLVED, layout.ABSTRACT))
-    return records.Location(device, tuple(path), rng.random() < 0.2, rng.choice(PLACES) if rng.random() < 0.06 else None)
+    lost = rng.choice(PLACES) if rng.random() < 0.08 else None
+    return records.Location(device, tuple(path), rng.random() < 0.2, lost)
 
 
 def _task(rng: random.Random, policy: records.Resolved) -> records.Task:
@@ -239,7 +241,8 @@ def _event(rng: random.Random, policy: records.Resolved):
         at = None if rng.random() < 0.1 else _location(rng, policy)
         return records.TamperEvent(task, rng.random() < 0.6, at, rng.random() < 0.5)
     near = rule if rule and rng.random() < 0.85 else None
-    action = rng.choice(sorted(near.deny) if near else list(actions.NUMBERS))
+    pools = [pool for pool in KINDS if not near or near.deny.intersection(pool)]
+    action = rng.choice([name for name in rng.choice(pools) if not near or name in near.deny])
     if action in FILES:
         wanted = near.resources.names if near and near.resources else frozenset()
         where = _location(rng, policy, wanted)
@@ -256,7 +259,7 @@ def _event(rng: random.Random, policy: records.Resolved):
     return records.PlainEvent(task, action)
 
 
-# ---- what occurs ------------------------------------------------------------------------------------------------------
+# ---- what occurs ----------------------------------------------------------------------------------------------------
 
 
 def features(policy: records.Resolved) -> Iterable[str]:

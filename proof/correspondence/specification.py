@@ -77,7 +77,8 @@ def with_canaries(policy: records.Resolved, canary: Optional[records.PathPattern
 def ask(questions: Sequence[Question], now: datetime.date, program: Path = PROGRAM) -> List[Answer]:
     """Raises CalledProcessError when the program does not take a question."""
     forms = [_Form(question.written) for question in questions]
-    lines = [json.dumps(form.question(question, now), separators=(",", ":")) for form, question in zip(forms, questions)]
+    asked = (form.question(question, now) for form, question in zip(forms, questions))
+    lines = [json.dumps(each, separators=(",", ":")) for each in asked]
     done = subprocess.run([str(program)], input="\n".join(lines) + "\n", stdout=subprocess.PIPE, check=True, text=True)
     answers = done.stdout.splitlines()
     if len(answers) != len(questions):
@@ -145,12 +146,14 @@ class _Form:
 
     def question(self, asked: Question, now: datetime.date) -> list:
         policy = self.written.policy
+        resources = ((name, policy.resources[name].paths) for name in sorted(policy.resources))
+        destinations = ((name, policy.destinations[name]) for name in sorted(policy.destinations))
         return [
             [
                 [self.rule(rule) for rule in policy.rules],
                 [[self.name(name), self.subject(policy.subjects[name])] for name in self.written.who],
-                [[self.name(name), [_placed(p) for p in policy.resources[name].paths]] for name in sorted(policy.resources)],
-                [[self.name(name), self.destination(policy.destinations[name])] for name in sorted(policy.destinations)],
+                [[self.name(name), [_placed(pattern) for pattern in paths]] for name, paths in resources],
+                [[self.name(name), self.destination(found)] for name, found in destinations],
                 sorted(policy.superblocks),
                 [_placed(pattern) for pattern in policy.protected],
             ],
@@ -163,7 +166,8 @@ class _Form:
 
     def subject(self, who: records.SubjectSet) -> list:
         return [_maybe(who.users, int), _maybe(who.login_users, int), _maybe(who.groups, int),
-                _maybe(who.services, _path), _maybe(who.executables, _placed), _maybe(who.has_read, self.name)]  # fmt: skip
+                _maybe(who.services, _path), _maybe(who.executables, _placed),
+                _maybe(who.has_read, self.name)]  # fmt: skip
 
     @staticmethod
     def destination(where: records.DestinationSet) -> list:

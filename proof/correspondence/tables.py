@@ -43,8 +43,10 @@ def differences(image: compile.Image, said: list, rules: Tuple[str, ...]) -> Lis
     same("destinations", _rows(tables["destinations"], layout.DESTINATION), _pairs(destinations))
     same("ids", {layout.ID_KEY.unpack(key): _value(sets) for key, sets in tables["ids"].items()},
          _dictionary((tuple(key), sets) for key, sets in ids))  # fmt: skip
-    for what, key, theirs in (("ipv4", layout.IPV4_KEY, ipv4), ("ipv6", layout.IPV6_KEY, ipv6), ("ports", layout.PORT_KEY, ports)):
-        same(what, {_prefix(*key.unpack(each)): _value(sets) for each, sets in tables[what].items()}, _dictionary(theirs))
+    tries = (("ipv4", layout.IPV4_KEY, ipv4), ("ipv6", layout.IPV6_KEY, ipv6), ("ports", layout.PORT_KEY, ports))
+    for what, key, theirs in tries:
+        mine = {_prefix(*key.unpack(each)): _value(sets) for each, sets in tables[what].items()}
+        same(what, mine, _dictionary(theirs))
     same("vsock", {_endpoint(*layout.VSOCK_KEY.unpack(key)): _value(sets) for key, sets in tables["vsock"].items()},
          _dictionary((tuple(key), sets) for key, sets in vsock))  # fmt: skip
     starts = {_value(device): _value(state) for device, state in tables["superblocks"].items()}
@@ -91,7 +93,7 @@ class _Walk:
         if theirs not in self.taken:
             self.taken[theirs] = ours
             self.pending.append((ours, theirs))
-        self.demand(self.taken[theirs] == ours, where, "leads to", ours, "in compile.py, and in Compile.v to the state that is",
+        self.demand(self.taken[theirs] == ours, where, "leads to", ours, "in compile.py, in Compile.v to what is there",
                     self.taken[theirs])  # fmt: skip
 
     def state(self, ours: int, theirs: int) -> None:
@@ -99,7 +101,8 @@ class _Walk:
         state, (otherwise, edges, rows) = self.states[ours], self.nodes[theirs]
         mine = state[2:5] + tuple(_join(state[at : at + layout.WORDS]) for at in range(5, len(state), layout.WORDS))
         for name, value, column in zip(COLUMNS, mine, self.columns):
-            self.demand(value == column[theirs], "%s: %s: compile.py %x, Compile.v %x" % (where, name, value, column[theirs]))
+            told = "%s: %s: compile.py %x, Compile.v %x" % (where, name, value, column[theirs])
+            self.demand(value == column[theirs], told)
         self.pair(where + " otherwise", state[0], otherwise)
         self.demand(bool(state[1]) == bool(rows), where, "has rows of bytes in one of them only")
         if rows:
