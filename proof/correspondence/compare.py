@@ -233,7 +233,7 @@ def mistakes(seed: int, events: int) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--policies", type=int, default=1500)
+    parser.add_argument("--policies", type=int, default=2000)
     parser.add_argument("--events", type=int, default=8, help="for each policy")
     parser.add_argument("--seed", type=int, default=20260601)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())

@@ -17,6 +17,7 @@ TODAY = datetime.date(2026, 6, 1)
 IDS = (0, 1, 1000, 1001, 65534, 4294967295)
 DEVICES = (1, 2)
 UNRESOLVED = 3
+WHOLE = ("a", "b", "ab", "*", "x" * 35, "é")  # found by one look-up
 HEADS = ("a", "b", "ab", "*", "a*", "*b", "*.csv", "*a*", "a*b", "a**", "x" * 40, "x" * 35, "x" * 36, "é")
 NAMES = ("a", "b", "ab", "aab", "ba", "c.csv", ".csv", "x" * 35, "x" * 36, "x" * 40, "x" * 40 + "y", "é", "\udcff")
 RUNS = ("", "a", "b", ".csv", "yz", "a.b")  # what stands for a *
@@ -65,13 +66,13 @@ def _maybe(rng: random.Random, chance: float, make):
     return make() if rng.random() < chance else None
 
 
-def _pattern(rng: random.Random, devices=DEVICES + (layout.ABSTRACT,)) -> records.PathPattern:
-    head = tuple(rng.choice(HEADS) for _ in range(rng.choice((0, 1, 1, 2, 2, 3))))
+def _pattern(rng: random.Random, heads=HEADS, devices=DEVICES + (layout.ABSTRACT,)) -> records.PathPattern:
+    head = tuple(rng.choice(heads) for _ in range(rng.choice((0, 1, 1, 2, 2, 3))))
     return records.PathPattern(rng.choice(devices), head + (("**",) if rng.random() < 0.5 else ()))
 
 
-def _patterns(rng: random.Random, most: int) -> frozenset:
-    return frozenset(_pattern(rng) for _ in range(rng.randint(1, most)))
+def _patterns(rng: random.Random, most: int, heads) -> frozenset:
+    return frozenset(_pattern(rng, heads) for _ in range(rng.randint(1, most)))
 
 
 def _unit(rng: random.Random) -> records.Components:
@@ -93,13 +94,13 @@ def _ports(rng: random.Random) -> Tuple[int, int]:
     return first, last
 
 
-def _subject(rng: random.Random, resources) -> records.SubjectSet:
+def _subject(rng: random.Random, resources, heads) -> records.SubjectSet:
     return records.SubjectSet(
         users=_maybe(rng, 0.4, lambda: _some(rng, IDS, 1, 3)),
         login_users=_maybe(rng, 0.15, lambda: _some(rng, IDS, 1, 4)),
         groups=_maybe(rng, 0.25, lambda: _some(rng, IDS, 1, 3)),
         services=_maybe(rng, 0.25, lambda: frozenset(_unit(rng) for _ in range(rng.randint(1, 2)))),
-        executables=_maybe(rng, 0.25, lambda: _patterns(rng, 3)),
+        executables=_maybe(rng, 0.25, lambda: _patterns(rng, 3, heads)),
         has_read=_maybe(rng, 0.25, lambda: _some(rng, resources, 1, 2)) if resources else None,
     )
 
@@ -141,14 +142,15 @@ def _rule(rng: random.Random, name: str, subjects, resources, destinations) -> r
 
 
 def _policy(rng: random.Random) -> records.Resolved:
-    resources = {name: records.ResourceSet(_patterns(rng, 4)) for name in rng.sample("mno", rng.randrange(4))}
-    subjects = {name: _subject(rng, sorted(resources)) for name in rng.sample("stuvw", rng.randrange(6))}
+    heads = HEADS if rng.random() < 0.5 else WHOLE  # automata over bytes take most of the time
+    resources = {name: records.ResourceSet(_patterns(rng, 4, heads)) for name in rng.sample("mno", rng.randrange(4))}
+    subjects = {name: _subject(rng, sorted(resources), heads) for name in rng.sample("stuvw", rng.randrange(6))}
     destinations = {name: _destination(rng) for name in rng.sample("defg", rng.randrange(5))}
     names = rng.sample(range(100), rng.choice((0, 1, 2, 3, 3, 4, 5, 6, 8)))
     return records.Resolved(
         tuple(_rule(rng, "rule %d" % name, subjects, resources, destinations) for name in names),
         subjects, resources, destinations, frozenset(DEVICES),
-        protected=frozenset(_pattern(rng, DEVICES) for _ in range(rng.randrange(3))))  # fmt: skip
+        protected=frozenset(_pattern(rng, heads, DEVICES) for _ in range(rng.randrange(3))))  # fmt: skip
 
 
 # ---- events ---------------------------------------------------------------------------------------------------------
