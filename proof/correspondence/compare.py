@@ -128,6 +128,9 @@ def compare(seed: int, policies: int, events: int, jobs: int) -> Found:
         for found in pool.map(batch, [seed] * len(numbers), numbers, [events] * len(numbers)):
             total.counts.update(found.counts)
             total.different.extend(found.different[: SHOWN - len(total.different)])
+            done = total.counts["", "policies"]
+            if done % 1000 == 0 and policies > 2000:
+                print("... %d policies, %d mismatches" % (done, total.counts["", "mismatches"]), flush=True)
     return total
 
 
