@@ -10,8 +10,9 @@ From Guard Require Import Meaning Vectors Automaton Below Compile.
 
 (* Booleans, options, pairs and lists become OCaml's own, which are the same types. Numbers (N: ids, bytes, vectors of
    bits, which are longer than a machine word) stay as Coq has them, in binary; nothing of them is replaced. Counters
-   (nat) become machine integers of 63 bits. That changes nothing while none goes past 2^62, and these do not: they are
-   lengths and places in lists, numbers of states and bits, 16-bit ports and actions, and the fuel that the caller gives;
-   of their operations, only addition and (truncated) subtraction are used on what comes from outside. *)
+   (nat) become machine integers of 63 bits, and truncated subtraction stays truncated. That changes nothing while none
+   goes past 2^62, and these do not: they are lengths of lists and places in them, places of bits, numbers of states and
+   rows, actions, widths of ranges of 16-bit ports, and the fuel, which the caller gives. None is ever multiplied but two
+   constants. *)
 
 Extraction "specification.ml" compile lookup decide valid possible_event reading gives label_names.
