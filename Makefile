@@ -120,6 +120,7 @@ test: test-fast verify test-kernels test-lab
 
 test-all: test adversary test-fleet
 	@PROGRAMS=5000 MUTANTS=100 proof/run bytecode
+	@POLICIES=100000 proof/run correspondence
 	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
 	@HOOKS=all pytest -q tests/kernels

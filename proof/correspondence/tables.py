@@ -1,0 +1,180 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Are the tables that compile.py made those that Compile.v makes? Entry by entry; the states of the automaton and the
+rows of its byte automata up to their numbers: walked side by side from every root, each of the one has to stand for
+one of the other. Coq keeps what is left of the patterns in a state in order, and so may hold one twice."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Tuple
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, layout
+
+COLUMNS = ("services", "executables", "labels", "covers", "reaches", "pervades")
+ANY = ("user", "login", "group", "service", "executable", "label", "address", "port", "protocol")
+
+
+class _Different(Exception):
+    pass
+
+
+def differences(image: compile.Image, said: list, rules: Tuple[str, ...]) -> List[str]:
+    """``said``: the tables as answer.ml tells them; ``rules``: names by the numbers that it uses."""
+    names, vectors, of_action, any_, root, denies_labels, subjects, destinations, ids = said[:9]
+    ipv4, ipv6, ports, vsock, superblocks, nodes, columns = said[9:]
+    tables = image.tables
+    fields = layout.POLICY.unpack(tables["policy"][_index(0)])
+    ours = [_join(fields[at : at + layout.WORDS]) for at in range(0, layout.WORDS * (4 + layout.ACTIONS), layout.WORDS)]
+    found: List[str] = []
+
+    def same(what, mine, theirs):
+        if mine != theirs:
+            found.append("%s: compile.py %s, Compile.v %s" % (what, _short(mine, theirs), _short(theirs, mine)))
+
+    same("rules", compile.rule_bits(image), [rules[number] for number in names])
+    for what, mine, theirs in zip(("always", "audit", "not_destinations", "named"), ours[:1] + ours[-3:], vectors):
+        same(what, mine, _bits(theirs))
+    same("of_action", dict(enumerate(ours[1:-3])), dict(enumerate(map(_bits, of_action))))
+    for what, mine, theirs in zip(ANY, fields[-12:-3], any_):
+        same("any_" + what, mine, _bits(theirs))
+    same("denies_labels", bool(fields[-2] & layout.DENIES_LABELS), denies_labels)
+    same("subjects", _rows(tables["subjects"], layout.SUBJECT), _pairs(subjects))
+    same("destinations", _rows(tables["destinations"], layout.DESTINATION), _pairs(destinations))
+    same("ids", {layout.ID_KEY.unpack(key): _value(sets) for key, sets in tables["ids"].items()},
+         _dictionary((tuple(key), sets) for key, sets in ids))  # fmt: skip
+    tries = (("ipv4", layout.IPV4_KEY, ipv4), ("ipv6", layout.IPV6_KEY, ipv6), ("ports", layout.PORT_KEY, ports))
+    for what, key, theirs in tries:
+        mine = {_prefix(*key.unpack(each)): _value(sets) for each, sets in tables[what].items()}
+        same(what, mine, _dictionary(theirs))
+    same("vsock", {_endpoint(*layout.VSOCK_KEY.unpack(key)): _value(sets) for key, sets in tables["vsock"].items()},
+         _dictionary((tuple(key), sets) for key, sets in vsock))  # fmt: skip
+    starts = {_value(device): _value(state) for device, state in tables["superblocks"].items()}
+    same("superblocks", sorted(starts), sorted(device for device, _state in superblocks))
+    if not found:
+        roots = [(0, 0), (fields[-3], root)] + [(starts[device], state) for device, state in superblocks]
+        try:
+            _Walk(tables, nodes, [[_bits(each) for each in column] for column in columns]).run(roots)
+        except _Different as error:
+            found.append(str(error))
+    return found
+
+
+class _Walk:
+    def __init__(self, tables, nodes: list, columns: List[List[int]]):
+        self.states = {_value(key): layout.STATE.unpack(value) for key, value in tables["states"].items()}
+        self.bytes = tables["bytes"]
+        self.edges: Dict[int, Dict[str, int]] = {}
+        for key, following in tables["edges"].items():
+            state, component = layout.EDGE_KEY.unpack(key)
+            self.edges.setdefault(state, {})[component.rstrip(b"\0").hex()] = _value(following)
+        self.nodes, self.columns = nodes, columns
+        self.taken: Dict[int, int] = {}  # theirs: ours
+        self.pending: List[Tuple[int, int]] = []
+        self.rows = set()
+
+    def run(self, roots: List[Tuple[int, int]]) -> None:
+        for ours, theirs in roots:
+            self.pair("a root", ours, theirs)
+        for ours, theirs in self.pending:
+            self.state(ours, theirs)
+        self.demand(set(self.taken.values()) == set(self.states), "states of compile.py that Compile.v has not",
+                    sorted(set(self.states).difference(self.taken.values())))  # fmt: skip
+        self.demand(len(self.taken) == len(self.nodes), "states of Compile.v that nothing leads to", len(self.nodes))
+        wanted = set(range(len(self.bytes))) if any(state[1] for state in self.states.values()) else set()
+        self.demand(self.rows == wanted, "rows of bytes that nothing leads to", sorted(wanted ^ self.rows))
+
+    @staticmethod
+    def demand(holds: bool, *said) -> None:
+        if not holds:
+            raise _Different("automaton: " + " ".join(map(str, said)))
+
+    def pair(self, where: str, ours: int, theirs: int) -> None:
+        if theirs not in self.taken:
+            self.taken[theirs] = ours
+            self.pending.append((ours, theirs))
+        self.demand(self.taken[theirs] == ours, where, "leads to", ours, "in compile.py, in Compile.v to what is there",
+                    self.taken[theirs])  # fmt: skip
+
+    def state(self, ours: int, theirs: int) -> None:
+        where = "state %d (Compile.v: %d)" % (ours, theirs)
+        state, (otherwise, edges, rows) = self.states[ours], self.nodes[theirs]
+        mine = state[2:5] + tuple(_join(state[at : at + layout.WORDS]) for at in range(5, len(state), layout.WORDS))
+        for name, value, column in zip(COLUMNS, mine, self.columns):
+            told = "%s: %s: compile.py %x, Compile.v %x" % (where, name, value, column[theirs])
+            self.demand(value == column[theirs], told)
+        self.pair(where + " otherwise", state[0], otherwise)
+        self.demand(bool(state[1]) == bool(rows), where, "has rows of bytes in one of them only")
+        if rows:
+            self.walk_rows(where, state[1], rows)
+            return
+        there, here = dict(edges), self.edges.get(ours, {})
+        for component in {*there, *here}:
+            self.pair("%s by %s" % (where, component), here.get(component, state[0]), there.get(component, otherwise))
+
+    def walk_rows(self, where: str, first: int, rows: list) -> None:
+        taken, pending = {1: first}, [1]
+
+        def pair(byte, ours, theirs):
+            self.demand(bool(ours) == bool(theirs), where, "byte", byte, "goes on in one of them only")
+            if theirs and theirs not in taken:
+                taken[theirs] = ours
+                pending.append(theirs)
+            self.demand(not theirs or taken[theirs] == ours, where, "byte", byte, "leads to different rows")
+
+        for theirs in pending:
+            self.rows.add(taken[theirs] - 1)
+            target, _unused, *following = layout.BYTES.unpack(self.bytes[_index(taken[theirs] - 1)])
+            to, after, other = rows[theirs - 1]
+            self.pair(where + " at the end of a component", target, to)
+            for byte, row in after:
+                pair(byte, following[byte], row)
+                following[byte] = None
+            following[0] = None  # no component holds it
+            for row in set(following) - {None}:
+                pair("otherwise", row, other)
+
+
+def _index(number: int) -> bytes:
+    return number.to_bytes(4, "little")
+
+
+def _value(packed: bytes) -> int:
+    return int.from_bytes(packed, "little")
+
+
+def _bits(text: str) -> int:
+    return int(text, 16)
+
+
+def _join(words) -> int:
+    return sum(word << 64 * place for place, word in enumerate(words) if word)
+
+
+def _dictionary(pairs) -> dict:
+    return {key: _bits(sets) for key, sets in pairs}
+
+
+def _rows(table, shape) -> dict:
+    words = ((_value(key), shape.unpack(value)) for key, value in table.items())
+    return {number: (_join(found[: layout.WORDS]), _join(found[layout.WORDS :])) for number, found in words}
+
+
+def _pairs(said: list) -> dict:
+    """An array has at least one entry."""
+    return dict(enumerate((_bits(one), _bits(other)) for one, other in said)) or {0: (0, 0)}
+
+
+def _prefix(length: int, packed: bytes) -> str:
+    return format(int.from_bytes(packed, "big"), "0%db" % (8 * len(packed)))[:length]
+
+
+def _endpoint(length: int, packed: bytes) -> Tuple[int, ...]:
+    return tuple(int.from_bytes(packed[at : at + 4], "big") for at in range(0, length // 8, 4))
+
+
+def _short(one, other) -> str:
+    """Of two dictionaries, only where they differ."""
+    if isinstance(one, dict):
+        one = {key: value for key, value in one.items() if key not in other or other[key] != value}
+    return repr(one)
