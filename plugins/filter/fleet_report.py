@@ -12,8 +12,8 @@ version_added: 0.1.0
 description:
   - Takes what M(exfil.guard.status_info) and M(exfil.guard.audit_info) gave on each host.
   - Hosts with state, generation, certificate and what needs attention; denials over time; the rules, subjects,
-    destinations and files that are denied most, and those that would be; each kind of attempt with its count; what a run
-    would change.
+    destinations and files that are denied most, and those that would be; each kind of attempt with its count; what a
+    run would change.
 options:
   _input:
     description: The hosts' names.
@@ -37,8 +37,8 @@ options:
     required: true
   planned:
     description:
-      - What M(exfil.guard.policy) gave on each in check mode, in the same order, an empty dict where it gave nothing. Without it
-        the report has no plan.
+      - What M(exfil.guard.policy) gave on each in check mode, in the same order, an empty dict where it gave nothing.
+        Without it the report has no plan.
     type: list
     elements: dict
   now:
@@ -82,7 +82,8 @@ def fleet_report(hosts, groups, status, trail, now, planned=None):
     if LACKING:
         raise AnsibleFilterError(LACKING)
     lists = [list(each) for each in (hosts, groups, status, trail)] + ([] if planned is None else [list(planned)])
-    if len({len(each) for each in lists}) != 1 or not all(isinstance(each, Mapping) for part in lists[2:] for each in part):
+    results = [each for part in lists[2:] for each in part]
+    if len({len(each) for each in lists}) != 1 or not all(isinstance(each, Mapping) for each in results):
         raise AnsibleFilterError("fleet_report takes hosts, their groups, and what the modules gave, in one order")
     plan = None if planned is None else _planned(dict(zip(lists[0], lists[4])))
     found = _report.report({name: _report.answer(*parts) for name, *parts in zip(*lists[:4])}, str(now), plan)

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Charts as inline SVG. pygal draws; what it adds for a page of its own (style, script, links) is not taken over, so that the
-report's content security policy needs no exception. Pure. Private to this collection."""
+"""Charts as inline SVG. pygal draws; what it adds for a page of its own (style, script, links) is not taken over, so
+that the report's content security policy needs no exception. Pure. Private to this collection."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _ELEMENTS = {"svg", "g", "rect", "path", "text"}
 _ATTRIBUTES = {"viewBox", "class", "x", "y", "width", "height", "d", "transform"}
 _DROPPED = {"background", "tooltip-overlay", "text-overlay", "overlay"}
 _OPTIONS: Mapping[str, Any] = {
-    "js": (), "css": (), "show_legend": False, "truncate_label": -1, "margin": 8, "print_zeroes": False, "no_prefix": True,
-    "min_scale": 2, "max_scale": 5}  # fmt: skip
+    "js": (), "css": (), "show_legend": False, "truncate_label": -1, "margin": 8, "margin_right": 60,
+    "print_zeroes": False, "no_prefix": True, "min_scale": 2, "max_scale": 5}  # fmt: skip
 
 Series = Sequence[Tuple[str, Sequence[int]]]  # its kind, which is the class of its bars, and a value for each label
 

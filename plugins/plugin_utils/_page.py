@@ -16,48 +16,60 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 from . import _charts
 
 STYLE = """
-:root { color-scheme: light dark; --denied: #b3261e; --audit: #a15c00; --ok: #1b6e3c; --line: #8886; --dim: #666; --none: #757575; }
+:root { color-scheme: light dark; --denied: #b3261e; --audit: #a15c00; --ok: #1b6e3c; }
+:root { --line: #8886; --dim: #666; --none: #757575; }
 * { print-color-adjust: exact; }
 html { scroll-padding-top: 7rem; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 90rem; padding: 1rem; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; } h3 { font-size: 1rem; margin: .8rem 0 .3rem; }
-nav { margin: .4rem 0; } nav a { margin-right: 1rem; }
+h1 { font-size: 1.5rem; margin: 0; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
+h3 { font-size: 1rem; margin: .8rem 0 .3rem; }
+nav { margin: .4rem 0; } nav a { margin-right: 1rem; white-space: nowrap; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; overflow-wrap: break-word; }
-td.long { overflow-wrap: anywhere; } tbody th { font-weight: 600; } td.state { white-space: nowrap; }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; }
+th, td { overflow-wrap: break-word; } td.long { overflow-wrap: anywhere; } td.state { white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 .scroll { overflow-x: auto; }
 .denied, .bad { color: var(--denied); } .audit, .warn { color: var(--audit); }
 .ok { color: var(--ok); } .dim { color: var(--dim); }
 :focus-visible { outline: 3px solid #1a73e8; outline-offset: 2px; }
 form { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: .6rem 0; padding: .6rem 0; }
-form { position: sticky; top: 0; background: Canvas; border-bottom: 1px solid var(--line); } form[hidden] { display: none; }
+form { position: sticky; top: 0; background: Canvas; border-bottom: 1px solid var(--line); }
+form[hidden] { display: none; }
 input, select, button { font: inherit; } input[type=search] { width: 18rem; max-width: 80vw; }
-.tops { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem 2rem; }
-.tops th:first-child { width: 99%; overflow-wrap: anywhere; font-weight: normal; } .tops thead th { font-weight: 600 !important; }
+.tops { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1rem 2rem; }
+.tops th { color: CanvasText; } .tops th:first-child { width: 99%; overflow-wrap: anywhere; }
+.tops tbody th { font-weight: normal; }
 meter { display: block; width: 100%; height: .6rem; }
 meter::-webkit-meter-bar { background: none; border: 0; }
 .denied meter::-webkit-meter-optimum-value { background: var(--denied); }
 .audit meter::-webkit-meter-optimum-value { background: var(--audit); }
-.states { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .6rem; padding: 0; list-style: none; margin: .8rem 0; }
+.states { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.8rem, 1fr)); gap: .6rem; }
+.states { padding: 0; list-style: none; margin: .8rem 0; }
 .states li { border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .7rem; }
-.states b { font-size: 1.7rem; line-height: 1.2; display: block; }
-svg { width: 100%; height: auto; display: block; }
+.states b { font-size: 1.6rem; line-height: 1.2; display: block; }
+svg { width: 100%; min-width: 44rem; height: auto; display: block; }
 svg text { fill: CanvasText; font: 12px system-ui, sans-serif; }
 svg .x text { text-anchor: middle; } svg .y text { text-anchor: end; }
 svg path { fill: none; stroke: var(--line); } svg .guide { stroke-dasharray: 3 4; }
-svg .denied rect, svg .not-guarded rect { fill: var(--denied); } svg .would-be-denied rect, svg .reporting-only rect { fill: var(--audit); }
+svg .denied rect, svg .not-guarded rect { fill: var(--denied); }
+svg .would-be-denied rect, svg .reporting-only rect { fill: var(--audit); }
 svg .enforcing rect { fill: var(--ok); } svg .no-answer rect { fill: var(--none); }
-.key { margin: .2rem 0; } .key i { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 .9rem; background: currentColor; }
+.key { margin: .2rem 0; }
+.key i { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 .9rem; background: currentColor; }
 .key i.no-answer { color: var(--none); }
-ul.attention { margin: 0; padding-left: 1rem; } pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .82rem; margin: .3rem 0; }
+ul.attention { margin: 0; padding-left: 1rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .82rem; margin: .3rem 0; }
 summary { cursor: pointer; width: fit-content; }
 @media (prefers-color-scheme: dark) {
-  :root { --denied: #ff8a80; --audit: #ffb74d; --ok: #81c784; --dim: #a0a0a0; } :focus-visible { outline-color: #8ab4f8; }
+  :root { --denied: #ff8a80; --audit: #ffb74d; --ok: #81c784; --dim: #a0a0a0; }
+  :focus-visible { outline-color: #8ab4f8; }
 }
 @media print {
-  :root { color-scheme: light; } form, nav { display: none; } body { max-width: none; padding: 0; font-size: 11px; }
-  tr, svg, .states, .tops section { break-inside: avoid; } h2, h3 { break-after: avoid; } .scroll { overflow: visible; }
+  :root { color-scheme: light; --denied: #b3261e; --audit: #a15c00; --ok: #1b6e3c; --dim: #666; }
+  form, nav { display: none; } body { max-width: none; padding: 0; font-size: 11px; }
+  svg { min-width: 0; } .scroll { overflow: visible; }
+  tr, svg, .states, .tops section { break-inside: avoid; } h2, h3 { break-after: avoid; }
   details::details-content { content-visibility: visible; display: block; height: auto; }
 }
 """
@@ -220,14 +232,14 @@ def _table(name: str, caption: str, heads: Sequence[str], numbers: Iterable[str]
     ]
 
 
-def _scrolled(name: str, table: _Raw) -> _Raw:
+def _scrolled(name: str, table: str) -> _Raw:
     """On a narrow screen, by pointer and by keyboard."""
     return _tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=name)
 
 
 def _hosts(found: Dict[str, Any]) -> List[_Raw]:
-    heads = ("Host", "State", "Generation", "Certificate", "Drift", "Not enforced", "Plan", "Kernel", "Denied", "Would be denied",
-             "Lost", "Audit trail", "Attention")  # fmt: skip
+    heads = ("Host", "State", "Generation", "Certificate", "Drift", "Not enforced", "Plan", "Kernel", "Denied",
+             "Would be denied", "Lost", "Audit trail", "Attention")  # fmt: skip
     numbers = ("Drift", "Not enforced", "Denied", "Would be denied", "Lost")
     rows = []
     for host in sorted(found["hosts"], key=_urgency):
@@ -297,7 +309,7 @@ def _denials(found: Dict[str, Any]) -> List[_Raw]:
     ]
     caption = "The same attempt by the same subject is one line."
     if found["rows_left_out"]:
-        caption += " These are the {0:,} most frequent; {1:,} more are counted above, and exfil.guard.audit_info reads them.".format(
+        caption += " These are the {0:,} most frequent; {1:,} more are counted above.".format(
             len(rows), found["rows_left_out"]
         )
     return _table(
@@ -347,7 +359,7 @@ def _groups(found: Dict[str, Any]) -> Any:
     ]
     table = _tag("table", _tag("thead", _tag("tr", heads)), _tag("tbody", rows))
     return [
-        _Raw(chart),
+        _scrolled("groups, chart", _Raw(chart)),
         _key({state: "no-answer" if kind == "dim" else kind for state, kind in _STATES.items()}),
         _scrolled("groups", table),
     ]
@@ -380,7 +392,7 @@ def _timeline(found: Dict[str, Any], told: int) -> Any:
              _tag("th", "Would be denied", scope="col", class_="number")]  # fmt: skip
     return [
         _tag("p", label),
-        _Raw(_charts.over_time(label, moments, shown, series)),
+        _scrolled("denials over time", _Raw(_charts.over_time(label, moments, shown, series))),
         _key({word: verdict for verdict, word in _VERDICTS.items()}),
         _tag(
             "details",
@@ -431,9 +443,11 @@ def _plan(found: Optional[Dict[str, Any]]) -> Any:
         if not entry["changed"] and not entry["error"]:
             continue
         title = "{0:,} host{1}: {2}{3}".format(
-            len(entry["hosts"]), "" if len(entry["hosts"]) == 1 else "s", ", ".join(entry["hosts"][:3]), ", …" if entry["hosts"][3:] else "")  # fmt: skip
+            len(entry["hosts"]), "" if len(entry["hosts"]) == 1 else "s", ", ".join(entry["hosts"][:3]),
+            ", …" if entry["hosts"][3:] else "")  # fmt: skip
         changes = (entry["decisions"] or {}).get("changes") or ()
-        inside = [_tag("li", _tag("b", each["direction"], class_="bad" if each["direction"] == "weaker" else "ok"), " ", _change(each))
+        kinds = {"weaker": "bad", "stricter": "ok"}
+        inside = [_tag("li", _tag("b", each["direction"], class_=kinds[each["direction"]]), " ", _change(each))
                   for each in changes[:_CHANGES]]  # fmt: skip
         if changes[_CHANGES:]:
             inside.append(_tag("li", "and {0:,} more decisions".format(len(changes[_CHANGES:]))))

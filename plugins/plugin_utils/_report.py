@@ -46,8 +46,8 @@ def answer(groups: Sequence[str], status: Mapping[str, Any], trail: Mapping[str,
 def report(
     answers: Mapping[str, Mapping[str, Any]], now: str, plan: Optional[Mapping[str, Any]] = None
 ) -> Dict[str, Any]:
-    """``answers``: of each host its groups, what status_info and audit_info gave, or why they gave nothing. ``plan``: what
-    _plan.data gives; None: nobody asked."""
+    """``answers``: of each host its groups, what status_info and audit_info gave, or why they gave nothing.
+    ``plan``: what _plan.data gives; None: nobody asked."""
     plan = None if plan is None else clean(plan)
     planned = {host: entry for entry in (plan or {}).get("entries", ()) for host in entry["hosts"]}
     hosts = [_answered(name, clean(dict(answers[name])), planned.get(clean(name))) for name in sorted(answers)]
@@ -141,7 +141,7 @@ def _host(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _groups(hosts: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """Each group: how many hosts in which state, how many drift, lack a rule or would be changed, and what they counted."""
+    """Each group: how many hosts in which state, how many drift, lack a rule or would be changed, what they counted."""
     found = []
     for name in sorted({each for host in hosts for each in host["groups"]}):
         members = [host for host in hosts if name in host["groups"]]
