@@ -27,11 +27,12 @@ h3 { font-size: 1rem; margin: .8rem 0 .3rem; }
 nav { margin: .4rem 0; } nav a { margin-right: 1rem; white-space: nowrap; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; }
-th, td { overflow-wrap: break-word; } td.long { overflow-wrap: anywhere; } td.state { white-space: nowrap; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+th, td { overflow-wrap: break-word; } td.state { white-space: nowrap; }
+td.long { overflow-wrap: anywhere; min-width: 14rem; }
+td.number, th.number { text-align: right; } td.number { white-space: nowrap; }
 .scroll { overflow-x: auto; }
 .denied, .bad { color: var(--denied); } .audit, .warn { color: var(--audit); }
-.ok { color: var(--ok); } .dim { color: var(--dim); }
+.ok { color: var(--ok); } .dim { color: var(--dim); font-weight: normal; }
 :focus-visible { outline: 3px solid #1a73e8; outline-offset: 2px; }
 form { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: .6rem 0; padding: .6rem 0; }
 form { position: sticky; top: 0; background: Canvas; border-bottom: 1px solid var(--line); }
@@ -47,7 +48,7 @@ meter::-webkit-meter-bar { background: none; border: 0; }
 .states { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.8rem, 1fr)); gap: .6rem; }
 .states { padding: 0; list-style: none; margin: .8rem 0; }
 .states li { border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .7rem; }
-.states b { font-size: 1.6rem; line-height: 1.2; display: block; }
+.states b { font-size: 1.5rem; line-height: 1.2; display: block; }
 svg { width: 100%; min-width: 44rem; height: auto; display: block; }
 svg text { fill: CanvasText; font: 12px system-ui, sans-serif; }
 svg .x text { text-anchor: middle; } svg .y text { text-anchor: end; }
@@ -238,8 +239,8 @@ def _scrolled(name: str, table: str) -> _Raw:
 
 
 def _hosts(found: Dict[str, Any]) -> List[_Raw]:
-    heads = ("Host", "State", "Generation", "Certificate", "Drift", "Not enforced", "Plan", "Kernel", "Denied",
-             "Would be denied", "Lost", "Audit trail", "Attention")  # fmt: skip
+    heads = ("Host", "State", "Attention", "Generation", "Certificate", "Drift", "Not enforced", "Plan", "Kernel",
+             "Denied", "Would be denied", "Lost", "Audit trail")  # fmt: skip
     numbers = ("Drift", "Not enforced", "Denied", "Would be denied", "Lost")
     rows = []
     for host in sorted(found["hosts"], key=_urgency):
@@ -254,6 +255,7 @@ def _hosts(found: Dict[str, Any]) -> List[_Raw]:
                 "tr",
                 _tag("th", host["name"], _tag("div", ", ".join(host["groups"]), class_="dim"), scope="row"),
                 _tag("td", host["state"], class_="state " + _STATES[host["state"]]),
+                _tag("td", _tag("ul", attention, class_="attention") if attention else None, class_="long"),
                 _tag("td", host["generation"] or "none", _tag("div", revision, class_="dim") if revision else None),
                 _tag("td", host["certificate"], class_="ok" if right else "warn"),
                 [_tag("td", host[key] if answered else "", class_="number bad" if host[key] else "number dim")
@@ -262,7 +264,6 @@ def _hosts(found: Dict[str, Any]) -> List[_Raw]:
                 _tag("td", host["kernel"]),
                 [_tag("td", _number(host[key]), class_="number") for key in ("denied", "audited", "lost")],
                 _tag("td", host["collector"], class_="ok" if host["collector"] == "running" else "dim"),
-                _tag("td", _tag("ul", attention, class_="attention") if attention else None, class_="long"),
                 data_groups=" ".join(host["groups"]),
                 data_state=host["state"],
             )

@@ -104,12 +104,11 @@ def test_it_is_filtered_by_keyboard(show, fleet):
     search.send_keys("web0001")
     assert [row.text.split()[0] for row in shown(driver, "hosts")] == ["web0001.example.com"]
     assert driver.find_element(By.ID, "hosts-shown").text == "1 of 100 shown"
-    search.send_keys(Keys.TAB, )
     for _ in range(7):
         search.send_keys(Keys.BACKSPACE)
     group = driver.find_element(By.NAME, "group")
     group.send_keys("build")
-    assert {row.get_attribute("data-groups") for row in shown(driver, "hosts")} == {"guarded build"}
+    assert {row.get_attribute("data-groups") for row in shown(driver, "hosts")} == {"build guarded"}
     assert len(shown(driver, "hosts")) == 15
     driver.find_element(By.CSS_SELECTOR, "button").send_keys(Keys.ENTER)
     driver.execute_async_script("setTimeout(arguments[0], 50)")
