@@ -151,7 +151,12 @@ def page(found: Dict[str, Any]) -> str:
     lists = [("Hosts", _hosts(found)), ("Denials", _denials(found))]
     names = {title: "s{0}".format(at) for at, (title, _) in enumerate(sections + lists)}
     body = [
-        _tag("h1", "exfil.guard: the fleet on ", found["generated"][:16].replace("T", " "), " UTC"),
+        _tag(
+            "h1",
+            "exfil.guard: {0:,} hosts on {1} UTC".format(
+                len(found["hosts"]), found["generated"][:16].replace("T", " ")
+            ),
+        ),
         _summary(found),
         _tag(
             "nav",
@@ -183,10 +188,7 @@ def _digest(text: str) -> str:
 def _summary(found: Dict[str, Any]) -> _Raw:
     """What someone new sees first."""
     hosts = found["hosts"]
-    told = [
-        (found["states"].get(state, 0), "of {0:,} hosts {1}".format(len(hosts), state), kind)
-        for state, kind in _STATES.items()
-    ]
+    told = [(found["states"].get(state, 0), "hosts {0}".format(state), kind) for state, kind in _STATES.items()]
     told += [
         (sum(host["drift"] > 0 for host in hosts), "with drift", "bad"),
         (sum(host["unenforced"] > 0 for host in hosts), "can't enforce a rule", "bad"),
