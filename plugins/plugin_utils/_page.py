@@ -24,7 +24,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 90rem; 
 h1 { font-size: 1.5rem; margin: 0; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
 h3 { font-size: 1rem; margin: .8rem 0 .3rem; }
-nav { margin: .4rem 0; } nav a { margin-right: 1rem; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: 0 1rem; margin: .4rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; }
 th, td { overflow-wrap: break-word; } td.state { white-space: nowrap; }

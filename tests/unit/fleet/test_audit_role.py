@@ -94,7 +94,7 @@ def test_the_journal_is_sent_and_no_more_in_four_steps_each(host):
     assert "RestartSec=10\n" in unit and "LoadCredential=key:/etc/ssl/private/journal.pem\n" in unit
     link = host.folder / "host" / "etc" / "upper" / "systemd" / "system" / "multi-user.target.wants" / "systemd-journal-upload.service"
     assert os.readlink(link) == "/usr/lib/systemd/system/systemd-journal-upload.service"
-    assert [call for call in host.calls() if call != "daemon-reload"] == ["restart systemd-journal-upload.service"]
+    assert [call for call in host.calls() if call != "daemon-reload"] == ["start systemd-journal-upload.service"]
     for again in ((), ("--check",)):
         assert host.changes(*again, **UPLOAD) == (0, []) and host.calls() == []
 
