@@ -17,6 +17,7 @@ _ATTRIBUTES = {"viewBox", "class", "x", "y", "width", "height", "d", "transform"
 _DROPPED = {"background", "tooltip-overlay", "text-overlay", "overlay"}
 _OPTIONS: Mapping[str, Any] = {
     "js": (), "css": (), "show_legend": False, "truncate_label": -1, "margin": 8, "margin_right": 60,
+    "margin_left": 24,
     "print_zeroes": False, "no_prefix": True, "min_scale": 2, "max_scale": 5}  # fmt: skip
 
 Series = Sequence[Tuple[str, Sequence[int]]]  # its kind, which is the class of its bars, and a value for each label

@@ -70,6 +70,7 @@ summary { cursor: pointer; width: fit-content; }
   :root { color-scheme: light; --denied: #b3261e; --audit: #a15c00; --ok: #1b6e3c; --dim: #666; }
   form, nav { display: none; } body { max-width: none; padding: 0; font-size: 11px; }
   svg { min-width: 0; } .scroll { overflow: visible; }
+  table { font-size: 9px; } th, td { padding: .1rem .25rem; } td.long { min-width: 0; }
   tr, svg, .states, .tops section { break-inside: avoid; } h2, h3 { break-after: avoid; }
   details::details-content { content-visibility: visible; display: block; height: auto; }
 }
@@ -188,7 +189,10 @@ def _digest(text: str) -> str:
 def _summary(found: Dict[str, Any]) -> _Raw:
     """What someone new sees first."""
     hosts = found["hosts"]
-    told = [(found["states"].get(state, 0), "hosts {0}".format(state), kind) for state, kind in _STATES.items()]
+    told = [
+        (found["states"].get(state, 0), "hosts {0}".format(state.replace("no answer", "without an answer")), kind)
+        for state, kind in _STATES.items()
+    ]
     told += [
         (sum(host["drift"] > 0 for host in hosts), "with drift", "bad"),
         (sum(host["unenforced"] > 0 for host in hosts), "can't enforce a rule", "bad"),
