@@ -278,7 +278,8 @@ def _hosts(found: Dict[str, Any]) -> List[_Raw]:
 
 
 def _urgency(host: Dict[str, Any]) -> Any:
-    return _WORST.index(host["state"]), not host["attention"], host["name"]
+    rank = _WORST.index(host["state"])
+    return min(rank, 2), not host["attention"], rank, host["name"]
 
 
 def _number(value: Optional[int]) -> str:
