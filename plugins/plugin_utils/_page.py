@@ -343,7 +343,9 @@ def _groups(found: Dict[str, Any]) -> Any:
         [group["name"] for group in charted],
         [(state, [group["states"][state] for group in charted]) for state in _STATES],
     )
-    columns = [(state, lambda group, state=state: group["states"][state], kind) for state, kind in _STATES.items()]
+    columns: List[Any] = [
+        (state, lambda group, state=state: group["states"][state], kind) for state, kind in _STATES.items()
+    ]
     columns += [
         ("With drift", lambda group: group["drift"], "bad"),
         ("Can't enforce a rule", lambda group: group["unenforced"], "bad"),
