@@ -16,7 +16,7 @@ PLAYBOOK := ansible-playbook -i inventories/lab/hosts.yml
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-attacks adversary test-lab test-fleet test-all bench scale lab-up lab-down clean"
+	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-attacks adversary test-lab test-report test-fleet test-all bench scale lab-up lab-down clean"
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
@@ -103,6 +103,13 @@ test-lab: build
 	$(STEP) "Molecule on Vagrant machines (about 15 minutes when emulated)"
 	@molecule test -s default
 
+# the fleet's report in Debian's Chromium, which is installed for it (200 MB)
+test-report: needs
+	$(STEP) "the report's page in Chromium (a minute, and one to install it)"
+	@dpkg-query -W chromium-driver >/dev/null 2>&1 || $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	    apt-get -q -y install --no-install-recommends chromium chromium-driver
+	@pytest -q -p no:cacheprovider tests/browser
+
 test-fleet: build
 	$(STEP) "a rollout, and a host that pulls, on Vagrant machines (about 15 minutes when emulated)"
 	@lab/up
@@ -118,7 +125,7 @@ adversary: build
 test: test-fast verify test-kernels test-lab
 	$(STEP) "make test: everything passed"
 
-test-all: test adversary test-fleet
+test-all: test adversary test-report test-fleet
 	@PROGRAMS=5000 MUTANTS=100 proof/run bytecode
 	@POLICIES=100000 proof/run correspondence
 	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
@@ -133,9 +140,12 @@ scale: needs
 bench: build
 	@tests/bench/run
 
+bench-report: test-report
+	@tests/bench/page
+
 clean: lab-down
 	rm -rf .venv .cache .build lab/.build lab/.vagrant
 
-.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test-fleet test \
-	test-all bench scale clean
+.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test-report test-fleet test \
+	test-all bench bench-report scale clean
 .NOTPARALLEL:

@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Takes what M(exfil.guard.status_info) and M(exfil.guard.audit_info) gave on each host.
   - Hosts with state, generation, certificate and what needs attention; denials over time; the rules, subjects,
-    destinations and files that are denied most; each kind of attempt with its count.
+    destinations and files that are denied most, and those that would be; each kind of attempt with its count; what a
+    run would change.
 options:
   _input:
     description: The hosts' names.
@@ -34,10 +35,18 @@ options:
     type: list
     elements: dict
     required: true
+  planned:
+    description:
+      - What M(exfil.guard.policy) gave on each in check mode, in the same order, an empty dict where it gave nothing.
+        Without it the report has no plan.
+    type: list
+    elements: dict
   now:
     description: When the report is made, as an ISO date and time.
     type: str
     required: true
+requirements:
+  - pygal 3.1 or newer, and jsonschema, on the controller
 author:
   - the exfil.guard authors (!UNKNOWN)
 """
@@ -56,21 +65,41 @@ _value:
   type: dict
 """
 
+import datetime
 from collections.abc import Mapping
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.exfil.guard.plugins.plugin_utils import _page, _report
+try:
+    from ansible_collections.exfil.guard.plugins.plugin_utils import _page, _plan, _report
+except ImportError as error:  # pygal and jsonschema are all that Ansible does not bring itself
+    LACKING = f"no report can be made on this controller: {error}. Install pygal and jsonschema for Ansible's Python"
+else:
+    LACKING = ""
 
 
-def fleet_report(hosts, groups, status, trail, now):
-    lists = [list(each) for each in (hosts, groups, status, trail)]
-    if len({len(each) for each in lists}) != 1 or not all(isinstance(each, Mapping) for each in lists[2] + lists[3]):
-        raise AnsibleFilterError("fleet_report takes hosts, their groups, and what two modules gave, in one order")
-    found = _report.report({name: _report.answer(*parts) for name, *parts in zip(*lists)}, str(now))
+def fleet_report(hosts, groups, status, trail, now, planned=None):
+    if LACKING:
+        raise AnsibleFilterError(LACKING)
+    lists = [list(each) for each in (hosts, groups, status, trail)] + ([] if planned is None else [list(planned)])
+    results = [each for part in lists[2:] for each in part]
+    if len({len(each) for each in lists}) != 1 or not all(isinstance(each, Mapping) for each in results):
+        raise AnsibleFilterError("fleet_report takes hosts, their groups, and what the modules gave, in one order")
+    plan = None if planned is None else _planned(dict(zip(lists[0], lists[4])))
+    found = _report.report({name: _report.answer(*parts) for name, *parts in zip(*lists[:4])}, str(now), plan)
     states = ", ".join("{0} {1}".format(count, state) for state, count in sorted(found["states"].items()))
     line = "{0} hosts: {1}; {2} events told".format(len(found["hosts"]), states or "none", found["told"])
     return {"data": found, "html": _page.page(found), "line": line}
+
+
+def _planned(results):
+    comparer = _plan.Comparer(datetime.datetime.now(datetime.timezone.utc).date())
+    seen = {}
+    for host, result in results.items():
+        failed = result.get("failed") or result.get("unreachable") or "changed" not in result
+        told = str(result.get("msg") or "it gave no answer")
+        seen[host] = _plan.Seen(error=told) if failed else _plan.seen([result], comparer)
+    return _plan.data("plan", _plan.fold(seen))
 
 
 class FilterModule:

@@ -13,28 +13,67 @@ import hashlib
 import html
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 
+from . import _charts
+
 STYLE = """
-:root { color-scheme: light dark; --denied: #b3261e; --audit: #b26a00; --ok: #1b6e3c; --line: #8886; --dim: #767676; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 84rem; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; } h3 { font-size: 1rem; margin: .5rem 0; }
+:root { color-scheme: light dark; --denied: #b3261e; --audit: #a15c00; --ok: #1b6e3c; }
+:root { --line: #8886; --dim: #666; --none: #757575; }
+* { print-color-adjust: exact; }
+html { scroll-padding-top: 7rem; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 90rem; padding: 1rem; }
+h1 { font-size: 1.5rem; margin: 0; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
+h3 { font-size: 1rem; margin: .8rem 0 .3rem; }
+nav { display: flex; flex-wrap: wrap; gap: 0 1rem; margin: .4rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; }
-th, td { overflow-wrap: anywhere; }
-td.number, th.number { text-align: right; white-space: nowrap; overflow-wrap: normal; }
+th, td { overflow-wrap: break-word; } td.state { white-space: nowrap; }
+td.long { overflow-wrap: anywhere; min-width: 14rem; }
+td.number, th.number { text-align: right; } td.number { white-space: nowrap; }
+.scroll { overflow-x: auto; }
 .denied, .bad { color: var(--denied); } .audit, .warn { color: var(--audit); }
-.ok { color: var(--ok); } .dim { color: var(--dim); }
-form { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: 1rem 0; padding: .5rem 0; }
-form { position: sticky; top: 0; background: Canvas; } form[hidden] { display: none; }
-input, select { font: inherit; } input[type=search] { min-width: 18rem; }
-.tops { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: 1rem 2rem; }
-svg { width: 100%; height: auto; display: block; } section svg { height: 6px; }
-svg .denied { fill: var(--denied); } svg .audit { fill: var(--audit); }
-svg text { fill: CanvasText; font: 11px system-ui, sans-serif; } svg line { stroke: var(--line); }
-.states { display: flex; gap: 2rem; flex-wrap: wrap; padding: 0; list-style: none; }
-.states b { font-size: 1.6rem; display: block; }
+.ok { color: var(--ok); } .dim { color: var(--dim); font-weight: normal; }
+:focus-visible { outline: 3px solid #1a73e8; outline-offset: 2px; }
+form { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: .6rem 0; padding: .6rem 0; }
+form { position: sticky; top: 0; background: Canvas; border-bottom: 1px solid var(--line); }
+form[hidden] { display: none; }
+input, select, button { font: inherit; } input[type=search] { width: 18rem; max-width: 80vw; }
+.tops { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1rem 2rem; }
+.tops th { color: CanvasText; } .tops th:first-child { width: 99%; overflow-wrap: anywhere; }
+.tops tbody th { font-weight: normal; }
+meter { display: block; width: 100%; height: .6rem; }
+meter::-webkit-meter-bar { background: none; border: 0; }
+.denied meter::-webkit-meter-optimum-value { background: var(--denied); }
+.audit meter::-webkit-meter-optimum-value { background: var(--audit); }
+.states { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.8rem, 1fr)); gap: .6rem; }
+.states { padding: 0; list-style: none; margin: .8rem 0; }
+.states li { border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .7rem; }
+.states b { font-size: 1.5rem; line-height: 1.2; display: block; }
+svg { width: 100%; min-width: 44rem; height: auto; display: block; }
+svg text { fill: CanvasText; font: 12px system-ui, sans-serif; }
+svg .x text { text-anchor: middle; } svg .y text { text-anchor: end; }
+svg path { fill: none; stroke: var(--line); } svg .guide { stroke-dasharray: 3 4; }
+svg .denied rect, svg .not-guarded rect { fill: var(--denied); }
+svg .would-be-denied rect, svg .reporting-only rect { fill: var(--audit); }
+svg .enforcing rect { fill: var(--ok); } svg .no-answer rect { fill: var(--none); }
+.key { margin: .2rem 0; }
+.key i { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 .9rem; background: currentColor; }
+.key i.no-answer { color: var(--none); }
 ul.attention { margin: 0; padding-left: 1rem; }
-@media (prefers-color-scheme: dark) { :root { --denied: #ff8a80; --audit: #ffb74d; --ok: #81c784; --dim: #9e9e9e; } }
-@media print { form { display: none; } body { max-width: none; } tr { break-inside: avoid; } }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .82rem; margin: .3rem 0; }
+summary { cursor: pointer; width: fit-content; }
+@media (prefers-color-scheme: dark) {
+  :root { --denied: #ff8a80; --audit: #ffb74d; --ok: #81c784; --dim: #a0a0a0; }
+  :focus-visible { outline-color: #8ab4f8; }
+}
+@media print {
+  :root { color-scheme: light; --denied: #b3261e; --audit: #a15c00; --ok: #1b6e3c; --dim: #666; }
+  form, nav { display: none; } body { max-width: none; padding: 0; font-size: 11px; }
+  svg { min-width: 0; } .scroll { overflow: visible; }
+  table { font-size: 9px; } th, td { padding: .1rem .25rem; } td.long { min-width: 0; }
+  tr, svg, .states, .tops section { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  details::details-content { content-visibility: visible; display: block; height: auto; }
+}
 """
 
 SCRIPT = """
@@ -67,8 +106,13 @@ SCRIPT = """
 })();
 """
 
-_STATES = {"enforcing": "ok", "reporting only": "warn", "not guarded": "bad", "no answer": "bad"}
+_STATES = {"enforcing": "ok", "reporting only": "warn", "not guarded": "bad", "no answer": "dim"}
+_WORST = ("not guarded", "no answer", "reporting only", "enforcing")  # first
+_PLANS = {"would change": "warn", "in order": "ok", "failed": "bad"}
+_VERDICTS = {"denied": "denied", "audit": "would be denied"}
+_CHARTED = 15  # groups in a chart; the table has all of them
 _ATTENTION = 5  # lines of a host
+_CHANGES = 12  # of an entry of the plan
 
 
 class _Raw(str):
@@ -98,37 +142,31 @@ def page(found: Dict[str, Any]) -> str:
     policy = "default-src 'none'; style-src '{0}'; script-src '{1}'; base-uri 'none'; form-action 'none'".format(
         _digest(STYLE), _digest(SCRIPT)
     )
+    sections = [
+        ("Groups", _groups(found)),
+        ("Denials over time", _timeline(found["timeline"], found["told"])),
+        ("Denied most", _tops(found["top"]["denied"], "denied")),
+        ("Would be denied: what rules in audit mode let pass", _tops(found["top"]["audit"], "audit")),
+        ("The plan: what a run would change", _plan(found["plan"])),
+    ]
+    lists = [("Hosts", _hosts(found)), ("Denials", _denials(found))]
+    names = {title: "s{0}".format(at) for at, (title, _) in enumerate(sections + lists)}
     body = [
-        _tag("h1", "exfil.guard: the fleet on ", found["generated"][:16].replace("T", " "), " UTC"),
         _tag(
-            "ul",
-            [
-                _tag("li", _tag("b", found["states"].get(state, 0), class_=kind), state)
-                for state, kind in _STATES.items()
-            ],
-            class_="states",
+            "h1",
+            "exfil.guard: {0:,} hosts on {1} UTC".format(
+                len(found["hosts"]), found["generated"][:16].replace("T", " ")
+            ),
         ),
+        _summary(found),
+        _tag(
+            "nav",
+            [_tag("a", title.partition(":")[0], href="#" + name) for title, name in names.items()],
+            aria_label="Sections",
+        ),
+        [[_tag("h2", title, id=names[title]), inside] for title, inside in sections],
         _form(found),
-        _tag("h2", "Hosts"),
-        _hosts(found),
-        _tag("h2", "Denials over time"),
-        _timeline(found["timeline"], found["told"]),
-        _tag("h2", "What is denied most"),
-        _tag(
-            "div",
-            [
-                _top(title, found["top"][key])
-                for title, key in (
-                    ("Rules", "rules"),
-                    ("Subjects", "subjects"),
-                    ("Destinations", "destinations"),
-                    ("Files", "files"),
-                )
-            ],
-            class_="tops",
-        ),
-        _tag("h2", "Denials"),
-        _denials(found),
+        [[_tag("h2", title, id=names[title]), inside] for title, inside in lists],
     ]
     head = [
         _Raw('<meta charset="utf-8">'),
@@ -148,19 +186,47 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
+def _summary(found: Dict[str, Any]) -> _Raw:
+    """What someone new sees first."""
+    hosts = found["hosts"]
+    told = [
+        (found["states"].get(state, 0), "hosts {0}".format(state.replace("no answer", "without an answer")), kind)
+        for state, kind in _STATES.items()
+    ]
+    told += [
+        (sum(host["drift"] > 0 for host in hosts), "with drift", "bad"),
+        (sum(host["unenforced"] > 0 for host in hosts), "can't enforce a rule", "bad"),
+        *(
+            [(sum(host["plan"] == "would change" for host in hosts), "would change by a run", "warn")]
+            if found["plan"]
+            else []
+        ),
+        (sum(host["denied"] or 0 for host in hosts), "denied", "denied"),
+        (sum(host["audited"] or 0 for host in hosts), "would be denied", "audit"),
+        (sum(host["lost"] or 0 for host in hosts), "events lost", "bad"),
+    ]
+    return _tag(
+        "ul",
+        [_tag("li", _tag("b", _number(count), class_=kind if count else "dim"), words) for count, words, kind in told],
+        class_="states",
+    )
+
+
 def _form(found: Dict[str, Any]) -> _Raw:
-    def choice(name: str, label: str, values: Iterable[str]) -> _Raw:
-        options = [_tag("option", "all", value="")] + [_tag("option", value, value=value) for value in values]
+    def choice(name: str, label: str, values: Iterable[str], words: Optional[Dict[str, str]] = None) -> _Raw:
+        options = [_tag("option", (words or {}).get(value, value), value=value) for value in values]
+        options.insert(0, _tag("option", "all", value=""))
         return _tag("label", label, " ", _tag("select", options, name=name))
 
     return _tag(
         "form",
         _tag("label", "Search ", _Raw('<input type="search" name="search">')),
-        choice("group", "Group", found["groups"]),
+        choice("group", "Group", [group["name"] for group in found["groups"]]),
         choice("state", "State", _STATES),
-        choice("verdict", "Verdict", ("denied", "audit")),
+        choice("verdict", "Verdict", _VERDICTS, _VERDICTS),
         _tag("button", "Reset", type="reset"),
         hidden="hidden",
+        aria_label="Filter hosts and denials",
     )
 
 
@@ -169,51 +235,51 @@ def _table(name: str, caption: str, heads: Sequence[str], numbers: Iterable[str]
     head = _tag("tr", [_tag("th", each, scope="col", class_="number" if each in numbers else None) for each in heads])
     return [
         _tag("p", caption, " ", _tag("span", id=name + "-shown", class_="dim", role="status")),
-        _tag("table", _tag("thead", head), _tag("tbody", rows), id=name, data_filter="yes"),
+        _scrolled(name, _tag("table", _tag("thead", head), _tag("tbody", rows), id=name, data_filter="yes")),
     ]
 
 
+def _scrolled(name: str, table: str) -> _Raw:
+    """On a narrow screen, by pointer and by keyboard."""
+    return _tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=name)
+
+
 def _hosts(found: Dict[str, Any]) -> List[_Raw]:
-    heads = (
-        "Host",
-        "State",
-        "Generation",
-        "Certificate",
-        "Kernel",
-        "Denied",
-        "Reported",
-        "Lost",
-        "Audit trail",
-        "Attention",
-    )
+    heads = ("Host", "State", "Attention", "Generation", "Certificate", "Drift", "Not enforced", "Plan", "Kernel",
+             "Denied", "Would be denied", "Lost", "Audit trail")  # fmt: skip
+    numbers = ("Drift", "Not enforced", "Denied", "Would be denied", "Lost")
     rows = []
-    for host in found["hosts"]:
+    for host in sorted(found["hosts"], key=_urgency):
         attention = [_tag("li", line) for line in host["attention"][:_ATTENTION]]
         if host["attention"][_ATTENTION:]:
             attention.append(_tag("li", "and {0} more".format(len(host["attention"][_ATTENTION:]))))
         revision = (host["revision"] or "")[:12]
+        right = host["certificate"].split() == ["of", "generation", str(host["generation"])]
+        answered = host["state"] != "no answer"
         rows.append(
             _tag(
                 "tr",
                 _tag("th", host["name"], _tag("div", ", ".join(host["groups"]), class_="dim"), scope="row"),
-                _tag("td", host["state"], class_=_STATES[host["state"]]),
+                _tag("td", host["state"], class_="state " + _STATES[host["state"]]),
+                _tag("td", _tag("ul", attention, class_="attention") if attention else None, class_="long"),
                 _tag("td", host["generation"] or "none", _tag("div", revision, class_="dim") if revision else None),
-                _tag(
-                    "td",
-                    host["certificate"],
-                    class_="ok"
-                    if host["certificate"].split() == ["of", "generation", str(host["generation"])]
-                    else "warn",
-                ),
+                _tag("td", host["certificate"], class_="ok" if right else "warn"),
+                [_tag("td", host[key] if answered else "", class_="number bad" if host[key] else "number dim")
+                 for key in ("drift", "unenforced")],
+                _tag("td", host["plan"] or "", class_="state " + _PLANS.get(host["plan"], "dim")),
                 _tag("td", host["kernel"]),
                 [_tag("td", _number(host[key]), class_="number") for key in ("denied", "audited", "lost")],
-                _tag("td", host["collector"]),
-                _tag("td", _tag("ul", attention, class_="attention") if attention else None),
+                _tag("td", host["collector"], class_="ok" if host["collector"] == "running" else "dim"),
                 data_groups=" ".join(host["groups"]),
                 data_state=host["state"],
             )
-        )
-    return _table("hosts", "{0} hosts.".format(len(rows)), heads, ("Denied", "Reported", "Lost"), rows)
+        )  # fmt: skip
+    return _table("hosts", "{0:,} hosts, those in need first.".format(len(rows)), heads, numbers, rows)
+
+
+def _urgency(host: Dict[str, Any]) -> Any:
+    rank = _WORST.index(host["state"])
+    return min(rank, 2), not host["attention"], rank, host["name"]
 
 
 def _number(value: Optional[int]) -> str:
@@ -226,9 +292,9 @@ def _denials(found: Dict[str, Any]) -> List[_Raw]:
         _tag(
             "tr",
             _tag("td", _number(row["count"]), class_="number"),
-            _tag("td", row["verdict"], class_=row["verdict"]),
+            _tag("td", _VERDICTS[row["verdict"]], class_=row["verdict"]),
             _tag("td", row["host"]),
-            _tag("td", row["action"], " ", row["object"]),
+            _tag("td", row["action"], " ", row["object"], class_="long"),
             _tag(
                 "td",
                 row["subject"],
@@ -239,6 +305,7 @@ def _denials(found: Dict[str, Any]) -> List[_Raw]:
                     ),
                     class_="dim",
                 ),
+                class_="long",
             ),
             _tag("td", row["rule"]),
             _tag("td", row["last"][:19].replace("T", " ")),
@@ -250,7 +317,7 @@ def _denials(found: Dict[str, Any]) -> List[_Raw]:
     ]
     caption = "The same attempt by the same subject is one line."
     if found["rows_left_out"]:
-        caption += " The {0:,} most frequent; {1:,} lines are in the JSON file's sources only.".format(
+        caption += " These are the {0:,} most frequent; {1:,} more are counted above.".format(
             len(rows), found["rows_left_out"]
         )
     return _table(
@@ -258,57 +325,90 @@ def _denials(found: Dict[str, Any]) -> List[_Raw]:
     )
 
 
-# ---- charts -------------------------------------------------------------------------------------------------------
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+
+def _key(names: Dict[str, str]) -> _Raw:
+    """Of a chart's colours; ``names``: each with its class."""
+    return _tag("p", [[_tag("i", class_=kind, aria_hidden="true"), name] for name, kind in names.items()], class_="key")
+
+
+def _groups(found: Dict[str, Any]) -> Any:
+    groups = sorted(found["groups"], key=lambda group: (-group["hosts"], group["name"]))
+    if not groups:
+        return _tag("p", "No host is in a group.", class_="dim")
+    charted = groups[:_CHARTED]
+    chart = _charts.by_name(
+        "Hosts of each group by state; the table below has the figures",
+        [group["name"] for group in charted],
+        [(state, [group["states"][state] for group in charted]) for state in _STATES],
+    )
+    columns: List[Any] = [
+        (state, lambda group, state=state: group["states"][state], kind) for state, kind in _STATES.items()
+    ]
+    columns += [
+        ("With drift", lambda group: group["drift"], "bad"),
+        ("Can't enforce a rule", lambda group: group["unenforced"], "bad"),
+        *([("Would change", lambda group: group["change"], "warn")] if found["plan"] else []),
+        ("Denied", lambda group: group["denied"], "denied"),
+        ("Would be denied", lambda group: group["audited"], "audit"),
+    ]
+    heads = [_tag("th", each, scope="col", class_="number" if at else None) for at, each in enumerate(
+        ["Group", "Hosts"] + [title[0].upper() + title[1:] for title, _, _ in columns])]  # fmt: skip
+    rows = [
+        _tag(
+            "tr",
+            _tag("th", group["name"], scope="row"),
+            _tag("td", _number(group["hosts"]), class_="number"),
+            [
+                _tag("td", _number(value(group)), class_="number " + (kind if value(group) else "dim"))
+                for _, value, kind in columns
+            ],
+        )
+        for group in groups
+    ]
+    table = _tag("table", _tag("thead", _tag("tr", heads)), _tag("tbody", rows))
+    return [
+        _scrolled("groups, chart", _Raw(chart)),
+        _key({state: "no-answer" if kind == "dim" else kind for state, kind in _STATES.items()}),
+        _scrolled("groups", table),
+    ]
 
 
 def _timeline(found: Dict[str, Any], told: int) -> Any:
     if not found["denied"]:
         return _tag("p", "Nothing was told. Role exfil.guard.audit keeps the trail that this is made of.", class_="dim")
-    wide, high, left, bottom = 960, 180, 56, 22
-    most = max(denied + audit for denied, audit in zip(found["denied"], found["audit"])) or 1
-    step = (wide - left) / len(found["denied"])
-    start = datetime.datetime.fromisoformat(found["start"])
-    bars = []
-    for at, (denied, audit) in enumerate(zip(found["denied"], found["audit"])):
-        when = start + datetime.timedelta(seconds=at * found["width"])
-        top = high - bottom
-        for kind, count in (("denied", denied), ("audit", audit)):
-            if count:
-                size = max(1.0, count / most * (high - bottom - 14))
-                top -= size
-                bars.append(
-                    _tag(
-                        "rect",
-                        _tag("title", "{0:%Y-%m-%d %H:%M}: {1:,} {2}".format(when, count, kind)),
-                        class_=kind,
-                        x=round(left + at * step, 2),
-                        y=round(top, 2),
-                        width=round(max(step - 1, 0.8), 2),
-                        height=round(size, 2),
-                    )
-                )
-    axis = [
-        _tag("line", x1=left, x2=wide, y1=high - bottom, y2=high - bottom),
-        _tag("text", "{0:,}".format(most), x=left - 6, y=22, text_anchor="end"),
-        _tag("text", "0", x=left - 6, y=high - bottom, text_anchor="end"),
+    start, count = datetime.datetime.fromisoformat(found["start"]), len(found["denied"])
+    moments = [
+        "{0:%Y-%m-%d %H:%M}".format(start + datetime.timedelta(seconds=at * found["width"])) for at in range(count)
     ]
-    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        when = start + datetime.timedelta(seconds=share * found["width"] * len(found["denied"]))
-        axis.append(
-            _tag(
-                "text",
-                "{0:%Y-%m-%d %H:%M}".format(when),
-                x=left + share * (wide - left),
-                y=high - 5,
-                text_anchor=anchor,
-            )
-        )
-    label = "{0:,} events were told, {1} at a time: denied {2:,}, reported {3:,}".format(
+    shown = (
+        [moments[at] for at in sorted({0, count // 4, count // 2, 3 * count // 4, count - 1})] if count > 8 else moments
+    )
+    label = "{0:,} events were told, one bar for {1}: {2:,} denied, {3:,} would be denied.".format(
         told, _span(found["width"]), sum(found["denied"]), sum(found["audit"])
     )
+    series = [(word, found[verdict]) for verdict, word in _VERDICTS.items()]
+    rows = [
+        _tag(
+            "tr",
+            _tag("th", moment, scope="row"),
+            [_tag("td", _number(found[verdict][at]), class_="number") for verdict in _VERDICTS],
+        )
+        for at, moment in enumerate(moments)
+        if any(found[verdict][at] for verdict in _VERDICTS)
+    ]
+    heads = [_tag("th", "From (UTC)", scope="col"), _tag("th", "Denied", scope="col", class_="number"),
+             _tag("th", "Would be denied", scope="col", class_="number")]  # fmt: skip
     return [
-        _tag("p", label, "."),
-        _tag("svg", axis, bars, viewBox="0 0 {0} {1}".format(wide, high), role="img", aria_label=label),
+        _tag("p", label),
+        _scrolled("denials over time", _Raw(_charts.over_time(label, moments, shown, series))),
+        _key({word: verdict for verdict, word in _VERDICTS.items()}),
+        _tag(
+            "details",
+            _tag("summary", "The same as a table"),
+            _tag("table", _tag("thead", _tag("tr", heads)), _tag("tbody", rows)),
+        ),
     ]
 
 
@@ -319,36 +419,62 @@ def _span(seconds: int) -> str:
     return "{0} seconds".format(seconds)
 
 
-def _top(title: str, found: List[Dict[str, Any]]) -> _Raw:
-    most = max((each["denied"] + each["audit"] for each in found), default=1)
-    rows = []
-    for each in found:
-        denied, audit = (round(100 * each[kind] / most, 2) for kind in ("denied", "audit"))
-        bar = _tag(
-            "svg",
-            _tag("rect", class_="denied", x=0, y=0, width=denied, height=6),
-            _tag("rect", class_="audit", x=denied, y=0, width=audit, height=6),
-            viewBox="0 0 100 6",
-            preserveAspectRatio="none",
-            aria_hidden="true",
-        )
-        rows.append(
-            _tag(
-                "tr",
-                _tag("th", each["name"], bar, scope="row"),
-                _tag("td", _number(each["denied"]), class_="number denied"),
-                _tag("td", _number(each["audit"]), class_="number audit"),
-            )
-        )
+def _tops(found: Dict[str, List[Dict[str, Any]]], verdict: str) -> _Raw:
+    parts = [_top(title, found[title.lower()], verdict) for title in ("Rules", "Subjects", "Destinations", "Files")]
+    if not any(found.values()):
+        return _tag("p", "None was told.", class_="dim")
+    return _tag("div", parts, class_="tops " + verdict)
+
+
+def _top(title: str, found: List[Dict[str, Any]], verdict: str) -> _Raw:
+    if not found:
+        return _tag("section", _tag("h3", title), _tag("p", "None.", class_="dim"))
+    most = max(each["count"] for each in found)
     head = _tag(
-        "tr",
-        _tag("th", title, scope="col"),
-        _tag("th", "Denied", scope="col", class_="number"),
-        _tag("th", "Reported", scope="col", class_="number"),
+        "tr", _tag("th", title, scope="col"), _tag("th", _VERDICTS[verdict].capitalize(), scope="col", class_="number")
     )
-    return _tag(
-        "section",
-        _tag("table", _tag("thead", head), _tag("tbody", rows))
-        if rows
-        else [_tag("h3", title), _tag("p", "None.", class_="dim")],
-    )
+    rows = [
+        _tag(
+            "tr",
+            _tag("th", each["name"], _tag("meter", value=each["count"], max=most, aria_hidden="true"), scope="row"),
+            _tag("td", _number(each["count"]), class_="number"),
+        )
+        for each in found
+    ]
+    return _tag("section", _tag("table", _tag("thead", head), _tag("tbody", rows)))
+
+
+def _plan(found: Optional[Dict[str, Any]]) -> Any:
+    """Hosts on which a run would do the same are told as one."""
+    if found is None:
+        return _tag("p", "Nobody asked for it.", class_="dim")
+    parts: List[Any] = [_tag("p", found["summary"], ".")]
+    for entry in found["entries"]:
+        if not entry["changed"] and not entry["error"]:
+            continue
+        title = "{0:,} host{1}: {2}{3}".format(
+            len(entry["hosts"]), "" if len(entry["hosts"]) == 1 else "s", ", ".join(entry["hosts"][:3]),
+            ", …" if entry["hosts"][3:] else "")  # fmt: skip
+        changes = (entry["decisions"] or {}).get("changes") or ()
+        kinds = {"weaker": "bad", "stricter": "ok"}
+        inside = [_tag("li", _tag("b", each["direction"], class_=kinds[each["direction"]]), " ", _change(each))
+                  for each in changes[:_CHANGES]]  # fmt: skip
+        if changes[_CHANGES:]:
+            inside.append(_tag("li", "and {0:,} more decisions".format(len(changes[_CHANGES:]))))
+        parts += [
+            _tag("h3", title),
+            _tag("p", entry["error"], class_="bad") if entry["error"] else None,
+            _tag("ul", inside) if inside else None,
+            _tag("details", _tag("summary", "What would be done"), _tag("pre", "\n".join(entry["lines"])))
+            if entry["lines"]
+            else None,
+        ]
+    return parts
+
+
+def _change(found: Dict[str, Any]) -> str:
+    what = " → {0}".format(found["what"]) if found["what"] else ""
+    since = ", from {0} on".format(found["since"]) if found["since"] else ""
+    rule = " (rule '{0}')".format(found["rule"]) if found["rule"] else ""
+    return "{0}: {1}{2}: {3} → {4}{5}{6}".format(
+        ", ".join(found["actions"]), found["who"], what, found["before"], found["after"], since, rule)  # fmt: skip

@@ -18,6 +18,9 @@ _TEXTS = (
 )
 _WIDTHS = (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400)  # seconds of a bucket
 GUARDED, AUDITING, UNGUARDED, SILENT = "enforcing", "reporting only", "not guarded", "no answer"
+STATES = (GUARDED, AUDITING, UNGUARDED, SILENT)
+VERDICTS = ("denied", "audit")  # audit: it would have been denied, were the rule enforced
+CHANGE, IN_ORDER, UNKNOWN = "would change", "in order", "failed"  # of a host in the plan
 
 
 def clean(value: Any) -> Any:
@@ -40,9 +43,14 @@ def answer(groups: Sequence[str], status: Mapping[str, Any], trail: Mapping[str,
     }
 
 
-def report(answers: Mapping[str, Mapping[str, Any]], now: str) -> Dict[str, Any]:
-    """``answers``: of each host its groups, what status_info and audit_info gave, or why they gave nothing."""
-    hosts = [_answered(name, clean(dict(answers[name]))) for name in sorted(answers)]
+def report(
+    answers: Mapping[str, Mapping[str, Any]], now: str, plan: Optional[Mapping[str, Any]] = None
+) -> Dict[str, Any]:
+    """``answers``: of each host its groups, what status_info and audit_info gave, or why they gave nothing.
+    ``plan``: what _plan.data gives; None: nobody asked."""
+    plan = None if plan is None else clean(plan)
+    planned = {host: entry for entry in (plan or {}).get("entries", ()) for host in entry["hosts"]}
+    hosts = [_answered(name, clean(dict(answers[name])), planned.get(clean(name))) for name in sorted(answers)]
     records = [
         (name, record)
         for name in sorted(answers)
@@ -54,16 +62,12 @@ def report(answers: Mapping[str, Mapping[str, Any]], now: str) -> Dict[str, Any]
         "version": 1,
         "generated": now,
         "hosts": hosts,
-        "groups": sorted({each for host in hosts for each in host["groups"]}),
+        "groups": _groups(hosts),
         "states": dict(collections.Counter(host["state"] for host in hosts)),
+        "plan": plan,
         "told": sum(record["count"] for _, record in records),
         "timeline": _timeline(records),
-        "top": {
-            "rules": _top(records, lambda record: record.get("rule") or record.get("reason")),
-            "subjects": _top(records, _subject),
-            "destinations": _top(records, lambda record: record.get("object") if record.get("address") else None),
-            "files": _top(records, lambda record: record.get("path")),
-        },
+        "top": {verdict: _tops([each for each in records if each[1]["verdict"] == verdict]) for verdict in VERDICTS},
         "rows": rows[:ROWS],
         "rows_left_out": len(rows[ROWS:]),
     }
@@ -74,7 +78,7 @@ def _is_whole(record: Any) -> bool:
     return (
         isinstance(record, dict)
         and record.get("kind") == "decision"
-        and record.get("verdict") in ("denied", "audit")
+        and record.get("verdict") in VERDICTS
         and isinstance(record.get("count"), int)
         and all(isinstance(record.get(key), (str, type(None))) for key in _TEXTS)
         and _seconds(record.get("time")) is not None
@@ -84,11 +88,14 @@ def _is_whole(record: Any) -> bool:
 # ---- hosts --------------------------------------------------------------------------------------------------------
 
 
-def _answered(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
+def _answered(name: str, answer: Dict[str, Any], planned: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
     try:
-        return _host(name, answer)
+        host = _host(name, answer)
     except (AttributeError, KeyError, TypeError, ValueError):
-        return _host(name, {"groups": answer.get("groups"), "message": "what it answered is no status of ours"})
+        host = _host(name, {"groups": answer.get("groups"), "message": "what it answered is no status of ours"})
+    if planned:
+        host["plan"] = UNKNOWN if planned["error"] else CHANGE if planned["changed"] else IN_ORDER
+    return host
 
 
 def _host(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
@@ -102,6 +109,9 @@ def _host(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
         "revision": None,
         "kernel": None,
         "certificate": "none",
+        "drift": 0,
+        "unenforced": 0,
+        "plan": None,
         "attention": [],
         "denied": None,
         "audited": None,
@@ -119,6 +129,8 @@ def _host(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
         revision=_said(status.get("revision")),
         kernel=_said(status.get("kernel")),
         certificate=_certificate(status, certificate),
+        drift=len(status.get("drift") or ()),
+        unenforced=len(status.get("unenforced") or ()),
         attention=_attention(status, answer),
         denied=_whole(totals.get("denied")),
         audited=_whole(totals.get("audited")),
@@ -126,6 +138,26 @@ def _host(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
         collector=_collector(status.get("audit")),
     )
     return host
+
+
+def _groups(hosts: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Each group: how many hosts in which state, how many drift, lack a rule or would be changed, what they counted."""
+    found = []
+    for name in sorted({each for host in hosts for each in host["groups"]}):
+        members = [host for host in hosts if name in host["groups"]]
+        found.append(
+            {
+                "name": name,
+                "hosts": len(members),
+                "states": {state: sum(host["state"] == state for host in members) for state in STATES},
+                "drift": sum(host["drift"] > 0 for host in members),
+                "unenforced": sum(host["unenforced"] > 0 for host in members),
+                "change": sum(host["plan"] == CHANGE for host in members),
+                "denied": sum(host["denied"] or 0 for host in members),
+                "audited": sum(host["audited"] or 0 for host in members),
+            }
+        )
+    return found
 
 
 def _whole(value: Any) -> Optional[int]:
@@ -192,14 +224,23 @@ def _subject(record: Dict[str, Any]) -> str:
     return "{0}, {1}".format(who, record.get("executable") or record.get("command"))
 
 
+def _tops(records: Records) -> Dict[str, List[Dict[str, Any]]]:
+    return {
+        "rules": _top(records, lambda record: record.get("rule") or record.get("reason")),
+        "subjects": _top(records, _subject),
+        "destinations": _top(records, lambda record: record.get("object") if record.get("address") else None),
+        "files": _top(records, lambda record: record.get("path")),
+    }
+
+
 def _top(records: Records, key: Any) -> List[Dict[str, Any]]:
-    counts: Dict[str, Counter] = {}
+    counts: Counter[str] = collections.Counter()
     for _, record in records:
         name = key(record)
         if name:
-            counts.setdefault(name, collections.Counter())[record.get("verdict")] += record["count"]
-    ordered = sorted(counts.items(), key=lambda each: (-sum(each[1].values()), each[0]))
-    return [{"name": name, "denied": found["denied"], "audit": found["audit"]} for name, found in ordered[:TOP]]
+            counts[name] += record["count"]
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return [{"name": name, "count": count} for name, count in ordered[:TOP]]
 
 
 def _timeline(records: Records) -> Dict[str, Any]:
@@ -210,10 +251,9 @@ def _timeline(records: Records) -> Dict[str, Any]:
     first, last = min(times), max(times)
     width = next((each for each in _WIDTHS if last // each - first // each < BUCKETS), (last - first) // BUCKETS + 1)
     start = first // width * width
-    found = {verdict: [0] * ((last - start) // width + 1) for verdict in ("denied", "audit")}
+    found = {verdict: [0] * ((last - start) // width + 1) for verdict in VERDICTS}
     for at, (_, record) in zip(times, records):
-        if record.get("verdict") in found:
-            found[record["verdict"]][(at - start) // width] += record["count"]
+        found[record["verdict"]][(at - start) // width] += record["count"]
     when = datetime.datetime.fromtimestamp(start, datetime.timezone.utc)
     return {"start": when.isoformat(), "width": width, **found}
 

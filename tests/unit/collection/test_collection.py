@@ -195,7 +195,7 @@ def test_argument_specs_match_defaults(name):
 
 
 @pytest.mark.parametrize("name, options", [
-    ("certificate_report", ["_input"]), ("fleet_report", ["_input", "groups", "now", "status", "trail"])])
+    ("certificate_report", ["_input"]), ("fleet_report", ["_input", "groups", "now", "planned", "status", "trail"])])
 def test_filter_documentation_renders(name, options):
     found = json.loads(run("ansible-doc", "--json", "-t", "filter", "exfil.guard." + name))
     assert sorted(found["exfil.guard." + name]["doc"]["options"]) == options

@@ -22,6 +22,10 @@ def host(tmp_path):
     command.parent.mkdir(parents=True)
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
+    package = tmp_path / "host" / "usr" / "upper" / "lib" / "systemd"
+    for name in ("systemd-journal-upload", "system/systemd-journal-upload.service"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("")
     return found
 
 
@@ -73,7 +77,41 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     assert host.changes(exfil_guard_state="absent")[0] == 0 and host.calls() == []
 
 
+UPLOAD = {"exfil_guard_audit_upload_url": "https://logs.example.com:19532", "exfil_guard_audit_upload_key": "/etc/ssl/private/journal.pem",
+          "exfil_guard_audit_upload_certificate": "/etc/ssl/certs/journal.pem", "exfil_guard_audit_upload_authority": "/etc/ssl/certs/ca.pem"}
+SENT = ("etc/upper/systemd/journal-upload.conf.d/exfil-guard.conf", UNITS + "systemd-journal-upload.service.d/exfil-guard.conf")
+
+
+def test_the_journal_is_sent_and_no_more_in_four_steps_each(host):
+    host.changes()
+    before = tree(host)
+    host.calls()
+    host.changes("--check", **UPLOAD)
+    assert tree(host) == before and host.calls() == []
+    host.changes(**UPLOAD)
+    configuration, unit = (tree(host)[path] for path in SENT)
+    assert "URL=https://logs.example.com:19532\nServerKeyFile=/run/credentials/systemd-journal-upload.service/key\n" in configuration
+    assert "RestartSec=10\n" in unit and "LoadCredential=key:/etc/ssl/private/journal.pem\n" in unit
+    link = host.folder / "host" / "etc" / "upper" / "systemd" / "system" / "multi-user.target.wants" / "systemd-journal-upload.service"
+    assert os.readlink(link) == "/usr/lib/systemd/system/systemd-journal-upload.service"
+    assert [call for call in host.calls() if call != "daemon-reload"] == ["start systemd-journal-upload.service"]
+    for again in ((), ("--check",)):
+        assert host.changes(*again, **UPLOAD) == (0, []) and host.calls() == []
+
+    host.changes(exfil_guard_audit_upload_url="http://192.0.2.1:19532", exfil_guard_audit_upload_plain=True)
+    assert "Key" not in tree(host)[SENT[0]] and "Credential" not in tree(host)[SENT[1]]
+    host.calls()
+    assert host.changes("--check")[0] > 0 and SENT[0] in tree(host)
+    host.changes()
+    assert tree(host) == before and not os.path.lexists(link)
+    assert [call for call in host.calls() if call != "daemon-reload"] == ["stop systemd-journal-upload.service"]
+    assert host.changes() == (0, []) and host.calls() == []
+
+
 @pytest.mark.parametrize("variables, message", [
+    ({"exfil_guard_audit_upload_url": "http://192.0.2.1:19532"}, "with exfil_guard_audit_upload_plain"),
+    ({"exfil_guard_audit_upload_url": "https://192.0.2.1:19532"}, "with three files on the host"),
+    ({"exfil_guard_audit_upload_url": "ftp://192.0.2.1"}, "is https://HOST:PORT"),
     ({"exfil_guard_audit_json_lines": "/nonexistent/a.jsonl"}, "There is no /nonexistent on this host"),
     ({"exfil_guard_audit_metrics": "metrics.prom"}, "are absolute paths"),
     ({"exfil_guard_audit_json_lines": "/var/log/a b"}, "are absolute paths")])

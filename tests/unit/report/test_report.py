@@ -35,8 +35,8 @@ def record(at="2026-11-28T10:00:00.000+00:00", count=1, **parts):
             "executable": "/usr/bin/cat", "action": "read", "path": "/srv/a", "object": "/srv/a", **parts}
 
 
-def report(**answers):
-    return _report.report({name: {"groups": ["web"], "status": status(), **each} for name, each in answers.items()}, NOW)
+def report(plan=None, **answers):
+    return _report.report({name: {"groups": ["web"], "status": status(), **each} for name, each in answers.items()}, NOW, plan)
 
 
 # ---- figures ------------------------------------------------------------------------------------------------------
@@ -73,13 +73,33 @@ def test_denials_over_time_and_by_what():
     assert timeline["start"] == "2026-11-28T10:00:00+00:00" and timeline["width"] == 300
     assert (timeline["denied"][0], timeline["audit"][6], timeline["denied"][-1]) == (1, 4, 2) and found["told"] == 7
     assert sum(timeline["denied"] + timeline["audit"]) == 7 and len(timeline["denied"]) <= _report.BUCKETS
-    assert found["top"] == {
-        "rules": [{"name": "customers", "denied": 1, "audit": 4}, {"name": "tamper", "denied": 2, "audit": 0}],
-        "subjects": [{"name": "alice, /usr/bin/cat", "denied": 1, "audit": 4}, {"name": "uid 1, /usr/bin/cat", "denied": 2, "audit": 0}],
-        "destinations": [{"name": "10.0.0.1:443/tcp", "denied": 2, "audit": 0}],
-        "files": [{"name": "/srv/a", "denied": 1, "audit": 4}]}
+    assert found["top"] == {  # what would have been denied is told apart
+        "denied": {
+            "rules": [{"name": "tamper", "count": 2}, {"name": "customers", "count": 1}],
+            "subjects": [{"name": "uid 1, /usr/bin/cat", "count": 2}, {"name": "alice, /usr/bin/cat", "count": 1}],
+            "destinations": [{"name": "10.0.0.1:443/tcp", "count": 2}],
+            "files": [{"name": "/srv/a", "count": 1}]},
+        "audit": {"rules": [{"name": "customers", "count": 4}], "subjects": [{"name": "alice, /usr/bin/cat", "count": 4}],
+                  "destinations": [], "files": [{"name": "/srv/a", "count": 4}]}}
     assert [(row["host"], row["verdict"], row["count"]) for row in found["rows"]] == [
         ("web1", "audit", 4), ("web2", "denied", 2), ("web1", "denied", 1)]
+
+
+def test_groups_and_the_plan():
+    entry = {"error": None, "changed": False, "lines": [], "decisions": None}
+    plan = {"summary": "Plan of 3 hosts", "entries": [dict(entry, hosts=["web1"], changed=True), dict(entry, hosts=["web2"]),
+                                                      dict(entry, hosts=["db1"], error="unreachable")]}
+    found = _report.report({
+        "web1": {"groups": ["eu", "web"], "status": status(drift=["d", "e"])},
+        "web2": {"groups": ["web"], "status": status(mode="audit", unenforced=["u"])},
+        "db1": {"groups": ["db"], "status": None}}, NOW, plan)
+    assert [(host["name"], host["drift"], host["unenforced"], host["plan"]) for host in found["hosts"]] == [
+        ("db1", 0, 0, "failed"), ("web1", 2, 0, "would change"), ("web2", 0, 1, "in order")]
+    groups = {group.pop("name"): group for group in found["groups"]}
+    assert list(groups) == ["db", "eu", "web"]
+    assert groups["web"] == {"hosts": 2, "states": {"enforcing": 1, "reporting only": 1, "not guarded": 0, "no answer": 0}, "drift": 1,
+                             "unenforced": 1, "change": 1, "denied": 14, "audited": 2}
+    assert groups["db"]["states"]["no answer"] == 1 and found["plan"] == plan
 
 
 @pytest.mark.parametrize("first, last", [("2026-11-28T10:00:00+00:00", "2026-11-28T10:00:01+00:00"),
@@ -136,10 +156,15 @@ class Page(html.parser.HTMLParser):
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x1b[2J\u202e"
 
 
+NASTY_CHANGE = {"direction": "weaker", "actions": [NASTY], "since": NASTY, **dict.fromkeys(("who", "what", "before", "after", "rule"), NASTY)}
+NASTY_PLAN = {"summary": NASTY, "entries": [{"hosts": [NASTY, "web1"], "error": NASTY, "changed": True, "lines": [NASTY],
+                                             "decisions": {"changes": [NASTY_CHANGE]}}]}
+
+
 def nasty():
     parts = {key: NASTY for key in ("rule", "user", "executable", "action", "path", "object", "login_user", "unit", "address")}
     whole = dict.fromkeys(("revision", "kernel", "mode"), NASTY)
-    return report(**{"web1": {"groups": [NASTY], "records": [record(**parts), record(verdict=NASTY)], "message": NASTY, "status": status(
+    return report(NASTY_PLAN, **{"web1": {"groups": [NASTY], "records": [record(**parts), record(verdict=NASTY)], "message": NASTY, "status": status(
         problems=[NASTY], drift=[NASTY], **whole)}, NASTY: {"records": [record()]}})
 
 
@@ -158,7 +183,8 @@ def test_it_needs_no_network_and_may_use_none():
     assert policy.startswith("default-src 'none';")
     for part in (page.script, page.style):
         assert "'sha256-{0}'".format(base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()) in policy
-    assert not any(name in ("src", "href", "style", "action") for _, found in page.elements for name in found)
+    assert not any(name in ("src", "style", "action") for _, found in page.elements for name in found)
+    assert all(found["href"].startswith("#s") for _, found in page.elements if "href" in found)
     assert "url(" not in page.style and "@import" not in page.style and "://" not in text
 
 
@@ -214,7 +240,9 @@ def test_a_thousand_hosts_and_a_hundred_thousand_records():
     text = _page.page(found)
     assert time.process_time() - began < 120
     assert found["told"] == 100_000 and len(found["rows"]) == _report.ROWS and found["rows_left_out"] == 98_000
-    assert len(text) < 3_000_000 and len(Page(text).rows) == 1000 + _report.ROWS + 2 + 4 + 4 * _report.TOP - 2 * _report.TOP + 1 - 15
+    assert len(text) < 3_000_000
+    rows = [row["table"] for row in Page(text).rows]
+    assert rows.count("hosts") == 1 + 1000 and rows.count("denials") == 1 + _report.ROWS
 
 
 # ---- filter and playbook ------------------------------------------------------------------------------------------
@@ -222,8 +250,15 @@ def test_a_thousand_hosts_and_a_hundred_thousand_records():
 
 def test_the_filter():
     found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{"records": [record(count=2)]}], NOW)
-    assert found["line"] == "1 hosts: 1 enforcing; 2 events told" and found["data"]["groups"] == ["web"]
+    assert found["line"] == "1 hosts: 1 enforcing; 2 events told" and [group["name"] for group in found["data"]["groups"]] == ["web"]
     assert found["html"] == _page.page(found["data"]) and json.loads(json.dumps(found["data"])) == found["data"]
+    assert found["data"]["plan"] is None and "Nobody asked for it" in found["html"]
+    planned = [{"changed": True, "pending": False, "diff": {"prepared": "+ rule r\n"}}]
+    found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{}], NOW, planned)
+    assert found["data"]["hosts"][0]["plan"] == "would change" and "+ rule r" in found["html"]
+    for wrong in ({}, {"failed": True, "msg": "no template"}, {"unreachable": True, "msg": "no route", "changed": False}):
+        found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{}], NOW, [wrong])
+        assert found["data"]["hosts"][0]["plan"] == "failed" and found["data"]["plan"]["entries"][0]["error"] == wrong.get("msg", "it gave no answer")
     for wrong in ((["web1"], [], [{}], [{}]), (["web1"], [[]], ["x"], [{}])):
         with pytest.raises(AnsibleFilterError, match="in one order"):
             fleet_report(*wrong, NOW)

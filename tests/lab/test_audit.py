@@ -1,0 +1,275 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The audit trail on a virtual machine: a flood that is denied whole and accounted for whole, also when the unit is killed in it, the
+journal is away, or the clock is set back; names made to deceive; and the trail on another machine."""
+
+import base64
+import json
+import time
+
+import pytest
+from machines import wait
+
+MACHINE, COLLECTOR = "web1", "db1"
+ADDRESS = "192.168.157.12"  # db1's; web1 may reach it, as it is the company's
+PORT = 19532
+RULE = "exports are for the exporter and the DBAs"
+NETWORK_RULE = "web servers reach the company network only"
+UNIT = "exfil-guard-audit.service"
+OBJECTS = 120  # files; each is tried for reading and for writing
+TRIES = 100_000
+FOLD = 5  # seconds
+LEFT = "/srv/exports/burst-"
+BURST = """
+import errno, json, os
+names = ["{left}%d.csv" % number for number in range({objects})]
+found = {{"denied": 0, "passed": 0, "other": 0}}
+for number in range({tries}):
+    try:
+        os.close(os.open(names[number % {objects}], os.O_WRONLY if number // {objects} % 2 else os.O_RDONLY))
+        found["passed"] += 1
+    except OSError as error:
+        found["denied" if error.errno == errno.EPERM else "other"] += 1
+print(json.dumps(found))
+"""
+FILES = """
+import os
+os.umask(0)
+for number in range({0}):
+    {1}
+"""
+# the journal has room for every line of these tests, also where it is kept in memory
+ROOM = """install -d /run/systemd/journald.conf.d
+printf '[Journal]\\nRuntimeMaxUse=64M\\nRuntimeKeepFree=1M\\nSystemMaxUse=64M\\n' >/run/systemd/journald.conf.d/burst.conf
+systemctl restart systemd-journald"""
+# an executable's name that would move a cursor, set a title, end a line, forge a field, turn a line around, and be markup
+NASTY = "\x1b[2J\x1b]0;x\x07\n_UID=1\r<script>alert(1)<script>\u202e"
+
+
+def play(lab, **variables):
+    path = lab.folder / "audit.json"
+    path.write_text(json.dumps([{
+        "name": "Keep an audit trail", "hosts": MACHINE, "gather_facts": False, "become": True,
+        "tasks": [{"name": "The trail", "ansible.builtin.include_role": {"name": "exfil.guard.audit"},
+                   "vars": dict({"exfil_guard_audit_fold_seconds": FOLD}, **variables)}]}]))
+    return lab.playbook(str(path))
+
+
+def python(lab, machine, text, user="root"):
+    coded = base64.b64encode(text.encode()).decode()
+    return lab.ssh(machine, "sudo -u {0} python3 -c \"import base64; exec(base64.b64decode('{1}'))\"".format(user, coded))
+
+
+@pytest.fixture(name="audited")
+def fixture_audited(lab):
+    lab.ssh(MACHINE, "sudo sh -e", input=ROOM)
+    done = play(lab)
+    assert done.code == 0, done.text
+    python(lab, MACHINE, FILES.format(OBJECTS, "open('%s%%d.csv' %% number, 'w').close()" % LEFT), "dora")
+    try:
+        settled(lab)
+        yield lab
+    finally:
+        python(lab, MACHINE, FILES.format(OBJECTS, "os.unlink('%s%%d.csv' %% number)" % LEFT), "dora")
+        done = play(lab, exfil_guard_state="absent")
+        lab.ssh(MACHINE, "sudo rm -f /run/systemd/journald.conf.d/burst.conf; sudo systemctl restart systemd-journald")
+    assert done.code == 0, done.text
+
+
+def settled(lab):
+    """The status, when nothing waits and nothing is held back any more."""
+    found = {}
+
+    def there():
+        found.clear()
+        found.update(lab.status(MACHINE))
+        audit = found["audit"] or {}
+        return audit.get("running") and not (
+            found["events"]["waiting"] or audit["held"] or audit["undelivered"] or audit["failing"])
+
+    wait(300, there, "the trail is told whole")
+    return found
+
+
+def entries(lab, machine=MACHINE, folder="", *matches):
+    text = lab.ssh(machine, "sudo journalctl {0} -q --all -o json _SYSTEMD_UNIT={1} _UID=0 EXFIL_GUARD_KIND=decision {2}".format(
+        folder, UNIT, " ".join(matches)))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def told(lab):
+    """Every decision in the journal: each line once, though a unit that was killed may tell some again."""
+    return {(line["EXFIL_GUARD_VERDICT"], int(line["EXFIL_GUARD_SEQUENCE"]), int(line["EXFIL_GUARD_BOOTTIME_NS"])): line
+            for line in entries(lab)}
+
+
+def of_rule(status, name=RULE):
+    return next(rule["denied"] for rule in status["rules"] if rule["name"] == name)
+
+
+def cpu(lab):
+    """Seconds of the processor that the unit has used since it was started the last time."""
+    return int(lab.ssh(MACHINE, "systemctl show -p CPUUsageNSec --value " + UNIT)) / 1e9
+
+
+class Burst:
+    """Denied opens by alice, from a unit of its own, so that they go on by themselves."""
+
+    def __init__(self, lab, tries=TRIES):
+        self.lab, self.tries = lab, tries
+        self.more = 0  # attempts beside those of the burst
+        self.status, self.lines, self.cpu = settled(lab), told(lab), cpu(lab)
+        text = base64.b64encode(BURST.format(left=LEFT, objects=OBJECTS, tries=tries).encode()).decode()
+        lab.ssh(MACHINE, "sudo systemctl reset-failed burst 2>/dev/null; sudo rm -f /run/burst.json")
+        lab.ssh(MACHINE, "sudo systemd-run -q --unit burst --uid alice --collect --property=StandardOutput=truncate:/run/burst.json "
+                         "python3 -c \"import base64; exec(base64.b64decode('{0}'))\"".format(text))
+        self.began = time.monotonic()
+
+    def under_way(self):
+        wait(120, lambda: self._decided() > self.tries // 50, "the burst has begun")
+        assert self._decided() < self.tries, "the burst was over too soon to be disturbed"
+
+    def _decided(self):
+        return of_rule(self.lab.status(MACHINE)) - of_rule(self.status)
+
+    def attempt(self):
+        self.more += 1
+        assert self.lab.may(MACHINE, "alice", "read:" + LEFT + "0.csv") == "denied"
+
+    def ended(self):
+        """How it was accounted for; asserts what always holds. Gives the counts of events, and the lines."""
+        wait(1800, lambda: self.lab.ssh(MACHINE, "cat /run/burst.json 2>/dev/null || :"), "the burst ends")
+        took = time.monotonic() - self.began
+        found = json.loads(self.lab.ssh(MACHINE, "cat /run/burst.json"))
+        assert found == {"denied": self.tries, "passed": 0, "other": 0}
+        settled(self.lab)
+        self.attempt()  # after which a gap at the end of the burst shows as well
+        after = settled(self.lab)
+        assert of_rule(after) - of_rule(self.status) == self.tries + self.more
+        events = {key: after["events"][key] - self.status["events"][key] for key in ("decided", "written", "lost")}
+        collected, missing = (after["audit"][key] - self.status["audit"][key] for key in ("collected", "missing"))
+        lines = {key: line for key, line in told(self.lab).items() if key not in self.lines}
+        counted = sum(int(line["EXFIL_GUARD_COUNT"]) for line in lines.values())
+        print("{0:,} denied in {1:.0f} s: {2}, collected {3:,}, missing {4:,}, told {5:,} in {6:,} lines; {7:.2f} s of the processor".format(
+            self.tries, took, events, collected, missing, counted, len(lines), cpu(self.lab) - self.cpu))
+        assert events["written"] + events["lost"] == events["decided"] >= self.tries + self.more
+        assert after["events"]["unaccounted"] == 0 and after["audit"]["unreadable"] == 0
+        assert counted == collected == events["written"]
+        assert missing == events["lost"]
+        return events, list(lines.values())
+
+
+def test_a_flood(audited):
+    _, lines = Burst(audited).ended()
+    assert {line["EXFIL_GUARD_ACTION"] for line in lines if line["EXFIL_GUARD_USER"] == "alice"} == {"read", "write"}
+    used = audited.ssh(MACHINE, "systemctl show -p MemoryCurrent --value " + UNIT)
+    print("the unit's memory: {0} MB".format(int(used) // 1_000_000))
+
+
+def test_the_unit_is_killed_in_a_flood(audited):
+    before = int(audited.ssh(MACHINE, "systemctl show -p NRestarts --value " + UNIT))
+    burst = Burst(audited)
+    burst.under_way()
+    audited.ssh(MACHINE, "sudo systemctl kill --signal=KILL " + UNIT)
+    burst.cpu = 0  # the new one's begins anew
+    burst.ended()
+    assert int(audited.ssh(MACHINE, "systemctl show -p NRestarts --value " + UNIT)) == before + 1
+
+
+def test_the_journal_takes_nothing_in_a_flood(audited):
+    """It is held, not ended: what a journal in memory has would go with it. Its watchdog gives it three minutes."""
+    burst = Burst(audited, 5 * TRIES)
+    burst.under_way()
+    audited.ssh(MACHINE, "sudo systemctl kill --signal=STOP systemd-journald")
+    try:
+        wait(100, lambda: audited.status(MACHINE)["audit"]["failing"], "the journal's socket is full")
+        wait(40, lambda: audited.status(MACHINE)["events"]["lost"] > burst.status["events"]["lost"], "the kernel's buffer is full")
+        burst.attempt()
+    finally:
+        audited.ssh(MACHINE, "sudo systemctl kill --signal=CONT systemd-journald")
+    events, _ = burst.ended()
+    assert events["lost"] > 0
+
+
+def test_the_clock_is_set_back_in_a_flood(audited):
+    clock = "import time\nprint(time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_BOOTTIME))"
+    settime = "import time\ntime.clock_settime(time.CLOCK_REALTIME, {0} + time.clock_gettime(time.CLOCK_BOOTTIME))"
+    offset = float(python(audited, MACHINE, clock))
+    burst = Burst(audited)
+    burst.under_way()
+    python(audited, MACHINE, settime.format(offset - 3600))
+    try:
+        _, lines = burst.ended()
+    finally:
+        python(audited, MACHINE, settime.format(offset))
+    lines.sort(key=lambda line: int(line["EXFIL_GUARD_BOOTTIME_NS"]))
+    times = [line["EXFIL_GUARD_TIME"] for line in lines]
+    assert any(later < earlier for earlier, later in zip(times, times[1:])), "no line was told by the clock that was set back"
+    for verdict in {line["EXFIL_GUARD_VERDICT"] for line in lines}:  # the order is known all the same
+        numbers = [int(line["EXFIL_GUARD_SEQUENCE"]) for line in lines if line["EXFIL_GUARD_VERDICT"] == verdict]
+        assert numbers == sorted(numbers)
+
+
+def test_an_executable_whose_name_deceives(audited):
+    before = told(audited)
+    python(audited, MACHINE, "import shutil\nshutil.copy('/usr/bin/cat', '/srv/public/' + {0!r})".format(NASTY))
+    try:
+        ran = python(audited, MACHINE, "import subprocess\nprint(subprocess.run(['/srv/public/' + {0!r}, '{1}0.csv'],"
+                                       "stderr=subprocess.DEVNULL).returncode)".format(NASTY, LEFT), "alice")
+    finally:
+        python(audited, MACHINE, "import os\nos.unlink('/srv/public/' + {0!r})".format(NASTY))
+    assert ran == "1"  # it ran, and was denied
+    settled(audited)
+    lines = [line for key, line in told(audited).items() if key not in before and line["EXFIL_GUARD_USER"] == "alice"]
+    assert len(lines) == 1 and lines[0]["_UID"] == "0"
+    assert lines[0]["EXFIL_GUARD_EXECUTABLE"] == \
+        "/srv/public/\\x1b[2J\\x1b]0;x\\x07\\x0a_UID=1\\x0d<script>alert(1)<script>\\xe2\\x80\\xae"
+    assert all(value.isprintable() for value in lines[0].values() if isinstance(value, str))
+    said = audited.ssh(MACHINE, "sudo exfil-guard why --user alice --limit 1")
+    assert "\\x1b[2J" in said and all(line.isprintable() for line in said.splitlines())
+
+
+def test_the_trail_on_another_machine(audited):
+    """Over http, since this network has nobody else in it; with https role audit takes a key and two certificates."""
+    folder = "/var/tmp/collected"
+    audited.ssh(COLLECTOR, "sudo sh -ec 'systemctl stop collector 2>/dev/null || :; rm -rf {0}; install -d {0}; "
+                           "systemd-run -q --unit collector --collect /lib/systemd/systemd-journal-remote --listen-http={1}:{2} "
+                           "--output={0}'".format(folder, ADDRESS, PORT))
+    before = of_rule(settled(audited), NETWORK_RULE)
+    try:
+        done = play(audited, exfil_guard_audit_upload_url="http://{0}:{1}".format(ADDRESS, PORT), exfil_guard_audit_upload_plain=True)
+        assert done.code == 0, done.text
+        again = play(audited, exfil_guard_audit_upload_url="http://{0}:{1}".format(ADDRESS, PORT), exfil_guard_audit_upload_plain=True)
+        assert again.code == 0 and "changed=0" in again.text, again.text
+        where = "--directory=" + folder
+        assert audited.may(MACHINE, "alice", "write:" + LEFT + "0.csv") == "denied"
+        wait(300, lambda: entries(audited, COLLECTOR, where, "EXFIL_GUARD_OBJECT=" + LEFT + "0.csv"), "what was there before has arrived")
+
+        match = "EXFIL_GUARD_OBJECT=" + LEFT + "7.csv"
+        assert audited.may(MACHINE, "alice", "read:" + LEFT + "7.csv") == "denied"
+        began, ends = time.monotonic(), time.monotonic() + 60
+        found = []
+        while not found and time.monotonic() < ends:
+            found = entries(audited, COLLECTOR, where, match)
+        print("read on the collector {0:.1f} s after the attempt".format(time.monotonic() - began))
+        here = entries(audited, MACHINE, "", match)
+        assert len(found) == len(here) == 1
+        there, here = ({key: value for key, value in line.items() if not key.startswith("__")} for line in (found[0], here[0]))
+        assert there == here and here["EXFIL_GUARD_USER"] == "alice" and here["_HOSTNAME"] == MACHINE
+        assert of_rule(audited.status(MACHINE), NETWORK_RULE) == before  # the policy lets it through
+
+        # the collector is away for a while: what happens meanwhile is sent afterwards
+        audited.ssh(COLLECTOR, "sudo systemctl stop collector")
+        match = "EXFIL_GUARD_OBJECT=" + LEFT + "8.csv"
+        assert audited.may(MACHINE, "alice", "read:" + LEFT + "8.csv") == "denied"
+        time.sleep(15)
+        audited.ssh(COLLECTOR, "sudo systemd-run -q --unit collector --collect /lib/systemd/systemd-journal-remote "
+                               "--listen-http={0}:{1} --output={2}".format(ADDRESS, PORT, folder))
+        wait(120, lambda: entries(audited, COLLECTOR, where, match), "the journal is sent on")
+    finally:
+        done = play(audited)
+        audited.ssh(COLLECTOR, "sudo sh -c 'systemctl stop collector; rm -rf {0}'".format(folder))
+    assert done.code == 0, done.text
+    state = audited.ssh(MACHINE, "systemctl show -p ActiveState --value systemd-journal-upload; ls /etc/systemd/journal-upload.conf.d")
+    assert state == "inactive"
