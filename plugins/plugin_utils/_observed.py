@@ -177,7 +177,8 @@ class _Reader:
 
     def line(self, number: int, raw: bytes, ended: bool) -> Optional[Dict[str, Any]]:
         try:
-            value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+            value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number,
+                               parse_float=_no_number)
         except (ValueError, RecursionError) as error:
             found = "the file ends in the middle of this line" if ended else f"no JSON: {_reason(error)}"
             self.problem(number, "", found, "", f"{AGAIN}, or set `cut` to take what is whole" if ended else AGAIN)
@@ -225,8 +226,8 @@ def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no whole number")
 
 
 def _reason(error: BaseException) -> str:
@@ -254,7 +255,7 @@ def _seen(line: Mapping[str, Any]) -> Seen:
         if not protocol:
             raise _Wrong("address", "a protocol beside it")
         protocol = _protocol(protocol)
-    path = placed(names["path"]) if action in (*actions.FILES, "chdir") else None
+    path = placed(names["path"]) if action in (*actions.RESOURCES, "chdir") else None
     return Seen(actor, action, str(line.get("object", "")), path, address, int(line.get("port", 0)), protocol,
                 line["count"], str(line.get("rule", "")) if "verdict" in line else "", str(line.get("reason", "rule")))
 
