@@ -314,9 +314,11 @@ class _Proposer:
                 if seen.action in used and seen.path is not None and seen.reason == "rule" and any(
                         semantics.matches(pattern, resolve.split(seen.path)) for pattern in patterns):
                     used[seen.action].append((host, seen))
-            excepted = {action: tuple(sorted(self._excepted(name, events))) for action, events in used.items()}
+            known = [action for action in FILES if self._was_observed(action, f"no rule denies it on {name}")]
+            excepted = {action: tuple(sorted(self._excepted(name, used[action]) | self._excepted_today(used[action])))
+                        for action in known}
             for names in sorted(set(excepted.values()), reverse=True):
-                denied = [action for action in FILES if excepted[action] == names]
+                denied = [action for action in known if excepted[action] == names]
                 self._rule(_resource_rule(self.options.name, name, denied, bool(names)), [
                     event for action in denied for event in used[action]], deny=denied, resources=[name],
                     **({"except": list(names)} if names else {}))
@@ -348,6 +350,48 @@ class _Proposer:
         for each in sorted(by_identity, key=str):
             names.add(self._subject(str(each), each.body(), by_identity[each], resource))
         return names
+
+    def _was_observed(self, action: str, otherwise: str) -> bool:
+        """Of what was not looked for on some host, nothing is said."""
+        lacking = [source.host for source in self.sources if action not in source.actions]
+        if lacking:
+            self._note(f"On {', '.join(lacking)} {action} was not observed: {otherwise}")
+        return not lacking
+
+    def _reporting(self, found: Iterable[Event]) -> List[Tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+        """The rules of today that reported these events: host, rule and document."""
+        reporting: Dict[Tuple[str, str], Tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {}
+        for host, name in sorted({(host, seen.rule) for host, seen in found if seen.rule}):
+            document = self.todays.get(host) or {}
+            rule = next((each for each in document.get("rules") or () if each["name"] == name), None)
+            if rule is None:
+                self._note(f"{host} has no rule '{name}' any more, which reported some of this")
+            else:
+                reporting[host, name] = host, rule, document
+        return [reporting[key] for key in sorted(reporting)]
+
+    def _excepted_today(self, found: Iterable[Event]) -> Set[str]:
+        """Whom a rule excepts it does not report: they go on being excepted."""
+        names = set()
+        for _host, rule, document in self._reporting(found):
+            if "subjects" in rule:
+                self._note(f"Rule '{rule['name']}' reported only whom it binds. Whoever else did the same is not here")
+            for name in rule.get("except", ()):
+                names.add(self._named("subjects", f"today {name}", dict(document["subjects"][name])))
+        return names
+
+    def _let_pass_today(self, found: Iterable[Event]) -> List[str]:
+        """Where a rule lets pass it does not report: that goes on passing."""
+        names = set()
+        for _host, rule, document in self._reporting(found):
+            where = rule.get("destinations")
+            if not isinstance(where, dict):
+                self._note(f"Rule '{rule['name']}' reported only where it covers. What else was reached is not here")
+            for name in where["not"] if isinstance(where, dict) else ():
+                built_in = name in BUILT_IN
+                names.add(name if built_in else self._named(
+                    "destinations", f"today {name}", dict(document["destinations"][name])))
+        return sorted(names)
 
     def _group(self, by_identity: Mapping[Identity, Any]) -> Optional[str]:
         """A group that all users have and no other user that was seen, when they are more than are told one by one."""
@@ -386,8 +430,14 @@ class _Proposer:
     # -- where to
 
     def _reaching(self) -> None:
-        who = sorted({each for each in (bound(seen.actor, self.options.unbound) for _host, seen in self.events)
-                      if each is not None}, key=str)
+        if not all([self._was_observed(action, "there is no rule on who reaches what") for action in REACHING]):
+            return
+        # of the audit trail it is not known that somebody reached nothing
+        audit = {source.host for source in self.sources if source.audit}
+        who = sorted({each for each in (
+            bound(seen.actor, self.options.unbound) for host, seen in self.events
+            if host not in audit or (seen.action in REACHING and seen.address is not None))
+            if each is not None}, key=str)
         units = [each for each in who if each.unit] + [
             Identity(name) for name in self.options.unbound if name.endswith(".service")]
         reached = self._reached(who, units)
@@ -395,6 +445,7 @@ class _Proposer:
         allowed: Dict[str, List[Dict[str, Any]]] = {}
         for each in who:
             bodies = self._endpoints(reached[each])
+            bodies += [{"set": name} for name in self._let_pass_today(reached[each])]
             groups.setdefault((bool(each.unit), repr(bodies)), []).append(each)
             allowed[repr(bodies)] = bodies
         by_unit = {key: members for key, members in groups.items() if key[0]}
@@ -466,7 +517,7 @@ class _Proposer:
                 self._note(f"The language has no name for IP protocol {odd}: any protocol is let pass to "
                            f"{', '.join(cidrs)} at port {', '.join(map(str, found_ports))}")
             bodies.append(body)
-        return ([{"loopback": True}] if local else []) + sorted(bodies, key=repr)
+        return ([{"set": "loopback"}] if local else []) + sorted(bodies, key=repr)
 
     def _reach(self, members: List[Identity], bodies: List[Dict[str, Any]],
                reached: Mapping[Identity, List[Event]], excepted: Sequence[str]) -> str:
@@ -479,15 +530,15 @@ class _Proposer:
         name = self._named("subjects", about, {key: values})
         destinations = []
         for body in bodies:
-            if "loopback" in body:
-                destinations.append("loopback")
+            if "set" in body:
+                destinations.append(body["set"])
             else:
                 told = f"to {_protocols(body)} {_few(body['ports'])}"
                 destinations.append(self._named("destinations", told, body))
         reach = "reaches" if len(members) == 1 else "reach"
         text = f"{about} {reach} {'only what was seen' if bodies else 'nothing, as was seen'}"
         self._rule(f"{self.options.name}: {text}", events, deny=list(REACHING), subjects=[name],
-                   destinations={"not": destinations}, **({"except": list(excepted)} if excepted else {}))
+                   destinations={"not": sorted(set(destinations))}, **({"except": list(excepted)} if excepted else {}))
         return name
 
     # -- names
@@ -499,7 +550,7 @@ class _Proposer:
 
     def _named(self, kind: str, told: str, body: Dict[str, Any]) -> str:
         """The name of a set; of one that is there already, its name. What not every host has is optional."""
-        if kind == "subjects" and self._may_lack(body):
+        if kind == "subjects" and "optional" not in body and self._may_lack(body):
             body = dict(body, optional=True)
         for name, known in self.sets[kind].items():
             if known == body:

@@ -11,7 +11,7 @@ import ipaddress
 import json
 import os
 import re
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 import jsonschema
 from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, records, resolve
@@ -62,13 +62,16 @@ class Seen(NamedTuple):
 
 class Source(NamedTuple):
     """What is known of one host. ``told``: how long it was observed, for people. ``lost``: how many were not seen,
-    by reason. ``cut``: the end of the file is missing."""
+    by reason. ``cut``: the end of the file is missing. ``actions``: of what else nothing is known. ``audit``: it is
+    what rules reported; of what they do not cover nothing is known."""
 
     host: str
     told: str
     seen: Tuple[Seen, ...]
     lost: Mapping[str, int] = {}
     cut: bool = False
+    actions: FrozenSet[str] = frozenset(actions.NUMBERS)
+    audit: bool = False
 
 
 # ---- text ---------------------------------------------------------------------------------------------------------
@@ -154,7 +157,7 @@ def read(file: str, data: bytes, hosts: Iterable[str], cut: bool = False) -> Tup
         return None, reader.told()
     told = f"from {first['time']} on, for {first['seconds']} seconds, Linux {first['kernel']}" if first else "cut off"
     lost = {reason: count for reason, count in sorted(last.get("lost", {}).items()) if count}
-    return Source(names[0], told, merged(events), lost, not last), []
+    return Source(names[0], told, merged(events), lost, not last, frozenset(first.get("actions", ()))), []
 
 
 class _Reader:
@@ -325,7 +328,8 @@ def reported(host: str, trail: Iterable[Any]) -> Tuple[Optional[Source], List[Pr
                        "Let it run while the host is at work, ask for a longer time, or leave the host out")
     if reader.problems:
         return None, reader.told()
-    return Source(host, f"reported from {min(times)} to {max(times)}", merged(events), dict(sorted(lost.items()))), []
+    told = f"reported from {min(times)} to {max(times)}"
+    return Source(host, told, merged(events), dict(sorted(lost.items())), audit=True), []
 
 
 def _of_address_only(record: Mapping[str, Any]) -> Mapping[str, Any]:
