@@ -216,6 +216,12 @@ def bound(actor: Actor, unbound: Iterable[str]) -> Optional[Identity]:
     return None if actor.uid == 0 or str(who) in unbound else Identity("", (who,))
 
 
+def outside(actor: Actor, unbound: Iterable[str]) -> Optional[Identity]:
+    """The user that a unit runs as is somebody outside of it, too."""
+    who = _id(actor.user, actor.uid)
+    return Identity("", (who,)) if unit_place(actor.cgroup) and actor.uid and str(who) not in unbound else None
+
+
 def _shown(name: str) -> str:
     return events.text(name.encode("utf-8", "surrogateescape"))
 
@@ -437,7 +443,9 @@ class _Proposer:
         who = sorted({each for each in (
             bound(seen.actor, self.options.unbound) for host, seen in self.events
             if host not in audit or (seen.action in REACHING and seen.address is not None))
-            if each is not None}, key=str)
+            if each is not None} | ({
+                each for each in (outside(seen.actor, self.options.unbound) for _host, seen in self.events)
+                if each is not None} if not audit else set()), key=str)
         units = [each for each in who if each.unit] + [
             Identity(name) for name in self.options.unbound if name.endswith(".service")]
         reached = self._reached(who, units)
