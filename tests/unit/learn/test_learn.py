@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import resolve, semantics
-from ansible_collections.exfil.guard.plugins.plugin_utils import _generalise, _learn, _observed, _policy, _proposal
+from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _generalise, _learn, _observed, _policy, _proposal
 
 ROOT = Path(__file__).resolve().parents[3]
 TODAY = datetime.date(2026, 11, 28)
@@ -233,7 +233,7 @@ def record(action, what, rule, **parts):
 
 def test_a_proposal_from_the_audit_trail_goes_on_letting_pass_what_is_not_reported():
     today = {"policy": 1, "mode": "audit", "assertions": [], "resources": {"dumps": {"paths": ["/srv/dumps/**"]}},
-             "subjects": {"dba": {"groups": ["dba"]}}, "destinations": {"corp": {"cidrs": ["10.0.0.0/8"]}},
+             "subjects": {"dba": {"groups": ["dba"]}}, "destinations": {"corp": {"cidrs": ["10.0.0.0/8"]}, "loopback": _document.BUILT_IN["loopback"]},
              "rules": [{"name": "dumps", "deny": ["read"], "resources": ["dumps"], "except": ["dba"]},
                        {"name": "inside", "deny": ["connect", "send"], "destinations": {"not": ["corp", "loopback"]}}]}
     source, problems = _observed.reported("db1", [
@@ -388,8 +388,8 @@ def fixture_site(tmp_path_factory):
         "no_trail": ({**{key: bad[key] for key in bad if key != "observations"}, "records": {}}, {})}
     tasks = []
     for name, (arguments, keywords) in calls.items():
-        tasks.append({"exfil.guard.learn": arguments, "register": name, "ignore_errors": True, "run_once": True, **keywords})
-        tasks.append({"ansible.builtin.copy": {"dest": f"{site}/{name}.json", "content": "{{ %s | to_json }}" % name}, "run_once": True})
+        tasks.append({"exfil.guard.learn": arguments, "register": "got_" + name, "ignore_errors": True, "run_once": True, **keywords})
+        tasks.append({"ansible.builtin.copy": {"dest": f"{site}/{name}.json", "content": "{{ got_%s | to_json }}" % name}, "run_once": True})
         tasks.append({"ansible.builtin.stat": {"path": arguments["file"]}, "register": "there", "run_once": True})
         tasks.append({"ansible.builtin.copy": {"dest": f"{site}/{name}.stat", "content": "{{ there.stat | to_json }}"}, "run_once": True})
     (site / "play.json").write_text(json.dumps([{"hosts": "db", "gather_facts": False, "tasks": tasks}]))
