@@ -126,7 +126,7 @@ EXAMPLES = r"""
 - name: Propose a policy for the databases
   exfil.guard.learn:
     group: db
-    observations: "{{ inventory_dir }}/observations"
+    observations: "{{ inventory_dir }}/observed"
     resources:
       customer-data: ["/var/lib/postgresql/**", "/srv/exports/*.csv"]
     file: "{{ inventory_dir }}/learned-db.yml.j2"
