@@ -75,7 +75,7 @@ class ActionModule(ActionBase):
         changed = before != text or _mode(file) != 0o600
         if changed and not self._task.check_mode:
             _write(file, text)
-        events = sum(seen.count for source in sources for seen in source.seen)
+        events = sum(seen.times for source in sources for seen in source.seen)
         told = (f"{len(proposal.rules)} rules and {len(proposal.assertions)} assertions from {events} events on "
                 f"{len(sources)} hosts; of {proposal.decided} different ones {denied} would be denied")
         result = {"changed": changed, "msg": told, "file": file, "denied": denied, "rules": len(proposal.rules),

@@ -135,13 +135,14 @@ EXAMPLES = r"""
 - name: The same from what audit mode reported
   exfil.guard.learn:
     group: db
-    records: "{{ dict(asked | zip(asked | map('extract', hostvars, ['trail', 'records']))) }}"
+    records:
+      db1: "{{ hostvars.db1.trail.records }}"
+      db2: "{{ hostvars.db2.trail.records }}"
     resources:
       customer-data: ["/var/lib/postgresql/**"]
     file: "{{ inventory_dir }}/learned-db.yml.j2"
+    hosts: [db1, db2]
     ipv4_prefix: 24
-  vars:
-    asked: "{{ ansible_play_hosts_all }}"
   run_once: true
 """
 

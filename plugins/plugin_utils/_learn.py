@@ -61,7 +61,7 @@ class Line(NamedTuple):
 
     who: str
     what: str
-    count: int
+    times: int
     hosts: int
     today: str
 
@@ -305,7 +305,7 @@ class _Proposer:
                 kind = {"deny": "denied", "audit": "reported"}.get(verdict.outcome, "let pass")
                 text = f"{kind} by '{verdict.rule}'" if verdict.rule else kind
             self.verdicts[host, seen] = text
-            counts[kind.partition(" by ")[0]] += seen.count
+            counts[kind.partition(" by ")[0]] += seen.times
         return dict(sorted(counts.items()))
 
     # -- what is sensitive
@@ -349,8 +349,8 @@ class _Proposer:
             names.add(self._subject(f"group {group}", {"groups": [group]}, together, resource))
         if self.coarse:
             units = sorted(each.unit for each in by_identity if each.unit)
-            for each in units:
-                del by_identity[Identity(each)]
+            for unit in units:
+                del by_identity[Identity(unit)]
             if units:
                 names.add(self._subject("services", {"services": units}, events, resource))
         for each in sorted(by_identity, key=str):
@@ -359,7 +359,7 @@ class _Proposer:
 
     def _was_observed(self, action: str, otherwise: str) -> bool:
         """Of what was not looked for on some host, nothing is said."""
-        lacking = [source.host for source in self.sources if action not in source.actions]
+        lacking = [source.host for source in self.sources if action not in source.looked_for]
         if lacking:
             self._note(f"On {', '.join(lacking)} {action} was not observed: {otherwise}")
         return not lacking
@@ -600,7 +600,7 @@ class _Proposer:
 
     def _told(self) -> List[str]:
         notes = sorted(set(self.notes))
-        undecided = sum(seen.count for host, seen in self.events
+        undecided = sum(seen.times for host, seen in self.events
                         if seen.action in FILES + REACHING and self.hosts[host].event(seen) is None)
         if undecided:
             notes.append(f"Of {undecided} reads, writes, connects and sends it can't be told on what they were: no "
@@ -643,16 +643,16 @@ class _Proposer:
         lines = []
         for (who, what), group in found.items():
             today = "; ".join(sorted({self.verdicts[event] for event in group}))
-            lines.append(Line(who, what, sum(seen.count for _host, seen in group),
+            lines.append(Line(who, what, sum(seen.times for _host, seen in group),
                               len({host for host, _seen in group}), today))
-        return sorted(lines, key=lambda line: (line.who, -line.count, line.what))
+        return sorted(lines, key=lambda line: (line.who, -line.times, line.what))
 
     def _others(self) -> Tuple[List[Line], int]:
         told = {event for events in self.of_rule.values() for event in events}
         rest = [event for event in self.events if event not in told]
         found = {(who, f"{action} {what}".strip()): events
                  for (who, action, what), events in self._generalised(rest).items()}
-        lines = sorted(self._counted(found), key=lambda line: (-line.count, line.who, line.what))
+        lines = sorted(self._counted(found), key=lambda line: (-line.times, line.who, line.what))
         return sorted(lines[: self.options.listed]), len(lines[self.options.listed :])
 
     # -- assertions
@@ -661,7 +661,7 @@ class _Proposer:
         """That what was seen passes: of each subject and object the most frequent, as many as the options say; and that
         something else does not."""
         system = _assert.SymbolicSystem()
-        document = {"mode": "enforce", "rules": self.rules, **self.sets}
+        document: Dict[str, Any] = {"mode": "enforce", "rules": self.rules, **self.sets}
         document["destinations"] = {**BUILT_IN, **self.sets["destinations"]}
         policies = [resolve.resolve(document, system)]
         policies += [resolve.resolve(dict(each, mode="enforce"), system) for _host, each in sorted(self.todays.items())
@@ -677,7 +677,7 @@ class _Proposer:
             name for body in self.sets["subjects"].values() for name in body.get("groups", ()))
         counts: Counter[Tuple[Tuple[str, Any], ...]] = collections.Counter()
         for _host, seen in {event for each in self.of_rule.values() for event in each}:
-            counts[_frozen(_assertion(seen, named))] += seen.count
+            counts[_frozen(_assertion(seen, named))] += seen.times
         counts.pop((), None)
         taken: Counter[Any] = collections.Counter()
         order = []
@@ -718,7 +718,8 @@ class _Proposer:
 
 def _assertion(seen: Seen, groups: FrozenSet[str]) -> Dict[str, Any]:
     """Empty: an assertion has no way to say it."""
-    actor, found = seen.actor, {}
+    actor = seen.actor
+    found: Dict[str, Any] = {}
     if actor.uid != actor.euid:
         return {}
     place = unit_place(actor.cgroup)

@@ -45,7 +45,7 @@ class Actor(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """``count`` times an actor did this. ``path`` or ``address`` are there when it can be told where the object is.
+    """``times`` an actor did this. ``path`` or ``address`` are there when it can be told where the object is.
     ``rule``: that reported it, of the audit trail; empty: it was observed."""
 
     actor: Actor
@@ -55,22 +55,22 @@ class Seen(NamedTuple):
     address: Optional[str]  # canonical; IPv4-mapped IPv6 has become IPv4
     port: int
     protocol: str
-    count: int
+    times: int
     rule: str = ""
     reason: str = "rule"
 
 
 class Source(NamedTuple):
     """What is known of one host. ``told``: how long it was observed, for people. ``lost``: how many were not seen,
-    by reason. ``cut``: the end of the file is missing. ``actions``: of what else nothing is known. ``audit``: it is
-    what rules reported; of what they do not cover nothing is known."""
+    by reason. ``cut``: the end of the file is missing. ``looked_for``: of other actions nothing is known. ``audit``:
+    it is what rules reported; of what they do not cover nothing is known."""
 
     host: str
     told: str
     seen: Tuple[Seen, ...]
     lost: Mapping[str, int] = {}
     cut: bool = False
-    actions: FrozenSet[str] = frozenset(actions.NUMBERS)
+    looked_for: FrozenSet[str] = frozenset(actions.NUMBERS)
     audit: bool = False
 
 
@@ -297,9 +297,9 @@ def merged(events: Iterable[Seen]) -> Tuple[Seen, ...]:
     """The same as one, in an order of its own."""
     counts: Dict[Seen, int] = {}
     for event in events:
-        key = event._replace(count=0)
-        counts[key] = counts.get(key, 0) + event.count
-    return tuple(sorted((key._replace(count=count) for key, count in counts.items()), key=repr))
+        key = event._replace(times=0)
+        counts[key] = counts.get(key, 0) + event.times
+    return tuple(sorted((key._replace(times=times) for key, times in counts.items()), key=repr))
 
 
 # ---- the audit trail ----------------------------------------------------------------------------------------------

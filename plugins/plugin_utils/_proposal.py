@@ -80,7 +80,7 @@ def to_text(proposal: Proposal, options: Options, sources: Iterable[Source], aud
 def _head(proposal: Proposal, options: Options, sources: Sequence[Source]) -> List[str]:
     lines = [comment(f"What {options.name} was seen to do, as a policy. A proposal: nothing of it is in force."), "#",
              comment("Seen on:")]
-    lines += [comment(f"  {source.host}: {source.told}; {sum(seen.count for seen in source.seen):,} events, "
+    lines += [comment(f"  {source.host}: {source.told}; {sum(seen.times for seen in source.seen):,} events, "
                       f"{len(source.seen):,} different ones") for source in sources]
     lines += [comment(f"Tried: {proposal.decided:,} different events against these rules, enforced. None is denied.")]
     lines += [comment("Today: " + "; ".join(f"{count:,} {kind}" for kind, count in proposal.covered.items()) + ".")]
@@ -130,7 +130,7 @@ def _rule(rule: Dict[str, Any], seen: Sequence[Line], most: int, audit_by_rule: 
 
 def told(line: Line, indent: str = "") -> str:
     hosts = f"on {line.hosts} hosts" if line.hosts > 1 else "on 1 host"
-    times = f"{line.count:,} times" if line.count > 1 else "once"
+    times = f"{line.times:,} times" if line.times > 1 else "once"
     return comment(f"{line.who}: {line.what}: {times} {hosts}; today {line.today}", indent)
 
 

