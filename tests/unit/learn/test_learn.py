@@ -6,12 +6,14 @@
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import jinja2
 import pytest
+from ansible_collections.exfil.guard.plugins.action import learn
 from ansible_collections.exfil.guard.plugins.module_utils.guard import resolve, semantics
 from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _generalise, _learn, _observed, _policy, _proposal
 
@@ -358,6 +360,37 @@ def test_what_is_whole_of_a_file_that_was_cut():
     source, problems = _observed.read("db1.jsonl", CUT, ["db1"], cut=True)
     assert problems == [] and source.cut and [event.times for event in source.seen] == [2]
     assert any("The end of the file of db1 is missing" in note for note in propose(source).notes)
+
+
+# ---- what is documented -------------------------------------------------------------------------------------------
+
+
+GUIDE = (ROOT / "docs" / "learn.md").read_text()
+
+
+def test_the_policy_in_the_guide_is_valid():
+    example = re.search(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)[1]
+    assert len(document_of(example)["rules"]) == 2 and len(document_of(example)["assertions"]) == 2
+
+
+def test_the_guide_has_every_variable_of_the_playbook_with_its_default():
+    playbook = (ROOT / "playbooks" / "learn.yml").read_text()
+    names = set(re.findall(r"exfil_guard_learn_[a-z0-9_]+", playbook))
+    assert names == set(re.findall(r"exfil_guard_learn_[a-z0-9_]+", GUIDE))
+    rows = {name: default for cells in re.findall(r"^\| (`exfil_guard_learn_[^|]*) \| ([^|]*) \|", GUIDE, re.MULTILINE)
+            for name, default in zip(re.findall(r"exfil_guard_learn_(\w+)", cells[0]), cells[1].split(", "))}
+    for name, spec in learn.OPTIONS.items():
+        if spec["type"] in ("int", "bool"):
+            assert rows[name].strip("`") == str(spec["default"]).lower(), name
+    assert set(learn.OPTIONS) - set(rows) == {"records", "hosts", "policies"}
+
+
+def test_the_messages_in_the_guide():
+    shown = re.search(r"```text\n.*?\n(.*?)```", GUIDE, re.DOTALL)[1]
+    problems = _observed.read("observed/db1.jsonl", written(start(), GOOD, GOOD, GOOD), ["db1"])[1]
+    problems += _observed.read("observed/db2.jsonl", observation([*[GOOD] * 5, {**GOOD, "extra": 1}], "web1"), ["db2"])[1]
+    lines = [re.sub(r"expected action, .* or user", "expected action, address, … or user", str(each)) for each in problems]
+    assert shown.splitlines() == ["  - " + line for line in sorted(lines)]
 
 
 # ---- the module ---------------------------------------------------------------------------------------------------
