@@ -21,8 +21,8 @@ NAMES = {0: "root", 1000: "alice", 1001: "b*b", 1002: None, 33: "www-data", 1003
 CGROUPS = ("/system.slice/web.service", "/system.slice/db.slice/db@1.service", "/system.slice/web.service/child", "/init.scope",
            "/user.slice/user-1000.slice/session-3.scope", "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service",
            "/system.slice/run-u7.service", "/system.slice/exfil-guard-audit.service", "/", "/system.slice/a\\x2db.service")
-PARTS = st.one_of(st.sampled_from(["a", "b", "data", "*", "a*.csv", "{{ 1 }}", "{% x %}", "{#", "no", "- x", "#", ": ", "'", '"', "\\"]),
-                  st.text(st.characters(blacklist_characters="/\0"), min_size=1, max_size=6)
+PARTS = st.one_of(st.sampled_from(["a", "b", "data", "*", "a*.csv", "{{ 1 }}", "{% x %}", "{#", "no", "- x", "\udcff", "#", ": ", "'", '"', "\\"]),
+                  st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=6)
                   ).filter(lambda name: name not in (".", ".."))
 PATHS = st.lists(PARTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts)) | st.builds(
     lambda number: "/srv/data/%d" % number, st.integers(0, 60))
