@@ -103,7 +103,7 @@ def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: dateti
     outcomes = []
     for fragment in fragments:
         for number, assertion in enumerate(fragment.data.get("assertions") or ()):
-            verdict = semantics.decide(policy, _event(assertion, system), today)
+            verdict = semantics.decide(policy, event(assertion, system), today)
             problem = None
             if verdict.outcome not in _HOLDS[assertion["expect"]]:
                 by = f" by rule '{verdict.rule}'" if verdict.rule else ": no rule covers it"
@@ -135,7 +135,8 @@ def _values(value: Any) -> str:
     return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _event(assertion: Dict[str, Any], system: SymbolicSystem):
+def event(assertion: Dict[str, Any], system: SymbolicSystem):
+    """The attempt that an assertion is about."""
     user = system.user(assertion.get("user", NOBODY))
     groups: FrozenSet[int] = frozenset(map(system.group, assertion.get("groups", ())))
     service = assertion.get("service")

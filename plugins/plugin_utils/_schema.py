@@ -61,13 +61,14 @@ def _validator():
 def validate(fragment: Fragment) -> List[Problem]:
     problems: List[Problem] = []
     for error in _validator().iter_errors(fragment.data):
-        problems.extend(_problems(fragment, error))
+        problems.extend(explained(fragment, error))
     if not problems:
         problems.extend(_combinations(fragment))
     return problems
 
 
-def _problems(fragment: Fragment, error) -> Iterable[Problem]:
+def explained(fragment: Fragment, error) -> Iterable[Problem]:
+    """An error of jsonschema's, with its place in the fragment."""
     path: Tuple[object, ...] = tuple(error.absolute_path)
     kind, wanted, found = error.validator, error.validator_value, error.instance
     if "propertyNames" in error.absolute_schema_path:

@@ -16,9 +16,9 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 LINKS = os.path.join(ROOT, "collections", "ansible_collections", "exfil", "guard")
-MODULES = ("audit_info", "enforcer", "events_info", "explain", "policy", "status_info", "validate")
-ON_THE_CONTROLLER = ("explain", "validate")  # action plugins; the module of the name is their documentation
-PLAYBOOKS = ("certificates", "drift", "plan", "pull", "report", "rollback", "rollout", "validate")
+MODULES = ("audit_info", "enforcer", "events_info", "explain", "learn", "policy", "status_info", "validate")
+ON_THE_CONTROLLER = ("explain", "learn", "validate")  # action plugins; the module of the name is their documentation
+PLAYBOOKS = ("certificates", "drift", "learn", "plan", "pull", "report", "rollback", "rollout", "validate")
 ROLES = ("audit", "enforcer", "policy", "pull")
 SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "playbooks",
            "plugins", "roles", "schemas", "site.yml")
@@ -127,12 +127,12 @@ def test_callback_documentation_renders():
 
 
 def test_documented_options_of_explain_and_validate_are_what_they_take():
-    from ansible_collections.exfil.guard.plugins.action import explain, validate
+    from ansible_collections.exfil.guard.plugins.action import explain, learn, validate
 
     for name, spec in (("explain", {"policies": {"type": "str"}, **explain.WHO, **explain.WHAT}),
-                       ("validate", validate.OPTIONS)):
+                       ("learn", learn.OPTIONS), ("validate", validate.OPTIONS)):
         documented = module_documents(name)["DOCUMENTATION"]["options"]
-        assert {key: {part: each[part] for part in ("type", "default", "elements") if part in each}
+        assert {key: {part: each[part] for part in ("type", "default", "elements", "required") if part in each}
                 for key, each in documented.items()} == spec
 
 
