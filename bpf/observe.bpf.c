@@ -70,17 +70,17 @@ static __always_inline void discard(void *record) { bpf_ringbuf_discard(record, 
 
 static __always_inline __u32 login_of(struct task_struct *task)
 {
-	return bpf_core_field_exists(task->loginuid) ? READ(task, loginuid.val) : ~0U;
+	return bpf_core_field_exists(task->loginuid) ? FIELD(task, loginuid.val) : ~0U;
 }
 static __always_inline struct kernfs_node *above(struct kernfs_node *node)
 {
 	struct kernfs_node___618 *newer = (void *)node;
 
-	return bpf_core_field_exists(newer->__parent) ? READ(newer, __parent) : READ(node, parent);
+	return bpf_core_field_exists(newer->__parent) ? FIELD(newer, __parent) : FIELD(node, parent);
 }
 static __always_inline struct task_struct *parent_of(struct task_struct *task)
 {
-	return READ((struct task_struct___parent *)task, real_parent);
+	return FIELD((struct task_struct___parent *)task, real_parent);
 }
 
 /* chdir, fchdir, and whoever enters another mount namespace */
@@ -88,8 +88,12 @@ SEC("fentry/set_fs_pwd")
 int BPF_PROG(set_fs_pwd, struct fs_struct *fs, const struct path *path)
 {
 	__u32 zero = 0, *self = bpf_map_lookup_elem(&observer, &zero);
+	struct observe_entry entry = { .action = OBSERVE_CHDIR };
+	struct dentry *d = FIELD(path, dentry);
 
-	if (!self || *self != bpf_get_current_pid_tgid() >> 32)
-		note_dentry(OBSERVE_CHDIR, READ(path, dentry));
+	if (self && *self == bpf_get_current_pid_tgid() >> 32)
+		return 0;
+	place(&entry, d);
+	note(&entry, d);
 	return 0;
 }

@@ -87,7 +87,7 @@ static __always_inline __u32 login_of(struct task_struct *task);
 static __always_inline struct kernfs_node *above(struct kernfs_node *node);
 static __always_inline struct task_struct *parent_of(struct task_struct *task);
 
-#define READ(from, field) ({ \
+#define FIELD(from, field) ({ \
 	__typeof__((from)->field) value_; \
 	__builtin_memset((void *)&value_, 0, sizeof(value_)); \
 	bpf_probe_read_kernel((void *)&value_, sizeof(value_), (const void *)&(from)->field); \
@@ -101,10 +101,10 @@ static __always_inline __u64 mix(__u64 digest, __u64 word)
 
 static __always_inline struct dentry *program_of(struct task_struct *task)
 {
-	struct mm_struct *mm = READ(task, mm);
-	struct file *file = mm ? READ(mm, exe_file) : 0;
+	struct mm_struct *mm = FIELD(task, mm);
+	struct file *file = mm ? FIELD(mm, exe_file) : 0;
 
-	return file ? READ(file, f_path.dentry) : 0;
+	return file ? FIELD(file, f_path.dentry) : 0;
 }
 
 static __always_inline void name_chain(struct observe_chain *chain, struct dentry *d)
@@ -118,9 +118,9 @@ static __always_inline void name_chain(struct observe_chain *chain, struct dentr
 	chain->size = 0;
 	if (!d)
 		return;
-	sb = READ(d, d_sb);
-	root = READ(sb, s_root);
-	chain->device = READ(sb, s_dev);
+	sb = FIELD(d, d_sb);
+	root = FIELD(sb, s_root);
+	chain->device = FIELD(sb, s_dev);
 	for (i = 0; i < OBSERVE_DEPTH; i++) {
 		if (d == root) {
 			chain->whole = 1;
@@ -128,11 +128,11 @@ static __always_inline void name_chain(struct observe_chain *chain, struct dentr
 		}
 		if (at > OBSERVE_PATH - OBSERVE_NAME)
 			break;
-		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)READ(d, d_name.name));
+		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)FIELD(d, d_name.name));
 		if (size <= 0)
 			break;
 		at += size & (2 * OBSERVE_NAME - 1);
-		up = READ(d, d_parent);
+		up = FIELD(d, d_parent);
 		if (up == d)
 			break;
 		d = up;
@@ -155,7 +155,7 @@ static __always_inline void name_cgroup(struct observe_chain *chain, struct kern
 		}
 		if (at > OBSERVE_PATH - OBSERVE_NAME)
 			break;
-		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)READ(node, name));
+		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)FIELD(node, name));
 		if (size <= 0)
 			break;
 		at += size & (2 * OBSERVE_NAME - 1);
@@ -168,38 +168,38 @@ static __always_inline void name_cgroup(struct observe_chain *chain, struct kern
 static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 {
 	struct observe_who who = {};
-	__u32 groups[OBSERVE_GROUPS] = {}, count, size, i;
+	__u32 count, size, group, i;
 	struct observe_subject *record;
-	const struct cred *cred = READ(task, cred);
-	struct group_info *info = READ(cred, group_info);
-	struct css_set *sets = READ(task, cgroups);
-	struct cgroup *cgroup = READ(sets, dfl_cgrp);
-	struct kernfs_node *node = READ(cgroup, kn);
+	const struct cred *cred = FIELD(task, cred);
+	struct group_info *info = FIELD(cred, group_info);
+	struct css_set *sets = FIELD(task, cgroups);
+	struct cgroup *cgroup = FIELD(sets, dfl_cgrp);
+	struct kernfs_node *node = FIELD(cgroup, kn);
 	struct dentry *program = program_of(task);
 	__u64 subject;
 
-	who.uid = READ(cred, uid.val);
-	who.euid = READ(cred, euid.val);
-	who.gid = READ(cred, gid.val);
+	who.uid = FIELD(cred, uid.val);
+	who.euid = FIELD(cred, euid.val);
+	who.gid = FIELD(cred, gid.val);
 	who.login_uid = login_of(task);
-	who.cgroup = READ(node, id);
+	who.cgroup = FIELD(node, id);
 	if (program) {
-		struct inode *inode = READ(program, d_inode);
-		struct super_block *sb = READ(program, d_sb);
+		struct inode *inode = FIELD(program, d_inode);
+		struct super_block *sb = FIELD(program, d_sb);
 
-		who.inode = READ(inode, i_ino);
-		who.device = READ(sb, s_dev);
-		who.name = READ(program, d_name.hash);
+		who.inode = FIELD(inode, i_ino);
+		who.device = FIELD(sb, s_dev);
+		who.name = FIELD(program, d_name.hash);
 	}
-	count = READ(info, ngroups);
-	size = count > OBSERVE_GROUPS ? sizeof(groups) : count * sizeof(groups[0]);
-	if (size > sizeof(groups))
-		size = sizeof(groups);
-	if (size)
-		bpf_probe_read_kernel(groups, size, (const void *)info->gid);
+	count = FIELD(info, ngroups);
 	who.groups = mix(0, count);
-	for (i = 0; i < OBSERVE_GROUPS; i += 2)
-		who.groups = mix(who.groups, (__u64)groups[i] << 32 | groups[i + 1]);
+	for (i = 0; i < OBSERVE_GROUPS; i++) {
+		if (i >= count)
+			break;
+		group = 0;
+		bpf_probe_read_kernel(&group, sizeof(group), (const void *)&info->gid[i]);
+		who.groups = mix(who.groups, group);
+	}
 	subject = mix(mix(mix(mix(0, who.groups), who.cgroup), who.inode), (__u64)who.device << 32 | who.name);
 	subject = mix(mix(subject, (__u64)who.uid << 32 | who.euid), (__u64)who.gid << 32 | who.login_uid);
 	if (find_subject(&subject))
@@ -215,7 +215,10 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 	record->subject = subject;
 	record->who = who;
 	record->group_count = count;
-	__builtin_memcpy(record->groups, groups, sizeof(groups));
+	__builtin_memset(record->groups, 0, sizeof(record->groups));
+	size = count > OBSERVE_GROUPS ? sizeof(record->groups) : count * sizeof(record->groups[0]);
+	if (size && size <= sizeof(record->groups))
+		bpf_probe_read_kernel(record->groups, size, (const void *)info->gid);
 	name_chain(&record->executable, program);
 	name_chain(&record->parent, program_of(parent_of(task)));
 	name_cgroup(&record->cgroup, node);
@@ -224,62 +227,58 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 }
 
 /* One more time. What has a path (a dentry) is told with it at its first. */
-static __always_inline void note(__u32 action, struct observe_what *what, struct dentry *d)
+static __always_inline void note(struct observe_entry *entry, struct dentry *d)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct observe_entry entry = { .action = action };
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct observe_times *times, first = { .count = 1, .first = now, .last = now };
 	struct observe_object *record;
 
-	entry.subject = subject_of(task, now);
-	if (!entry.subject) {
+	entry->subject = subject_of(task, now);
+	if (!entry->subject) {
 		lose(OBSERVE_LOST_SUBJECT);
 		return;
 	}
-	entry.what = *what;
-	times = find_entry(&entry);
+	times = find_entry(entry);
 	if (times) {
 		__sync_fetch_and_add(&times->count, 1);
 		times->last = now;
 		return;
 	}
-	if (d && !find_object(what)) {
+	if (d && !find_object(&entry->what)) {
 		record = reserve_object();
 		if (!record) {
 			lose(OBSERVE_LOST_OBJECT);
 			return;
 		}
-		if (keep_object(what, &now)) {
+		if (keep_object(&entry->what, &now)) {
 			discard(record);
 			lose(OBSERVE_LOST_OBJECT);
 			return;
 		}
 		record->kind = OBSERVE_OBJECT;
 		record->pad = 0;
-		record->what = *what;
+		record->what = entry->what;
 		name_chain(&record->path, d);
 		submit(record);
 	}
-	if (!keep_entry(&entry, &first))
+	if (!keep_entry(entry, &first))
 		return;
-	times = find_entry(&entry);	/* another processor was quicker, or there is no room */
+	times = find_entry(entry);	/* another processor was quicker, or there is no room */
 	if (times)
 		__sync_fetch_and_add(&times->count, 1);
 	else
 		lose(OBSERVE_LOST_ENTRY);
 }
 
-static __always_inline void note_dentry(__u32 action, struct dentry *d)
+static __always_inline void place(struct observe_entry *entry, struct dentry *d)
 {
-	struct observe_what what = {};
-	struct inode *inode = READ(d, d_inode);
-	struct super_block *sb = READ(d, d_sb);
+	struct inode *inode = FIELD(d, d_inode);
+	struct super_block *sb = FIELD(d, d_sb);
 
-	what.inode = READ(inode, i_ino);
-	what.device = READ(sb, s_dev);
-	what.name = READ(d, d_name.hash);
-	note(action, &what, d);
+	entry->what.inode = FIELD(inode, i_ino);
+	entry->what.device = FIELD(sb, s_dev);
+	entry->what.name = FIELD(d, d_name.hash);
 }
 
 #endif
