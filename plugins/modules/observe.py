@@ -10,12 +10,13 @@ module: observe
 short_description: Observe who does what on a host that has no policy yet
 version_added: 0.1.0
 description:
-  - Looks for a stated time at what files are opened and executed, where is connected and sent to, what is bound and listened
-    on, which units start, and who changes to which directory and what lies there. Writes it down as JSON lines, which
-    schemas/observation.schema.json describes.
-  - It only looks. Its programs are attached where they cannot deny, nothing is pinned, and all of it goes with the process,
-    however that ends. The host needs no enforcer, and a policy in force goes on as it is.
-  - All actions but V(chdir) are compiled on the host by BCC. Role exfil.guard.observe installs what that takes, and removes it.
+  - Looks for a stated time at what files are opened and executed, where is connected and sent to, what is bound and
+    listened on, which units start, and who changes to which directory and what lies there. Writes it down as JSON
+    lines, which schemas/observation.schema.json describes.
+  - It only looks. Its programs are attached where they cannot deny, nothing is pinned, and all of it goes with the
+    process, however that ends. The host needs no enforcer, and a policy in force goes on as it is.
+  - All actions but V(chdir) are compiled on the host by BCC. Role exfil.guard.observe installs what that takes, and
+    removes it.
   - It takes as long as it is asked to observe. Use C(async) for more than a minute, as the role does.
 options:
   state:
@@ -30,7 +31,8 @@ options:
     type: int
     default: 600
   file:
-    description: Where to write to. It appears when it is whole, and replaces one of its name. Its folder must be root's alone.
+    description:
+      - Where to write to. It appears when it is whole, and replaces one of its name. Its folder must be root's alone.
     type: path
     default: /var/lib/exfil-guard-observe/observed.jsonl
   actions:

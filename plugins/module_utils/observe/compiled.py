@@ -30,7 +30,7 @@ def check(modules: str = "/lib/modules") -> None:
     """Whether this host has what compiling takes. Raises EnforcerError."""
     try:
         import bcc  # noqa: F401
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise EnforcerError("python3-bpfcc is not installed for this Python ({0})".format(error),
                             "Install Debian's package python3-bpfcc; not `bcc` from PyPI, which is something else"
                             ) from error
