@@ -90,17 +90,22 @@ static __always_inline void note_file(__u32 action, struct file *file)
 KRETFUNC_PROBE(security_file_open, u64 at, int ret)
 {
 	struct file *file = (void *)at;
-	__u32 mode;
+	__u32 mode, action;
 
 	if (ret || myself())
 		return 0;
 	mode = FIELD(file, f_mode);
 	if (FIELD(file, f_flags) & 0x20)	/* FMODE_EXEC: a program, or its loader */
-		mode = FMODE_EXEC;
-	if (mode & (FMODE_READ | FMODE_EXEC))
-		note_file(mode & FMODE_EXEC ? OBSERVE_EXECUTE : OBSERVE_READ, file);
-	if (mode & FMODE_WRITE)
-		note_file(OBSERVE_WRITE, file);
+		action = OBSERVE_EXECUTE;
+	else if ((mode & (FMODE_READ | FMODE_WRITE)) == (FMODE_READ | FMODE_WRITE))
+		action = OBSERVE_READ_WRITE;	/* one call: with two the program would be too large */
+	else if (mode & FMODE_READ)
+		action = OBSERVE_READ;
+	else if (mode & FMODE_WRITE)
+		action = OBSERVE_WRITE;
+	else
+		return 0;
+	note_file(action, file);
 	return 0;
 }
 

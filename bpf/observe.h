@@ -10,12 +10,13 @@
 #define OBSERVE_GROUPS 32
 #define OBSERVE_NAME 256	/* a component with its NUL */
 #define OBSERVE_PATH 1024
-#define OBSERVE_DEPTH 32
+#define OBSERVE_DEPTH 24
 
 enum observe_kind { OBSERVE_SUBJECT = 1, OBSERVE_OBJECT };
 enum observe_action {
 	OBSERVE_READ, OBSERVE_WRITE, OBSERVE_EXECUTE, OBSERVE_CONNECT, OBSERVE_SEND, OBSERVE_REPLY, OBSERVE_BIND,
 	OBSERVE_LISTEN, OBSERVE_ACCEPT, OBSERVE_CHDIR,
+	OBSERVE_READ_WRITE,	/* both by one open */
 };
 enum observe_lost { OBSERVE_LOST_SUBJECT, OBSERVE_LOST_OBJECT, OBSERVE_LOST_ENTRY, OBSERVE_LOST_UNIT, OBSERVE_LOSSES };
 
@@ -126,6 +127,7 @@ static __always_inline void name_chain(struct observe_chain *chain, struct dentr
 			chain->whole = 1;
 			break;
 		}
+		__asm__ volatile("" : "+r"(at));	/* the bound is that of one register */
 		if (at > OBSERVE_PATH - OBSERVE_NAME)
 			break;
 		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)FIELD(d, d_name.name));
@@ -153,6 +155,7 @@ static __always_inline void name_cgroup(struct observe_chain *chain, struct kern
 			chain->whole = 1;
 			break;
 		}
+		__asm__ volatile("" : "+r"(at));	/* the bound is that of one register */
 		if (at > OBSERVE_PATH - OBSERVE_NAME)
 			break;
 		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)FIELD(node, name));

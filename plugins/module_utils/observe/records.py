@@ -9,6 +9,7 @@ import struct
 from typing import Dict, List, NamedTuple, Tuple
 
 ACTIONS = ("read", "write", "execute", "connect", "send", "reply", "bind", "listen", "accept", "chdir")
+READ_WRITE = len(ACTIONS)  # one open for both
 LOST = ("subject", "object", "entry", "unit")  # in the order of enum observe_lost
 GROUPS = 32
 PATH = 1024
@@ -92,5 +93,6 @@ def entries(counted: Dict[bytes, bytes]) -> List[Tuple[int, int, bytes, Times]]:
     found = []
     for key, value in counted.items():
         digest, action, _pad, named = ENTRY.unpack(key)
-        found.append((digest, action, named, Times(*TIMES.unpack(value))))
+        for each in (0, 1) if action == READ_WRITE else (action,):  # read and write
+            found.append((digest, each, named, Times(*TIMES.unpack(value))))
     return found

@@ -84,12 +84,12 @@ def test_structures_are_those_of_the_programs(tmp_path):
     names = {"who": records.WHO, "what": records.WHAT, "entry": records.ENTRY, "times": records.TIMES,
              "chain": records.CHAIN, "subject": records.SUBJECT, "object": records.OBJECT}
     program.write_text('#include <linux/types.h>\n#include <stdio.h>\n#include "observe.h"\nint main(void) {{ {0} '
-                       'printf("%d %d %d", OBSERVE_CHDIR, OBSERVE_LOSSES, OBSERVE_GROUPS); return 0; }}'.format(" ".join(
+                       'printf("%d %d %d", OBSERVE_READ_WRITE, OBSERVE_LOSSES, OBSERVE_GROUPS); return 0; }}'.format(" ".join(
                            'printf("%zu\\n", sizeof(struct observe_{0}));'.format(name) for name in names)))
     subprocess.run(["gcc", "-I", ROOT / "bpf", "-o", tmp_path / "sizes", program], check=True)
     said = subprocess.run([tmp_path / "sizes"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     assert [int(each) for each in said[:-3]] == [each.size for each in names.values()]
-    assert [int(each) for each in said[-3:]] == [number("chdir"), len(records.LOST), records.GROUPS]
+    assert [int(each) for each in said[-3:]] == [records.READ_WRITE, len(records.LOST), records.GROUPS]
 
 
 def test_records_are_decoded_and_others_are_none():
@@ -107,6 +107,8 @@ def test_records_are_decoded_and_others_are_none():
                                            chain(SRV, "a.slice/b.service"))
     key = records.ENTRY.pack(77, number("write"), 0, file(5))
     assert records.entries({key: records.TIMES.pack(3, 4, 5)}) == [(77, number("write"), file(5), records.Times(3, 4, 5))]
+    both = records.ENTRY.pack(77, records.READ_WRITE, 0, file(5))
+    assert [each[1] for each in records.entries({both: records.TIMES.pack(1, 1, 1)})] == [number("read"), number("write")]
 
 
 # ---- lines --------------------------------------------------------------------------------------------------------
