@@ -2,7 +2,8 @@
 /*
  * What the observer's programs write down, for both of its objects: who (a subject), on what, and how often. Subjects and
  * paths are told once, through a ring buffer; what is counted is small and stays in a hash map until the end. What finds
- * no room is counted by reason. Included with the kernel's types by hand (CO-RE) or from its headers (BCC).
+ * no room is counted by reason. Loops are unrolled: the verifier of 6.1 forgets what it knows of a short loop's head, and then
+ * looks at all that follows anew for each of its ends. Included with the kernel's types by hand (CO-RE) or from its headers (BCC).
  */
 #ifndef OBSERVE_H
 #define OBSERVE_H
@@ -122,6 +123,7 @@ static __always_inline void name_chain(struct observe_chain *chain, struct dentr
 	sb = FIELD(d, d_sb);
 	root = FIELD(sb, s_root);
 	chain->device = FIELD(sb, s_dev);
+#pragma unroll
 	for (i = 0; i < OBSERVE_DEPTH; i++) {
 		if (d == root) {
 			chain->whole = 1;
@@ -149,6 +151,7 @@ static __always_inline void name_cgroup(struct observe_chain *chain, struct kern
 	long size;
 
 	chain->device = chain->whole = chain->pad = 0;
+#pragma unroll
 	for (i = 0; i < OBSERVE_DEPTH / 2; i++) {
 		up = above(node);
 		if (!up) {
@@ -196,6 +199,7 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 	}
 	count = FIELD(info, ngroups);
 	who.groups = mix(0, count);
+#pragma unroll
 	for (i = 0; i < OBSERVE_GROUPS; i++) {
 		if (i >= count)
 			break;
