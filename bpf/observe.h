@@ -199,7 +199,6 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 	}
 	count = FIELD(info, ngroups);
 	who.groups = mix(0, count);
-#pragma unroll
 	for (i = 0; i < OBSERVE_GROUPS; i++) {
 		if (i >= count)
 			break;
