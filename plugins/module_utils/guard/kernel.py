@@ -399,7 +399,7 @@ class Kernel:
                 self.close(link)
 
     def attach(self, program: int) -> int:
-        """Attaches an LSM program to the hook it was loaded for; it runs as long as the link lives."""
+        """Attaches a program to the hook or function it was loaded for; it runs as long as the link lives."""
         return self._bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QII", 0, program, 0), "attach program")[0]
 
     # ---- the object -------------------------------------------------------------------------------------------
@@ -412,8 +412,8 @@ class Kernel:
         return self._library().has_hook(program)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
-        """Loads the object. Programs whose hook this kernel lacks are left out, the others are given by their hook;
-        maps in ``reuse`` are not made anew."""
+        """Loads the object. Programs whose hook, or function for what only looks on (fentry), this kernel lacks are
+        left out, the others are given by their hook; maps in ``reuse`` are not made anew."""
         return self._library().load(data, reuse)
 
     def relocate(self, data: bytes, btf: str = "") -> List[Relocated]:
@@ -616,6 +616,15 @@ class _Libbpf:
         count = struct.unpack("=II", ctypes.string_at(lib.btf__type_by_id(types, prototype), 8))[1] & 0xFFFF
         return count == int(arguments)
 
+    def _has_function(self, function: str) -> bool:
+        types = self._lib.btf__load_vmlinux_btf()
+        if not types:
+            return False
+        try:
+            return self._lib.btf__find_by_name_kind(types, function.encode(), _BTF_FUNCTION) > 0
+        finally:
+            self._lib.btf__free(types)
+
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
         lib = self._lib
         handle = self._open(data)
@@ -630,7 +639,8 @@ class _Libbpf:
             programs = {}
             for each in self._each(lib.bpf_object__next_program, handle):
                 name = lib.bpf_program__name(each).decode()
-                if self.has_hook(name):
+                kind, _, function = lib.bpf_program__section_name(each).decode().partition("/")
+                if self._has_function(function) if kind == "fentry" else self.has_hook(name):
                     programs[hook_of(name)] = each
                 else:
                     lib.bpf_program__set_autoload(each, False)

@@ -16,10 +16,11 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 LINKS = os.path.join(ROOT, "collections", "ansible_collections", "exfil", "guard")
-MODULES = ("audit_info", "enforcer", "events_info", "explain", "learn", "policy", "status_info", "validate")
+MODULES = (
+    "audit_info", "enforcer", "events_info", "explain", "learn", "observe", "policy", "status_info", "validate")
 ON_THE_CONTROLLER = ("explain", "learn", "validate")  # action plugins; the module of the name is their documentation
-PLAYBOOKS = ("certificates", "drift", "learn", "plan", "pull", "report", "rollback", "rollout", "validate")
-ROLES = ("audit", "enforcer", "policy", "pull")
+PLAYBOOKS = ("certificates", "drift", "learn", "observe", "plan", "pull", "report", "rollback", "rollout", "validate")
+ROLES = ("audit", "enforcer", "observe", "policy", "pull")
 SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "playbooks",
            "plugins", "roles", "schemas", "site.yml")
 
@@ -77,6 +78,8 @@ def test_the_archive_holds_what_the_collection_needs(archive):
                  "plugins/module_utils/_installed.py", "meta/runtime.yml", "README.md", "LICENSES/GPL-3.0-or-later.txt",
                  "roles/enforcer/tasks/main.yml", "roles/policy/tasks/main.yml", "bpf/guard.bpf.c", "site.yml",
                  "schemas/policy.schema.json", "schemas/audit-record.schema.json", "docs/audit.md",
+                 "schemas/observation.schema.json", "docs/observe.md", "roles/observe/files/observe.bpf.o", "bpf/observe.h",
+                 "bpf/observe.bcc.c", "plugins/action/observe.py", "plugins/module_utils/observe/collect.py",
                  "roles/audit/templates/exfil-guard-audit.service.j2", "roles/enforcer/files/exfil-guard-boot.service"):
         assert name in archive
 

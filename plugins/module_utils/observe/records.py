@@ -1,0 +1,98 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the observer's programs write, as bpf/observe.h has it: decoded, nothing looked up."""
+
+from __future__ import annotations
+
+import struct
+from typing import Dict, List, NamedTuple, Tuple
+
+ACTIONS = ("read", "write", "execute", "connect", "send", "reply", "bind", "listen", "accept", "chdir")
+READ_WRITE = len(ACTIONS)  # one open for both
+LOST = ("subject", "object", "entry", "unit")  # in the order of enum observe_lost
+GROUPS = 32
+PATH = 1024
+NOBODY = 0xFFFFFFFF  # no login uid
+WHO = struct.Struct("=3Q6I")
+WHAT = struct.Struct("=Q6I16s")
+ENTRY = struct.Struct("=QII{0}s".format(WHAT.size))
+TIMES = struct.Struct("=3Q")
+CHAIN = struct.Struct("=4I{0}s".format(PATH))
+SUBJECT = struct.Struct("=IIQ{0}s{1}I{2}s{2}s{2}s".format(WHO.size, GROUPS, CHAIN.size))
+OBJECT = struct.Struct("=II{0}s{1}s".format(WHAT.size, CHAIN.size))
+_SUBJECT, _OBJECT = 1, 2
+
+
+class Chain(NamedTuple):
+    """Names from the root of the filesystem ``device`` down; upper ones may be missing unless ``whole``."""
+
+    device: int
+    names: Tuple[bytes, ...]
+    whole: bool
+
+
+class Subject(NamedTuple):
+    uid: int
+    euid: int
+    gid: int
+    login_uid: int
+    groups: Tuple[int, ...]  # the first GROUPS
+    executable: Chain
+    parent: Chain
+    cgroup: Chain
+
+
+class What(NamedTuple):
+    inode: int
+    device: int
+    name: int
+    family: int  # 0: a file
+    protocol: int
+    port: int
+    pad: int
+    address: bytes
+
+
+class Times(NamedTuple):
+    count: int
+    first: int  # ns since the host was started
+    last: int
+
+
+def _chain(raw: bytes) -> Chain:
+    device, size, whole, _pad, names = CHAIN.unpack(raw)
+    return Chain(device, tuple(each for each in reversed(names[:size].split(b"\0")) if each), bool(whole))
+
+
+def what(raw: bytes) -> What:
+    return What(*WHAT.unpack(raw))
+
+
+def fresh(records: List[bytes], subjects: Dict[int, Subject], objects: Dict[bytes, Chain]) -> List[bytes]:
+    """Puts what a ring buffer told into ``subjects``, by digest, and ``objects``, by the bytes that name one. Gives
+    the objects that are new. A record of another layout is no record."""
+    new = []
+    for record in records:
+        kind = struct.unpack_from("=I", record)[0] if len(record) >= 4 else 0
+        if kind == _SUBJECT and len(record) >= SUBJECT.size:
+            _, count, digest, who, *rest = SUBJECT.unpack_from(record)
+            _groups, _cgroup, _inode, _device, _name, uid, euid, gid, login_uid = WHO.unpack(who)
+            chains = [_chain(raw) for raw in rest[GROUPS:]]
+            subjects[digest] = Subject(uid, euid, gid, login_uid, tuple(rest[:min(count, GROUPS)]), *chains)
+        elif kind == _OBJECT and len(record) >= OBJECT.size:
+            _, _, named, path = OBJECT.unpack_from(record)
+            if named not in objects:
+                new.append(named)
+            objects[named] = _chain(path)
+    return new
+
+
+def entries(counted: Dict[bytes, bytes]) -> List[Tuple[int, int, bytes, Times]]:
+    """Subject's digest, action, what names the object, how often."""
+    found = []
+    for key, value in counted.items():
+        digest, action, _pad, named = ENTRY.unpack(key)
+        for each in (0, 1) if action == READ_WRITE else (action,):  # read and write
+            found.append((digest, each, named, Times(*TIMES.unpack(value))))
+    return found

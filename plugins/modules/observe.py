@@ -1,0 +1,211 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: observe
+short_description: Observe who does what on a host that has no policy yet
+version_added: 0.1.0
+description:
+  - Looks for a stated time at what files are opened and executed, where is connected and sent to, what is bound and
+    listened on, which units start, and who changes to which directory and what lies there. Writes it down as JSON
+    lines, which schemas/observation.schema.json describes.
+  - It only looks. Its programs are attached where they cannot deny, nothing is pinned, and all of it goes with the
+    process, however that ends. The host needs no enforcer, and a policy in force goes on as it is.
+  - All actions but V(chdir) are compiled on the host by BCC. Role exfil.guard.observe installs what that takes, and
+    removes it.
+  - It takes as long as it is asked to observe. Use C(async) for more than a minute, as the role does.
+options:
+  state:
+    description:
+      - V(observed) observes and writes the file.
+      - V(stopped) ends an observation that runs, as its time would. What it saw until then is written.
+    type: str
+    choices: [observed, stopped]
+    default: observed
+  seconds:
+    description: How long, from 1 to 604800 (7 days).
+    type: int
+    default: 600
+  file:
+    description:
+      - Where to write to. It appears when it is whole, and replaces one of its name. Its folder must be root's alone.
+    type: path
+    default: /var/lib/exfil-guard-observe/observed.jsonl
+  actions:
+    description: What to look at. Without all that BCC compiles, V(chdir) alone needs nothing installed but libbpf.
+    type: list
+    elements: str
+    choices: [read, write, execute, connect, send, reply, bind, listen, accept, chdir]
+    default: [read, write, execute, connect, send, reply, bind, listen, accept, chdir]
+  names:
+    description: So many names at most are told of a directory that somebody changed to, up to 1000.
+    type: int
+    default: 100
+  object:
+    description: Set by the action plugin. The BPF object of V(chdir), in Base64.
+    type: str
+  layout:
+    description: Set by the action plugin. What bpf/observe.h says.
+    type: str
+  programs:
+    description: Set by the action plugin. What bpf/observe.bcc.c says.
+    type: str
+requirements:
+  - Python 3.8 or newer and libbpf 1.x on the host
+  - Linux 6.1 or newer with BTF and cgroup v2 on the host
+  - For all actions but V(chdir), Debian's python3-bpfcc and the headers of the running kernel on the host
+notes:
+  - Needs root on the host, with C(become=true).
+attributes:
+  check_mode:
+    description: Can run in check mode and tells exactly what a run would do, without doing it.
+    support: full
+  diff_mode:
+    description: Tells what changed, or in check mode what would change, line by line.
+    support: full
+    details: It tells which file would be written; what would be in it nobody can know.
+  idempotent:
+    description: A second run with the same arguments changes nothing.
+    support: none
+    details: Each run observes anew.
+  platform:
+    description: Which hosts it works on.
+    platforms: posix
+    support: full
+seealso:
+  - module: exfil.guard.policy
+author:
+  - the exfil.guard authors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: See for a minute who changes to which directory
+  exfil.guard.observe:
+    seconds: 60
+    actions: [chdir]
+    file: /root/observed.jsonl
+
+- name: Observe for an hour, whatever becomes of the connection
+  exfil.guard.observe:
+    seconds: 3600
+  async: 4200
+  poll: 30
+
+- name: End an observation
+  exfil.guard.observe:
+    state: stopped
+"""
+
+RETURN = r"""
+file:
+  description: Where it is written.
+  returned: O(state=observed)
+  type: str
+  sample: /var/lib/exfil-guard-observe/observed.jsonl
+lines:
+  description: How many lines it has.
+  returned: O(state=observed), not in check mode
+  type: int
+  sample: 1204
+lost:
+  description: How many events are in no line, by what had no room.
+  returned: O(state=observed), not in check mode
+  type: dict
+  sample: {subject: 0, object: 0, entry: 0, unit: 0}
+lacking:
+  description: What this host lacks to be observed. In check mode it is reported, otherwise the module fails.
+  returned: O(state=observed), in check mode
+  type: list
+  elements: str
+"""
+
+import base64
+import os
+import sys
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common import respawn
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import Kernel
+from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from ansible_collections.exfil.guard.plugins.module_utils.observe import collect, records
+
+SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, for which python3-bpfcc is
+
+
+def with_bcc(actions):
+    """Goes on in the system's own Python if only that has BCC."""
+    if not set(actions) & set(collect.COMPILED) or respawn.has_respawned():
+        return
+    try:
+        import bcc  # noqa: F401
+    except ImportError:
+        if os.path.realpath(sys.executable) != os.path.realpath(SYSTEM_PYTHON) and \
+                respawn.probe_interpreters_for_module([SYSTEM_PYTHON], "bcc"):
+            respawn.respawn_module(SYSTEM_PYTHON)
+
+
+def observe(parameters, kernel, system, check, run=collect.run):
+    path, actions = parameters["file"], parameters["actions"]
+    result = {"changed": True, "file": path, "diff": {"prepared": "observe for {0} seconds: {1}\n+ {2}\n".format(
+        parameters["seconds"], ", ".join(action for action in records.ACTIONS if action in actions), path)}}
+    if check:
+        lacking = []
+        for look in (lambda: collect.check_options(parameters["seconds"], path, actions, parameters["names"]),
+                     lambda: collect.check_host(kernel, actions)):
+            try:
+                look()
+            except PolicyErrors as error:
+                lacking += [str(problem) for problem in error.problems]
+            except EnforcerError as error:
+                lacking.append(str(error))
+        return dict(result, lacking=lacking)
+    done = run(kernel, system, seconds=parameters["seconds"], path=path, actions=actions, names=parameters["names"],
+               data=base64.b64decode(parameters["object"] or ""), layout=parameters["layout"] or "",
+               programs=parameters["programs"] or "")
+    return dict(result, **done)
+
+
+def stopped(check):
+    if check:
+        changed = bool(collect.holder()[0])
+    else:
+        changed = collect.stop()
+    return {"changed": changed, "diff": {"prepared": "- the observation that runs\n" if changed else ""}}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["observed", "stopped"], "default": "observed"},
+            "seconds": {"type": "int", "default": 600},
+            "file": {"type": "path", "default": "/var/lib/exfil-guard-observe/observed.jsonl"},
+            "actions": {"type": "list", "elements": "str", "choices": list(records.ACTIONS),
+                        "default": list(records.ACTIONS)},
+            "names": {"type": "int", "default": 100},
+            "object": {"type": "str"}, "layout": {"type": "str"}, "programs": {"type": "str"},
+        },
+        supports_check_mode=True)
+    try:
+        if module.params["state"] == "stopped":
+            result = stopped(module.check_mode)
+        else:
+            with_bcc(module.params["actions"])
+            result = observe(module.params, Kernel(), System(), module.check_mode)
+    except PolicyErrors as error:
+        module.fail_json(msg=str(error), problems=[problem._asdict() for problem in error.problems])
+    except EnforcerError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg="{0}{1}".format(error.strerror or error,
+                                             ": " + str(error.filename) if error.filename else ""))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
