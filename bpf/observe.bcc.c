@@ -54,8 +54,6 @@ static __always_inline struct kernfs_node *above(struct kernfs_node *node)
 	return FIELD(node, parent);
 #endif
 }
-static __always_inline struct task_struct *parent_of(struct task_struct *task) { return FIELD(task, real_parent); }
-
 static __always_inline bool myself(void) { return bpf_get_current_pid_tgid() >> 32 == OBSERVE_SELF; }
 
 /* Of the kernel's own filesystems only those that hold files for others: what is read of the rest no policy names. */
@@ -90,21 +88,12 @@ static __always_inline void note_file(__u32 action, struct file *file)
 KRETFUNC_PROBE(security_file_open, u64 at, int ret)
 {
 	struct file *file = (void *)at;
-	__u32 mode, action;
+	__u32 action;
 
 	if (ret || myself())
 		return 0;
-	mode = FIELD(file, f_mode);
-	if (FIELD(file, f_flags) & 0x20)	/* FMODE_EXEC: a program, or its loader */
-		action = OBSERVE_EXECUTE;
-	else if ((mode & (FMODE_READ | FMODE_WRITE)) == (FMODE_READ | FMODE_WRITE))
-		action = OBSERVE_READ_WRITE;	/* one call: with two the program would be too large */
-	else if (mode & FMODE_READ)
-		action = OBSERVE_READ;
-	else if (mode & FMODE_WRITE)
-		action = OBSERVE_WRITE;
-	else
-		return 0;
+	/* without branches: each would be verified with all that follows */
+	action = OBSERVE_OPEN | (FIELD(file, f_mode) & (FMODE_READ | FMODE_WRITE)) | (FIELD(file, f_flags) & 0x20);
 	note_file(action, file);
 	return 0;
 }

@@ -15,7 +15,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct fs_struct { int users; };
-struct task_struct___parent { struct task_struct *real_parent; };
 #pragma clang attribute pop
 
 #define ENTRIES 4096
@@ -77,10 +76,6 @@ static __always_inline struct kernfs_node *above(struct kernfs_node *node)
 	struct kernfs_node___618 *newer = (void *)node;
 
 	return bpf_core_field_exists(newer->__parent) ? FIELD(newer, __parent) : FIELD(node, parent);
-}
-static __always_inline struct task_struct *parent_of(struct task_struct *task)
-{
-	return FIELD((struct task_struct___parent *)task, real_parent);
 }
 
 /* chdir, fchdir, and whoever enters another mount namespace */

@@ -11,18 +11,18 @@
 #define OBSERVE_GROUPS 32
 #define OBSERVE_NAME 256	/* a component with its NUL */
 #define OBSERVE_PATH 1024
-#define OBSERVE_DEPTH 24
+#define OBSERVE_DEPTH 20
 
 enum observe_kind { OBSERVE_SUBJECT = 1, OBSERVE_OBJECT };
 enum observe_action {
 	OBSERVE_READ, OBSERVE_WRITE, OBSERVE_EXECUTE, OBSERVE_CONNECT, OBSERVE_SEND, OBSERVE_REPLY, OBSERVE_BIND,
 	OBSERVE_LISTEN, OBSERVE_ACCEPT, OBSERVE_CHDIR,
-	OBSERVE_READ_WRITE,	/* both by one open */
+	OBSERVE_OPEN = 16,	/* | 1: for reading, | 2: for writing, | 32: to be executed, whatever else */
 };
 enum observe_lost { OBSERVE_LOST_SUBJECT, OBSERVE_LOST_OBJECT, OBSERVE_LOST_ENTRY, OBSERVE_LOST_UNIT, OBSERVE_LOSSES };
 
 struct observe_who {
-	__u64 groups;		/* a digest of them */
+	__u64 groups;		/* a digest of how many and where they are kept */
 	__u64 cgroup;
 	__u64 inode;		/* of the program; 0: a kernel thread */
 	__u32 device;
@@ -61,7 +61,7 @@ struct observe_subject {
 	__u64 subject;
 	struct observe_who who;
 	__u32 groups[OBSERVE_GROUPS];
-	struct observe_chain executable, parent, cgroup;
+	struct observe_chain executable, cgroup;
 };
 
 struct observe_object {
@@ -87,7 +87,6 @@ static __always_inline void submit(void *record);
 static __always_inline void discard(void *record);
 static __always_inline __u32 login_of(struct task_struct *task);
 static __always_inline struct kernfs_node *above(struct kernfs_node *node);
-static __always_inline struct task_struct *parent_of(struct task_struct *task);
 
 #define FIELD(from, field) ({ \
 	__typeof__((from)->field) value_; \
@@ -174,7 +173,7 @@ static __always_inline void name_cgroup(struct observe_chain *chain, struct kern
 static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 {
 	struct observe_who who = {};
-	__u32 count, size, group, i;
+	__u32 count, size;
 	struct observe_subject *record;
 	const struct cred *cred = FIELD(task, cred);
 	struct group_info *info = FIELD(cred, group_info);
@@ -198,14 +197,7 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 		who.name = FIELD(program, d_name.hash);
 	}
 	count = FIELD(info, ngroups);
-	who.groups = mix(0, count);
-	for (i = 0; i < OBSERVE_GROUPS; i++) {
-		if (i >= count)
-			break;
-		group = 0;
-		bpf_probe_read_kernel(&group, sizeof(group), (const void *)&info->gid[i]);
-		who.groups = mix(who.groups, group);
-	}
+	who.groups = mix((__u64)info, count);	/* equal lists kept twice are two subjects, and one line in the end */
 	subject = mix(mix(mix(mix(0, who.groups), who.cgroup), who.inode), (__u64)who.device << 32 | who.name);
 	subject = mix(mix(subject, (__u64)who.uid << 32 | who.euid), (__u64)who.gid << 32 | who.login_uid);
 	if (find_subject(&subject))
@@ -226,7 +218,6 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 	if (size && size <= sizeof(record->groups))
 		bpf_probe_read_kernel(record->groups, size, (const void *)info->gid);
 	name_chain(&record->executable, program);
-	name_chain(&record->parent, program_of(parent_of(task)));
 	name_cgroup(&record->cgroup, node);
 	submit(record);
 	return subject;

@@ -12,8 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TRACKED = ROOT / "roles" / "enforcer" / "files" / "guard.bpf.o"
 
 
+OBSERVER = ROOT / "roles" / "observe" / "files" / "observe.bpf.o"
+
+
 def build(source: Path, target: Path) -> bytes:
-    subprocess.run(["make", "-s", "-C", source, f"OBJECT={target}"], check=True)
+    other = target.with_name("observe.bpf.o")
+    subprocess.run(["make", "-s", "-C", source, f"OBJECT={target}", f"OBSERVER={other}"], check=True)
     return target.read_bytes()
 
 
@@ -24,6 +28,7 @@ def test_the_object_is_reproducible(tmp_path):
     built = build(elsewhere / "bpf", tmp_path / "guard.bpf.o")
     assert built == TRACKED.read_bytes(), "run `make -C bpf` and commit the object with its sources"
     assert str(ROOT).encode() not in built and str(tmp_path).encode() not in built
+    assert (tmp_path / "observe.bpf.o").read_bytes() == OBSERVER.read_bytes()
 
 
 def test_a_changed_source_is_another_object(tmp_path):

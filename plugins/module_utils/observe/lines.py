@@ -107,8 +107,7 @@ def _subject(who: records.Subject, names: _Names, view: View) -> Dict[str, Any]:
         "login_user": None if login is None else names.user(login), "login_uid": login, "gid": who.gid,
         "groups": sorted(who.groups), "group_names": groups or None, "unit": events.text(unit) or None,
         "cgroup": ("/" if who.cgroup.whole else "[...]/") + "/".join(events.text(part) for part in who.cgroup.names),
-        "executable": path_of(who.executable, view.mounts) or None,
-        "parent_executable": path_of(who.parent, view.mounts) or None}
+        "executable": path_of(who.executable, view.mounts) or None}
 
 
 def _address(raw: records.What) -> Dict[str, Any]:
@@ -148,7 +147,7 @@ def lines(seen: Seen, view: View, *, actions: Iterable[str], seconds: int, began
         line = _line("seen", action=records.ACTIONS[action], **_subject(who, names, view),
                      object=events.object_of(dict(target)), **target, **_when(times, view))
         key = tuple(json.dumps(line.get(part)) for part in line if part not in (
-            "count", "time", "last_time", "parent_executable"))
+            "count", "time", "last_time"))
         if key in found:
             found[key]["count"] += line["count"]
             found[key]["last_time"] = max(found[key]["last_time"], line["last_time"])

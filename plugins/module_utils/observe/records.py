@@ -9,7 +9,7 @@ import struct
 from typing import Dict, List, NamedTuple, Tuple
 
 ACTIONS = ("read", "write", "execute", "connect", "send", "reply", "bind", "listen", "accept", "chdir")
-READ_WRITE = len(ACTIONS)  # one open for both
+_OPEN, _OPEN_READ, _OPEN_WRITE, _OPEN_EXECUTE = 16, 1, 2, 32  # one open may be for two
 LOST = ("subject", "object", "entry", "unit")  # in the order of enum observe_lost
 GROUPS = 32
 PATH = 1024
@@ -19,7 +19,7 @@ WHAT = struct.Struct("=Q6I16s")
 ENTRY = struct.Struct("=QII{0}s".format(WHAT.size))
 TIMES = struct.Struct("=3Q")
 CHAIN = struct.Struct("=4I{0}s".format(PATH))
-SUBJECT = struct.Struct("=IIQ{0}s{1}I{2}s{2}s{2}s".format(WHO.size, GROUPS, CHAIN.size))
+SUBJECT = struct.Struct("=IIQ{0}s{1}I{2}s{2}s".format(WHO.size, GROUPS, CHAIN.size))
 OBJECT = struct.Struct("=II{0}s{1}s".format(WHAT.size, CHAIN.size))
 _SUBJECT, _OBJECT = 1, 2
 
@@ -39,7 +39,6 @@ class Subject(NamedTuple):
     login_uid: int
     groups: Tuple[int, ...]  # the first GROUPS
     executable: Chain
-    parent: Chain
     cgroup: Chain
 
 
@@ -88,11 +87,19 @@ def fresh(records: List[bytes], subjects: Dict[int, Subject], objects: Dict[byte
     return new
 
 
+def _actions(number: int) -> List[int]:
+    """An opened file that is to be executed is not read for what is in it."""
+    if number < _OPEN:
+        return [number]
+    if number & _OPEN_EXECUTE:
+        return [ACTIONS.index("execute")]
+    return [ACTIONS.index(name) for name, bit in (("read", _OPEN_READ), ("write", _OPEN_WRITE)) if number & bit]
+
+
 def entries(counted: Dict[bytes, bytes]) -> List[Tuple[int, int, bytes, Times]]:
     """Subject's digest, action, what names the object, how often."""
     found = []
     for key, value in counted.items():
         digest, action, _pad, named = ENTRY.unpack(key)
-        for each in (0, 1) if action == READ_WRITE else (action,):  # read and write
-            found.append((digest, each, named, Times(*TIMES.unpack(value))))
+        found.extend((digest, each, named, Times(*TIMES.unpack(value))) for each in _actions(action))
     return found
