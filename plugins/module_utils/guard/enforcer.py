@@ -110,6 +110,22 @@ def installed(kernel: Kernel) -> Optional[str]:
     return found[0]
 
 
+def strangers(kernel: Kernel, version: str) -> List[str]:
+    """Hooks as whose program something is pinned that uses none of our maps, which each of ours does. Whether one that
+    does is the object's is `exfil-guard verify`'s to find out: that takes seconds."""
+    ours = set()
+    for name in list(reconcile.MAPS) + list(reconcile.STORAGES):
+        if kernel.exists(reconcile.map_path(kernel, name)):
+            with reconcile.opened(kernel, reconcile.map_path(kernel, name), readonly=True) as fd:
+                ours.add(kernel.map_info(fd).id)
+    found = []
+    for hook in sorted(reconcile.available_hooks(kernel, version)):
+        with reconcile.opened(kernel, reconcile.program_path(kernel, version, hook)) as fd:
+            if not ours.intersection(kernel.program_info(fd).maps):
+                found.append(hook)
+    return found
+
+
 def _link_versions(kernel: Kernel) -> List[str]:
     return [name[len("links-"):] for name in kernel.names(reconcile.base(kernel)) if name.startswith("links-")]
 
@@ -147,6 +163,7 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
     if absent and present:
         absent = [program for program in absent if kernel.has_hook(program)]
     absent = list(dict.fromkeys(map(hook_of, absent)))
+    others = strangers(kernel, version) if present else []
     maps = missing_maps(kernel)
     old = sorted(set(reconcile.versions(kernel) + _link_versions(kernel)) - {version})
     leftovers = [name for name in kernel.names(reconcile.base(kernel)) if name.startswith("loading-")]
@@ -157,6 +174,7 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
         lines.append("+ enforcer {0}".format(version))
     elif absent:
         lines.extend("+ program {0} (its pin was missing)".format(hook) for hook in absent)
+    lines.extend("~ program {0} (another was pinned in its place)".format(hook) for hook in others)
     if maps and kernel.names(reconcile.base(kernel) + "/maps"):
         lines.extend("+ map {0} (its pin was missing)".format(name) for name in maps)
     elif maps and present:
@@ -173,6 +191,9 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
     for name in leftovers:
         _remove_folder(kernel, "{0}/{1}".format(reconcile.base(kernel), name))
     _recover_maps(kernel, maps)
+    for hook in others:
+        kernel.unlink(reconcile.program_path(kernel, version, hook))
+    absent += others
     if absent or missing_maps(kernel):
         _load(kernel, data, version, absent)
     if moved:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 import pytest
-from fake_kernel import GOOD, HOOKS, FakeKernel, Killed
+from fake_kernel import GOOD, HOOKS, FakeKernel, Killed, _Program
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
@@ -124,6 +124,19 @@ def test_a_lost_pin_is_pinned_again_with_what_was_in_the_map(kernel):
     assert whole(kernel)
     fd = kernel.get("/bpf/exfil_guard/v1/maps/counters")
     assert kernel.read_all(fd) == {bytes(8): b"\5" * 16}
+
+
+def test_another_program_in_the_place_of_ours_goes(kernel):
+    enforcer.ensure(kernel, OLD)
+    path = "/bpf/exfil_guard/v1/programs-{0}/file_open".format(enforcer.version_of(OLD))
+    assert enforcer.strangers(kernel, enforcer.version_of(OLD)) == []
+    kernel.pins[path] = _Program(9001, "file_open", ())
+    assert enforcer.strangers(kernel, enforcer.version_of(OLD)) == ["file_open"]
+    planned = enforcer.ensure(kernel, OLD, check=True)
+    assert planned["diff"]["prepared"] == "~ program file_open (another was pinned in its place)\n"
+    assert enforcer.ensure(kernel, OLD)["diff"] == planned["diff"]
+    assert kernel.pins[path].number != 9001 and whole(kernel)
+    assert not enforcer.ensure(kernel, OLD)["changed"]
 
 
 def test_a_program_for_another_kernel_is_not_missed(kernel):
