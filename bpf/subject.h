@@ -497,19 +497,22 @@ static __noinline struct bound *work_out(const struct view *v, struct task *t)
 		t = spare_task();
 	if (!t)
 		return 0;
-	p = policy_of(v);
-	uses = p ? p->uses : 0;
-	root = p ? p->service_root : 0;
 	t->generation = 0;
 	t->stamp = 0;
+	/* looked for once: were guard_bind to find one that came meanwhile, what it could not work out would bind nobody */
+	p = policy_of(v);
+	if (!p) {
+		__builtin_memset(&t->bound, 0, sizeof(t->bound));
+		return &t->bound;
+	}
+	uses = p->uses;
+	root = p->service_root;
 	t->uses = uses;
 	t->labels = uses & GUARD_USES_LABELS ? carried() : 0;
-	if (!bind(v, uses, root, t)) {
-		if (stored)
-			keep(v, t);
-	} else if (p) {
+	if (bind(v, uses, root, t))
 		return 0;
-	}
+	if (stored)
+		keep(v, t);
 	return &t->bound;
 }
 
