@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from typing import Dict, FrozenSet, Hashable, List, NamedTuple, Optional, Protocol, Set, Tuple
 
-from arithmetic import NOT_EQUAL, Scalar, Term, condition, fresh
+from arithmetic import NOT_EQUAL, Condition, Scalar, Term, condition, fresh
 from decode import STACK, Function, Instruction
 from execute import Unproved, run
 from state import PLAIN, Inputs, Pointer, State, Trace, Value, inward, matches
@@ -169,7 +169,7 @@ class Walk:
         self.prover, self.function = prover, function
         self.seen: Dict[int, Dict[Hashable, State]] = {}
         self.forgotten: Dict[int, Set[Hashable]] = {}
-        self.blanks: Set[Term] = set()
+        self.blanks: Dict[Tuple[int, Hashable], Set[Term]] = {}  # of the states in ``seen``
         self.trespasses: List[Trespass] = []
 
     # ---- memory -------------------------------------------------------------------------------------------------
@@ -362,6 +362,7 @@ class Walk:
             raise Unproved("bpf_loop with a callback that is not known")
         state.registers[:6] = [None] * 6
         seen: Dict[Hashable, State] = {}
+        blanks: Dict[Hashable, Set[Term]] = {}
         reached = [state]
         for _round in range(ROUNDS):
             fresh_ones: Dict[Hashable, State] = {}
@@ -369,8 +370,9 @@ class Walk:
                 key = self.key(one)
                 if key not in seen:
                     seen[key] = fresh_ones[key] = one.copy(one.at)
+                    blanks[key] = set()
                 else:
-                    merged, changed = self.merge(seen[key], one)
+                    merged, changed = self.merge(seen[key], one, blanks[key])
                     if changed:
                         seen[key] = fresh_ones[key] = merged
             if not fresh_ones:
@@ -410,10 +412,10 @@ class Walk:
                     self._forget(state, place)
                 key = self.key(state)
             if key not in seen:
-                seen[key] = state.copy(at)
+                seen[key], self.blanks[at, key] = state.copy(at), set()
                 pending[key] = state
                 return
-        merged, changed = self.merge(seen[key], state)
+        merged, changed = self.merge(seen[key], state, self.blanks[at, key])
         if changed:
             seen[key] = merged
             pending[key] = merged.copy(at)
@@ -423,11 +425,13 @@ class Walk:
             (number, place, kind) for number, frame in enumerate(state.frames)
             for place, kind in ((place, _of(value)) for place, value in frame.items()) if number or kind != "?")
 
-    def merge(self, old: State, new: State) -> Tuple[State, bool]:
-        """Both states, of one key. False: that is the old one."""
+    def merge(self, old: State, new: State, blanks: Set[Term]) -> Tuple[State, bool]:
+        """Both states, of one key. False: that is the old one. ``blanks``: names that merging has given what lies in the
+        old one, so that nothing else is made of them, and they may stand for anything; it gets those of this time."""
         made, changed = old.copy(old.at), False
         stands: Dict[Term, Scalar] = {}  # blanks of the old state -> what they stand for in the new one
         pairs: Dict[Tuple[Term, Term], Term] = {}
+        named: List[Term] = []
 
         def either(one: Value, other: Value) -> Value:
             nonlocal changed
@@ -437,7 +441,7 @@ class Walk:
             if one is None or isinstance(one, int):
                 return one
             assert isinstance(other, Term)
-            if one in self.blanks and one.bits >= other.bits:
+            if one in blanks and one.bits >= other.bits:
                 if stands.setdefault(one, other) is other:
                     return one
             elif one is other:
@@ -445,7 +449,7 @@ class Walk:
             pair = one, other
             if pair not in pairs:
                 pairs[pair] = fresh("either", max(one.bits, other.bits))
-                self.blanks.add(pairs[pair])
+                named.append(pairs[pair])
             changed = True
             return pairs[pair]
 
@@ -458,9 +462,9 @@ class Walk:
                 else:  # nothing is known of it, and it is on the function's own stack
                     del made.frames[number][place]
                     changed = True
-        common = {fact: None for fact in old.facts if fact in new.facts}
-        changed |= len(common) < len(old.facts)
-        made.facts = common
+        made.facts = _known_of_both(old, new, pairs, blanks, stands)
+        changed |= any(fact not in made.facts for fact in old.facts)
+        blanks.update(named)
         return made, changed
 
     def _places(self, state: State) -> Dict[Hashable, Value]:
@@ -503,6 +507,34 @@ class Walk:
             frame, at, size = place
             if frame < len(state.frames) and (at, size) in state.frames[frame]:
                 state.frames[frame][at, size] = _forgotten(state.frames[frame][at, size], size)
+
+
+def _known_of_both(old: State, new: State, pairs: Dict[Tuple[Term, Term], Term], blanks: Set[Term],
+                   stands: Dict[Term, Scalar]) -> Dict[Condition, None]:
+    """What is known in both states, said of what stands for both. ``pairs``: new names, by what they are in each;
+    ``stands``: what blanks of the old state are in the new one. A blank that lies nowhere any more is let go of."""
+    renamed: Dict[Term, List[Tuple[Scalar, Scalar]]] = {}
+    for (one, other), name in pairs.items():
+        renamed.setdefault(one, []).append((other, name))
+
+    def ways(value: Scalar) -> List[Tuple[Scalar, Scalar]]:
+        """What it is in the new state, and what it is called from here on."""
+        if isinstance(value, int):
+            return [(value, value)]
+        if value not in blanks:
+            return [(value, value), *renamed.get(value, ())]
+        return [(stands[value], value)] if value in stands else renamed.get(value, [])
+
+    found: Dict[Condition, None] = {}
+    for fact in old.facts:
+        if fact.what[0] in ("all", "any"):
+            continue
+        operation, width, a, b = fact.what
+        for there, here in ways(a):
+            for beside, with_ in ways(b):
+                if Condition.known.get((operation, width, there, beside)) in new.facts:
+                    found[condition(operation, width, here, with_)] = None
+    return found
 
 
 def _forgotten(value: Value, size: int) -> Value:
