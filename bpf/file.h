@@ -78,7 +78,7 @@ static __noinline __u32 place_file(const struct view *v, struct file *file, stru
 	struct dentry *d = file->f_path.dentry;
 	struct inode_value *cache = 0;
 	struct placed now = {};
-	__u32 version;
+	__u32 version, known;
 	bool hit;
 
 	if (!v || !at)
@@ -91,10 +91,10 @@ static __noinline __u32 place_file(const struct view *v, struct file *file, stru
 			hit = !(version & 1) && same_place(&cache->placed, &now);
 			if (hit) {
 				at->state = cache->state;
-				actions &= cache->actions;
+				known = cache->actions;
 				if (__sync_fetch_and_add(&cache->version, 0) == version) {
 					at->reason = GUARD_BY_RULE;
-					return actions;
+					return actions & known;
 				}
 			}
 		}
