@@ -122,6 +122,8 @@ def calculate(operation: int, width: int, a: Scalar, b: Scalar) -> Scalar:
             return low(a, width)
         if b == 0 and operation in (AND, MUL):
             return 0
+        if b == MASK[width] and operation == AND:
+            return low(a, width)
     bits, mine, other = width, min(width, bits_of(a)), min(width, bits_of(b))
     if operation == AND:
         bits = min(mine, other)

@@ -35,10 +35,11 @@ STANDS_STILL = {
     # written once, before the programs that read it are attached
     "of the start": frozenset(("listeners",)),
 }
+STILL = frozenset().union(*STANDS_STILL.values())
 RECORD = "control"
 # fields of a cache that hold what was worked out, by offset; the others say what that is about. At 0: the version.
 CACHES: Dict[str, FrozenSet[int]] = {
-    "known": frozenset((40,)), "covered": frozenset((56,)), "inodes": frozenset((4, 8)), "readings": frozenset(),
+    "known": frozenset((40,)), "covered": frozenset((56,)), "inodes": frozenset((8,)), "readings": frozenset(),
 }
 # (function, map) -> why two reads of the same field may both decide
 EXCEPT: Dict[Tuple[str, str], str] = {}
@@ -166,6 +167,8 @@ class _Walk:
             if kind == "entry":
                 name, offset = rest[0], _more(rest[1], each.offset)
                 place = f"{of.name}+{at}"
+                if name in STILL:
+                    continue
                 if name in CACHES and offset == 0:
                     last = {one for one in last if one[0] != name} | {(name, place)}
                     value.add(("read", name, 0, place, frozenset()))
@@ -227,9 +230,8 @@ class _Walk:
                     taken = left = concluded
                 else:
                     taken, left = (concluded, unlike) if each.operation == EQUAL else (unlike, concluded)
-        still = frozenset().union(*STANDS_STILL.values())
         for _kind, name, offset, place, _before in read:
-            if name in CACHES or name in still:
+            if name in CACHES or name == RECORD:
                 continue
             if any(of_map == name and where == offset and elsewhere != place for of_map, where, elsewhere in state.decided):
                 self.found.add(Found(of.name, name, f"branches on two reads of {name} at {offset}"))
