@@ -2,10 +2,10 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mutants of the two functions that decide: guard_verdict, and guard_step, the path automaton's step. Each has one other
-instruction. One is killed when it gives something else for some tables, and it is told for which; refused when it reads
-what is not there, as the kernel's verifier would refuse it; the same when it is proved to give what the reference gives
-(exact.py, step.py). None may be left.
+"""Mutants of the two functions that decide: guard_verdict, and guard_step, the path automaton's step. Each has one
+other instruction. One is killed when it gives something else for some tables, and it is told what; refused when it
+reads what is not there, as the kernel's verifier would refuse it; the same when it is proved to give what the
+reference gives (exact.py, step.py). None may be left.
 
     mutate.py [--all] [--sample N] [--function guard_step] [--kernel 6.1]"""
 

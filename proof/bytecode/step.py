@@ -5,9 +5,9 @@
 reference below gives, which is the transition as proof/coq/Compile.v has it, with -1 where a table, an entry or the
 name can't be read.
 
-Each table, entry, field and byte of the name is a name of its own, the same whenever the same is asked for; whatever may
-be missing may be missing. No states are taken together: each end of guard_step is one way through it, and the reference
-is followed by what is known there."""
+Each table, entry, field and byte of the name is a name of its own, the same whenever the same is asked for; whatever
+may be missing may be missing. No states are taken together: each end of guard_step is one way through it, and the
+reference is followed by what is known there."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ OTHERWISE, FIRST, TARGET, NEXT = 0, 4, 0, 8  # where they lie: guard_state, guar
 LENGTH = 256  # bytes of a name that the byte automaton takes
 LOOKUP, READ, READ_STRING = 1, 113, 115
 LESS, MORE = 0xC0, 0x60  # with sign
+STEPS = 5000  # of guard_step, more than it has: what goes on is a loop that the verifier refuses
 WAYS = 64  # of the reference, for one end
 
 
@@ -162,7 +163,7 @@ class Tables(Plain):
 
     def alike(self, all_of: List[Condition], *values: Scalar) -> List[z3.BoolRef]:
         """Where two entries are of the same key, they are the same."""
-        used = sorted((each for each in _named_in([*all_of, *values]) if each in self.keys), key=lambda one: one.what[1])
+        used = sorted((each for each in _named_in([*all_of, *values]) if each in self.keys), key=str)
         found = []
         for number, one in enumerate(used):
             table, key, what = self.keys[one]
@@ -232,11 +233,9 @@ def _leaves(tables: Tables, end: State) -> Iterator[Leaf]:
     pending: List[List[Tuple[Condition, bool]]] = [[]]
     count = 0
     while pending:
-        taken, at = pending.pop(), 0
-        chosen = list(taken)
+        chosen = list(pending.pop())
 
-        def ask(one: Condition) -> bool:
-            nonlocal at
+        def ask(one: Condition, chosen: List[Tuple[Condition, bool]] = chosen) -> bool:
             known = end.decided(one)
             if known is not None:
                 return known
@@ -266,7 +265,7 @@ def stepped(function: Function) -> Answer:
     start = State([None] * 11)
     start.registers[1:4] = [tables.slot, tables.state, tables.name]
     start.registers[STACK] = Pointer(("stack", 0), 0)
-    ends = run(tables, function, start)
+    ends = run(tables, function, start, STEPS)
     for end in sorted(ends, key=lambda one: len(one.facts)):
         gives = end.registers[0]
         if gives is None or isinstance(gives, Pointer):

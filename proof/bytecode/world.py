@@ -445,8 +445,9 @@ class Walk:
             for place, kind in ((place, _of(value)) for place, value in frame.items()) if number or kind != "?")
 
     def merge(self, old: State, new: State, blanks: Set[Term]) -> Tuple[State, bool]:
-        """Both states, of one key. False: that is the old one. ``blanks``: names that merging has given what lies in the
-        old one, so that nothing else is made of them, and they may stand for anything; it gets those of this time."""
+        """Both states, of one key. False: that is the old one. ``blanks``: names that merging has given what lies in
+        the old one, so that nothing else is made of them, and they may stand for anything; it gets those of this time.
+        """
         made, changed = old.copy(old.at), False
         stands: Dict[Term, Scalar] = {}  # blanks of the old state -> what they stand for in the new one
         pairs: Dict[Tuple[Term, Term], Term] = {}
