@@ -291,8 +291,10 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 	bool connects, strays;
 	int named = UNNAMED;
 
-	if (!sk || !v || !b)
+	if (!v || !b)
 		return 1;
+	if (!sk)
+		return 0;	/* as refuse_sending has it: nothing is sent through such a one */
 	if (over_internet(sk->__sk_common.skc_family)) {
 		e.family = sk->__sk_common.skc_family;
 		e.reason = GUARD_NO_ADDRESS;

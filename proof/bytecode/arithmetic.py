@@ -116,12 +116,16 @@ def calculate(operation: int, width: int, a: Scalar, b: Scalar) -> Scalar:
         return _NUMBERS[operation](a & MASK[width], b & MASK[width], width) & MASK[width]
     if operation == MOV:
         return low(b, width)
+    if operation == AND and isinstance(a, int):
+        a, b = b, a
     if isinstance(b, int):
         b &= MASK[width]
         if b == 0 and operation in (ADD, SUB, OR, XOR, LSH, RSH, ARSH):
             return low(a, width)
         if b == 0 and operation in (AND, MUL):
             return 0
+        if b == MASK[width] and operation == AND:
+            return low(a, width)
     bits, mine, other = width, min(width, bits_of(a)), min(width, bits_of(b))
     if operation == AND:
         bits = min(mine, other)

@@ -2,11 +2,12 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mutants of guard_verdict, each with one other instruction. One is killed when it gives something else for some
-tables, and it is told for which; refused when it reads what is not there, as the kernel's verifier would refuse it; the
-same when it is proved to give what the reference gives. None may be left.
+"""Mutants of the two functions that decide: guard_verdict, and guard_step, the path automaton's step. Each has one
+other instruction. One is killed when it gives something else for some tables, and it is told what; refused when it
+reads what is not there, as the kernel's verifier would refuse it; the same when it is proved to give what the
+reference gives (exact.py, step.py). None may be left.
 
-    mutate.py [--all] [--sample N] [--kernel 6.1]"""
+    mutate.py [--all] [--sample N] [--function guard_step] [--kernel 6.1]"""
 
 from __future__ import annotations
 
@@ -15,13 +16,14 @@ import random
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, Tuple
+from typing import Callable, Dict, Iterator, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from decode import ALU, ALU64, CALL, EXIT, JMP, JMP32, JUMP, LDX, STX, Function, Instruction, decode, \
-    function, inner  # noqa: E402
-from exact import verdict  # noqa: E402
+    function as made, inner  # noqa: E402
+from exact import Answer, verdict  # noqa: E402
 from execute import Unproved  # noqa: E402
+from step import stepped  # noqa: E402
 from submitted import KERNELS, kernel_types, programs  # noqa: E402
 
 _OTHER_OPERATION = {0x50: 0x40, 0x40: 0x50, 0x00: 0x10, 0x10: 0x00, 0xA0: 0x50, 0x60: 0x70, 0x70: 0x60, 0x20: 0x00}
@@ -33,7 +35,7 @@ def mutants(of: Function) -> Iterator[Tuple[str, Function]]:
         for what, other in _others(each):
             code = dict(of.code)
             code[at] = other
-            yield f"{at}: {what}", function(of.name, code, of.callees)
+            yield f"{at}: {what}", made(of.name, code, of.callees)
 
 
 def _others(each: Instruction) -> Iterator[Tuple[str, Instruction]]:
@@ -51,31 +53,45 @@ def _others(each: Instruction) -> Iterator[Tuple[str, Instruction]]:
         yield f"offset {each.offset} becomes {each.offset + 8}", each._replace(offset=each.offset + 8)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Mutants of the decision.")
-    parser.add_argument("--all", action="store_true")
-    parser.add_argument("--sample", type=int, default=10)
-    parser.add_argument("--kernel", default=KERNELS[0], choices=KERNELS)
-    options = parser.parse_args()
-    program = next(each for each in programs(kernel_types(options.kernel)).values()
-                   if any(one.name == "guard_verdict" for one in each.functions))
-    decision = inner(decode(program), "guard_verdict")
-    assert decision is not None
-    every = list(mutants(decision))
-    chosen = every if options.all else random.Random(1).sample(every, options.sample)
+DECIDING: Dict[str, Callable[[Function], Answer]] = {"guard_verdict": verdict, "guard_step": stepped}
+
+
+def look_at(function: Function, equals: Callable[[Function], Answer], chosen: "list[Tuple[str, Function]]") -> bool:
+    """Prints what becomes of each; False: one is left, or it is not as the reference has it even unchanged."""
+    own = equals(function).differs
+    if own:
+        print(f"{function.name} is not as the reference has it: {own[0]}")
+        return False
     count: Counter[str] = Counter()
     for what, mutant in chosen:
         try:
-            differs = verdict(mutant).differs
+            differs = equals(mutant).differs
             result = "killed" if differs else "the same"
         except Unproved as error:
             differs, result = [str(error)], "left" if "z3" in str(error) else "refused"
         count[result] += 1
         said = differs[0][:160] if differs else "proved equal to the reference"
-        print(f"guard_verdict {what}: {result}: {said}", flush=True)
-    print(f"{len(chosen)} of {len(every)} mutants of guard_verdict: " + ", ".join(
-        f"{count[each]} {each}" for each in ("killed", "refused", "the same", "left")))
-    return 1 if count["left"] else 0
+        print(f"{function.name} {what}: {result}: {said}", flush=True)
+    print(f"{len(chosen)} of {sum(1 for _each in mutants(function))} mutants of {function.name}: " + ", ".join(
+        f"{count[each]} {each}" for each in ("killed", "refused", "the same", "left")), flush=True)
+    return not count["left"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Mutants of what decides.")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--sample", type=int, default=10, help="of each function")
+    parser.add_argument("--function", action="append", choices=list(DECIDING))
+    parser.add_argument("--kernel", default=KERNELS[0], choices=KERNELS)
+    options = parser.parse_args()
+    decoded = [decode(each) for each in programs(kernel_types(options.kernel)).values()]
+    good = True
+    for name in options.function or DECIDING:
+        function = next(found for found in (inner(each, name) for each in decoded) if found is not None)
+        every = list(mutants(function))
+        chosen = every if options.all else random.Random(1).sample(every, min(options.sample, len(every)))
+        good &= look_at(function, DECIDING[name], chosen)
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

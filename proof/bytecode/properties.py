@@ -13,8 +13,8 @@ closed    Where guard_verdict said GUARD_DENY it gives -EPERM. So it does where 
           not be placed, and it was about more than whether that is what enforces, guard_verdict was asked as if every
           rule covered the object, or -EPERM is given; that there is an action to ask about is refuse_place's to see to.
           A generation without its policy table binds nobody.
-binding   Where guard_bind says that it could not work out which rules bind the task, though there is a policy,
-          -EPERM is given.
+binding   Where guard_bind says that it could not work out which rules bind the task, -EPERM is given. It is asked
+          where there is a policy.
 
 What has happened on the way to an end is kept as a set of names, below; see world.Rules."""
 
@@ -48,6 +48,8 @@ PROTECTING = ("refuse_touch", "refuse_unmounting", "takes_ours")
 # functions that ask guard_verdict about an object -> their argument, and where in it the reasons are
 PLACED = {"refuse_place": (3, (4,)), "allowed_place": (3, (4,)), "refuse_move": (3, (4, 16)),
           "allowed_endpoint": (3, (12,))}
+# functions that give the actions which rules may be about; every action where they can't tell
+EVERY = ("actions_of", "learn_covering")
 # a label of the current task, or of another: 0 says that it could not be remembered
 REMEMBERING = ("label_carrier", "carrier_of", "found_cell", "mark_write_ends", "spread")
 
@@ -77,10 +79,11 @@ class Rules:
             state.ghost |= {REFUSED}
 
     def precise(self, function: str) -> bool:
-        return function.startswith("tell_")  # the verdict that they are given is what they answer by
+        # they answer by the verdict that they are given, and by whether the object was placed
+        return function.startswith("tell_") or function in PLACED
 
     def missed(self, state: State, table: str, kind: str, function: str) -> None:
-        if table == "policy" and function in ("refuse_unlabelled", "guard_bind"):
+        if table == "policy" and function == "refuse_unlabelled":
             state.ghost |= {NO_POLICY}
         elif table == "policy":
             state.ghost = settled(state.ghost) | {CLOSED}  # without it nobody is bound
@@ -112,13 +115,14 @@ class Rules:
         elif function == "guard_place":
             # it may have been found by another try
             ghost = settled(ghost) | ({CLOSED} if _field(state, 3, 4) == 0 else {ERROR})
+        elif function in EVERY and result == 0xFFFFFFFF:
+            ghost = settled(ghost) | {CLOSED}  # whoever decides on one of them looks again
         elif function == "labels_of_state" or function in (*PROTECTING, "refuse_place") and result == 0:
             # every label that is named; not what enforces; none of the actions is left to ask about
             ghost = settled(ghost) | {CLOSED}
         elif function == "guard_bind":
             # what could not be told of the task's service and file binds it: that is guard_bind's to see to
-            failed = result != 0 and NO_POLICY not in ghost
-            ghost = settled(ghost) - {NO_POLICY} | ({CLOSED, UNBOUND} if failed else {CLOSED})
+            ghost = settled(ghost) | ({CLOSED, UNBOUND} if result != 0 else {CLOSED})
         elif function == "work_out" and result == 0:
             ghost = settled(ghost) | {CLOSED, UNDECIDED}
         elif function == "trusted":

@@ -23,6 +23,7 @@ from submitted import KERNELS, OBJECT, SIZE, Program, kernel_types, programs  # 
 
 MOVE, MOVE_64, STORE = 0xB4, 0xB7, 0x7B
 AND, OR, XOR = 0x5F, 0x4F, 0xA7
+NEVER = 0x5E  # where r0 is not what it is
 
 
 class Raw(NamedTuple):
@@ -69,6 +70,8 @@ SEEDS = (
     Seed("writes", "a store into what the hook was given", "inode_free_security", "inode_free_security", _stored),
     Seed("audit", "a verdict to audit denies", "sb_remount", "refuse_action",
          _constant((0x15, 0x16, 0x55, 0x56), 2, 1)),
+    Seed("binding", "rules that could not be worked out are taken as they are", "sb_remount", "work_out",
+         lambda raw: raw._replace(code=NEVER) if raw == Raw(0x56, 0, raw.offset, 0) else None),
     Seed("closed", "a verdict to deny allows", "sb_remount", "sb_remount", _constant((MOVE, MOVE_64), -1, 0)),
 )
 

@@ -53,26 +53,39 @@ class Inputs:
         return self.answers[place]
 
     def _answer(self, value: Value, place: Tuple[int, int, int]) -> Value:
+        kind = self.kinds[place] = kind_of(value, place[2], self.caller, self.blunt)
         if isinstance(value, Pointer):
-            self.kinds[place] = value.region, value.offset if isinstance(value.offset, int) else "?"
             return inward(value, "")
-        if isinstance(value, int) and (not value if place[2] == 8 else not self.blunt):
-            if value < PLAIN:
-                self.kinds[place] = value
-                return value
-            self.kinds[place] = "not 0"
-            answer = fresh(f"caller{place[1]}", 8 * place[2])
+        if isinstance(kind, int):
+            return kind
+        answer = fresh(f"caller{place[1]}", 8 * place[2])
+        if kind == "not 0":
             self.facts[condition(NOT_EQUAL, 64, answer, 0)] = None
-            return answer
-        self.kinds[place] = "?"
-        return fresh(f"caller{place[1]}", 8 * place[2])
+        return answer
 
 
-def matches(kind: Any, value: Value) -> bool:
-    """Is the answer, of that kind, also for this value?"""
+def kind_of(value: Value, size: int, holder: "State", blunt: bool = False) -> Any:
+    """What is taken for granted of what lies in ``size`` bytes of a stack."""
     if isinstance(value, Pointer):
-        return kind == (value.region, value.offset if isinstance(value.offset, int) else "?")
-    return kind == "?" or isinstance(value, int) and (kind == value or kind == "not 0" and value >= PLAIN)
+        return value.region, value.offset if isinstance(value.offset, int) else "?"
+    if size == 8:
+        return 0 if value == 0 else "?"
+    if value is None or blunt:
+        return "?"
+    if isinstance(value, Term):
+        return "not 0" if not_zero(holder, value) else "?"
+    return value if value < PLAIN else "not 0"
+
+
+def not_zero(holder: "State", value: Term) -> bool:
+    """Is that known of it?"""
+    return holder.decided(condition(NOT_EQUAL, 64, value, 0)) is True
+
+
+def covers(kind: Any, value: Value, size: int, holder: "State") -> bool:
+    """Is what was taken for granted so of this value?"""
+    own = kind_of(value, size, holder)
+    return kind == own or kind == "?" and not isinstance(value, Pointer)
 
 
 def inward(value: Value, name: str, bits: int = 64) -> Value:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import time
 from typing import Dict, FrozenSet, Hashable, List, NamedTuple, Optional, Protocol, Set, Tuple
 
-from arithmetic import NOT_EQUAL, Scalar, Term, condition, fresh
+from arithmetic import EQUAL, NOT_EQUAL, Condition, Scalar, Term, condition, fresh
 from decode import STACK, Function, Instruction
 from execute import Unproved, run
-from state import PLAIN, Inputs, Pointer, State, Trace, Value, inward, matches
+from state import PLAIN, Inputs, Pointer, State, Trace, Value, covers, inward, kind_of, not_zero
 
-STATES = 96  # of different numbers at one place, before those that vary most are forgotten there
-IN_LOOP = 8  # the same where a loop begins
+STATES = 256  # of different numbers at one place, before those that vary most are forgotten there
+IN_LOOP = 16  # the same where a loop begins
 VARIES = 4
 LARGEST = 512  # bytes of a stack
 VARIANTS = 2  # of numbers as arguments that a function is looked at with, before it is with any
@@ -41,9 +41,11 @@ class Trespass(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One way in which a function may end. ``written``: by frame above it, offset, size."""
+    """One way in which a function may end. ``written``: by frame above it, offset, size. ``not_zero``: so the result is
+    known to be, though not which number it is."""
 
     result: Value
+    not_zero: bool
     written: Tuple[Tuple[Tuple[int, int, int], Value], ...]
     ghost: FrozenSet[str]
     trace: Optional[Trace]
@@ -52,7 +54,7 @@ class Outcome(NamedTuple):
 class Known(NamedTuple):
     """What a function does with such arguments, where the callers' stacks hold what it read there."""
 
-    reads: Dict[Tuple[int, int, int], Hashable]  # see state.matches
+    reads: Dict[Tuple[int, int, int], Hashable]  # see state.kind_of
     outcomes: List[Outcome]
     trespasses: List[Trespass]
 
@@ -113,10 +115,17 @@ class Prover:
         else:
             variants.add(numbers)
         key = callee.digest, tuple(_of(each) for each in arguments)
+        precise = self.rules.precise(callee.name)
+        fitting = None
         for entry in self.memory.get(key, ()):
-            if all(matches(kind, caller.read(frame - 1, at, size)) for (frame, at, size), kind in entry.reads.items()):
+            lying = {place: caller.read(place[0] - 1, *place[1:]) for place in entry.reads}
+            if all(kind == kind_of(lying[place], place[2], caller) for place, kind in entry.reads.items()):
                 return entry
-        blunt = len(self.memory.get(key, ())) >= ENTRIES and not self.rules.precise(callee.name)
+            if not precise and all(covers(kind, lying[place], place[2], caller) for place, kind in entry.reads.items()):
+                fitting = entry
+        if fitting is not None:
+            return fitting
+        blunt = len(self.memory.get(key, ())) >= ENTRIES and not precise
         inputs = Inputs(caller, blunt)
         start = State([*arguments, *[None] * 5], inputs)
         start.arguments = tuple(arguments)
@@ -126,16 +135,23 @@ class Prover:
         outcomes: Dict[Hashable, Outcome] = {}
         for end in ends:
             self.rules.after(end, callee.name)
-            written = tuple(sorted(((number, *place), value) for number, frame in enumerate(end.frames) if number
+            written = tuple(sorted(((number, *place), _kept(end, value, place[1]))
+                                   for number, frame in enumerate(end.frames) if number
                                    for place, value in frame.items()))
             result = end.registers[0]
             if isinstance(result, Pointer) and result.region == ("stack", 0):
                 raise Unproved(f"{callee.name} gives an address on its own stack")
-            outcome = Outcome(result, written, end.ghost, end.trace)
-            outcomes.setdefault((end.ghost, _pattern(result, written)), outcome)
+            known = isinstance(result, Term) and not end.possible(condition(EQUAL, 64, result, 0))
+            outcome = Outcome(result, known, written, end.ghost, end.trace)
+            outcomes.setdefault((end.ghost, known, _pattern(result, written)), outcome)
         entry = Known(inputs.kinds, list(outcomes.values()), walk.trespasses)
         self.memory.setdefault(key, []).append(entry)
         return entry
+
+
+def _kept(end: State, value: Value, size: int) -> Value:
+    """What a caller has of what was written on its stack. PLAIN stands for whatever is not 0."""
+    return PLAIN if isinstance(value, Term) and size < 8 and not_zero(end, value) else value
 
 
 def _pattern(result: Value, written: Tuple[Tuple[Tuple[int, int, int], Value], ...]) -> Hashable:
@@ -168,8 +184,9 @@ class Walk:
     def __init__(self, prover: Prover, function: Function) -> None:
         self.prover, self.function = prover, function
         self.seen: Dict[int, Dict[Hashable, State]] = {}
-        self.forgotten: Dict[int, Set[Hashable]] = {}
-        self.blanks: Set[Term] = set()
+        # of each place, how much: 1, which number from PLAIN on it is, so that it is not 0; 2, which number it is
+        self.forgotten: Dict[int, Dict[Hashable, int]] = {}
+        self.blanks: Dict[Tuple[int, Hashable], Set[Term]] = {}  # of the states in ``seen``
         self.trespasses: List[Trespass] = []
 
     # ---- memory -------------------------------------------------------------------------------------------------
@@ -263,6 +280,8 @@ class Walk:
             else:
                 after.write(frame - 1, at, size, outward(value))
         after.registers[0] = outward(outcome.result)
+        if outcome.not_zero:
+            after.learn(condition(NOT_EQUAL, 64, after.registers[0], 0))
         after.ghost = self.prover.rules.passed(after.ghost, outcome.ghost)
         after.tell("call", callee.name, outcome.result if isinstance(outcome.result, int) else None, outcome.trace)
         return after
@@ -362,6 +381,7 @@ class Walk:
             raise Unproved("bpf_loop with a callback that is not known")
         state.registers[:6] = [None] * 6
         seen: Dict[Hashable, State] = {}
+        blanks: Dict[Hashable, Set[Term]] = {}
         reached = [state]
         for _round in range(ROUNDS):
             fresh_ones: Dict[Hashable, State] = {}
@@ -369,8 +389,9 @@ class Walk:
                 key = self.key(one)
                 if key not in seen:
                     seen[key] = fresh_ones[key] = one.copy(one.at)
+                    blanks[key] = set()
                 else:
-                    merged, changed = self.merge(seen[key], one)
+                    merged, changed = self.merge(seen[key], one, blanks[key])
                     if changed:
                         seen[key] = fresh_ones[key] = merged
             if not fresh_ones:
@@ -398,22 +419,22 @@ class Walk:
                            for number, each in enumerate(state.registers)]
         state.frames[0] = {(start, size): value for (start, size), value in state.frames[0].items()
                            if start + size > floor or any(one in live for one in range(start, start + size))}
-        for place in self.forgotten.get(at, ()):
-            self._forget(state, place)
+        for place, much in self.forgotten.get(at, {}).items():
+            self._forget(state, place, much)
         key = self.key(state)
         seen = self.seen.setdefault(at, {})
         if key not in seen:
             limit = IN_LOOP if at in function.shape.loops else STATES
             if len(seen) >= limit:
                 self._widen(at, seen)
-                for place in self.forgotten.get(at, ()):
-                    self._forget(state, place)
+                for place, much in self.forgotten.get(at, {}).items():
+                    self._forget(state, place, much)
                 key = self.key(state)
             if key not in seen:
-                seen[key] = state.copy(at)
+                seen[key], self.blanks[at, key] = state.copy(at), set()
                 pending[key] = state
                 return
-        merged, changed = self.merge(seen[key], state)
+        merged, changed = self.merge(seen[key], state, self.blanks[at, key])
         if changed:
             seen[key] = merged
             pending[key] = merged.copy(at)
@@ -423,11 +444,14 @@ class Walk:
             (number, place, kind) for number, frame in enumerate(state.frames)
             for place, kind in ((place, _of(value)) for place, value in frame.items()) if number or kind != "?")
 
-    def merge(self, old: State, new: State) -> Tuple[State, bool]:
-        """Both states, of one key. False: that is the old one."""
+    def merge(self, old: State, new: State, blanks: Set[Term]) -> Tuple[State, bool]:
+        """Both states, of one key. False: that is the old one. ``blanks``: names that merging has given what lies in
+        the old one, so that nothing else is made of them, and they may stand for anything; it gets those of this time.
+        """
         made, changed = old.copy(old.at), False
         stands: Dict[Term, Scalar] = {}  # blanks of the old state -> what they stand for in the new one
         pairs: Dict[Tuple[Term, Term], Term] = {}
+        named: List[Term] = []
 
         def either(one: Value, other: Value) -> Value:
             nonlocal changed
@@ -437,7 +461,7 @@ class Walk:
             if one is None or isinstance(one, int):
                 return one
             assert isinstance(other, Term)
-            if one in self.blanks and one.bits >= other.bits:
+            if one in blanks and one.bits >= other.bits:
                 if stands.setdefault(one, other) is other:
                     return one
             elif one is other:
@@ -445,7 +469,7 @@ class Walk:
             pair = one, other
             if pair not in pairs:
                 pairs[pair] = fresh("either", max(one.bits, other.bits))
-                self.blanks.add(pairs[pair])
+                named.append(pairs[pair])
             changed = True
             return pairs[pair]
 
@@ -458,9 +482,9 @@ class Walk:
                 else:  # nothing is known of it, and it is on the function's own stack
                     del made.frames[number][place]
                     changed = True
-        common = {fact: None for fact in old.facts if fact in new.facts}
-        changed |= len(common) < len(old.facts)
-        made.facts = common
+        made.facts = _known_of_both(old, new, pairs, blanks, stands)
+        changed |= any(fact not in made.facts for fact in old.facts)
+        blanks.update(named)
         return made, changed
 
     def _places(self, state: State) -> Dict[Hashable, Value]:
@@ -481,34 +505,74 @@ class Walk:
                     stack.setdefault(place, set()).add(_of(value))
                 elif value is not None and (not isinstance(value, Pointer) or value.region[0] in ("value", "record")):
                     values.setdefault(place, set()).add(_of(value))
-        forgotten = self.forgotten.setdefault(at, set())
-        left = {place: len(held) for place, held in values.items()
-                if place not in forgotten | pointers and len(held) > 1}
+        forgotten = self.forgotten.setdefault(at, {})
+        ways = [({place: len(held) for place, held in values.items()
+                  if forgotten.get(place, 0) < much and place not in pointers and len(held) > 1
+                  and (much == 2 or any(_large(each) for each in held))}, much) for much in (1, 2)]
+        if at not in self.function.shape.loops:  # what lies on the stack is of less use than what is at hand
+            ways = [({place: count for place, count in left.items() if isinstance(place, tuple) == lies}, much)
+                    for lies in (True, False) for left, much in ways]
+        left, much = next(((left, much) for left, much in ways if left), ({}, 2))
         moving = any(len(held) >= IN_LOOP for held in stack.values())
         if (moving or not left) and len(seen) < STATES:
             return
-        if at not in self.function.shape.loops and any(isinstance(place, tuple) for place in left):
-            # what lies on the stack is of less use than what is at hand
-            left = {place: count for place, count in left.items() if isinstance(place, tuple)}
         if not left or moving:
             raise Unproved(f"{self.function.name} has too many states at {at}")
         most = max(left.values())
-        forgotten.update(place for place, count in left.items() if count >= min(most, VARIES))
+        forgotten.update((place, much) for place, count in left.items() if count >= min(most, VARIES))
         seen.clear()  # what is forgotten from here on is more than they were
 
-    def _forget(self, state: State, place: Hashable) -> None:
+    def _forget(self, state: State, place: Hashable, much: int) -> None:
         if isinstance(place, int):
-            state.registers[place] = _forgotten(state.registers[place], 8)
+            state.registers[place] = _forgotten(state, state.registers[place], 8, much)
         elif isinstance(place, tuple):
             frame, at, size = place
             if frame < len(state.frames) and (at, size) in state.frames[frame]:
-                state.frames[frame][at, size] = _forgotten(state.frames[frame][at, size], size)
+                state.frames[frame][at, size] = _forgotten(state, state.frames[frame][at, size], size, much)
 
 
-def _forgotten(value: Value, size: int) -> Value:
+def _known_of_both(old: State, new: State, pairs: Dict[Tuple[Term, Term], Term], blanks: Set[Term],
+                   stands: Dict[Term, Scalar]) -> Dict[Condition, None]:
+    """What is known in both states, said of what stands for both. ``pairs``: new names, by what they are in each;
+    ``stands``: what blanks of the old state are in the new one. A blank that lies nowhere any more is let go of."""
+    renamed: Dict[Term, List[Tuple[Scalar, Scalar]]] = {}
+    for (one, other), name in pairs.items():
+        renamed.setdefault(one, []).append((other, name))
+
+    def ways(value: Scalar) -> List[Tuple[Scalar, Scalar]]:
+        """What it is in the new state, and what it is called from here on."""
+        if isinstance(value, int):
+            return [(value, value)]
+        if value not in blanks:
+            return [(value, value), *renamed.get(value, ())]
+        return [(stands[value], value)] if value in stands else renamed.get(value, [])
+
+    found: Dict[Condition, None] = {}
+    for fact in old.facts:
+        if fact.what[0] in ("all", "any"):
+            continue
+        operation, width, a, b = fact.what
+        for there, here in ways(a):
+            for beside, with_ in ways(b):
+                if Condition.known.get((operation, width, there, beside)) in new.facts:
+                    found[condition(operation, width, here, with_)] = None
+    return found
+
+
+def _large(kind: Hashable) -> bool:
+    """As `_of` has it: a number from PLAIN on, or an address."""
+    return kind >= PLAIN if isinstance(kind, int) else kind != "?"
+
+
+def _forgotten(state: State, value: Value, size: int, much: int) -> Value:
     if isinstance(value, Pointer) and value.region[0] in ("value", "record"):
         return Pointer(value.region, fresh("loop")) if isinstance(value.offset, int) else value
-    return fresh("loop", 8 * size) if isinstance(value, int) else value
+    if not isinstance(value, int) or much < 2 and value < PLAIN:
+        return value
+    other = fresh("loop", 8 * size)
+    if value:
+        state.learn(condition(NOT_EQUAL, 64, other, 0))
+    return other
 
 
 def _most(state: State, size: Value) -> Optional[int]:
