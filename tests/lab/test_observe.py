@@ -22,7 +22,7 @@ LISTED = ("sudo bpftool prog list -j | python3 -c 'import json,sys; print(sorted
           "dpkg-query -W",
           "sudo find /etc /usr /var/lib /run/lock /lib/systemd /opt /root -xdev -not -path '*/__pycache__*' -newermt '2020-01-01' "
           "-path '*exfil*' | sort",
-          "systemctl list-unit-files --no-legend --no-pager | awk '{print $1}' | sort")
+          "systemctl list-unit-files --no-legend --no-pager | awk '$2 != \"transient\" {print $1}' | sort")
 LOOKS = """
 import os, sys, time
 user, where, file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
