@@ -57,5 +57,6 @@ def test_the_figures_are_those_of_the_machines(lab, tmp_path):
     text = page.read_text()
     assert "alice leaves the tool alone, reported" in text and "/srv/exports/customers.csv" in text
     if os.environ.get("REPORT"):
+        os.makedirs(os.environ["REPORT"], exist_ok=True)
         for path in (page, page.with_suffix(".json")):
             shutil.copy(path, Path(os.environ["REPORT"]))
