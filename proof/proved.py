@@ -32,8 +32,8 @@ from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs  # 
 TRACKED = OBJECT.with_name("proved.json")
 RESULTS = ROOT / ".build" / "proof" / "results.json"
 VERSION = 1  # as guard/proved.py
-# What certificates claim. `audit`, `closed` and `binding` lean on rules of bytecode/properties.py that are taken on trust,
-# until somebody else has read them.
+# What certificates claim. `audit`, `closed` and `binding` lean on rules of bytecode/properties.py that are taken on
+# trust, until somebody else has read them.
 CLAIMED = ("returns", "verdict", "writes")
 
 
