@@ -12,7 +12,7 @@ RULES = {
     "customer data is for the database and its backup": ("read", "/srv/exports/customers-{0}.csv", "denied"),
     "nothing leaves the company network": ("connect", "198.51.100.{0}", "denied"),
     "no packet sockets": ("packet-socket", "", "denied"),
-    "builders run the system's programs only": ("execute", "/opt/work/tool-{0}", "audit"),
+    "builders run the system's programs only": ("execute", "/opt/tools/tool-{0}", "audit"),
     "who has read customer data talks to the vault only": ("send", "203.0.113.{0}", "audit"),
 }
 SUBJECTS = (("alice", "/usr/bin/cat", "session-3.scope"), ("bob", "/usr/bin/curl", "session-7.scope"),
