@@ -38,6 +38,9 @@ def by_name(name: str, names: Sequence[str], series: Series) -> str:
 
 
 def _drawn(name: str, chart: Any, labels: Sequence[str], series: Series) -> str:
+    most = max((sum(at) for at in zip(*(values for _, values in series))), default=0)
+    if most < 5:  # or the axis would have halves, told as whole numbers
+        chart.y_labels = range(max(most, 1) + 1)
     chart.value_formatter = lambda value: "{0:,.0f}".format(value)
     for kind, values in series:
         chart.add(kind, [{"value": value, "label": "{0}: {1:,} {2}".format(label, value, kind)} if value else None

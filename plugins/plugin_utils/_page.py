@@ -49,6 +49,7 @@ meter::-webkit-meter-bar { background: none; border: 0; }
 .states { padding: 0; list-style: none; margin: .8rem 0; }
 .states li { border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .7rem; }
 .states b { font-size: 1.5rem; line-height: 1.2; display: block; }
+.states .long { font-size: 1.15rem; line-height: 1.57; }
 svg { width: 100%; min-width: 44rem; height: auto; display: block; }
 svg text { fill: CanvasText; font: 12px system-ui, sans-serif; }
 svg .x text { text-anchor: middle; } svg .y text { text-anchor: end; }
@@ -207,7 +208,10 @@ def _summary(found: Dict[str, Any]) -> _Raw:
     ]
     return _tag(
         "ul",
-        [_tag("li", _tag("b", _number(count), class_=kind if count else "dim"), words) for count, words, kind in told],
+        [
+            _tag("li", _tag("b", _number(count), class_=(kind if count else "dim") + " long" * (count >= 1_000_000)), words)
+            for count, words, kind in told
+        ],
         class_="states",
     )
 
