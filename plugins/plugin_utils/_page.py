@@ -209,7 +209,7 @@ def _summary(found: Dict[str, Any]) -> _Raw:
     return _tag(
         "ul",
         [
-            _tag("li", _tag("b", _number(count), class_=(kind if count else "dim") + " long" * (count >= 1_000_000)), words)
+            _tag("li", _tag("b", _number(count), class_=(kind if count else "dim") + " long" * (count > 999_999)), words)
             for count, words, kind in told
         ],
         class_="states",
