@@ -209,7 +209,8 @@ def _summary(found: Dict[str, Any]) -> _Raw:
     return _tag(
         "ul",
         [
-            _tag("li", _tag("b", _number(count), class_=(kind if count else "dim") + " long" * (count > 999_999)), words)
+            _tag("li", _tag("b", _number(count), class_=(kind if count else "dim") + " long" * (count > 999_999)),
+                 words)
             for count, words, kind in told
         ],
         class_="states",
