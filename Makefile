@@ -126,7 +126,7 @@ test: test-fast verify test-kernels test-lab
 	$(STEP) "make test: everything passed"
 
 test-all: test adversary test-report test-fleet
-	@PROGRAMS=5000 MUTANTS=100 proof/run bytecode
+	@PROGRAMS=5000 proof/run bytecode
 	@POLICIES=100000 proof/run correspondence
 	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms

@@ -174,6 +174,7 @@ static __noinline bool refuse_seen(const struct view *v, struct file *file, __u3
 {
 	struct inode *inode = file->f_inode;
 	struct dentry *d = file->f_path.dentry;
+	bool own = d->d_inode == inode;
 	const struct bound *b = 0;
 	struct place at = {};
 
@@ -188,7 +189,7 @@ static __noinline bool refuse_seen(const struct view *v, struct file *file, __u3
 			return 1;
 		actions &= b->actions;
 	}
-	if (actions && d->d_inode == inode)
+	if (actions && own)
 		actions &= place_file(v, file, &at, actions);
 	if (!actions)
 		return 0;
@@ -197,12 +198,10 @@ static __noinline bool refuse_seen(const struct view *v, struct file *file, __u3
 		if (!b)
 			return 1;
 		actions &= b->actions;
-		if (!actions)
-			return 0;
 	}
-	if (d->d_inode != inode)
-		return !nameless(inode, actions) && refuse_aliases(v, b, inode, actions);
-	return refuse_place(v, b, &at, actions, d);
+	if (own)
+		return refuse_place(v, b, &at, actions, d);
+	return !nameless(inode, actions) && refuse_aliases(v, b, inode, actions);
 }
 
 static __always_inline bool refuse_concerned(const struct view *seen, struct file *file, __u32 actions)
@@ -248,7 +247,7 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		return ret;
 	if (!glance(&seen))
 		return 0;
-	if (writable(file) && touches_opening(file))
+	if (writable(file) && powerful() && touches_opening(&seen, file))
 		return -EPERM;
 	actions = concerned(&seen, 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE);
 	if (actions)
@@ -260,9 +259,7 @@ int BPF_PROG(file_open, struct file *file, int ret)
 	/* another one may have been read that was at the same address */
 	forget_reading(file);
 	actions = opening(file);
-	if ((actions & ~(1U << GUARD_WRITE)) && refuse_reading(file, 0))
-		return -EPERM;
-	return answer((actions & (1U << GUARD_WRITE)) && refuse_writing(file));
+	return answer(refuse_passing(&seen, file, actions & ~(1U << GUARD_WRITE), actions & (1U << GUARD_WRITE)));
 }
 
 static __always_inline __u32 using(struct file *file, int mask)
@@ -294,7 +291,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 		return 0;
 	if (actions & ~GUARD_KNOWS_LABELS) {
 		if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
-			if ((mask & MAY_WRITE) && refuse_socket_file(file))
+			if ((mask & MAY_WRITE) && (actions & SENDING) && refuse_socket_file(&seen, file, actions & SENDING))
 				return -EPERM;
 		} else {
 			actions &= using(file, mask);
@@ -305,7 +302,7 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	since = labels_since();
 	if (!since || (mask == MAY_READ && read_before(file, since, seen.generation)))
 		return 0;
-	return answer(refuse_passing(file, mask));
+	return answer(refuse_passing(&seen, file, mask & MAY_READ, mask & (MAY_WRITE | MAY_APPEND)));
 }
 
 /* An open file from another process: over a unix socket, or taken by its number. */
@@ -313,18 +310,20 @@ SEC("lsm/file_receive")
 int BPF_PROG(file_receive, struct file *file, int ret)
 {
 	__u32 actions = 0;
+	struct view seen;
 
 	if (ret)
 		return ret;
+	if (!glance(&seen))
+		return 0;
 	if (file->f_mode & FMODE_READ)
 		actions |= 1U << GUARD_READ;
 	if (file->f_mode & FMODE_WRITE)
 		actions |= 1U << GUARD_WRITE;
-	if (refuse_file(file, actions))
+	actions = concerned(&seen, actions);
+	if (actions && refuse_concerned(&seen, file, actions))
 		return -EPERM;
-	if ((file->f_mode & FMODE_READ) && refuse_reading(file, 0))
-		return -EPERM;
-	return answer((file->f_mode & FMODE_WRITE) && refuse_writing(file));
+	return answer(refuse_passing(&seen, file, file->f_mode & FMODE_READ, file->f_mode & FMODE_WRITE));
 }
 
 /* What is mapped is read without any further call, whatever the protection is for now. */
@@ -340,16 +339,17 @@ static __always_inline __u32 mapping_actions(unsigned long prot, bool shared)
 }
 
 /* An overlay maps the file behind its own. Where no hook shows that one, it is to be had from the overlay's open file. */
-static __noinline bool refuse_backing(const struct file *file, __u32 actions)
+static __noinline bool refuse_backing(const struct view *v, const struct file *file, __u32 actions)
 {
 	struct place at = { .reason = GUARD_NO_CHAIN };
 	const struct bound *b;
-	struct view v;
 	__u64 inode;
 
-	if (!see(&v) || !concerned(&v, actions))
+	if (!v)
+		return 1;
+	if (v->slot >= GUARD_SLOTS)
 		return 0;
-	b = bound(&v);
+	b = bound(v);
 	if (!b)
 		return 1;
 	actions &= b->actions;
@@ -357,29 +357,33 @@ static __noinline bool refuse_backing(const struct file *file, __u32 actions)
 		return 0;
 	inode = inode_behind(file);
 	if (inode)
-		return refuse_aliases(&v, b, (struct inode *)inode, actions);
-	return refuse_place(&v, b, &at, actions, BPF_CORE_READ(file, f_path.dentry));
+		return refuse_aliases(v, b, (struct inode *)inode, actions);
+	return refuse_place(v, b, &at, actions, BPF_CORE_READ(file, f_path.dentry));
 }
 
 /* What exec opened was decided when it was opened. */
 SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
 {
+	struct view seen, v;
 	__u32 actions;
 
 	if (ret)
 		return ret;
-	if (!file)
+	if (!file || !glance(&seen))
 		return 0;
-	if (refuse_mapping(file, flags & MAP_SHARED))
+	if (refuse_mapping(&seen, file, flags & MAP_SHARED))
 		return -EPERM;
 	if (file->f_flags & FMODE_EXEC)
 		return 0;
-	actions = mapping_actions(prot, flags & MAP_SHARED);
+	actions = concerned(&seen, mapping_actions(prot, flags & MAP_SHARED));
+	if (!actions)
+		return 0;
+	v = seen;
 	if (!bpf_core_field_exists(((union security_list_options *)0)->mmap_backing_file) &&
-	    file->f_inode->i_sb->s_magic == OVERLAYFS_MAGIC && refuse_backing(file, actions))
+	    file->f_inode->i_sb->s_magic == OVERLAYFS_MAGIC && refuse_backing(&v, file, actions))
 		return -EPERM;
-	return answer(refuse_file(file, actions));
+	return answer(refuse_seen(&v, file, actions));
 }
 
 SEC("lsm/mmap_backing_file")

@@ -316,22 +316,22 @@ static __always_inline __u64 peer_of(struct sock *sk)
 	return (__u64)BPF_CORE_READ((struct unix_sock *)sk, peer);
 }
 
-/* What labels mean here and now: the view, the labels that are named, the current task's carrier. */
+/* What labels mean under the generation that the hook decides under: the labels that are named, the current task's
+ * carrier. */
 struct labelling {
-	struct view v;
 	__u64 since, named;
 	struct guard_carrier *c;
 };
 
 /* False: no rule asks for labels. */
-static __always_inline bool labelling(struct labelling *l)
+static __always_inline bool labelling(struct labelling *l, const struct view *v)
 {
 	const struct guard_policy *p;
 
 	l->since = labels_since();
-	if (!l->since || !see(&l->v))
+	if (!l->since || !v)
 		return 0;
-	p = policy_of(&l->v);
+	p = policy_of(v);
 	if (!p || !p->labels)
 		return 0;
 	l->named = p->labels;
@@ -402,7 +402,7 @@ static __noinline __u64 passed_through(struct file *file, enum carrying how, __u
 
 /* The current task is about to read a file, or to execute it: then its next address space is labelled. True: that
  * can't be remembered, so it must not. `mapped`: what is written there later is read, too. */
-static __noinline bool refuse_reading(struct file *file, bool mapped)
+static __noinline bool refuse_reading(const struct view *v, struct file *file, bool mapped)
 {
 	struct inode *inode = file->f_inode;
 	bool image = file->f_flags & FMODE_EXEC;
@@ -412,7 +412,7 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 	__u64 labels, found = 0, changes = UNTOLD;
 
 	/* a folder holds names */
-	if ((inode->i_mode & S_IFMT) == S_IFDIR || !labelling(&l))
+	if ((inode->i_mode & S_IFMT) == S_IFDIR || !labelling(&l, v))
 		return 0;
 	how = carrying(inode);
 	/* a message queue is asked only when it is opened */
@@ -424,7 +424,7 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 	if (l.c) {
 		labels &= ~labels_of(l.c);
 		if (!labels)
-			return remember_reading(file, &l.v, l.since, changes);
+			return remember_reading(file, v, l.since, changes);
 	}
 	if (how == PIPE || how == SOCKET || how == TERMINAL)
 		found = passed_through(file, how, l.since, l.c);
@@ -437,21 +437,21 @@ static __noinline bool refuse_reading(struct file *file, bool mapped)
 	}
 	found &= labels;
 	if (how != SOCKET && found != labels)
-		found |= labels_of_place(&l.v, file, l.named);
+		found |= labels_of_place(v, file, l.named);
 	labels &= found;
 	if (!labels)
-		return remember_reading(file, &l.v, l.since, changes);
+		return remember_reading(file, v, l.since, changes);
 	if (l.c && image) {
 		__sync_fetch_and_or(&l.c->image, labels);
 		return 0;
 	}
 	if (label_self(&l, labels))
 		return 0;
-	return refuse_unlabelled(&l.v, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
+	return refuse_unlabelled(v, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
 }
 
 /* The current task is about to write to a file, which from then on carries what the task does. True: it can't. */
-static __noinline bool refuse_writing(struct file *file)
+static __noinline bool refuse_writing(const struct view *v, struct file *file)
 {
 	struct inode *inode = file->f_inode;
 	struct guard_mark *m = 0;
@@ -459,7 +459,7 @@ static __noinline bool refuse_writing(struct file *file)
 	enum carrying how;
 	__u64 peer;
 
-	if (!labelling(&l))
+	if (!labelling(&l, v))
 		return 0;
 	if (l.c) {
 		l.named &= labels_of(l.c);
@@ -485,20 +485,21 @@ static __noinline bool refuse_writing(struct file *file)
 	}
 	if (l.c && how == CONTENT)
 		m = content(inode, l.since, l.named);
-	return !spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, file->f_path.dentry);
+	return !spread(m, l.named) && refuse_unlabelled(v, GUARD_WRITE, file->f_path.dentry);
 }
 
-static __always_inline bool refuse_mapping(struct file *file, bool shared)
+static __always_inline bool refuse_mapping(const struct view *seen, struct file *file, bool shared)
 {
+	struct view v = *seen;
 	bool live = shared && carrying(file->f_inode) == CONTENT && in_memory(file->f_inode);
 
-	if (refuse_reading(file, live))
+	if (refuse_reading(&v, file, live))
 		return 1;
-	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(file);
+	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(&v, file);
 }
 
 /* What the kernel had forgotten: while the file is open it stays. */
-static __noinline bool refuse_kept(struct file *file)
+static __noinline bool refuse_kept(const struct view *v, struct file *file)
 {
 	struct inode *inode = file->f_inode;
 	bool image = file->f_flags & FMODE_EXEC;
@@ -506,14 +507,14 @@ static __noinline bool refuse_kept(struct file *file)
 	struct guard_mark *m;
 	__u64 labels;
 
-	if (!labelling(&l))
+	if (!labelling(&l, v))
 		return 0;
 	labels = kept_labels(inode, l.since) & l.named;
 	if (!labels)
 		return 0;
 	m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
 	if (!m)
-		return refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry);
+		return refuse_unlabelled(v, GUARD_READ, file->f_path.dentry);
 	if (labels & ~__sync_fetch_and_or(&m->labels, labels))
 		count_mark();
 	if (!image && !(file->f_mode & FMODE_READ))
@@ -524,15 +525,17 @@ static __noinline bool refuse_kept(struct file *file)
 		__sync_fetch_and_or(&l.c->image, labels);
 		return 0;
 	}
-	return labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry);
+	return labels && !label_self(&l, labels) && refuse_unlabelled(v, GUARD_READ, file->f_path.dentry);
 }
 
 SEC("lsm/file_open")
 int BPF_PROG(file_open__label, struct file *file, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	return answer(carrying(file->f_inode) == CONTENT && !in_memory(file->f_inode) && refuse_kept(file));
+	return answer(carrying(file->f_inode) == CONTENT && !in_memory(file->f_inode) && see(&v) && refuse_kept(&v, file));
 }
 
 SEC("lsm/inode_free_security")
@@ -554,35 +557,37 @@ int BPF_PROG(inode_free_security, struct inode *inode)
 }
 
 /* An open file is used. */
-static __always_inline bool refuse_passing(struct file *file, __u32 mask)
+static __always_inline bool refuse_passing(const struct view *seen, struct file *file, bool reads, bool writes)
 {
-	if ((mask & MAY_READ) && refuse_reading(file, 0))
+	struct view v = *seen;	/* on the stack only from here on */
+
+	if (reads && refuse_reading(&v, file, 0))
 		return 1;
-	return (mask & (MAY_WRITE | MAY_APPEND)) && refuse_writing(file);
+	return writes && refuse_writing(&v, file);
 }
 
 /* ---- messages ---- */
 
 /* True: what the current task carries can't go where it sends to. */
-static __always_inline bool refuse_carrying(__u64 to)
+static __always_inline bool refuse_carrying(const struct view *v, __u64 to)
 {
 	struct labelling l;
 
-	if (!to || !labelling(&l))
+	if (!to || !labelling(&l, v))
 		return 0;
 	if (l.c) {
 		l.named &= labels_of(l.c);
 		if (!l.named)
 			return 0;
 	}
-	return !spread(l.c ? wire(to, l.since) : 0, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, 0);
+	return !spread(l.c ? wire(to, l.since) : 0, l.named) && refuse_unlabelled(v, GUARD_WRITE, 0);
 }
 
-static __noinline bool refuse_carrying_by(struct socket *sock)
+static __noinline bool refuse_carrying_by(const struct view *v, struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 
-	return sk && refuse_carrying(peer_of(sk));
+	return sk && refuse_carrying(v, peer_of(sk));
 }
 
 SEC("lsm/socket_recvmsg")
@@ -590,11 +595,12 @@ int BPF_PROG(socket_recvmsg, struct socket *sock, struct msghdr *msg, int size, 
 {
 	struct sock *sk = sock->sk;
 	struct labelling l;
+	struct view v;
 	__u64 labels;
 
 	if (ret)
 		return ret;
-	if (!sk || sk->__sk_common.skc_family != AF_UNIX || !labelling(&l))
+	if (!sk || sk->__sk_common.skc_family != AF_UNIX || !see(&v) || !labelling(&l, &v))
 		return 0;
 	labels = l.named;
 	if (l.c) {
@@ -603,7 +609,7 @@ int BPF_PROG(socket_recvmsg, struct socket *sock, struct msghdr *msg, int size, 
 			return 0;
 	}
 	labels &= watch(wire((__u64)sk, l.since), l.c);
-	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, 0));
 }
 
 SEC("lsm/sk_free_security")
@@ -616,9 +622,11 @@ int BPF_PROG(sk_free_security, struct sock *sk)
 SEC("lsm/msg_queue_msgsnd")
 int BPF_PROG(msg_queue_msgsnd, struct kern_ipc_perm *queue, struct msg_msg *msg, int flags, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	return answer(refuse_carrying((__u64)queue));
+	return answer(see(&v) && refuse_carrying(&v, (__u64)queue));
 }
 
 /* In the sender's context when the receiver has been waiting. */
@@ -654,10 +662,12 @@ int BPF_PROG(msg_queue_free_security, struct kern_ipc_perm *queue)
 SEC("lsm/key_alloc")
 int BPF_PROG(key_alloc, void *key, const struct cred *cred, unsigned long flags, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
 	unwire((__u64)key);
-	return answer(refuse_carrying((__u64)key));
+	return answer(see(&v) && refuse_carrying(&v, (__u64)key));
 }
 
 /* A key that is read, and one that is written to. It comes with its lowest bit for something else, as a type that is
@@ -668,15 +678,18 @@ int key_permission(unsigned long long *ctx)
 	__u64 arguments[4] = {}, labels;
 	struct guard_mark *m;
 	struct labelling l;
+	struct view v;
 
 	if (bpf_probe_read_kernel(arguments, sizeof(arguments), ctx))
 		return 0;
 	if (arguments[3])
 		return -EPERM;
 	arguments[0] &= ~1ULL;
+	if (!see(&v))
+		return 0;
 	if ((__u32)arguments[2] == KEY_NEED_WRITE)
-		return answer(refuse_carrying(arguments[0]));
-	if ((__u32)arguments[2] != KEY_NEED_READ || !labelling(&l))
+		return answer(refuse_carrying(&v, arguments[0]));
+	if ((__u32)arguments[2] != KEY_NEED_READ || !labelling(&l, &v))
 		return 0;
 	m = bpf_map_lookup_elem(&wires, &arguments[0]);
 	if (!m || m->since != l.since)
@@ -684,7 +697,7 @@ int key_permission(unsigned long long *ctx)
 	labels = m->labels & l.named;
 	if (l.c)
 		labels &= ~labels_of(l.c);
-	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, 0));
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, 0));
 }
 
 /* ---- another task ---- */
@@ -694,9 +707,10 @@ static __noinline bool refuse_joining(const struct task_struct *other)
 {
 	struct guard_carrier *c;
 	struct labelling l;
+	struct view v;
 	__u64 labels;
 
-	if (!labelling(&l))
+	if (!see(&v) || !labelling(&l, &v))
 		return 0;
 	c = carrier_of((__u64)other, l.since);
 	labels = l.named;
@@ -706,7 +720,7 @@ static __noinline bool refuse_joining(const struct task_struct *other)
 		return 0;
 	if (label_self(&l, labels) && label_task(other, c, l.since, labels))
 		return 0;
-	return refuse_unlabelled(&l.v, GUARD_PTRACE, 0);
+	return refuse_unlabelled(&v, GUARD_PTRACE, 0);
 }
 
 SEC("lsm/ptrace_access_check")
@@ -734,9 +748,10 @@ static __noinline bool refuse_looking(struct dentry *d)
 	struct place at = {};
 	struct labelling l;
 	struct inode *inode;
+	struct view v;
 	__u64 labels, found = 0;
 
-	if (!labelling(&l))
+	if (!see(&v) || !labelling(&l, &v))
 		return 0;
 	labels = l.named;
 	if (l.c) {
@@ -753,11 +768,11 @@ static __noinline bool refuse_looking(struct dentry *d)
 		found = kept_labels(inode, l.since);
 	found &= labels;
 	if (found != labels) {
-		guard_place(l.v.slot, number(d), &at);
-		found |= labels_of_state(&l.v, &at, l.named);
+		guard_place(v.slot, number(d), &at);
+		found |= labels_of_state(&v, &at, l.named);
 	}
 	labels &= found;
-	return labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, d);
+	return labels && !label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, d);
 }
 
 SEC("lsm/inode_readlink")
@@ -792,10 +807,11 @@ int BPF_PROG(inode_setxattr__label, void *idmap, struct dentry *dentry, const ch
 	struct guard_mark *m = 0;
 	struct labelling l;
 	struct inode *inode;
+	struct view v;
 
 	if (ret)
 		return ret;
-	if (!of_users(name) || !labelling(&l))
+	if (!of_users(name) || !see(&v) || !labelling(&l, &v))
 		return 0;
 	inode = dentry->d_inode;
 	if (l.c) {
@@ -805,7 +821,7 @@ int BPF_PROG(inode_setxattr__label, void *idmap, struct dentry *dentry, const ch
 		if (inode)
 			m = content(inode, l.since, l.named);
 	}
-	return answer(!spread(m, l.named) && refuse_unlabelled(&l.v, GUARD_WRITE, dentry));
+	return answer(!spread(m, l.named) && refuse_unlabelled(&v, GUARD_WRITE, dentry));
 }
 
 /* ---- what an overlay maps ---- */
@@ -836,26 +852,29 @@ SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file__label, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
 {
 	struct labelling l;
+	struct view v;
 	__u64 behind, labels;
 
 	if (ret)
 		return ret;
 	if (bpf_core_field_exists(((union security_list_options *)0)->mmap_backing_file) || !file ||
-	    file->f_inode->i_sb->s_magic != OVERLAYFS_MAGIC || !labelling(&l))
+	    file->f_inode->i_sb->s_magic != OVERLAYFS_MAGIC || !see(&v) || !labelling(&l, &v))
 		return 0;
 	behind = inode_behind(file);
-	labels = behind ? labels_of_aliases(&l.v, (struct inode *)behind, l.named) : l.named;
+	labels = behind ? labels_of_aliases(&v, (struct inode *)behind, l.named) : l.named;
 	if (l.c)
 		labels &= ~labels_of(l.c);
-	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&l.v, GUARD_READ, file->f_path.dentry));
+	return answer(labels && !label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, file->f_path.dentry));
 }
 
 SEC("lsm/mmap_backing_file")
 int BPF_PROG(mmap_backing_file__label, struct vm_area_struct *vma, struct file *backing, struct file *file, int ret)
 {
+	struct view seen;
+
 	if (ret)
 		return ret;
-	return answer(refuse_mapping(backing, vma->vm_flags & VM_SHARED));
+	return answer(see(&seen) && refuse_mapping(&seen, backing, vma->vm_flags & VM_SHARED));
 }
 
 #endif

@@ -339,43 +339,46 @@ static __always_inline bool of_kernel(const struct socket *sock, const struct so
 	return !file || BPF_CORE_READ(file, f_inode) == own;
 }
 
-static __noinline bool refuse_sending(struct socket *sock, const struct message *m)
+static __noinline bool refuse_sending(const struct view *v, struct socket *sock, const struct message *m, __u32 actions)
 {
 	const struct bound *b;
 	struct sock *sk;
-	struct view v;
-	__u32 actions;
 
-	if (!see(&v) || !concerned(&v, SENDING))
+	if (!v)
+		return 1;
+	if (v->slot >= GUARD_SLOTS)
 		return 0;
-	b = bound(&v);
+	b = bound(v);
 	if (!b)
 		return 1;
-	actions = b->actions & SENDING;
+	actions &= b->actions;
 	sk = sock->sk;
 	if (!actions || !sk || of_kernel(sock, sk))
 		return 0;
 	switch (sk->__sk_common.skc_family) {
 	case AF_UNIX:
-		return (actions & (1U << GUARD_UNIX_CONNECT)) && refuse_unix_peer(&v, b, sock);
+		return (actions & (1U << GUARD_UNIX_CONNECT)) && refuse_unix_peer(v, b, sock);
 	case AF_VSOCK:
-		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(&v, b, sock, m ? m->name : 0, 1);
+		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(v, b, sock, m ? m->name : 0, 1);
 	}
-	return (actions & OUTWARD) && refuse_message(&v, b, sock, m, actions & OUTWARD);
+	return (actions & OUTWARD) && refuse_message(v, b, sock, m, actions & OUTWARD);
 }
 
 SEC("lsm/socket_sendmsg")
 int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, int ret)
 {
+	struct view seen, v;
 	struct message m;
-	struct view seen;
 	struct sock *sk;
-	__u32 flags;
+	__u32 flags, actions = 0;
 
 	if (ret)
 		return ret;
 	flags = msg->msg_flags;
-	if (!(flags & MSG_FASTOPEN) && (!glance(&seen) || !concerned(&seen, SENDING | GUARD_KNOWS_LABELS)))
+	if (glance(&seen))
+		actions = concerned(&seen, SENDING | GUARD_KNOWS_LABELS);
+	/* whatever connects is marked, bound or not */
+	if (!actions && !(flags & MSG_FASTOPEN))
 		return 0;
 	sk = sock->sk;
 	m.flags = flags;
@@ -385,21 +388,25 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 	m.control_size = msg->msg_controllen;
 	if (m.name && (m.flags & MSG_FASTOPEN) && sk && internet(sk))
 		mark_connecting(sk);
-	if (refuse_sending(sock, &m))
+	if (!actions)
+		return 0;
+	v = seen;	/* on the stack only from here on */
+	if ((actions & SENDING) && refuse_sending(&v, sock, &m, actions & SENDING))
 		return -EPERM;
-	return answer(refuse_carrying_by(sock));
+	return answer(refuse_carrying_by(&v, sock));
 }
 
 /* Before 6.5 sendfile(2) and splice(2) into a socket come by no other hook than file_permission. */
-static __always_inline bool refuse_socket_file(struct file *file)
+static __always_inline bool refuse_socket_file(const struct view *seen, struct file *file, __u32 actions)
 {
+	struct view v = *seen;
 	struct socket *sock;
 
 	if (!bpf_core_field_exists(((struct proto_ops *)0)->sendpage) ||
 	    (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
 		return 0;
 	sock = bpf_sock_from_file(file);
-	return sock && refuse_sending(sock, 0);
+	return sock && refuse_sending(&v, sock, 0, actions);
 }
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------- */
@@ -642,18 +649,17 @@ SEC("lsm/socket_create")
 int BPF_PROG(socket_create, int family, int type, int protocol, int kern, int ret)
 {
 	__u32 action = GUARD_OTHER_SOCKET;
+	struct view v;
 
 	if (ret)
 		return ret;
-	if (kern)
+	if (kern || !see(&v) || !concerned(&v, 1U << GUARD_PLAIN))
 		return 0;
 	if (family >= 0 && family < 64 && (GUARD_NAMED_FAMILIES >> family) & 1)
 		action = GUARD_SOCKET + family;
-	if (refuse_plain(action))
+	if (refuse_action(&v, action, 1))
 		return -EPERM;
-	if ((family == AF_INET || family == AF_INET6) && type == SOCK_RAW && refuse_plain(GUARD_RAW_SOCKET))
-		return -EPERM;
-	return 0;
+	return answer((family == AF_INET || family == AF_INET6) && type == SOCK_RAW && refuse_action(&v, GUARD_RAW_SOCKET, 1));
 }
 
 #endif

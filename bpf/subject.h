@@ -432,7 +432,7 @@ static __noinline int remember(const struct view *v, struct task *t)
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred;
 	struct known *k = known_of(cred);
-	__u64 version;
+	__u64 version, of;
 
 	/* without that the kernel frees a cred and tells nobody */
 	if (!v || !t || !k || cred != task->real_cred || !cred->security)
@@ -440,7 +440,8 @@ static __noinline int remember(const struct view *v, struct task *t)
 	version = k->version;
 	if ((version & 1) || __sync_val_compare_and_swap(&k->version, version, version + 1) != version)
 		return 0;
-	k->cred = number(cred);
+	of = number(cred);
+	k->cred = of;
 	k->generation = v->generation;
 	k->cgroup = cgroup_of(task);
 	k->actions = t->bound.actions;
@@ -454,7 +455,7 @@ static __noinline int remember(const struct view *v, struct task *t)
 		k->login = task->loginuid.val;
 	}
 	__sync_fetch_and_add(&k->version, 1);
-	t->cred = k->cred;
+	t->cred = of;
 	t->stamp = version + 2;
 	return 0;
 }

@@ -84,14 +84,15 @@ static __always_inline bool protects(const struct view *v, const struct dentry *
 	return s->covers.word[GUARD_PROTECTED / 64] >> (GUARD_PROTECTED % 64) & 1;
 }
 
-static __noinline bool refuse_touch(const struct dentry *d, bool above, __u32 action)
+static __noinline bool refuse_touch(const struct view *v, const struct dentry *d, bool above, __u32 action)
 {
 	struct outcome o = { .action = action };
-	struct view v;
 
-	if (!d || !see(&v) || trusted(&v, &o) || !protects(&v, d, above))
+	if (!v)
+		return 1;
+	if (!d || trusted(v, &o) || !protects(v, d, above))
 		return 0;
-	return tell_file(&v, &o, d);
+	return tell_file(v, &o, d);
 }
 
 /* Somewhere, perhaps: newer kernels have another bit, where older ones have that of a dentry on its way out. */
@@ -106,19 +107,22 @@ static __always_inline bool mounted_on(const struct dentry *d)
 
 static __always_inline bool touches(const struct dentry *d, bool above, __u32 action)
 {
-	return powerful() && refuse_touch(d, above, action);
+	struct view v;
+
+	return powerful() && see(&v) && refuse_touch(&v, d, above, action);
 }
 
 /* by whom it is asked alone */
-static __noinline bool refuse_untrusted(__u32 action, __u64 object)
+static __noinline bool refuse_untrusted(const struct view *v, __u32 action, __u64 object)
 {
 	struct outcome o = { .action = action };
 	struct matter m = {};
-	struct view v;
 
-	if (!see(&v) || trusted(&v, &o))
+	if (!v)
+		return 1;
+	if (trusted(v, &o))
 		return 0;
-	describe(&v, &o, &m);
+	describe(v, &o, &m);
 	m.inode = object;
 	guard_tell(&m);
 	return o.verdict == GUARD_DENY;
@@ -127,7 +131,7 @@ static __noinline bool refuse_untrusted(__u32 action, __u64 object)
 /* ---- files --------------------------------------------------------------------------------------------------- */
 
 /* The dentry in the file's own superblock: the file of an overlay's layer may carry the overlay's. */
-static __always_inline bool touches_file(const struct file *file)
+static __always_inline bool touches_file(const struct view *v, const struct file *file)
 {
 	const struct dentry *d = BPF_CORE_READ(file, f_path.dentry);
 	const struct inode *inode = BPF_CORE_READ(file, f_inode);
@@ -142,13 +146,15 @@ static __always_inline bool touches_file(const struct file *file)
 		else
 			d = (void *)node - bpf_core_field_offset(struct dentry___7, d_alias);
 	}
-	return refuse_touch(d, 0, GUARD_WRITE);
+	return refuse_touch(v, d, 0, GUARD_WRITE);
 }
 
 /* An open for writing, or one that empties the file. */
-static __always_inline bool touches_opening(const struct file *file)
+static __always_inline bool touches_opening(const struct view *seen, const struct file *file)
 {
-	return powerful() && touches_file(file);
+	struct view v = *seen;	/* on the stack only from here on */
+
+	return v.slot < GUARD_SLOTS && touches_file(&v, file);
 }
 
 static __always_inline bool writable(const struct file *file)
@@ -160,17 +166,23 @@ static __always_inline bool writable(const struct file *file)
 SEC("lsm/file_open")
 int BPF_PROG(file_open__tamper, struct file *file, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	return answer(writable(file) && touches_opening(file));
+	return answer(writable(file) && powerful() && see(&v) && touches_file(&v, file));
 }
 
 SEC("lsm/inode_link")
 int BPF_PROG(inode_link__tamper, struct dentry *from, struct inode *folder, struct dentry *to, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	if (touches(from, 0, GUARD_LINK) || touches(to, 0, GUARD_LINK))
+	if (!powerful() || !see(&v))
+		return 0;
+	if (refuse_touch(&v, from, 0, GUARD_LINK) || refuse_touch(&v, to, 0, GUARD_LINK))
 		return -EPERM;
 	return 0;
 }
@@ -179,9 +191,13 @@ SEC("lsm/inode_rename")
 int BPF_PROG(inode_rename__tamper, struct inode *old_folder, struct dentry *from, struct inode *new_folder,
 	     struct dentry *to, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	if (touches(from, 1, GUARD_RENAME) || touches(to, mounted_on(to), GUARD_RENAME))
+	if (!powerful() || !see(&v))
+		return 0;
+	if (refuse_touch(&v, from, 1, GUARD_RENAME) || refuse_touch(&v, to, mounted_on(to), GUARD_RENAME))
 		return -EPERM;
 	return 0;
 }
@@ -300,9 +316,9 @@ static __always_inline bool elsewhere(const struct vfsmount *mnt)
 }
 
 /* mounted over, moved or taken away: whatever lies below goes with it */
-static __always_inline bool touches_mount(const struct vfsmount *mnt, const struct dentry *d)
+static __always_inline bool touches_mount(const struct view *v, const struct vfsmount *mnt, const struct dentry *d)
 {
-	return powerful() && !elsewhere(mnt) && refuse_touch(d, 1, GUARD_MOUNT);
+	return !elsewhere(mnt) && refuse_touch(v, d, 1, GUARD_MOUNT);
 }
 
 #define MS_REMOUNT 32
@@ -313,17 +329,21 @@ SEC("lsm/sb_mount")
 int BPF_PROG(sb_mount__tamper, const char *source, const struct path *target, const char *type, unsigned long flags,
 	     void *data, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
 	if (flags & (MS_REMOUNT | MS_PROPAGATION))
 		return 0;
+	if (!powerful() || !see(&v))
+		return 0;
 	if (flags & MS_MOVE) {
 		/* which mount is moved is not told */
-		if (powerful() && !elsewhere(target->mnt) && refuse_untrusted(GUARD_MOUNT, 0))
+		if (!elsewhere(target->mnt) && refuse_untrusted(&v, GUARD_MOUNT, 0))
 			return -EPERM;
 		return 0;
 	}
-	if (touches_mount(target->mnt, target->dentry))
+	if (touches_mount(&v, target->mnt, target->dentry))
 		return -EPERM;
 	return 0;
 }
@@ -331,9 +351,13 @@ int BPF_PROG(sb_mount__tamper, const char *source, const struct path *target, co
 SEC("lsm/move_mount")
 int BPF_PROG(move_mount__tamper, const struct path *from, const struct path *to, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	if (touches_mount(from->mnt, from->dentry) || touches_mount(to->mnt, to->dentry))
+	if (!powerful() || !see(&v))
+		return 0;
+	if (touches_mount(&v, from->mnt, from->dentry) || touches_mount(&v, to->mnt, to->dentry))
 		return -EPERM;
 	return 0;
 }
@@ -341,9 +365,11 @@ int BPF_PROG(move_mount__tamper, const struct path *from, const struct path *to,
 SEC("lsm/sb_pivotroot")
 int BPF_PROG(sb_pivotroot__tamper, const struct path *put_old, const struct path *new_root, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	if (powerful() && !elsewhere(new_root->mnt) && refuse_untrusted(GUARD_MOUNT, 0))
+	if (powerful() && !elsewhere(new_root->mnt) && see(&v) && refuse_untrusted(&v, GUARD_MOUNT, 0))
 		return -EPERM;
 	return 0;
 }
@@ -360,9 +386,11 @@ static __always_inline bool our_map(const struct bpf_map *map)
 SEC("lsm/bpf_map")
 int BPF_PROG(bpf_map__tamper, struct bpf_map *map, unsigned int mode, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	if (our_map(map) && refuse_untrusted(GUARD_BPF, map->id))
+	if (our_map(map) && see(&v) && refuse_untrusted(&v, GUARD_BPF, map->id))
 		return -EPERM;
 	return 0;
 }
@@ -371,36 +399,42 @@ SEC("lsm/bpf_prog")
 int BPF_PROG(bpf_prog__tamper, struct bpf_prog *program, int ret)
 {
 	__u32 id = BPF_CORE_READ(program, aux, id);
+	struct view v;
 
 	if (ret)
 		return ret;
-	if (ours(GUARD_OUR_PROGRAM, id) && refuse_untrusted(GUARD_BPF, id))
+	if (ours(GUARD_OUR_PROGRAM, id) && see(&v) && refuse_untrusted(&v, GUARD_BPF, id))
 		return -EPERM;
 	return 0;
 }
 
 /* To control a process that may touch it is to touch it. A rule that only reports does not keep it from that. */
-static __noinline bool may_touch(struct task_struct *child)
+static __noinline bool may_touch(const struct view *v, struct task_struct *child)
 {
 	const struct guard_policy *p;
 	struct outcome o = {};
 	const struct task *t;
-	struct view v;
 
-	if (!child || !real_root(BPF_CORE_READ(child, real_cred)) || !see(&v))
+	if (!v)
+		return 1;
+	if (!child || !real_root(BPF_CORE_READ(child, real_cred)))
 		return 0;
 	t = bpf_task_storage_get(&tasks, child, 0, 0);
-	p = policy_of(&v);
-	return !t || !p || t->generation != v.generation ||
+	p = policy_of(v);
+	return !t || !p || t->generation != v->generation ||
 	       guard_verdict(&t->bound, 0, &p->named, &p->audit, &o) != GUARD_DENY;
 }
 
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(ptrace_access_check__tamper, struct task_struct *child, unsigned int mode, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	if ((mode & PTRACE_MODE_ATTACH) && powerful() && may_touch(child) && refuse_untrusted(GUARD_PTRACE, 0))
+	if (!(mode & PTRACE_MODE_ATTACH) || !powerful() || !see(&v))
+		return 0;
+	if (may_touch(&v, child) && refuse_untrusted(&v, GUARD_PTRACE, 0))
 		return -EPERM;
 	return 0;
 }

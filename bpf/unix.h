@@ -111,37 +111,43 @@ static __noinline bool refuse_unix_peer(const struct view *v, const struct bound
 	return peer && refuse_other(v, b, peer);
 }
 
-static __noinline bool refuse_unix(const struct unix_sock *other)
+static __noinline bool refuse_unix(struct view *v, const struct unix_sock *other)
 {
 	const struct bound *b;
-	struct view v;
 
-	if (!see(&v) || !concerned(&v, 1U << GUARD_UNIX_CONNECT))
+	if (!v)
+		return 1;
+	if (!concerned(v, 1U << GUARD_UNIX_CONNECT))
 		return 0;
-	b = bound(&v);
+	b = bound(v);
 	if (!b)
 		return 1;
-	return (b->actions & (1U << GUARD_UNIX_CONNECT)) && refuse_other(&v, b, other);
+	return (b->actions & (1U << GUARD_UNIX_CONNECT)) && refuse_other(v, b, other);
 }
 
 SEC("lsm/unix_stream_connect")
 int BPF_PROG(unix_stream_connect, struct sock *sock, struct sock *other, struct sock *accepted, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	return answer(refuse_unix((const void *)other));
+	return answer(see(&v) && refuse_unix(&v, (const void *)other));
 }
 
 SEC("lsm/unix_may_send")
 int BPF_PROG(unix_may_send, struct socket *sock, struct socket *other, int ret)
 {
 	struct sock *sk = other->sk;
+	struct view v;
 
 	if (ret)
 		return ret;
-	if (sk && refuse_unix((const void *)sk))
+	if (!sk || !see(&v))
+		return 0;
+	if (refuse_unix(&v, (const void *)sk))
 		return -EPERM;
-	return answer(refuse_carrying(number(sk)));
+	return answer(refuse_carrying(&v, number(sk)));
 }
 
 #endif

@@ -50,30 +50,37 @@ static long next_mount(__u32 i, struct tree *t)
 	return takes_ours(t);
 }
 
-static __noinline bool refuse_unmounting(__u64 top)
+static __noinline bool refuse_unmounting(const struct view *v, __u64 top)
 {
 	struct outcome o = { .action = GUARD_MOUNT };
 	struct tree t = { .top = top, .at = top };
 
-	if (!see(&t.v) || trusted(&t.v, &o))
+	if (!v)
+		return 1;
+	if (trusted(v, &o))
 		return 0;
+	t.v = *v;
 	if (!takes_ours(&t))
 		bpf_loop(STEPS, next_mount, &t, 0);
 	if (!t.found && t.whole)
 		return 0;
 	if (!t.found)
 		t.found = number(BPF_CORE_READ((const struct mount *)top, mnt_mountpoint));
-	return tell_file(&t.v, &o, (const struct dentry *)t.found);
+	return tell_file(v, &o, (const struct dentry *)t.found);
 }
 
 SEC("lsm/sb_umount")
 int BPF_PROG(sb_umount__tamper, struct vfsmount *mnt, int flags, int ret)
 {
+	struct view v;
+
 	if (ret)
 		return ret;
-	if (touches_mount(mnt, mnt->mnt_root))
+	if (!powerful() || !see(&v))
+		return 0;
+	if (touches_mount(&v, mnt, mnt->mnt_root))
 		return -EPERM;
-	if (powerful() && refuse_unmounting(number(mnt) - bpf_core_field_offset(struct mount, mnt)))
+	if (refuse_unmounting(&v, number(mnt) - bpf_core_field_offset(struct mount, mnt)))
 		return -EPERM;
 	return 0;
 }

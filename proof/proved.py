@@ -32,9 +32,6 @@ from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs  # 
 TRACKED = OBJECT.with_name("proved.json")
 RESULTS = ROOT / ".build" / "proof" / "results.json"
 VERSION = 1  # as guard/proved.py
-# What certificates claim. `audit`, `closed` and `binding` lean on rules of bytecode/properties.py that are taken on
-# trust, until somebody else has read them.
-CLAIMED = ("returns", "verdict", "writes")
 
 
 def entries(found: Mapping[str, Program], results: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
@@ -48,7 +45,7 @@ def entries(found: Mapping[str, Program], results: Mapping[str, Mapping[str, Any
         if result and result["digest"] != digest:
             raise ValueError(f"what was proved of {name} is of other instructions")
         made[name] = {"hook": program.submitted.hook, "digest": digest, "symbols": sorted(program.submitted.symbols),
-                      "proved": sorted(set(result["proved"]).intersection(CLAIMED)) if result else []}
+                      "proved": sorted(result["proved"]) if result else []}
     return made
 
 

@@ -116,7 +116,7 @@ def calculate(operation: int, width: int, a: Scalar, b: Scalar) -> Scalar:
         return _NUMBERS[operation](a & MASK[width], b & MASK[width], width) & MASK[width]
     if operation == MOV:
         return low(b, width)
-    if operation == AND and isinstance(a, int):
+    if operation in (AND, OR) and isinstance(a, int):
         a, b = b, a
     if isinstance(b, int):
         b &= MASK[width]

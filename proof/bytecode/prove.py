@@ -5,7 +5,7 @@
 """Proves the properties (properties.py) of each program for each kernel, as submitted after CO-RE; prints what is not
 proved, with a way through the program that shows it, and writes what is to .build/proof/results.json.
 
-    prove.py [--kernel 6.1] [--program NAME] [--object FILE] [--show] [--verbose] [--accept]"""
+    prove.py [--kernel 6.1] [--program NAME] [--object FILE] [--verbose]"""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ from btf import hooks  # noqa: E402
 from decode import Function, decode, inner  # noqa: E402
 from exact import verdict  # noqa: E402
 from execute import Unproved  # noqa: E402
-from properties import NAMES, Rules, Violation, violations  # noqa: E402
+from properties import NAMED, NAMES, Rules, Violation, violations  # noqa: E402
 from state import Trace  # noqa: E402
 from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs  # noqa: E402
 from world import Prover  # noqa: E402
 from guard.kernel import ARRAY, ARRAY_OF_MAPS, Kernel  # noqa: E402
 
 RESULTS = ROOT / ".build" / "proof" / "results.json"
-EXPECTED = Path(__file__).with_name("unproved.json")
 LINES = 40  # of a way through a program
 
 
@@ -79,7 +78,7 @@ def prove(with_: Prover, program: Program, arguments: Optional[int]) -> Proved:
             for each in violations(end, before):
                 found.setdefault(each.property, each)
         for trespass in trespasses:
-            found.setdefault("writes", Violation("writes", trespass.what, trespass.trace))
+            found.setdefault(trespass.property, Violation(*trespass))
         reasons = {each.property: each.what for each in found.values()}
     except Unproved as error:
         reasons = {each: str(error) for each in NAMES}
@@ -134,9 +133,14 @@ def _told(trace: Optional[Trace], depth: int = 0) -> Iterator[str]:
 def _kernel(task: "Tuple[str, bytes, Optional[List[str]], bool]") -> Tuple[str, List[Proved]]:
     kernel, data, wanted, verbose = task
     types = kernel_types(kernel)
-    counts, with_ = hooks(types.btf), prover(data)
+    counts, with_, every = hooks(types.btf), prover(data), programs(types, data)
+    unknown = NAMED - {function.name for program in every.values() for function in program.functions}
+    if unknown:
+        raise ValueError(f"properties.py speaks of functions that the object lacks: {', '.join(sorted(unknown))}")
     found = []
-    for name, program in programs(types, data).items():
+    for program in every.values():  # before there is much else: a solver that has done much gives up on it
+        decision(decode(program))
+    for name, program in every.items():
         if not wanted or name in wanted:
             found.append(prove(with_, program, counts[program.submitted.hook]))
             if verbose:
@@ -149,14 +153,11 @@ def main() -> int:
     parser.add_argument("--kernel", action="append", choices=KERNELS)
     parser.add_argument("--program", action="append")
     parser.add_argument("--object", type=Path, default=OBJECT)
-    parser.add_argument("--show", action="store_true", help="each way that shows why something is not proved")
     parser.add_argument("--verbose", action="store_true", help="each program as soon as it is done")
-    parser.add_argument("--accept", action="store_true", help="what is not proved is known from here on: unproved.json")
     options = parser.parse_args()
     data, started = options.object.read_bytes(), time.monotonic()
     results: Dict[str, Any] = {"object": hashlib.sha256(data).hexdigest(), "kernels": {}}
-    expected = json.loads(EXPECTED.read_text(encoding="utf-8")) if EXPECTED.exists() else {}
-    good, unproved = True, {}  # type: Tuple[bool, Dict[str, Dict[str, str]]]
+    good = True
     tasks = [(kernel, data, options.program, options.verbose) for kernel in options.kernel or KERNELS]
     with multiprocessing.Pool(2) as pool:
         for kernel, proved in pool.imap(_kernel, tasks):
@@ -170,18 +171,11 @@ def main() -> int:
                   + ", ".join(f"{each.program} {each.seconds:.1f} s" for each in longest))
             for each in proved:
                 for name, reason in sorted(each.reasons.items()):
-                    known = name in expected.get(each.program, {})
-                    good &= known
-                    print(f"{kernel:5} {name} is not proved of {each.program}: {reason}{'' if known else ' (NEW)'}")
-                    if options.show or not known:
-                        for line in each.shown.get(name, ()):
-                            print(f"        {line}")
-            for each in proved:
-                if each.reasons:
-                    unproved.setdefault(each.program, {}).update(each.reasons)
+                    good = False
+                    print(f"{kernel:5} {name} is not proved of {each.program}: {reason}")
+                    for line in each.shown.get(name, ()):
+                        print(f"        {line}")
     print(f"{time.monotonic() - started:.0f} s")
-    if options.accept:
-        EXPECTED.write_text(json.dumps(unproved, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     if not options.program and options.object == OBJECT and not options.kernel:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(results), encoding="utf-8")

@@ -22,6 +22,7 @@ from prove import NAMES, prove, prover  # noqa: E402
 from submitted import KERNELS, OBJECT, SIZE, Program, kernel_types, programs  # noqa: E402
 
 MOVE, MOVE_64, STORE = 0xB4, 0xB7, 0x7B
+LOAD_32 = 0x61
 AND, OR, XOR = 0x5F, 0x4F, 0xA7
 NEVER = 0x5E  # where r0 is not what it is
 
@@ -72,6 +73,8 @@ SEEDS = (
          _constant((0x15, 0x16, 0x55, 0x56), 2, 1)),
     Seed("binding", "rules that could not be worked out are taken as they are", "sb_remount", "work_out",
          lambda raw: raw._replace(code=NEVER) if raw == Raw(0x56, 0, raw.offset, 0) else None),
+    Seed("once", "the slot is read where the deadline was", "sb_remount", "sb_remount",
+         lambda raw: raw._replace(offset=-16) if raw.code == LOAD_32 and raw.registers >> 4 not in (1, 10) else None),
     Seed("closed", "a verdict to deny allows", "sb_remount", "sb_remount", _constant((MOVE, MOVE_64), -1, 0)),
 )
 

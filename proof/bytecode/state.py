@@ -97,7 +97,7 @@ def inward(value: Value, name: str, bits: int = 64) -> Value:
 
 
 class State:
-    __slots__ = ("at", "registers", "frames", "inputs", "facts", "ghost", "trace", "arguments")
+    __slots__ = ("at", "registers", "frames", "inputs", "facts", "ghost", "trace", "arguments", "fetched")
 
     def __init__(self, registers: List[Value], inputs: Optional[Inputs] = None) -> None:
         self.at = 0
@@ -108,10 +108,11 @@ class State:
         self.ghost: FrozenSet[str] = frozenset()
         self.trace: Optional[Trace] = None
         self.arguments: Tuple[Value, ...] = ()  # what the function was called with
+        self.fetched: FrozenSet[Tuple[str, int]] = frozenset()  # map, byte of an entry: what may have been read of it
 
     def copy(self, at: int) -> "State":
         other = State(list(self.registers), self.inputs)
-        other.ghost = self.ghost
+        other.ghost, other.fetched = self.ghost, self.fetched
         other.at, other.trace, other.arguments = at, self.trace, self.arguments
         other.frames = [dict(each) for each in self.frames]
         other.facts = dict(self.facts)

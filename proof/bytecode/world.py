@@ -12,10 +12,10 @@ callers' stacks, and what happened in it."""
 from __future__ import annotations
 
 import time
-from typing import Dict, FrozenSet, Hashable, List, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Dict, FrozenSet, Hashable, Iterable, List, NamedTuple, Optional, Protocol, Set, Tuple
 
 from arithmetic import EQUAL, NOT_EQUAL, Condition, Scalar, Term, condition, fresh
-from decode import STACK, Function, Instruction
+from decode import ATOMIC, STACK, STX, Function, Instruction
 from execute import Unproved, run
 from state import PLAIN, Inputs, Pointer, State, Trace, Value, covers, inward, kind_of, not_zero
 
@@ -31,11 +31,15 @@ ROUNDS = 16  # of bpf_loop, before it has to have shown all that it does
  TASK_BTF, SOCKET_OF, LOOP) = 1, 2, 3, 16, 35, 107, 113, 115, 125, 131, 132, 145, 156, 158, 162, 181
 ABSENT = 0xBAD2310
 NO_ROOM = -12 & (1 << 64) - 1  # -ENOMEM; whichever the error is, no program looks
+LOOKED_UP = -1  # in the place of an entry's byte: the map was
 NAMES = {LOOKUP: "look-up", SK_STORAGE: "storage", INODE_STORAGE: "storage", TASK_STORAGE: "storage",
          RESERVE: "room for an event"}
 
 
 class Trespass(NamedTuple):
+    """``property``: what it is against, as properties.py has it."""
+
+    property: str
     what: str
     trace: Optional[Trace]
 
@@ -57,6 +61,7 @@ class Known(NamedTuple):
     reads: Dict[Tuple[int, int, int], Hashable]  # see state.kind_of
     outcomes: List[Outcome]
     trespasses: List[Trespass]
+    fetched: FrozenSet[Tuple[str, int]]  # what any way through it may have read of entries that the caller knows
 
 
 class Rules(Protocol):
@@ -67,12 +72,16 @@ class Rules(Protocol):
     def before(self, state: State, callee: str, function: str) -> None: ...
     def after(self, state: State, function: str) -> None:
         """The function has come to one of its ends."""
-    def arrived(self, state: State) -> None:
+    def arrived(self, state: State, function: str) -> None:
         """The state may be taken together with others from here on."""
     def precise(self, function: str) -> bool:
         """Does it matter what numbers the function finds on its callers' stacks, however many they are?"""
     def passed(self, ghost: FrozenSet[str], inner: FrozenSet[str]) -> FrozenSet[str]:
         """What is remembered after a callee, in which ``inner`` happened."""
+    def once(self, table: str, at: Optional[int], size: int) -> Iterable[int]:
+        """Those bytes of a read of a map's entry that may be read but once. ``at`` is None: where is not known."""
+    def looked_up(self, table: str) -> bool:
+        """May the map be looked up but once?"""
 
 
 class Prover:
@@ -144,7 +153,11 @@ class Prover:
             known = isinstance(result, Term) and not end.possible(condition(EQUAL, 64, result, 0))
             outcome = Outcome(result, known, written, end.ghost, end.trace)
             outcomes.setdefault((end.ghost, known, _pattern(result, written)), outcome)
-        entry = Known(inputs.kinds, list(outcomes.values()), walk.trespasses)
+        shared = [*arguments, *inputs.answers.values(), *(end.registers[0] for end in ends),
+                  *(value for outcome in outcomes.values() for _place, value in outcome.written)]
+        entries = {each.region[1] for each in shared if isinstance(each, Pointer) and each.region[0] == "value"}
+        fetched = frozenset(each for each in walk.fetched if each[1] == LOOKED_UP or each[0] in entries)
+        entry = Known(inputs.kinds, _widest(list(outcomes.values())), walk.trespasses, fetched)
         self.memory.setdefault(key, []).append(entry)
         return entry
 
@@ -170,6 +183,32 @@ def _pattern(result: Value, written: Tuple[Tuple[Tuple[int, int, int], Value], .
                              for place, value in written)
 
 
+def _widest(outcomes: List[Outcome]) -> List[Outcome]:
+    """Those that are no case of another."""
+    kept: List[Outcome] = []
+    for one in outcomes:
+        if not any(_case_of(one, other) for other in kept):
+            kept = [other for other in kept if not _case_of(other, one)] + [one]
+    return kept
+
+
+def _case_of(one: Outcome, other: Outcome) -> bool:
+    """Is whatever the one may be among what the other may be?"""
+    if one.ghost != other.ghost or (other.not_zero and not one.not_zero) or len(one.written) != len(other.written):
+        return False
+    pairs = [(8, one.result, other.result)]
+    for (place, value), (where, wide) in zip(one.written, other.written):
+        if place != where:
+            return False
+        pairs.append((place[2], value, wide))
+    wide_ones = [wide for _size, _value, wide in pairs if isinstance(wide, Term)]
+    if len(set(wide_ones)) < len(wide_ones):
+        return False  # what is alike in the other need not be in the one
+    return all(value == wide or isinstance(wide, Term) and not isinstance(value, Pointer) and value is not None
+               or isinstance(wide, int) and isinstance(value, int) and size < 8 and 0 < value and wide >= PLAIN
+               for size, value, wide in pairs)
+
+
 def _of(value: Value) -> Hashable:
     """Values that are alike: the same number, or whatever it may be."""
     if isinstance(value, Pointer):
@@ -188,6 +227,7 @@ class Walk:
         self.forgotten: Dict[int, Dict[Hashable, int]] = {}
         self.blanks: Dict[Tuple[int, Hashable], Set[Term]] = {}  # of the states in ``seen``
         self.trespasses: List[Trespass] = []
+        self.fetched: Set[Tuple[str, int]] = set()  # anywhere in it
 
     # ---- memory -------------------------------------------------------------------------------------------------
 
@@ -202,9 +242,24 @@ class Walk:
                 raise Unproved("an argument is read in parts")
             return self.prover.argument(at.offset // 8)
         if kind in ("value", "record"):
+            self._fetch(state, at, size)
             where = at.offset if isinstance(at.offset, int) else "?"
             return fresh(f"{at.region[-1]}+{where}", 8 * size)
         raise Unproved(f"a read from {kind}")
+
+    def _fetch(self, state: State, at: Pointer, size: int) -> None:
+        atomic = self.function.code[state.at].code & 0xE7 == ATOMIC | STX  # whoever exchanges a value sees what it was
+        if at.region[0] == "value" and not atomic:
+            table = at.region[1]
+            bytes_ = self.prover.rules.once(table, at.offset if isinstance(at.offset, int) else None, size)
+            self._once(state, frozenset((table, one) for one in bytes_))
+
+    def _once(self, state: State, fetched: FrozenSet[Tuple[str, int]]) -> None:
+        for table, at in sorted(fetched & state.fetched)[:1]:
+            what = f"byte {at} of an entry of {table} is read" if at >= 0 else f"{table} is looked up"
+            self.trespass(state, f"{what} more than once", "once")
+        state.fetched |= fetched
+        self.fetched |= fetched
 
     def store(self, state: State, at: Pointer, size: int, value: Value) -> None:
         kind = at.region[0]
@@ -237,8 +292,8 @@ class Walk:
     def outside(self, state: State, address: Scalar, size: int) -> Value:
         return fresh("kernel", 8 * size)
 
-    def trespass(self, state: State, what: str) -> None:
-        self.trespasses.append(Trespass(what, state.trace))
+    def trespass(self, state: State, what: str, against: str = "writes") -> None:
+        self.trespasses.append(Trespass(against, what, state.trace))
 
     def constant(self, state: State, each: Instruction) -> Value:
         if each.map:
@@ -254,8 +309,9 @@ class Walk:
     def call(self, state: State, callee: Function) -> List[State]:
         self.prover.rules.before(state, callee.name, self.function.name)
         entry = self.prover.known(state, callee)
-        self.trespasses.extend(Trespass(each.what, Trace(("call", callee.name, None, each.trace), state.trace))
+        self.trespasses.extend(each._replace(trace=Trace(("call", callee.name, None, each.trace), state.trace))
                                for each in entry.trespasses)
+        self._once(state, entry.fetched)
         return [self._ended(state, callee, each) for each in entry.outcomes]
 
     def _ended(self, state: State, callee: Function, outcome: Outcome) -> State:
@@ -327,6 +383,11 @@ class Walk:
         name = table.region[1]
         kind = self.prover.kinds[name]
         outer = kind.startswith("outer") and table.region[0] == "map"
+        if self.prover.rules.looked_up(name):
+            if table.region[0] == "map":
+                self._once(state, frozenset({(name, LOOKED_UP)}))
+        else:  # what is read from here on is of another entry
+            state.fetched = frozenset(each for each in state.fetched if each[0] != name)
         missing = state.copy(state.at)
         missing.registers[0] = 0
         missing.tell("none", NAMES[number], name)
@@ -349,6 +410,9 @@ class Walk:
                 self._put(state, to, [(at, 8) for at in words],
                           [self.load(state, Pointer(source.region, at), 8) for at in words])
                 return
+        if isinstance(source, Pointer):
+            whole = size if isinstance(size, int) and number == READ else LARGEST
+            self._fetch(state, source if whole == size else Pointer(source.region, fresh("somewhere")), whole)
         self._fill(state, to, size, "kernel")
         state.registers[0] = fresh("read")
 
@@ -412,7 +476,7 @@ class Walk:
     def arrive(self, function: Function, state: State, pending: Dict[Hashable, State]) -> None:
         if time.process_time() > self.prover.until:
             raise Unproved(f"{self.prover.seconds:.0f} seconds were not enough")
-        self.prover.rules.arrived(state)
+        self.prover.rules.arrived(state, function.name)
         at = state.at
         live, floor = function.shape.live[at], function.shape.floor
         state.registers = [each if number in live or number == STACK else None
@@ -431,9 +495,11 @@ class Walk:
                     self._forget(state, place, much)
                 key = self.key(state)
             if key not in seen:
-                seen[key], self.blanks[at, key] = state.copy(at), set()
-                pending[key] = state
-                return
+                waiting = pending.get(key)  # from before states were widened, and not followed yet
+                seen[key], self.blanks[at, key] = (waiting or state).copy(at), set()
+                if waiting is None:
+                    pending[key] = state
+                    return
         merged, changed = self.merge(seen[key], state, self.blanks[at, key])
         if changed:
             seen[key] = merged
@@ -482,6 +548,8 @@ class Walk:
                 else:  # nothing is known of it, and it is on the function's own stack
                     del made.frames[number][place]
                     changed = True
+        made.fetched = old.fetched | new.fetched
+        changed |= made.fetched != old.fetched
         made.facts = _known_of_both(old, new, pairs, blanks, stands)
         changed |= any(fact not in made.facts for fact in old.facts)
         blanks.update(named)
@@ -519,7 +587,11 @@ class Walk:
         if not left or moving:
             raise Unproved(f"{self.function.name} has too many states at {at}")
         most = max(left.values())
-        forgotten.update((place, much) for place, count in left.items() if count >= min(most, VARIES))
+        chosen = [place for place, count in left.items() if count >= min(most, VARIES)]
+        if most < VARIES:  # a flag is of less use than a number of so few values, which may be a verdict
+            least = min(_bytes(place) for place in chosen)
+            chosen = [place for place in chosen if _bytes(place) == least]
+        forgotten.update((place, much) for place in chosen)
         seen.clear()  # what is forgotten from here on is more than they were
 
     def _forget(self, state: State, place: Hashable, much: int) -> None:
@@ -557,6 +629,11 @@ def _known_of_both(old: State, new: State, pairs: Dict[Tuple[Term, Term], Term],
                 if Condition.known.get((operation, width, there, beside)) in new.facts:
                     found[condition(operation, width, here, with_)] = None
     return found
+
+
+def _bytes(place: Hashable) -> int:
+    """Of a register or a place on a stack, as Walk._places has it."""
+    return place[2] if isinstance(place, tuple) else 8
 
 
 def _large(kind: Hashable) -> bool:
