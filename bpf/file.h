@@ -204,23 +204,17 @@ static __noinline bool refuse_seen(const struct view *v, struct file *file, __u3
 	return !nameless(inode, actions) && refuse_aliases(v, b, inode, actions);
 }
 
-static __always_inline bool refuse_concerned(const struct view *seen, struct file *file, __u32 actions)
-{
-	struct view v = *seen;	/* on the stack only from here on */
-
-	return refuse_seen(&v, file, actions);
-}
-
 static __always_inline bool refuse_file(struct file *file, __u32 actions)
 {
-	struct view seen;
+	struct view seen, v;
 
 	if (!glance(&seen))
 		return 0;
 	actions = concerned(&seen, actions);
 	if (!actions)
 		return 0;
-	return refuse_concerned(&seen, file, actions);
+	v = seen;	/* on the stack only from here on; once, since that is short */
+	return refuse_seen(&v, file, actions);
 }
 
 static __always_inline __u32 opening(struct file *file)
@@ -240,26 +234,30 @@ static __always_inline __u32 opening(struct file *file)
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file, int ret)
 {
-	struct view seen;
+	struct view seen, v;
 	__u32 actions;
 
 	if (ret)
 		return ret;
 	if (!glance(&seen))
 		return 0;
-	if (writable(file) && powerful() && touches_opening(&seen, file))
-		return -EPERM;
+	if (writable(file) && powerful() && seen.slot < GUARD_SLOTS) {
+		v = seen;
+		if (touches_file(&v, file))
+			return -EPERM;
+	}
 	actions = concerned(&seen, 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE);
 	if (actions)
 		actions &= opening(file);
-	if (actions && refuse_concerned(&seen, file, actions))
+	v = seen;
+	if (actions && refuse_seen(&v, file, actions))
 		return -EPERM;
 	if (!labels_since())
 		return 0;
 	/* another one may have been read that was at the same address */
 	forget_reading(file);
 	actions = opening(file);
-	return answer(refuse_passing(&seen, file, actions & ~(1U << GUARD_WRITE), actions & (1U << GUARD_WRITE)));
+	return answer(refuse_passing(&v, file, actions & ~(1U << GUARD_WRITE), actions & (1U << GUARD_WRITE)));
 }
 
 static __always_inline __u32 using(struct file *file, int mask)
@@ -278,7 +276,7 @@ static __always_inline __u32 using(struct file *file, int mask)
 SEC("lsm/file_permission")
 int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 {
-	struct view seen;
+	struct view seen, v;
 	__u32 actions;
 	__u64 since;
 
@@ -289,20 +287,21 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	actions = concerned(&seen, 1U << GUARD_READ | 1U << GUARD_WRITE | SENDING | GUARD_KNOWS_LABELS);
 	if (!actions)
 		return 0;
+	v = seen;
 	if (actions & ~GUARD_KNOWS_LABELS) {
 		if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
-			if ((mask & MAY_WRITE) && (actions & SENDING) && refuse_socket_file(&seen, file, actions & SENDING))
+			if ((mask & MAY_WRITE) && (actions & SENDING) && refuse_socket_file(&v, file, actions & SENDING))
 				return -EPERM;
 		} else {
 			actions &= using(file, mask);
-			if (actions && refuse_concerned(&seen, file, actions))
+			if (actions && refuse_seen(&v, file, actions))
 				return -EPERM;
 		}
 	}
 	since = labels_since();
 	if (!since || (mask == MAY_READ && read_before(file, since, seen.generation)))
 		return 0;
-	return answer(refuse_passing(&seen, file, mask & MAY_READ, mask & (MAY_WRITE | MAY_APPEND)));
+	return answer(refuse_passing(&v, file, mask & MAY_READ, mask & (MAY_WRITE | MAY_APPEND)));
 }
 
 /* An open file from another process: over a unix socket, or taken by its number. */
@@ -310,20 +309,20 @@ SEC("lsm/file_receive")
 int BPF_PROG(file_receive, struct file *file, int ret)
 {
 	__u32 actions = 0;
-	struct view seen;
+	struct view v;
 
 	if (ret)
 		return ret;
-	if (!glance(&seen))
+	if (!glance(&v))
 		return 0;
 	if (file->f_mode & FMODE_READ)
 		actions |= 1U << GUARD_READ;
 	if (file->f_mode & FMODE_WRITE)
 		actions |= 1U << GUARD_WRITE;
-	actions = concerned(&seen, actions);
-	if (actions && refuse_concerned(&seen, file, actions))
+	actions = concerned(&v, actions);
+	if (actions && refuse_seen(&v, file, actions))
 		return -EPERM;
-	return answer(refuse_passing(&seen, file, file->f_mode & FMODE_READ, file->f_mode & FMODE_WRITE));
+	return answer(refuse_passing(&v, file, file->f_mode & FMODE_READ, file->f_mode & FMODE_WRITE));
 }
 
 /* What is mapped is read without any further call, whatever the protection is for now. */
@@ -365,21 +364,20 @@ static __noinline bool refuse_backing(const struct view *v, const struct file *f
 SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
 {
-	struct view seen, v;
+	struct view v;
 	__u32 actions;
 
 	if (ret)
 		return ret;
-	if (!file || !glance(&seen))
+	if (!file || !glance(&v))
 		return 0;
-	if (refuse_mapping(&seen, file, flags & MAP_SHARED))
+	if (refuse_mapping(&v, file, flags & MAP_SHARED))
 		return -EPERM;
 	if (file->f_flags & FMODE_EXEC)
 		return 0;
-	actions = concerned(&seen, mapping_actions(prot, flags & MAP_SHARED));
+	actions = concerned(&v, mapping_actions(prot, flags & MAP_SHARED));
 	if (!actions)
 		return 0;
-	v = seen;
 	if (!bpf_core_field_exists(((union security_list_options *)0)->mmap_backing_file) &&
 	    file->f_inode->i_sb->s_magic == OVERLAYFS_MAGIC && refuse_backing(&v, file, actions))
 		return -EPERM;

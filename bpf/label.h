@@ -488,14 +488,13 @@ static __noinline bool refuse_writing(const struct view *v, struct file *file)
 	return !spread(m, l.named) && refuse_unlabelled(v, GUARD_WRITE, file->f_path.dentry);
 }
 
-static __always_inline bool refuse_mapping(const struct view *seen, struct file *file, bool shared)
+static __always_inline bool refuse_mapping(const struct view *v, struct file *file, bool shared)
 {
-	struct view v = *seen;
 	bool live = shared && carrying(file->f_inode) == CONTENT && in_memory(file->f_inode);
 
-	if (refuse_reading(&v, file, live))
+	if (refuse_reading(v, file, live))
 		return 1;
-	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(&v, file);
+	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(v, file);
 }
 
 /* What the kernel had forgotten: while the file is open it stays. */
@@ -557,13 +556,11 @@ int BPF_PROG(inode_free_security, struct inode *inode)
 }
 
 /* An open file is used. */
-static __always_inline bool refuse_passing(const struct view *seen, struct file *file, bool reads, bool writes)
+static __always_inline bool refuse_passing(const struct view *v, struct file *file, bool reads, bool writes)
 {
-	struct view v = *seen;	/* on the stack only from here on */
-
-	if (reads && refuse_reading(&v, file, 0))
+	if (reads && refuse_reading(v, file, 0))
 		return 1;
-	return writes && refuse_writing(&v, file);
+	return writes && refuse_writing(v, file);
 }
 
 /* ---- messages ---- */
@@ -870,11 +867,11 @@ int BPF_PROG(mmap_file__label, struct file *file, unsigned long reqprot, unsigne
 SEC("lsm/mmap_backing_file")
 int BPF_PROG(mmap_backing_file__label, struct vm_area_struct *vma, struct file *backing, struct file *file, int ret)
 {
-	struct view seen;
+	struct view v;
 
 	if (ret)
 		return ret;
-	return answer(see(&seen) && refuse_mapping(&seen, backing, vma->vm_flags & VM_SHARED));
+	return answer(see(&v) && refuse_mapping(&v, backing, vma->vm_flags & VM_SHARED));
 }
 
 #endif

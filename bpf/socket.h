@@ -397,16 +397,15 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 }
 
 /* Before 6.5 sendfile(2) and splice(2) into a socket come by no other hook than file_permission. */
-static __always_inline bool refuse_socket_file(const struct view *seen, struct file *file, __u32 actions)
+static __always_inline bool refuse_socket_file(const struct view *v, struct file *file, __u32 actions)
 {
-	struct view v = *seen;
 	struct socket *sock;
 
 	if (!bpf_core_field_exists(((struct proto_ops *)0)->sendpage) ||
 	    (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
 		return 0;
 	sock = bpf_sock_from_file(file);
-	return sock && refuse_sending(&v, sock, 0, actions);
+	return sock && refuse_sending(v, sock, 0, actions);
 }
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------- */

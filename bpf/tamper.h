@@ -150,13 +150,6 @@ static __always_inline bool touches_file(const struct view *v, const struct file
 }
 
 /* An open for writing, or one that empties the file. */
-static __always_inline bool touches_opening(const struct view *seen, const struct file *file)
-{
-	struct view v = *seen;	/* on the stack only from here on */
-
-	return v.slot < GUARD_SLOTS && touches_file(&v, file);
-}
-
 static __always_inline bool writable(const struct file *file)
 {
 	return (file->f_mode & FMODE_WRITE) || (file->f_flags & O_TRUNC);
@@ -182,9 +175,7 @@ int BPF_PROG(inode_link__tamper, struct dentry *from, struct inode *folder, stru
 		return ret;
 	if (!powerful() || !see(&v))
 		return 0;
-	if (refuse_touch(&v, from, 0, GUARD_LINK) || refuse_touch(&v, to, 0, GUARD_LINK))
-		return -EPERM;
-	return 0;
+	return answer(refuse_touch(&v, from, 0, GUARD_LINK) || refuse_touch(&v, to, 0, GUARD_LINK));
 }
 
 SEC("lsm/inode_rename")
@@ -197,9 +188,7 @@ int BPF_PROG(inode_rename__tamper, struct inode *old_folder, struct dentry *from
 		return ret;
 	if (!powerful() || !see(&v))
 		return 0;
-	if (refuse_touch(&v, from, 1, GUARD_RENAME) || refuse_touch(&v, to, mounted_on(to), GUARD_RENAME))
-		return -EPERM;
-	return 0;
+	return answer(refuse_touch(&v, from, 1, GUARD_RENAME) || refuse_touch(&v, to, mounted_on(to), GUARD_RENAME));
 }
 
 SEC("lsm/inode_unlink")
@@ -207,9 +196,7 @@ int BPF_PROG(inode_unlink__tamper, struct inode *folder, struct dentry *dentry, 
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(dentry, 0, GUARD_WRITE));
 }
 
 /* What another namespace has mounted there goes with it; so it does when a rename takes its place. */
@@ -218,9 +205,7 @@ int BPF_PROG(inode_rmdir__tamper, struct inode *folder, struct dentry *dentry, i
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, mounted_on(dentry), GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(dentry, mounted_on(dentry), GUARD_WRITE));
 }
 
 SEC("lsm/inode_create")
@@ -228,9 +213,7 @@ int BPF_PROG(inode_create__tamper, struct inode *folder, struct dentry *dentry, 
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(dentry, 0, GUARD_WRITE));
 }
 
 SEC("lsm/inode_mkdir")
@@ -238,9 +221,7 @@ int BPF_PROG(inode_mkdir__tamper, struct inode *folder, struct dentry *dentry, u
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(dentry, 0, GUARD_WRITE));
 }
 
 SEC("lsm/inode_symlink")
@@ -248,9 +229,7 @@ int BPF_PROG(inode_symlink__tamper, struct inode *folder, struct dentry *dentry,
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(dentry, 0, GUARD_WRITE));
 }
 
 SEC("lsm/path_truncate")
@@ -258,9 +237,7 @@ int BPF_PROG(path_truncate__tamper, const struct path *path, int ret)
 {
 	if (ret)
 		return ret;
-	if (touches(path->dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(path->dentry, 0, GUARD_WRITE));
 }
 
 SEC("lsm/path_chmod")
@@ -268,9 +245,7 @@ int BPF_PROG(path_chmod__tamper, const struct path *path, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
-	if (touches(path->dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(path->dentry, 0, GUARD_WRITE));
 }
 
 SEC("lsm/path_chown")
@@ -278,9 +253,7 @@ int BPF_PROG(path_chown__tamper, const struct path *path, __u64 uid, __u64 gid, 
 {
 	if (ret)
 		return ret;
-	if (touches(path->dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(path->dentry, 0, GUARD_WRITE));
 }
 
 /* access lists: before 6.2 an attribute like others */
@@ -290,9 +263,7 @@ int BPF_PROG(inode_setxattr__tamper, void *idmap, struct dentry *dentry, const c
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(dentry, 0, GUARD_WRITE));
 }
 
 SEC("lsm/inode_set_acl")
@@ -300,9 +271,7 @@ int BPF_PROG(inode_set_acl__tamper, void *idmap, struct dentry *dentry, const ch
 {
 	if (ret)
 		return ret;
-	if (touches(dentry, 0, GUARD_WRITE))
-		return -EPERM;
-	return 0;
+	return answer(touches(dentry, 0, GUARD_WRITE));
 }
 
 /* ---- mounts -------------------------------------------------------------------------------------------------- */
@@ -343,9 +312,7 @@ int BPF_PROG(sb_mount__tamper, const char *source, const struct path *target, co
 			return -EPERM;
 		return 0;
 	}
-	if (touches_mount(&v, target->mnt, target->dentry))
-		return -EPERM;
-	return 0;
+	return answer(touches_mount(&v, target->mnt, target->dentry));
 }
 
 SEC("lsm/move_mount")
@@ -357,9 +324,7 @@ int BPF_PROG(move_mount__tamper, const struct path *from, const struct path *to,
 		return ret;
 	if (!powerful() || !see(&v))
 		return 0;
-	if (touches_mount(&v, from->mnt, from->dentry) || touches_mount(&v, to->mnt, to->dentry))
-		return -EPERM;
-	return 0;
+	return answer(touches_mount(&v, from->mnt, from->dentry) || touches_mount(&v, to->mnt, to->dentry));
 }
 
 SEC("lsm/sb_pivotroot")
@@ -369,9 +334,7 @@ int BPF_PROG(sb_pivotroot__tamper, const struct path *put_old, const struct path
 
 	if (ret)
 		return ret;
-	if (powerful() && !elsewhere(new_root->mnt) && see(&v) && refuse_untrusted(&v, GUARD_MOUNT, 0))
-		return -EPERM;
-	return 0;
+	return answer(powerful() && !elsewhere(new_root->mnt) && see(&v) && refuse_untrusted(&v, GUARD_MOUNT, 0));
 }
 
 /* ---- maps, programs, processes ------------------------------------------------------------------------------- */
@@ -390,9 +353,7 @@ int BPF_PROG(bpf_map__tamper, struct bpf_map *map, unsigned int mode, int ret)
 
 	if (ret)
 		return ret;
-	if (our_map(map) && see(&v) && refuse_untrusted(&v, GUARD_BPF, map->id))
-		return -EPERM;
-	return 0;
+	return answer(our_map(map) && see(&v) && refuse_untrusted(&v, GUARD_BPF, map->id));
 }
 
 SEC("lsm/bpf_prog")
@@ -403,9 +364,7 @@ int BPF_PROG(bpf_prog__tamper, struct bpf_prog *program, int ret)
 
 	if (ret)
 		return ret;
-	if (ours(GUARD_OUR_PROGRAM, id) && see(&v) && refuse_untrusted(&v, GUARD_BPF, id))
-		return -EPERM;
-	return 0;
+	return answer(ours(GUARD_OUR_PROGRAM, id) && see(&v) && refuse_untrusted(&v, GUARD_BPF, id));
 }
 
 /* To control a process that may touch it is to touch it. A rule that only reports does not keep it from that. */
@@ -434,9 +393,7 @@ int BPF_PROG(ptrace_access_check__tamper, struct task_struct *child, unsigned in
 		return ret;
 	if (!(mode & PTRACE_MODE_ATTACH) || !powerful() || !see(&v))
 		return 0;
-	if (may_touch(&v, child) && refuse_untrusted(&v, GUARD_PTRACE, 0))
-		return -EPERM;
-	return 0;
+	return answer(may_touch(&v, child) && refuse_untrusted(&v, GUARD_PTRACE, 0));
 }
 
 #endif

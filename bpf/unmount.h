@@ -80,9 +80,7 @@ int BPF_PROG(sb_umount__tamper, struct vfsmount *mnt, int flags, int ret)
 		return 0;
 	if (touches_mount(&v, mnt, mnt->mnt_root))
 		return -EPERM;
-	if (refuse_unmounting(&v, number(mnt) - bpf_core_field_offset(struct mount, mnt)))
-		return -EPERM;
-	return 0;
+	return answer(refuse_unmounting(&v, number(mnt) - bpf_core_field_offset(struct mount, mnt)));
 }
 
 #endif

@@ -539,7 +539,7 @@ class _Libbpf:
 
     def _keep(self, level: int, form: int, arguments: int) -> int:
         if level == 0:
-            buffer = ctypes.create_string_buffer(1 << 16)
+            buffer = ctypes.create_string_buffer(1 << 24)  # libbpf's longest log, at whose end the reason is
             self._libc.vsnprintf(buffer, ctypes.c_size_t(len(buffer)), ctypes.c_void_p(form),
                                  ctypes.c_void_p(arguments))
             self._log.extend(buffer.value.decode("utf-8", "replace").splitlines())
