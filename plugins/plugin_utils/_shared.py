@@ -11,10 +11,11 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from typing import Any, Callable, List, Optional
 
 from ansible import constants
+
+from ansible_collections.exfil.guard.plugins.module_utils.guard import atomic
 
 
 def once(folder: str, parts: Any, work: Callable[[], Any]) -> Any:
@@ -28,10 +29,7 @@ def once(folder: str, parts: Any, work: Callable[[], Any]) -> Any:
     with open(path + ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = _kept(path) or [work()]
-        fd, temporary = tempfile.mkstemp(dir=folder)
-        with open(fd, "w", encoding="ascii") as file:
-            json.dump(found, file)
-        os.replace(temporary, path)
+        atomic.write(path, json.dumps(found).encode("ascii"), durable=False)
     return found[0]
 
 

@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Any, Callable, Deque, Dict, List, Optional
 
-from . import events, fold, journal, lock, privilege, reconcile, trail
+from . import atomic, events, fold, journal, lock, privilege, reconcile, trail
 from .errors import EnforcerError
 
 STATE = "/run/exfil-guard-audit/state.json"
@@ -57,18 +57,8 @@ def load(path: str = STATE) -> Optional[Dict[str, Any]]:
 
 
 def save(state: Dict[str, Any], path: str) -> None:
-    temporary = path + ".tmp"
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w",
-                  encoding="ascii") as file:
-            json.dump(state, file, separators=(",", ":"))
-        os.replace(temporary, path)
-    except OSError:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
-        raise
+    # it is in memory, as the ring is: a power cut takes both
+    atomic.write(path, json.dumps(state, separators=(",", ":")).encode("ascii"), durable=False)
 
 
 def adopt(found: Optional[Dict[str, Any]], ring: str) -> Dict[str, Any]:

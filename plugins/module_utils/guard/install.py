@@ -13,7 +13,7 @@ import subprocess
 import zipfile
 from typing import Any, Callable, Dict, List, Sequence
 
-from . import bytecode
+from . import atomic, bytecode
 from .errors import EnforcerError
 
 LIBRARY = "/usr/lib/exfil-guard"
@@ -133,36 +133,11 @@ def _write(root: str, path: str, content: bytes, mode: int) -> None:
     where = _there(root, path)
     folder = os.path.dirname(where)
     os.makedirs(folder, mode=0o755, exist_ok=True)
-    temporary = _temporary(where)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            os.fchown(fd, os.geteuid(), os.getegid())
-            os.fchmod(fd, mode)
-            file.flush()
-            os.fsync(fd)
-        os.replace(temporary, where)
+        atomic.write(where, content, mode, exact=True)
     except OSError as error:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
         raise EnforcerError("cannot write {0}: {1}".format(path, error.strerror or error)) from error
-    _sync(folder)
-
-
-def _temporary(path: str) -> str:
-    """What is written before it takes the place of ``path``; a run that was killed may have left it."""
-    return "{0}/.{1}.exfil-guard".format(os.path.dirname(path), os.path.basename(path))
-
-
-def _sync(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    atomic.sync(folder)
 
 
 def _strangers(root: str, package: Dict[str, bytes]) -> List[str]:
@@ -185,7 +160,7 @@ def _target(link: str) -> str:
 
 def _enable(link: str, unit: str) -> None:
     os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
-    temporary = _temporary(link)
+    temporary = atomic.beside(link)
     if os.path.lexists(temporary):
         os.unlink(temporary)
     os.symlink(unit, temporary)
@@ -201,7 +176,7 @@ def traces(root: str = "/") -> List[str]:
     found: List[str] = []
 
     def add(path: str) -> bool:
-        paths = [each for each in (_temporary(path), path) if os.path.lexists(_there(root, each))]
+        paths = [each for each in (atomic.beside(path), path) if os.path.lexists(_there(root, each))]
         found.extend(paths)
         return bool(paths)
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Dict, List, Sequence, Tuple
 
+from . import atomic
 from .errors import EnforcerError
 
 Samples = Sequence[Tuple[Dict[str, str], Any]]
@@ -67,16 +67,8 @@ def to_text(status: Dict[str, Any]) -> str:
 
 def write(text: str, path: str) -> None:
     """In one step: whoever reads it finds a whole one."""
-    temporary = "{0}/.{1}.tmp".format(os.path.dirname(path), os.path.basename(path))  # not *.prom
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "w",
-                  encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
+        atomic.write(path, text.encode("utf-8"), 0o644, durable=False)
     except OSError as error:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
         raise EnforcerError("cannot write {0}: {1}".format(path, error.strerror or error),
                             "Look at the folder and its space") from error

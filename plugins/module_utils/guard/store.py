@@ -11,6 +11,7 @@ import json
 import os
 from typing import Any, Dict, Iterable, List, Optional
 
+from . import atomic
 from .errors import EnforcerError
 
 FOLDER = "/var/lib/exfil-guard"
@@ -91,31 +92,21 @@ class Store:
 
     def _write(self, path: str, content: Dict[str, Any]) -> None:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        temporary = path + ".tmp"
         try:
             for folder in (self.folder, self.generations_folder):
                 if not os.path.isdir(folder):
                     os.makedirs(folder, mode=0o700)
-                    self._sync_folder(os.path.dirname(folder))
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w",
-                      encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            self._sync_folder(os.path.dirname(path))
+                    atomic.sync(os.path.dirname(folder))
+            atomic.write(path, text.encode("ascii"))
+            atomic.sync(os.path.dirname(path))
         except OSError as error:
-            try:
-                os.unlink(temporary)
-            except OSError:
-                pass
             raise EnforcerError("cannot write {0}: {1}".format(path, error.strerror or error),
                                 _WRITE_REMEDIES.get(error.errno or 0, "")) from error
 
     def delete(self, generation: int) -> None:
         try:
             os.unlink(self._path(generation))
-            self._sync_folder(self.generations_folder)
+            atomic.sync(self.generations_folder)
         except FileNotFoundError:
             pass
 
@@ -146,11 +137,3 @@ class Store:
 
     def _path(self, generation: int) -> str:
         return os.path.join(self.generations_folder, "{0}.json".format(generation))
-
-    @staticmethod
-    def _sync_folder(folder: str) -> None:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -16,8 +16,8 @@ import struct
 import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
+from ..guard import atomic, lock, resolve
 from ..guard import kernel as guard_kernel
-from ..guard import lock, resolve
 from ..guard.errors import EnforcerError, PolicyErrors, Problem
 from . import compiled, lines, records
 
@@ -214,20 +214,10 @@ class Observation:
 
 
 def write(found: List[Dict[str, Any]], path: str) -> None:
-    """Beside, and then in one step. Raises EnforcerError; nothing of it is left then."""
-    temporary = path + ".part"
+    """Whole or not at all. Raises EnforcerError."""
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w",
-                  encoding="ascii") as file:
-            file.write(lines.to_text(found))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        atomic.write(path, lines.to_text(found).encode("ascii"))
     except OSError as error:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
         remedy = "Make room there, or name another file, and observe again" if error.errno in (
             errno.ENOSPC, errno.EDQUOT) else "Name another file, and observe again"
         raise EnforcerError("what was observed cannot be written to {0}: {1}".format(path, error.strerror),

@@ -197,5 +197,5 @@ while objects() != before and time.monotonic() < ends:
     time.sleep(0.1)  # the kernel frees them when no processor uses them any more
 left = objects()
 check("no program, map or link is left: {0}, before {1}".format(left, before), left == before)
-check("no file is left beside", [name for name in os.listdir("/srv") if name.endswith(".part")] == [])
+check("no file is left beside", [name for name in os.listdir("/srv") if name.endswith(".exfil-guard")] == [])
 sys.exit(1 if failed else 0)
