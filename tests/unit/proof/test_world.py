@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 import world
-from arithmetic import EQUAL, Term, compare
+from arithmetic import EQUAL, Term, compare, fresh
 from assembly import program
 from execute import Unproved, run
 from hypothesis import given, settings
@@ -25,8 +25,8 @@ LOOKUP, UPDATE, DELETE, COMM, READ, RESERVE, SUBMIT, LOOP = 1, 2, 3, 16, 113, 13
 class Notes:
     """Rules that note what they are told."""
 
-    def __init__(self, precise=()):
-        self.told, self.exact = [], precise
+    def __init__(self, precise=(), versions=None):
+        self.told, self.exact, self.versions = [], precise, versions or {}
 
     def missed(self, state, table, kind, function):
         self.told.append(("missed", table, kind, function))
@@ -38,7 +38,7 @@ class Notes:
     def after(self, state, function):
         self.told.append(("after", function))
 
-    def arrived(self, state):
+    def arrived(self, state, function):
         pass
 
     def precise(self, function):
@@ -46,6 +46,14 @@ class Notes:
 
     def passed(self, ghost, inner):
         return ghost | inner
+
+    def once(self, table, at, size):
+        if table not in self.versions:
+            return ()
+        return range(self.versions[table], 64) if at is None else range(max(at, self.versions[table]), at + size)
+
+    def looked_up(self, table):
+        return table == "outer" and table in self.versions
 
 
 def proved(text, rules=None, **functions):
@@ -515,3 +523,105 @@ def test_what_the_kernel_does_not_have_is_never_reached():
 def test_what_cannot_be_followed_is_told(text, said):
     with pytest.raises(Unproved, match=said):
         proved(text + "\nexit")
+
+
+# ---- what is read once ----------------------------------------------------------------------------------------------
+
+FOUND = """
+    r1 = map {0}
+    r2 = 0
+    *(u32 *)(r10 - 4) = r2
+    r2 = r10
+    r2 += -4
+    call 1
+    if r0 == 0 goto none
+"""
+READS = {
+    "twice": ("r3 = *(u64 *)(r0 + 8)\nr4 = *(u64 *)(r0 + 8)", True),
+    "in part": ("r3 = *(u64 *)(r0 + 8)\nr4 = *(u8 *)(r0 + 15)", True),
+    "beside": ("r3 = *(u64 *)(r0 + 8)\nr4 = *(u8 *)(r0 + 16)", False),
+    "the version": ("r3 = *(u64 *)(r0 + 0)\nr3 = *(u64 *)(r0 + 8)\nr4 = *(u64 *)(r0 + 0)", False),
+    "by an exchange": ("r3 = *(u64 *)(r0 + 8)\nr4 = 1\nfetch *(u64 *)(r0 + 8) += r4", False),
+    "on two ways": ("r3 = *(u64 *)(r10 - 16)\nif r3 == 0 goto other\nr3 = *(u64 *)(r0 + 8)\ngoto none\nother:\n"
+                    "r3 = *(u64 *)(r0 + 8)", False),
+    "after either way": ("r3 = *(u64 *)(r10 - 16)\nif r3 == 0 goto next\nr3 = *(u64 *)(r0 + 8)\nnext:\n"
+                         "r4 = *(u64 *)(r0 + 8)", True),
+    "anywhere": ("r3 = *(u64 *)(r10 - 16)\nr3 &= 31\nr4 = r0\nr4 += r3\nr4 = *(u8 *)(r4 + 0)\nr3 = *(u64 *)(r0 + 8)", True),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_what_others_write_is_read_once(name):
+    text, against = READS[name]
+    _, told, _ = proved(FOUND.format("notes") + text + "\nnone:\nr0 = 0\nexit", Notes(versions={"notes": 8}))
+    assert bool(told) == against and all("notes is read more than once" in each for each in told)
+    assert proved(FOUND.format("notes") + text + "\nnone:\nr0 = 0\nexit")[1] == []  # others do not write there
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_loop_that_reads_again(again):
+    body = "again:\nr3 = *(u64 *)(r0 + 8)\n" if again else "r3 = *(u64 *)(r0 + 8)\nagain:\n"
+    _, told, _ = proved(FOUND.format("notes") + body + "r4 = *(u64 *)(r10 - 16)\nif r4 != 0 goto again\nnone:\nr0 = 0\nexit",
+                        Notes(versions={"notes": 8}))
+    assert bool(told) == again
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_a_function_reads_of_its_callers_entry(own):
+    """An entry that it has looked up itself is another one."""
+    reading = "r0 = *(u64 *)(r1 + 8)\nexit"
+    if own:
+        reading = FOUND.format("notes") + "r0 = *(u64 *)(r0 + 8)\nnone:\nr0 = 0\nexit"
+    _, told, _ = proved(FOUND.format("notes") + "r3 = *(u64 *)(r0 + 8)\nr1 = r0\n" + ("r1 = 0\n" if own else "")
+                        + "call reads\nnone:\nr0 = 0\nexit", Notes(versions={"notes": 8}), reads=reading)
+    assert bool(told) != own
+
+
+@pytest.mark.parametrize("times, told", [(1, []), (2, ["outer is looked up more than once"])])
+def test_a_map_that_is_looked_up_once(times, told):
+    text = "".join(FOUND.format("outer").replace("none", f"n{each}") + f"n{each}:\n" for each in range(times))
+    assert sorted(set(proved(text + "r0 = 0\nexit", Notes(versions={"outer": 0}))[1])) == told
+
+
+# ---- states that wait when others are forgotten ---------------------------------------------------------------------
+
+@pytest.mark.parametrize("ways", [5, 30, 300])
+def test_a_state_that_waits_is_not_lost(ways):
+    """The first way to the loop's head is the only one that stores; the others make it forget their number, so that it
+    is of their kind."""
+    many = "".join(f"r7 = {103 + each}\nif r8 == {3 + each} goto head\n" for each in range(ways))
+    _, told, _ = proved("r6 = *(u64 *)(r1 + 0)\nr8 = *(u64 *)(r1 + 8)\nr7 = r8\nif r8 > 1000 goto head\nif r6 == 0 goto end\n"
+                        f"{many}goto end\nhead:\nif r6 != 0 goto next\n*(u64 *)(r1 + 0) = r6\nnext:\n"
+                        "if r8 == 7777 goto head\nr0 = r7\nexit\nend:\nr0 = 0\nexit")
+    assert set(told) == {"program stores 8 bytes to its context"}
+
+
+# ---- outcomes ---------------------------------------------------------------------------------------------------------
+
+def outcome(result, *written, ghost=(), not_zero=False):
+    return world.Outcome(result, not_zero, tuple(((1, -8 * at - 8, size), value) for at, (size, value) in enumerate(written)),
+                         frozenset(ghost), None)
+
+
+def test_what_is_a_case_of_another_outcome():
+    a, b = fresh("a"), fresh("b")
+    wide = outcome(a, (4, b))
+    assert world._widest([outcome(0, (4, 7)), wide, outcome(5, (4, 0))]) == [wide]
+    assert world._widest([wide, outcome(0, (4, 7))]) == [wide]
+    known = outcome(0, (4, world.PLAIN))  # whatever is not 0
+    assert world._widest([known, outcome(0, (4, 1)), outcome(0, (4, 77))]) == [known]
+
+
+@pytest.mark.parametrize("one, other", [
+    (outcome(0, ghost={"x"}), outcome(fresh("a"))), (outcome(0), outcome(fresh("a"), not_zero=True)),
+    (outcome(0, (4, 0)), outcome(0, (4, world.PLAIN))), (outcome(0, (8, 5)), outcome(0, (8, world.PLAIN))),
+    (outcome(0, (8, Pointer(("stack", 1), 0))), outcome(0, (8, fresh("a")))), (outcome(0, (4, 1)), outcome(0)),
+    (outcome(1), outcome(2))])
+def test_what_is_no_case_of_another_outcome(one, other):
+    assert world._widest([one, other]) == [one, other]
+
+
+def test_what_is_alike_in_an_outcome_need_not_be_in_another():
+    a = fresh("a", 32)
+    pair = [outcome(0, (4, a), (4, a)), outcome(0, (4, 1), (4, 2))]
+    assert world._widest(pair) == pair
