@@ -20,6 +20,9 @@ UNIT = "exfil-guard-audit.service"
 OBJECTS = 120  # files; each is tried for reading and for writing
 TRIES = 100_000
 FOLD = 5  # seconds
+FULL = 60
+DISK = "/var/log/exfil-guard-disk"
+FILE = DISK + "/denied.jsonl"
 LEFT = "/srv/exports/burst-"
 BURST = """
 import errno, json, os
@@ -77,8 +80,8 @@ def fixture_audited(lab):
     assert done.code == 0, done.text
 
 
-def settled(lab):
-    """The status, when nothing waits and nothing is held back any more."""
+def settled(lab, file_waits=False):
+    """The status, when nothing waits and nothing is held back any more, but for the file."""
     found = {}
 
     def there():
@@ -86,7 +89,8 @@ def settled(lab):
         found.update(lab.status(MACHINE))
         audit = found["audit"] or {}
         return audit.get("running") and not (
-            found["events"]["waiting"] or audit["held"] or audit["undelivered"] or audit["failing"])
+            found["events"]["waiting"] or audit["held"] or set(audit["undelivered"]) - ({"file"} if file_waits else set())
+            or [each for each in audit["failing"] if not (file_waits and each.startswith(FILE))])
 
     wait(300, there, "the trail is told whole")
     return found
@@ -128,7 +132,7 @@ class Burst:
 
     def under_way(self):
         wait(120, lambda: self._decided() > self.tries // 50, "the burst has begun")
-        assert self._decided() < self.tries, "the burst was over too soon to be disturbed"
+        assert self.goes_on(), "the burst was over too soon to be disturbed"
 
     def _decided(self):
         return of_rule(self.lab.status(MACHINE)) - of_rule(self.status)
@@ -137,15 +141,18 @@ class Burst:
         self.more += 1
         assert self.lab.may(MACHINE, "alice", "read:" + LEFT + "0.csv") == "denied"
 
-    def ended(self):
+    def goes_on(self):
+        return self._decided() < self.tries
+
+    def ended(self, file_waits=False):
         """How it was accounted for; asserts what always holds. Gives the counts of events, and the lines."""
         wait(1800, lambda: self.lab.ssh(MACHINE, "cat /run/burst.json 2>/dev/null || :"), "the burst ends")
         took = time.monotonic() - self.began
         found = json.loads(self.lab.ssh(MACHINE, "cat /run/burst.json"))
         assert found == {"denied": self.tries, "passed": 0, "other": 0}
-        settled(self.lab)
+        settled(self.lab, file_waits)
         self.attempt()  # after which a gap at the end of the burst shows as well
-        after = settled(self.lab)
+        after = settled(self.lab, file_waits)
         assert of_rule(after) - of_rule(self.status) == self.tries + self.more
         events = {key: after["events"][key] - self.status["events"][key] for key in ("decided", "written", "lost")}
         collected, missing = (after["audit"][key] - self.status["audit"][key] for key in ("collected", "missing"))
@@ -177,19 +184,73 @@ def test_the_unit_is_killed_in_a_flood(audited):
     assert int(audited.ssh(MACHINE, "systemctl show -p NRestarts --value " + UNIT)) == before + 1
 
 
-def test_the_journal_takes_nothing_in_a_flood(audited):
-    """It is held, not ended: what a journal in memory has would go with it. Its watchdog gives it three minutes."""
-    burst = Burst(audited, 5 * TRIES)
+def test_the_kernels_buffer_is_full_for_a_minute(audited):
+    """The journal takes nothing meanwhile. It is held, not ended: what a journal in memory has would go with it. Its watchdog gives
+    it three minutes."""
+    burst = Burst(audited, 25 * TRIES)
     burst.under_way()
     audited.ssh(MACHINE, "sudo systemctl kill --signal=STOP systemd-journald")
     try:
-        wait(100, lambda: audited.status(MACHINE)["audit"]["failing"], "the journal's socket is full")
+        wait(60, lambda: audited.status(MACHINE)["audit"]["failing"], "the journal's socket is full")
         wait(40, lambda: audited.status(MACHINE)["events"]["lost"] > burst.status["events"]["lost"], "the kernel's buffer is full")
-        burst.attempt()
+        found, began = [audited.status(MACHINE)], time.monotonic()
+        while time.monotonic() - began < FULL:
+            burst.attempt()
+            time.sleep(5)
+            found.append(audited.status(MACHINE))
+        took = time.monotonic() - began
     finally:
         audited.ssh(MACHINE, "sudo systemctl kill --signal=CONT systemd-journald")
+    assert burst.goes_on(), "the burst was over before the minute was"
+    lost = [each["events"]["lost"] for each in found]
+    print("full for {0:.0f} s: {1} events wait, lost were {2:,} and then {3:,}".format(
+        took, {each["events"]["waiting"] for each in found}, lost[0], lost[-1]))
+    assert lost == sorted(set(lost))  # in each five seconds some more
+    assert len({(each["events"]["waiting"], each["events"]["written"], each["audit"]["collected"]) for each in found}) == 1
+    assert any("the journal takes nothing" in problem for problem in found[-1]["problems"])
     events, _ = burst.ended()
-    assert events["lost"] > 0
+    assert events["lost"] > lost[-1] - lost[0]
+
+
+def test_the_disk_of_the_file_is_full(audited):
+    """The file of JSON lines on a disk of its own. The journal goes on; what finds no room in the file is counted."""
+    audited.ssh(MACHINE, "sudo sh -ec 'mkdir -p {0}; mount -t tmpfs -o size=256k,mode=0755 exports-disk {0}'".format(DISK))
+    try:
+        done = play(audited, exfil_guard_audit_json_lines=FILE)
+        assert done.code == 0, done.text
+        before = settled(audited)
+        assert audited.may(MACHINE, "alice", "read:" + LEFT + "3.csv") == "denied"
+        wait(60, lambda: audited.ssh(MACHINE, "sudo cat {0} 2>/dev/null || :".format(FILE)), "the file has a line")
+        audited.ssh(MACHINE, "sudo sh -c 'head -c 1M /dev/zero >{0}/filler 2>/dev/null || :'".format(DISK))
+        room = "df --output=avail {0} | tail -n 1".format(DISK)
+        assert int(audited.ssh(MACHINE, room)) == 0
+        burst = Burst(audited)
+        wait(300, lambda: audited.status(MACHINE)["audit"]["file_lost"] > before["audit"]["file_lost"], "500 lines wait for the file")
+        status = audited.status(MACHINE)
+        assert status["audit"]["undelivered"].get("file") == 500
+        full = "{0}: No space left on device".format(FILE)
+        assert any(full in problem for problem in status["problems"]), status["problems"]
+        text = audited.ssh(MACHINE, "sudo exfil-guard status || [ $? = 1 ]")
+        print(text)
+        assert "lines without room in the file" in text and "500 lines wait for the file" in text and full in text
+        burst.ended(file_waits=True)  # the journal has all of it
+
+        audited.ssh(MACHINE, "sudo rm {0}/filler".format(DISK))
+        after = settled(audited)
+        assert not [problem for problem in after["problems"] if FILE in problem]
+        written = [json.loads(line) for line in audited.ssh(MACHINE, "sudo cat " + FILE).splitlines()]
+        lines = after["audit"]["lines"] - before["audit"]["lines"]
+        lost = after["audit"]["file_lost"] - before["audit"]["file_lost"]
+        print("{0} lines, in the file {1}, counted as lost {2}".format(lines, len(written), lost))
+        assert lost > 0 and len(written) + lost == lines
+        in_journal = {(verdict, sequence) for verdict, sequence, _ in told(audited)}
+        assert {(each["verdict"], each["sequence"]) for each in written if each["kind"] == "decision"} <= in_journal
+        assert audited.may(MACHINE, "alice", "read:" + LEFT + "7.csv") == "denied"
+        wait(60, lambda: LEFT + "7.csv" in audited.ssh(MACHINE, "sudo tail -n 1 " + FILE), "the file goes on")
+    finally:
+        done = play(audited)
+        audited.ssh(MACHINE, "sudo sh -c 'umount {0}; rmdir {0}'".format(DISK))
+    assert done.code == 0, done.text
 
 
 def test_the_clock_is_set_back_in_a_flood(audited):
