@@ -29,8 +29,8 @@ def records(kernel: Any, system: Any, store: Any, *, before: int = 10) -> Iterat
 def taken(kernel: Any, system: Any, store: Any, *, pause: float = 0.5) -> Iterator[Dict[str, Any]]:
     """Takes the events, as nobody else does."""
     folding, documents, boot = fold.Fold(WINDOW * _SECOND, {}), trail.Documents(store), kernel.boot_id()
-    with lock.hold("watch", events.LOCK, wait=_WAIT), reconcile.opened(kernel, reconcile.map_path(kernel, "events")) as fd, \
-            kernel.ring(fd, True) as ring:
+    with lock.hold("watch", events.LOCK, wait=_WAIT), \
+            reconcile.opened(kernel, reconcile.map_path(kernel, "events")) as fd, kernel.ring(fd, True) as ring:
         while True:
             batch = ring.peek()
             seen = trail.view(system, now=time.time(), boottime=kernel.boottime(), boot=boot,
