@@ -9,7 +9,7 @@ import re
 
 import pytest
 from machines import Lab
-from test_observe import MACHINE, state
+from test_observe import LISTED, MACHINE
 
 KEPT = {"exfil_guard_audit_json_lines": "/var/log/exfil-guard.jsonl", "exfil_guard_audit_metrics": "/var/log/exfil_guard.prom"}
 
@@ -17,6 +17,11 @@ KEPT = {"exfil_guard_audit_json_lines": "/var/log/exfil-guard.jsonl", "exfil_gua
 @pytest.fixture(name="lab")
 def fixture_lab(tmp_path):
     return Lab(tmp_path)
+
+
+def state(lab):
+    """Packages, files, units, and what is pinned. systemd's own programs come and go with its units."""
+    return {command: lab.ssh(MACHINE, command) for command in (*LISTED[2:], "sudo ls /sys/fs/bpf")}
 
 
 def play(lab, roles, *arguments, **variables):

@@ -129,7 +129,7 @@ ADDRESSES = {
     "rule 'web servers reach the company network only', `deny`: without connect": (
         "deny: [connect, send]\n    destinations: {not: [loopback, link-local, company]}",
         "deny: [send]\n    destinations: {not: [loopback, link-local, company]}")}
-READ, CONNECT, CONTROL = "read:" + FILE, "tcp:192.168.157.200:443", "tcp:[fd57:e9::200]:443"
+READ, CONTROL = "read:" + FILE, "tcp:[fd57:e9::200]:443"
 TRY = """
 import os, socket
 print(os.getpid())
@@ -186,7 +186,8 @@ def test_each_change_that_why_names_lets_it_pass(lab, changed):
         done = changed(*edits, *addresses[place:place + 1])
         assert done.code == 0, done.text
         assert lab.may(MACHINE, "alice", READ) == "ok", text
-        assert lab.may(MACHINE, "alice", CONNECT) == ("ok" if place < len(addresses) else "denied")
+        # the attempt that was denied: what is sent over it then is another one
+        assert (len(python(lab, MACHINE, TRY, "alice").split()) == 1) == (place < len(addresses))
         # and no more than that
         if "groups" in text:
             assert lab.may(MACHINE, "bob", READ) == "denied" and lab.may(MACHINE, "alice", CONTROL) == "denied"
