@@ -121,12 +121,14 @@ def read(file: str, data: bytes, hosts: Iterable[str], cut: bool = False) -> Tup
     seen: List[Tuple[int, Dict[str, Any]]] = []
     first: Dict[str, Any] = {}
     last: Dict[str, Any] = {}
+    torn = False
     for number, raw in enumerate(lines, 1):
         ended = number == len(lines) and not whole_lines and not cut
         line = reader.line(number, raw, ended)
         if reader.stopped:
             break
         if line is None:
+            torn = ended
             continue
         kind = line["kind"]
         if (kind == "start") != (number == 1):
@@ -146,7 +148,7 @@ def read(file: str, data: bytes, hosts: Iterable[str], cut: bool = False) -> Tup
                                "", f"Some are missing or were added. {AGAIN}")
         elif kind == "seen":
             seen.append((number, line))
-    if not last and not cut and not reader.stopped:
+    if not last and not cut and not torn and not reader.stopped:
         reader.problem(len(lines), "", "the file was cut off: its last line is not of the kind `end`", "",
                        f"{AGAIN}, or set `cut` to take what is whole")
     events = [each for each in (reader.seen(number, line) for number, line in seen) if each]

@@ -20,12 +20,18 @@ UNIT = "exfil-guard-audit.service"
 OBJECTS = 120  # files; each is tried for reading and for writing
 TRIES = 100_000
 FOLD = 5  # seconds
+FULL = 60
+DISK = "/var/log/exfil-guard-disk"
+FILE = DISK + "/denied.jsonl"
 LEFT = "/srv/exports/burst-"
+STOP = "/run/burst.stop"
 BURST = """
 import errno, json, os
 names = ["{left}%d.csv" % number for number in range({objects})]
 found = {{"denied": 0, "passed": 0, "other": 0}}
 for number in range({tries}):
+    if number % 1000 == 0 and os.path.exists("{stop}"):
+        break
     try:
         os.close(os.open(names[number % {objects}], os.O_WRONLY if number // {objects} % 2 else os.O_RDONLY))
         found["passed"] += 1
@@ -45,6 +51,26 @@ printf '[Journal]\\nRuntimeMaxUse=64M\\nRuntimeKeepFree=1M\\nSystemMaxUse=64M\\n
 systemctl restart systemd-journald"""
 # an executable's name that would move a cursor, set a title, end a line, forge a field, turn a line around, and be markup
 NASTY = "\x1b[2J\x1b]0;x\x07\n_UID=1\r<script>alert(1)<script>\u202e"
+
+# a record as programs of another layout would write it, by a program in the kernel that writes into the ring: 64 bytes
+OTHER = """
+import ctypes, os, struct, sys
+sys.path.insert(0, "/usr/lib/exfil-guard")
+sys.dont_write_bytecode = True
+from exfil_guard import kernel as kernels, reconcile
+kernel = kernels.Kernel()
+ring = kernel.get(reconcile.map_path(kernel, "events"))
+def op(code, registers=0, offset=0, value=0):
+    return struct.pack("<BBhi", code, registers, offset, value)
+code = b"".join(op(0x7A, 10, -place, 0x1B1B1B1B) for place in range(8, 65, 8))    # fill it, on the stack
+code += op(0x18, 0x11, 0, ring) + op(0)                                         # the ring
+code += op(0xBF, 0xA2) + op(0x07, 2, 0, -64) + op(0xB7, 3, 0, 64) + op(0xB7, 4)  # where it is, its size, no flags
+code += op(0x85, 0, 0, 130) + op(0xB7) + op(0x95)                               # bpf_ringbuf_output, and out
+instructions, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL")
+program = kernel._bpf(5, struct.pack(
+    "=IIQQIIQII16s", 17, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence), 0, 0, 0, 0, 0, b"other"), "load")[0]
+kernel._bpf(10, struct.pack("=IIIIQQIIIIQQII", program, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), "run")
+"""
 
 
 def play(lab, **variables):
@@ -77,8 +103,8 @@ def fixture_audited(lab):
     assert done.code == 0, done.text
 
 
-def settled(lab):
-    """The status, when nothing waits and nothing is held back any more."""
+def settled(lab, file_waits=False):
+    """The status, when nothing waits and nothing is held back any more, but for the file."""
     found = {}
 
     def there():
@@ -86,7 +112,8 @@ def settled(lab):
         found.update(lab.status(MACHINE))
         audit = found["audit"] or {}
         return audit.get("running") and not (
-            found["events"]["waiting"] or audit["held"] or audit["undelivered"] or audit["failing"])
+            found["events"]["waiting"] or audit["held"] or set(audit["undelivered"]) - ({"file"} if file_waits else set())
+            or [each for each in audit["failing"] if not (file_waits and each.startswith(FILE))])
 
     wait(300, there, "the trail is told whole")
     return found
@@ -116,18 +143,19 @@ def cpu(lab):
 class Burst:
     """Denied opens by alice, from a unit of its own, so that they go on by themselves."""
 
-    def __init__(self, lab, tries=TRIES):
-        self.lab, self.tries = lab, tries
+    def __init__(self, lab, tries=TRIES, file_waits=False):
+        """Without ``tries`` until it is told to stop."""
+        self.lab, self.tries, self.file_waits = lab, tries or 1 << 40, file_waits
         self.more = 0  # attempts beside those of the burst
-        self.status, self.lines, self.cpu = settled(lab), told(lab), cpu(lab)
-        text = base64.b64encode(BURST.format(left=LEFT, objects=OBJECTS, tries=tries).encode()).decode()
-        lab.ssh(MACHINE, "sudo systemctl reset-failed burst 2>/dev/null; sudo rm -f /run/burst.json")
+        self.status, self.lines, self.cpu = settled(lab, file_waits), told(lab), cpu(lab)
+        text = base64.b64encode(BURST.format(left=LEFT, objects=OBJECTS, tries=self.tries, stop=STOP).encode()).decode()
+        lab.ssh(MACHINE, "sudo systemctl reset-failed burst 2>/dev/null; sudo rm -f /run/burst.json " + STOP)
         lab.ssh(MACHINE, "sudo systemd-run -q --unit burst --uid alice --collect --property=StandardOutput=truncate:/run/burst.json "
                          "python3 -c \"import base64; exec(base64.b64decode('{0}'))\"".format(text))
         self.began = time.monotonic()
 
     def under_way(self):
-        wait(120, lambda: self._decided() > self.tries // 50, "the burst has begun")
+        wait(120, lambda: self._decided() > TRIES // 50, "the burst has begun")
         assert self._decided() < self.tries, "the burst was over too soon to be disturbed"
 
     def _decided(self):
@@ -137,15 +165,20 @@ class Burst:
         self.more += 1
         assert self.lab.may(MACHINE, "alice", "read:" + LEFT + "0.csv") == "denied"
 
+    def stop(self):
+        assert self.lab.ssh(MACHINE, "systemctl is-active burst; sudo touch " + STOP) == "active"
+        wait(60, lambda: self.lab.ssh(MACHINE, "cat /run/burst.json 2>/dev/null || :"), "the burst ends")
+        self.tries = json.loads(self.lab.ssh(MACHINE, "cat /run/burst.json"))["denied"]
+
     def ended(self):
         """How it was accounted for; asserts what always holds. Gives the counts of events, and the lines."""
         wait(1800, lambda: self.lab.ssh(MACHINE, "cat /run/burst.json 2>/dev/null || :"), "the burst ends")
         took = time.monotonic() - self.began
         found = json.loads(self.lab.ssh(MACHINE, "cat /run/burst.json"))
         assert found == {"denied": self.tries, "passed": 0, "other": 0}
-        settled(self.lab)
+        settled(self.lab, self.file_waits)
         self.attempt()  # after which a gap at the end of the burst shows as well
-        after = settled(self.lab)
+        after = settled(self.lab, self.file_waits)
         assert of_rule(after) - of_rule(self.status) == self.tries + self.more
         events = {key: after["events"][key] - self.status["events"][key] for key in ("decided", "written", "lost")}
         collected, missing = (after["audit"][key] - self.status["audit"][key] for key in ("collected", "missing"))
@@ -177,19 +210,73 @@ def test_the_unit_is_killed_in_a_flood(audited):
     assert int(audited.ssh(MACHINE, "systemctl show -p NRestarts --value " + UNIT)) == before + 1
 
 
-def test_the_journal_takes_nothing_in_a_flood(audited):
-    """It is held, not ended: what a journal in memory has would go with it. Its watchdog gives it three minutes."""
-    burst = Burst(audited, 5 * TRIES)
+def test_the_kernels_buffer_is_full_for_a_minute(audited):
+    """The journal takes nothing meanwhile. It is held, not ended: what a journal in memory has would go with it. Its watchdog gives
+    it three minutes."""
+    burst = Burst(audited, None)
     burst.under_way()
     audited.ssh(MACHINE, "sudo systemctl kill --signal=STOP systemd-journald")
     try:
-        wait(100, lambda: audited.status(MACHINE)["audit"]["failing"], "the journal's socket is full")
+        wait(60, lambda: audited.status(MACHINE)["audit"]["failing"], "the journal's socket is full")
         wait(40, lambda: audited.status(MACHINE)["events"]["lost"] > burst.status["events"]["lost"], "the kernel's buffer is full")
-        burst.attempt()
+        found, began = [audited.status(MACHINE)], time.monotonic()
+        while time.monotonic() - began < FULL:
+            burst.attempt()
+            time.sleep(5)
+            found.append(audited.status(MACHINE))
+        took = time.monotonic() - began
     finally:
         audited.ssh(MACHINE, "sudo systemctl kill --signal=CONT systemd-journald")
+    burst.stop()
+    lost = [each["events"]["lost"] for each in found]
+    print("full for {0:.0f} s: {1} events wait, lost were {2:,} and then {3:,}".format(
+        took, {each["events"]["waiting"] for each in found}, lost[0], lost[-1]))
+    assert lost == sorted(set(lost))  # in each five seconds some more
+    assert len({(each["events"]["waiting"], each["events"]["written"], each["audit"]["collected"]) for each in found}) == 1
+    assert any("the journal takes nothing" in problem for problem in found[-1]["problems"])
     events, _ = burst.ended()
-    assert events["lost"] > 0
+    assert events["lost"] > lost[-1] - lost[0]
+
+
+def test_the_disk_of_the_file_is_full(audited):
+    """The file of JSON lines on a disk of its own. The journal goes on; what finds no room in the file is counted."""
+    audited.ssh(MACHINE, "sudo sh -ec 'mkdir -p {0}; mount -t tmpfs -o size=2m,mode=0755 exports-disk {0}'".format(DISK))
+    try:
+        done = play(audited, exfil_guard_audit_json_lines=FILE)
+        assert done.code == 0, done.text
+        before = settled(audited)
+        assert audited.may(MACHINE, "alice", "read:" + LEFT + "3.csv") == "denied"
+        wait(60, lambda: audited.ssh(MACHINE, "sudo cat {0} 2>/dev/null || :".format(FILE)), "the file has a line")
+        audited.ssh(MACHINE, "sudo sh -c 'head -c 4M /dev/zero >{0}/filler 2>/dev/null || :'".format(DISK))
+        room = "df --output=avail {0} | tail -n 1".format(DISK)
+        assert int(audited.ssh(MACHINE, room)) == 0
+        for _ in range(4):  # the journal has all of each; for the file there is room for 500 lines to wait
+            Burst(audited, 2 * OBJECTS, file_waits=True).ended()
+            time.sleep(FOLD)
+        status = audited.status(MACHINE)
+        assert status["audit"]["undelivered"].get("file") == 500
+        full = "{0}: No space left on device".format(FILE)
+        assert any(full in problem for problem in status["problems"]), status["problems"]
+        text = audited.ssh(MACHINE, "sudo exfil-guard status || [ $? = 1 ]")
+        print(text)
+        assert "lines without room in the file" in text and "500 lines wait for the file" in text and full in text
+
+        audited.ssh(MACHINE, "sudo rm {0}/filler".format(DISK))
+        after = settled(audited)
+        assert not [problem for problem in after["problems"] if FILE in problem]
+        written = [json.loads(line) for line in audited.ssh(MACHINE, "sudo cat " + FILE).splitlines()]
+        lines = after["audit"]["lines"] - before["audit"]["lines"]
+        lost = after["audit"]["file_lost"] - before["audit"]["file_lost"]
+        print("{0} lines, in the file {1}, counted as lost {2}".format(lines, len(written), lost))
+        assert lost > 0 and len(written) + lost == lines
+        in_journal = {(verdict, sequence) for verdict, sequence, _ in told(audited)}
+        assert {(each["verdict"], each["sequence"]) for each in written if each["kind"] == "decision"} <= in_journal
+        assert audited.may(MACHINE, "alice", "read:" + LEFT + "7.csv") == "denied"
+        wait(60, lambda: LEFT + "7.csv" in audited.ssh(MACHINE, "sudo tail -n 1 " + FILE), "the file goes on")
+    finally:
+        done = play(audited)
+        audited.ssh(MACHINE, "sudo sh -c 'umount {0}; rmdir {0}'".format(DISK))
+    assert done.code == 0, done.text
 
 
 def test_the_clock_is_set_back_in_a_flood(audited):
@@ -228,6 +315,33 @@ def test_an_executable_whose_name_deceives(audited):
     assert all(value.isprintable() for key, value in lines[0].items() if key.startswith(("EXFIL_GUARD_", "MESSAGE")))
     said = audited.ssh(MACHINE, "sudo exfil-guard why --user alice --limit 1")
     assert "\\x1b[2J" in said and all(line.isprintable() for line in said.splitlines())
+
+
+def test_a_record_of_another_layout(audited):
+    """It is counted and told, and nothing in it is taken for anything; what comes after it is told as ever."""
+    before = audited.status(MACHINE)
+    audited.ssh(MACHINE, "sudo systemctl stop " + UNIT)
+    python(audited, MACHINE, OTHER)
+    assert audited.may(MACHINE, "alice", "read:" + LEFT + "5.csv") == "denied"
+    waiting = audited.ssh(MACHINE, "sudo exfil-guard events").splitlines()
+    assert waiting[0] == "a record of 64 bytes is not of layout 1 and was not read" and LEFT + "5.csv" in waiting[1] and len(waiting) == 2
+    assert LEFT + "5.csv" in audited.ssh(MACHINE, "sudo exfil-guard why --user alice --limit 1")
+    audited.ssh(MACHINE, "sudo systemctl start " + UNIT)
+    after = settled(audited)
+    assert after["audit"]["unreadable"] == before["audit"]["unreadable"] + 1
+    assert after["audit"]["collected"] == before["audit"]["collected"] + 2
+    assert after["events"]["unaccounted"] == 0
+    assert "1 unreadable" in audited.ssh(MACHINE, "sudo exfil-guard status || [ $? = 1 ]")
+    note, = json.loads("[" + ",".join(audited.ssh(MACHINE, "sudo journalctl -q -o json _SYSTEMD_UNIT={0} EXFIL_GUARD_KIND=unreadable".format(
+        UNIT)).splitlines()) + "]")
+    assert (note["EXFIL_GUARD_COUNT"], note["EXFIL_GUARD_SIZE"]) == ("1", "64")
+    print(note["MESSAGE"])
+    assert entries(audited, MACHINE, "", "EXFIL_GUARD_OBJECT=" + LEFT + "5.csv")
+    module = audited.folder / "module.json"
+    module.write_text(json.dumps([{"name": "Read it", "hosts": MACHINE, "gather_facts": False, "become": True, "tasks": [
+        {"name": "Ask", "exfil.guard.audit_info": {}, "register": "found"},
+        {"name": "Tell", "ansible.builtin.assert": {"that": "found.records | selectattr('kind', 'equalto', 'unreadable') | list | length == 1"}}]}]))
+    assert audited.playbook(str(module)).code == 0
 
 
 def test_the_trail_on_another_machine(audited):

@@ -6,13 +6,15 @@ web1 over ssh. The policy that is learned lets all of that pass, and the same us
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from machines import ROOT, SSH_CONFIG, Lab
+from machines import MACHINES, ROOT, SSH_CONFIG, Lab, wait
 
 BACKUP_HOST, ELSEWHERE = "192.168.157.11", "192.168.157.200"  # web1, and outside, which plays the internet
 DUMP = "/srv/dumps/shop.sql"
@@ -192,3 +194,65 @@ def test_what_is_learned_lets_the_work_pass_and_nothing_else(lab, shop):
         "db: dumper reaches only what was seen", "db: shop is read by those that were seen to read it"}
     shop.restart()
     shop.work()
+
+
+FILE = "/srv/exports/customers.csv"
+REPORTED = {"web1": ("read:" + FILE, "tcp:192.168.157.200:443"), "db1": ("read:" + FILE, "tcp:192.168.157.11:8080")}
+
+
+@pytest.fixture(name="reporting")
+def fixture_reporting(lab):
+    """Both machines only report, and keep an audit trail."""
+    play = lab.folder / "audit.json"
+    play.write_text(json.dumps([{"name": "Keep an audit trail", "hosts": "guarded", "gather_facts": False, "become": True, "tasks": [
+        {"name": "The trail", "ansible.builtin.include_role": {"name": "exfil.guard.audit"}}]}]))
+    for arguments in ((str(play),), ("site.yml", "-e", "policy_mode=audit")):
+        done = lab.playbook(*arguments)
+        assert done.code == 0, done.text
+    yield lab
+    shutil.rmtree(lab.folder / "policies")
+    shutil.copytree(ROOT / "inventories" / "lab" / "policies", lab.folder / "policies")
+    for arguments in ((str(play), "-e", "exfil_guard_state=absent"), ("site.yml",)):
+        done = lab.playbook(*arguments)
+        assert done.code == 0, done.text
+
+
+def test_what_audit_mode_reported_of_a_group(reporting):
+    lab = reporting
+    for machine, attempts in REPORTED.items():
+        for what in attempts:
+            assert lab.may(machine, "alice", what) == "ok"
+    for machine, attempts in REPORTED.items():
+        wait(60, lambda machine=machine, attempts=attempts: int(lab.ssh(
+            machine, "sudo journalctl -q -o json _SYSTEMD_UNIT=exfil-guard-audit.service EXFIL_GUARD_VERDICT=audit EXFIL_GUARD_USER=alice"
+                     " | wc -l")) >= len(attempts), "it is reported")
+    variables = lab.folder / "learn.json"
+    variables.write_text(json.dumps({
+        "exfil_guard_hosts": "guarded", "exfil_guard_learn_from": "audit", "exfil_guard_learn_resources": {"exports": ["/srv/exports/**"]},
+        "exfil_guard_learn_since": "-10min", "exfil_guard_learn_unbound": ["systemd-networkd.service"], "policy_mode": "audit"}))
+    proposal = lab.folder / "learned-guarded.yml.j2"
+    told = lab.playbook("exfil.guard.learn", "-e", "@%s" % variables, "--check", "--diff")
+    assert told.code == 0 and not proposal.exists(), told.text
+    found = lab.playbook("exfil.guard.learn", "-e", "@%s" % variables)
+    assert found.code == 0 and " 0 would be denied" in " ".join(found.text.split()), found.text
+    text = proposal.read_text()
+    print(text)
+    added = re.findall(r"^\+(?!\+\+ )(.*)$", told.text, re.MULTILINE)
+    assert added == text.splitlines()  # check mode told it line by line
+    assert lab.playbook("exfil.guard.learn", "-e", "@%s" % variables).text.count("changed=0") == len(MACHINES)
+
+    # in force in place of what reported, and enforced
+    for path in (lab.folder / "policies").glob("*.j2"):
+        path.unlink()
+    (lab.folder / "policies" / "guarded.yml.j2").write_text(text.replace("mode: audit", "mode: enforce"))
+    done = lab.playbook("site.yml")
+    assert done.code == 0, done.text
+    for machine, attempts in REPORTED.items():
+        for what in attempts:
+            assert lab.may(machine, "alice", what) == "ok", (machine, what)
+        assert lab.may(machine, "alice", "write:" + FILE) == "denied"
+        assert lab.may(machine, "bob", "read:" + FILE) == "denied"
+        assert lab.may(machine, "alice", "tcp:[fd57:e9::200]:443") == "denied"
+        another = lab.ssh(machine, "sudo -u alice cat {0} >/dev/null 2>&1 && echo ok || echo denied".format(FILE))
+        assert another == "denied"  # by another program
+        assert lab.may(machine, "dora", "read:" + FILE) == "ok"  # whom the rule excepted

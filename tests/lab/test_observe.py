@@ -22,7 +22,8 @@ LISTED = ("sudo bpftool prog list -j | python3 -c 'import json,sys; print(sorted
           "dpkg-query -W",
           "sudo find /etc /usr /var/lib /run/lock /lib/systemd /opt /root -xdev -not -path '*/__pycache__*' -newermt '2020-01-01' "
           "-path '*exfil*' | sort",
-          "systemctl list-unit-files --no-legend --no-pager | awk '$2 != \"transient\" {print $1}' | sort")
+          "systemctl list-unit-files --no-legend --no-pager | awk '$2 != \"transient\" {print $1}' | sort",
+          "sudo find /root /home /run /tmp /var/tmp -xdev -mindepth 1 -path '*async*' -o -path '*exfil*' | sort")
 LOOKS = """
 import os, sys, time
 user, where, file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -33,6 +34,15 @@ open(file, "rb").read()
 os.execv("/bin/true", ["true"])
 """
 ACCOUNTS = {"alice": "/srv/alpha", "bob": "/srv/beta"}
+# /var/lib on a small disk of its own, as a server has /var
+SMALL = """
+mkdir -p /run/small
+mount -t tmpfs -o size=1m tmpfs /run/small
+mkdir /run/small/upper /run/small/work
+mount -t overlay -o lowerdir=/var/lib,upperdir=/run/small/upper,workdir=/run/small/work overlay /var/lib
+"""
+LARGE = "umount -l /var/lib; umount -l /run/small; rmdir /run/small"
+ARCHIVE = Path(__file__).with_name("archive.py").read_text()
 
 
 @pytest.fixture(name="lab")
@@ -139,3 +149,59 @@ def test_one_that_runs_is_ended_and_what_it_left_removed(lab):
     wait_until_attached(lab)  # the first goes on
     assert lab.playbook("playbooks/observe.yml", "-e", "exfil_guard_hosts=" + MACHINE, "-e", "exfil_guard_state=absent").code == 0
     assert state(lab) == before
+
+
+def test_the_disk_is_full(lab):
+    before = state(lab)
+    lab.ssh(MACHINE, "sudo sh -es", input=SMALL)
+    try:
+        playing = start(lab, "-e", json.dumps({"exfil_guard_observe_seconds": 40, "exfil_guard_observe_actions": ["chdir"]}))
+        try:
+            wait_until_attached(lab)
+            lab.ssh(MACHINE, "sudo sh -c 'head -c 2M /dev/zero >/var/lib/filler 2>/dev/null || :'")
+            assert lab.ssh(MACHINE, "df --output=avail /var/lib | tail -n 1").strip() == "0"
+            said = playing.communicate(timeout=600)[0]
+        finally:
+            playing.kill()
+        print(said)
+        assert playing.returncode == 2
+        told = "cannot be written to /var/lib/exfil-guard-observe/observed.jsonl: No space left on device. Make room there"
+        assert told in " ".join(said.split())
+        assert "Traceback" not in said and "failed=1" in said
+        assert not (lab.folder / "observed").exists()
+        assert lab.ssh(MACHINE, "ls /var/lib | grep exfil || :") == ""
+    finally:
+        lab.ssh(MACHINE, "sudo sh -c '{0}'".format(LARGE))
+    assert state(lab) == before
+
+
+def test_packages_that_were_not_there_are_installed_and_no_more_than_these_removed(lab, ids):
+    release = lab.ssh(MACHINE, "uname -r")
+    own = ["python3-bpfcc", "libbpfcc", "linux-headers-" + release]
+    others = ["linux-headers-cloud-amd64"]  # needs one of these
+    installed = lab.ssh(MACHINE, "dpkg-query -W")
+    lab.ssh(MACHINE, "sudo python3 - " + " ".join(own + others), input=ARCHIVE)
+    try:
+        lab.ssh(MACHINE, "sudo apt-get -q -y purge {0}".format(" ".join(own + others)))
+        before = state(lab)
+        assert not any(name in before["dpkg-query -W"] for name in own)
+        done = lab.playbook("playbooks/observe.yml", "--check", "-e", "exfil_guard_hosts=" + MACHINE)
+        assert done.code == 0 and state(lab) == before
+        playing = start(lab, "-e", json.dumps({"exfil_guard_observe_seconds": SECONDS}))
+        try:
+            wait_until_attached(lab)
+            there = lab.ssh(MACHINE, "dpkg-query -W")
+            assert {line.split()[0].split(":")[0] for line in set(there.splitlines()) - set(before["dpkg-query -W"].splitlines())} == set(own)
+            look(lab, ids)
+            said = playing.communicate(timeout=1800)[0]
+        finally:
+            playing.kill()
+        print(said)
+        assert playing.returncode == 0
+        assert any(line.get("action") == "read" and line.get("user") == "alice" and line["path"] == "/srv/alpha/alice.csv"
+                   for line in observed(lab))
+        assert state(lab) == before
+    finally:
+        lab.ssh(MACHINE, "sudo apt-get -q -y install {0} >/dev/null; sudo rm -rf /var/tmp/archive /etc/apt/sources.list.d/archive.list; "
+                         "sudo apt-get -q update >/dev/null".format(" ".join(own + others)))
+    assert lab.ssh(MACHINE, "dpkg-query -W") == installed

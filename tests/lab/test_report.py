@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from machines import MACHINES
+from machines import MACHINES, run
 
 RULE = """  - name: alice leaves the tool alone, reported
     deny: [read]
@@ -60,3 +60,26 @@ def test_the_figures_are_those_of_the_machines(lab, tmp_path):
         os.makedirs(os.environ["REPORT"], exist_ok=True)
         for path in (page, page.with_suffix(".json")):
             shutil.copy(path, Path(os.environ["REPORT"]))
+
+
+def test_a_host_that_is_down(lab, tmp_path):
+    page = tmp_path / "report.html"
+    arguments = ("exfil.guard.report", "-e", "exfil_guard_report_file=%s" % page, "-e", "ansible_ssh_timeout=15")
+    run("virsh", "-c", "qemu:///system", "suspend", "exfil-guard-db1")
+    try:
+        done = lab.playbook(*arguments)
+    finally:
+        run("virsh", "-c", "qemu:///system", "resume", "exfil-guard-db1")
+    assert done.code == 0, done.text
+    assert "2 hosts: 1 enforcing, 1 no answer" in done.text
+    found = json.loads(page.with_suffix(".json").read_text())
+    there = {host["name"]: host for host in found["hosts"]}
+    assert {name: host["state"] for name, host in there.items()} == {"db1": "no answer", "web1": "enforcing"}
+    told, = there["db1"]["attention"]
+    assert "timed out" in told or "Timeout" in told  # by what of the connection was there already
+    assert there["web1"]["generation"] == lab.status("web1")["generation"]
+    text = page.read_text()
+    assert told in text
+
+    done = lab.playbook(*arguments)  # and when it is back
+    assert done.code == 0 and "2 hosts: 2 enforcing" in done.text, done.text

@@ -16,6 +16,7 @@ WINDOW = 5  # seconds in which the same is told once, when nobody else folds
 _COLOURS = {"denied": "\x1b[31m", "audit": "\x1b[33m"}
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _SECOND = 1_000_000_000
+_WAIT = 2.0  # for who takes the events just now; who goes on taking them is told of at once
 
 
 def records(kernel: Any, system: Any, store: Any, *, before: int = 10) -> Iterator[Dict[str, Any]]:
@@ -28,8 +29,8 @@ def records(kernel: Any, system: Any, store: Any, *, before: int = 10) -> Iterat
 def taken(kernel: Any, system: Any, store: Any, *, pause: float = 0.5) -> Iterator[Dict[str, Any]]:
     """Takes the events, as nobody else does."""
     folding, documents, boot = fold.Fold(WINDOW * _SECOND, {}), trail.Documents(store), kernel.boot_id()
-    with lock.hold("watch", events.LOCK), reconcile.opened(kernel, reconcile.map_path(kernel, "events")) as fd, \
-            kernel.ring(fd, True) as ring:
+    with lock.hold("watch", events.LOCK, wait=_WAIT), \
+            reconcile.opened(kernel, reconcile.map_path(kernel, "events")) as fd, kernel.ring(fd, True) as ring:
         while True:
             batch = ring.peek()
             seen = trail.view(system, now=time.time(), boottime=kernel.boottime(), boot=boot,

@@ -19,6 +19,7 @@ from .records import (
     VsockEvent)
 
 _NOBODY = 0xFFFFFFFF
+BUILT_IN = ("link-local", "loopback", "metadata", "multicast")  # destinations that no policy can change
 # what no rule's sets can change, with the remedy
 REASONS = {
     "no-chain": "the place of the file could not be told: it has been unlinked, or lies outside of its filesystem's "
@@ -153,11 +154,18 @@ def explain_record(record: Dict[str, Any], stored: Optional[Dict[str, Any]], sys
         answer["note"] = "the event does not tell enough to say what would have to change: a path is cut off, or " \
                          "some id was seen by the kernel alone"
         return answer
-    answer["changes"] = [change.text for change in changes(resolved, rule, asked, system, stored["document"])
-                         if _passes(change.policy, _rule(change.policy, rule.name), asked, day)]
-    answer["also"] = [each.name for each in resolved.rules
-                      if each.name != rule.name and not each.audit and not _passes(resolved, each, asked, day)]
+    answer["changes"] = [change.text for change in changes(
+        resolved, rule, asked, _words(record, rule), system, stored["document"])
+        if _passes(change.policy, _rule(change.policy, rule.name), asked, day)]
+    answer["also"] = [each.name for each in resolved.rules if each.name != rule.name and not each.audit
+                      and not _passes(resolved, each, event(system, record, each), day)]
     return answer
+
+
+def _words(record: Dict[str, Any], rule: Rule) -> List[str]:
+    """What the rule denies of it: a link or rename needs all that the rule denies of files."""
+    own = record["action"]
+    return sorted(rule.deny & ({own} if own in actions.NUMBERS else set(actions.RESOURCES)))
 
 
 def _rule(policy: Resolved, name: str) -> Rule:
@@ -168,13 +176,13 @@ def _passes(policy: Resolved, rule: Rule, asked: Any, now: datetime.date) -> boo
     return semantics.decide(policy._replace(rules=(rule,)), asked, now).outcome == "allow"
 
 
-def changes(policy: Resolved, rule: Rule, asked: Any, system: Any, document: Dict[str, Any]) -> List[Change]:
-    """What might let it pass: who is excepted, who is bound, what is covered. At last the rule itself."""
+def changes(policy: Resolved, rule: Rule, asked: Any, words: List[str], system: Any,
+            document: Dict[str, Any]) -> List[Change]:
+    """What might let it pass: who is excepted, who is bound, what is covered. At last ``words`` of the rule itself."""
     found = list(itertools.chain(
         (_join(policy, name, asked.task, system) for name in sorted(rule.excepts)),
         _leave(policy, rule, asked.task, system),
         _objects(policy, rule, asked, system, document)))
-    words = sorted(rule.deny & {asked.action} if hasattr(asked, "action") else rule.deny)
     less = policy._replace(rules=tuple(each if each.name != rule.name else each._replace(deny=rule.deny - set(words))
                                        for each in policy.rules))
     return found + [Change("rule {0!r}, `deny`: without {1}".format(rule.name, ", ".join(words)), less)]
@@ -211,14 +219,24 @@ def _join(policy: Resolved, name: str, who: Task, system: Any) -> Change:
     if have.login_users is not None and who.login_user not in have.login_users and who.login_user != _NOBODY:
         lacks.append("`login_users` with {0}".format(_user(system, who.login_user)))
         have = have._replace(login_users=have.login_users | {who.login_user})
-    if have.services is not None and who.service and not semantics._in_service(have.services, who.service):
-        lacks.append("`services` with {0}".format(who.service[-1]))
-        have = have._replace(services=have.services | {who.service})
+    own = _unit(who)
+    if have.services is not None and own and not semantics._in_service(have.services, own):
+        lacks.append("`services` with {0}".format(own[-1]))
+        have = have._replace(services=have.services | {own})
     if have.executables is not None and who.executable and not semantics._matches(have.executables, who.executable):
         lacks.append("`executables` with its program")
         have = have._replace(executables=have.executables | {_exactly(who.executable)})
     return Change("subjects {0!r}, which the rule excepts: {1}".format(name, " and ".join(lacks)),
                   _with_subject(policy, name, have))
+
+
+def _unit(who: Task) -> Components:
+    """Of the system's own units the one it belongs to. A session is gone tomorrow, and a user's own unit has no name
+    there."""
+    for place, part in enumerate(who.service or ()):
+        if part.endswith(".service"):
+            return (who.service or ())[:place + 1]
+    return ()
 
 
 def _exactly(where: Location) -> PathPattern:
@@ -307,7 +325,7 @@ def _addresses(policy: Resolved, rule: Rule, asked: NetworkEvent) -> List[Change
         return semantics._in(resolve.ipaddress.ip_network(one)[0], cidr)
 
     found, texts, result = [], [], policy
-    for name in sorted(selection.names):
+    for name in sorted(selection.names.difference(BUILT_IN)):
         have = policy.destinations[name]
         if have.vsock is not None:
             continue

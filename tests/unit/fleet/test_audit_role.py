@@ -37,7 +37,7 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     would, diff = host.changes("--check")
     assert tree(host) == {} and host.calls() == [] and would > 0
     done, same = host.changes()
-    assert done >= would and [line for line in diff if line.startswith("+Exec")] == [
+    assert done == would and [line for line in diff if line.startswith("+Exec")] == [
         line for line in same if line.startswith("+Exec")]
     assert set(tree(host)) == {UNITS + "exfil-guard-audit.service", UNITS + "multi-user.target.wants/exfil-guard-audit.service"}
     assert host.calls()[-1] == "start exfil-guard-audit.service"
@@ -48,7 +48,7 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     would = host.changes("--check", **EVERYTHING)
     assert tree(host) == before and host.calls() == []
     done = host.changes(**EVERYTHING)
-    assert set(done[1]) >= set(line for line in would[1] if line.startswith(("+Exec", "-Exec", "+ReadWrite")))
+    assert done[0] == would[0] and set(done[1]) >= set(line for line in would[1] if line.startswith(("+Exec", "-Exec", "+ReadWrite")))
     unit = tree(host)[UNITS + "exfil-guard-audit.service"]
     assert "ExecStart=/usr/sbin/exfil-guard audit --fold 10 --json-lines /var/log/exfil-guard.jsonl\n" in unit
     assert "ReadWritePaths=/run/lock /var/log\n" in unit
@@ -86,9 +86,9 @@ def test_the_journal_is_sent_and_no_more_in_four_steps_each(host):
     host.changes()
     before = tree(host)
     host.calls()
-    host.changes("--check", **UPLOAD)
+    would = host.changes("--check", **UPLOAD)[0]
     assert tree(host) == before and host.calls() == []
-    host.changes(**UPLOAD)
+    assert host.changes(**UPLOAD)[0] == would
     configuration, unit = (tree(host)[path] for path in SENT)
     assert "URL=https://logs.example.com:19532\nServerKeyFile=/run/credentials/systemd-journal-upload.service/key\n" in configuration
     assert "RestartSec=10\n" in unit and "LoadCredential=key:/etc/ssl/private/journal.pem\n" in unit
@@ -101,8 +101,9 @@ def test_the_journal_is_sent_and_no_more_in_four_steps_each(host):
     host.changes(exfil_guard_audit_upload_url="http://192.0.2.1:19532", exfil_guard_audit_upload_plain=True)
     assert "Key" not in tree(host)[SENT[0]] and "Credential" not in tree(host)[SENT[1]]
     host.calls()
-    assert host.changes("--check")[0] > 0 and SENT[0] in tree(host)
-    host.changes()
+    would = host.changes("--check")[0]
+    assert would > 0 and SENT[0] in tree(host)
+    assert host.changes()[0] == would
     assert tree(host) == before and not os.path.lexists(link)
     assert [call for call in host.calls() if call != "daemon-reload"] == ["stop systemd-journal-upload.service"]
     assert host.changes() == (0, []) and host.calls() == []

@@ -21,6 +21,7 @@ import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import (
     actions, audit, cli, events, fold, journal, layout, lock, metrics, reconcile, resolve, status, trail, watch, why)
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.plugin_utils import _document
 from fake_system import FakeSystem
 from test_audit import ROOT, denial, view
 from test_command import POLICY, Host
@@ -215,9 +216,9 @@ def test_why_an_address_was_denied(host, capsys):
 
 SETS = {
     "subjects": {"dba": {"groups": ["dba"]}, "backup": {"users": ["bob"], "executables": ["/usr/bin/cat"]},
-                 "readers": {"has_read": ["customers"]}, "people": {"users": ["alice"]}, "logins": {"login_users": ["bob"]}},
+                 "exporter": {"services": ["exporter.service"], "optional": True}, "readers": {"has_read": ["customers"]}, "people": {"users": ["alice"]}, "logins": {"login_users": ["bob"]}},
     "resources": {"customers": {"paths": ["/srv/exports/**"]}, "programs": {"paths": ["/usr/bin/**"]}},
-    "destinations": {"corp": {"cidrs": ["10.0.0.0/8", "127.0.0.0/8"]}, "web": {"cidrs": ["203.0.113.0/24"], "ports": [443]},
+    "destinations": {"corp": {"cidrs": ["10.0.0.0/8", "127.0.0.0/8"]}, "loopback": {"cidrs": ["127.0.0.0/8"]}, "web": {"cidrs": ["203.0.113.0/24"], "ports": [443]},
                      "vault": {"cidrs": ["10.9.0.7/32"], "ports": [8443], "protocols": ["udp"]}}}
 
 
@@ -237,6 +238,17 @@ SETS = {
       "destinations 'vault': `cidrs` with 203.0.113.9/32 and `ports` with 443 and `protocols` with tcp"]),
     ({"deny": ["connect"], "destinations": ["web"], "subjects": ["readers"]}, ADDRESS,
      ["subjects 'readers': a process that has not read customers", "destinations 'web': `cidrs` without 203.0.113.0/24"]),
+    # no policy can change what is built in
+    ({"deny": ["connect"], "destinations": {"not": ["corp", "loopback"]}}, ADDRESS, ["destinations 'corp': `cidrs` with 203.0.113.9/32"]),
+    # the system's own unit, whatever is below it; a session is gone tomorrow, and a user's own unit is none of the system's
+    ({"deny": ["read"], "resources": ["customers"], "except": ["exporter"]}, {"cgroup": b"below\0bar.service\0system.slice\0"},
+     ["subjects 'exporter', which the rule excepts: `services` with bar.service", "resources 'customers': `paths` without /srv/exports/**"]),
+    ({"deny": ["read"], "resources": ["customers"], "except": ["exporter"]}, {"cgroup": b"session-7.scope\0user-1000.slice\0user.slice\0"},
+     ["resources 'customers': `paths` without /srv/exports/**"]),
+    ({"deny": ["read"], "resources": ["customers"], "except": ["exporter"]},
+     {"cgroup": b"foo.service\0app.slice\0user@1000.service\0user-1000.slice\0user.slice\0"},
+     ["subjects 'exporter', which the rule excepts: `services` with user@1000.service",
+      "resources 'customers': `paths` without /srv/exports/**"]),
 ])
 def test_each_change_that_is_named_lets_it_pass(host, capsys, rule, event, changes):
     host.apply(dict(POLICY, **SETS, rules=[dict(rule, name="it")]))
@@ -244,6 +256,13 @@ def test_each_change_that_is_named_lets_it_pass(host, capsys, rule, event, chang
     found, = answers(host, capsys)
     words = ", ".join(rule["deny"])
     assert found["note"] is None and found["changes"] == changes + ["rule 'it', `deny`: without " + words]
+
+
+def test_a_new_name_needs_all_that_the_rule_denies_of_files(host, capsys):
+    host.apply(dict(POLICY, **SETS, rules=[{"name": "it", "deny": ["read", "write"], "resources": ["customers"]}]))
+    host.kernel.buffer.put(denial(0, generation=1, rule=b"it", action=layout.LINK))
+    assert answers(host, capsys)[0]["changes"] == [
+        "resources 'customers': `paths` without /srv/exports/**", "rule 'it', `deny`: without read, write"]
 
 
 def test_an_action_without_an_object():
@@ -257,10 +276,11 @@ def test_an_action_without_an_object():
 
 def test_another_rule_that_denies_it_too_is_named(host, capsys):
     host.apply(dict(POLICY, rules=POLICY["rules"] + [{"name": "all", "deny": ["read"], "resources": ["customers"]},
-                                                     {"name": "tells", "deny": ["read"], "mode": "audit", "resources": ["customers"]}]))
+                                                     {"name": "new", "deny": ["write"], "resources": ["customers"]}, {"name": "tells", "deny": ["read"], "mode": "audit", "resources": ["customers"]}]))
     host.kernel.buffer.put(denial(0, generation=1))
-    assert answers(host, capsys)[0]["also"] == ["all"]
-    host.run("why")
+    host.kernel.buffer.put(denial(1, generation=1, action=layout.LINK))
+    assert [found["also"] for found in answers(host, capsys)] == [["all", "new"], ["all"]]
+    host.run("why", "--limit", "2")
     assert "      and only if these let it pass, too: rule 'all'" in capsys.readouterr().out
 
 
@@ -274,6 +294,10 @@ def test_where_nothing_can_be_told_it_says_so(host, capsys, event, note):
     host.kernel.buffer.put(denial(0, **{"generation": 1, **event}))
     found, = answers(host, capsys)
     assert note in found["note"] and found["changes"] == []
+
+
+def test_the_built_in_destinations_are_the_documents():
+    assert set(why.BUILT_IN) == set(_document.BUILT_IN)
 
 
 def test_each_reason_has_its_words():

@@ -319,7 +319,7 @@ CUT = observation([GOOD, GOOD])[:-80]
 
 @pytest.mark.parametrize("data, found", [
     (b"", ["db1.jsonl: it is empty; expected an observation."]),
-    (CUT, ["db1.jsonl:4: the file ends in the middle of this line. Observe the host again, or fetch the file again, or set `cut`", "db1.jsonl:4: the file was cut off"]),
+    (CUT, ["db1.jsonl:4: the file ends in the middle of this line. Observe the host again, or fetch the file again, or set `cut`"]),
     (written(start(), GOOD), ["db1.jsonl:2: the file was cut off: its last line is not of the kind `end`. "]),
     (written(start(), GOOD, end(7)), ["db1.jsonl:3: $.lines: 7 lines should come before it and 2 do. "]),
     (written(start(), GOOD, end(2), GOOD), ["db1.jsonl:4: $.kind: a line after the `end` line"]),
@@ -467,7 +467,7 @@ def test_it_is_valid_beside_the_policy_of_today(site):
 def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_written(site):
     _folder, results, there = site
     bad = results["bad"]
-    assert bad["failed"] and not there["bad"]["exists"] and bad["msg"].startswith("Nothing was written. 4 problems:")
+    assert bad["failed"] and not there["bad"]["exists"] and bad["msg"].startswith("Nothing was written. 3 problems:")
     for part in ("bad/db1.jsonl:4: the file ends in the middle", "bad/db2.jsonl:2: $.extra: unknown key 'extra'", "bad/db2.jsonl:1: $.host: it is of the host 'web1'"):
         assert part in bad["msg"]
     none = results["none"]["msg"]
@@ -476,6 +476,28 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_written(site):
     for part in ("option `ipv4_prefix`: found 99; expected 0 to 32", "option `roots`: found 'etc'; expected an absolute path", "option `resources`: "):
         assert part in options
     assert "'exports' differs from the one in" in results["clash"]["msg"] and not there["clash"]["exists"]
+
+
+@pytest.mark.parametrize("left, line", [(0.5, "the file ends in the middle"), (1.0, "the file was cut off: its last line is not of the kind `end`")])
+def test_the_playbook_stops_at_a_file_that_was_cut_off(tmp_path, left, line):
+    """In the middle of a line, and between two."""
+    folder = tmp_path / "observed"
+    folder.mkdir()
+    whole = observation(WORKLOAD, "db1").splitlines(True)
+    (folder / "db1.jsonl").write_bytes(b"".join(whole[:5]) + whole[5][:int(len(whole[5]) * left)])
+    (tmp_path / "hosts.json").write_text(json.dumps({"db": {"hosts": {"db1": {
+        "ansible_connection": "local", "ansible_python_interpreter": sys.executable}}}}))
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible", "playbook", "-i", tmp_path / "hosts.json", ROOT / "playbooks" / "learn.yml", "-e", json.dumps(
+            {"exfil_guard_hosts": "db", "exfil_guard_learn_resources": DATA})],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"}, cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=300)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "Traceback" not in said, said
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "Nothing was written. {0}/db1.jsonl:6: {1}".format(folder, line) in said
+    assert "Observe the host again, or fetch the file again" in said
 
 
 def test_from_the_audit_trail(site):
