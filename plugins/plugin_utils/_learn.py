@@ -321,7 +321,8 @@ class _Proposer:
                         semantics.matches(pattern, resolve.split(seen.path)) for pattern in patterns):
                     used[seen.action].append((host, seen))
             known = [action for action in FILES if self._was_observed(action, f"no rule denies it on {name}")]
-            excepted = {action: tuple(sorted(self._excepted(name, used[action]) | self._excepted_today(used[action])))
+            every = [event for events in used.values() for event in events]
+            excepted = {action: tuple(sorted(self._excepted(name, used[action]) | self._excepted_today(every, action)))
                         for action in known}
             for names in sorted(set(excepted.values()), reverse=True):
                 denied = [action for action in known if excepted[action] == names]
@@ -376,10 +377,13 @@ class _Proposer:
                 reporting[host, name] = host, rule, document
         return [reporting[key] for key in sorted(reporting)]
 
-    def _excepted_today(self, found: Iterable[Event]) -> Set[str]:
-        """Whom a rule excepts it does not report: they go on being excepted."""
+    def _excepted_today(self, found: Iterable[Event], action: str) -> Set[str]:
+        """Whom a rule excepts it does not report: they go on being excepted from all that it denies, also from what
+        nobody else was seen to do."""
         names = set()
         for _host, rule, document in self._reporting(found):
+            if action not in rule["deny"]:
+                continue
             if "subjects" in rule:
                 self._note(f"Rule '{rule['name']}' reported only whom it binds. Whoever else did the same is not here")
             for name in rule.get("except", ()):

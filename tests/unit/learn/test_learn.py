@@ -250,6 +250,19 @@ def test_a_proposal_from_the_audit_trail_goes_on_letting_pass_what_is_not_report
     assert _learn.replay(document_of(text_of(proposal, source)), [source], TODAY) == (2, [])
 
 
+def test_whom_a_rule_of_today_excepts_goes_on_doing_what_nobody_else_was_seen_to_do():
+    today = {"policy": 1, "mode": "audit", "assertions": [], "resources": {"dumps": {"paths": ["/srv/dumps/**"]}},
+             "subjects": {"dba": {"groups": ["dba"]}}, "destinations": {},
+             "rules": [{"name": "dumps", "deny": ["read", "write"], "resources": ["dumps"], "except": ["dba"]}]}
+    source, problems = _observed.reported("db1", [record("read", "/srv/dumps/a", "dumps")])
+    assert problems == []
+    proposal = propose(source, todays={"db1": today}, resources={"dumps": ["/srv/dumps/**"]})
+    excepted = {action: {name for rule in proposal.rules if action in rule["deny"] for name in rule.get("except", ())}
+                for action in ("read", "write", "execute")}
+    dba = {name for name, body in proposal.subjects.items() if body.get("groups") == ["dba"]}
+    assert len(dba) == 1 and dba < excepted["read"] and dba == excepted["write"] and excepted["execute"] == set()
+
+
 def test_an_audit_trail_that_is_none():
     _source, problems = _observed.reported("db1", ["x", {**record("read", "/a", "r"), "uid": "0"}, record("read", "/a", "r", unknown=1)])
     assert all(problem.file == "audit trail of db1" for problem in problems) and {problem.line for problem in problems} == {1, 2, 3}
