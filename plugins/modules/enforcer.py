@@ -142,7 +142,8 @@ def present(guard, kernel, where, check):
 def absent(guard, kernel, check):
     store = guard.store.Store()
     if check:
-        return guard.install.result_of(guard.install.remove(check=True), guard.enforcer.remove(kernel, check=True))
+        files = guard.install.remove(check=True, gone=store.paths())
+        return guard.install.result_of(files, guard.enforcer.remove(kernel, store, check=True))
     if not guard.install.traces() and not kernel.exists(kernel.path("exfil_guard")):
         return {"changed": False, "diff": {"prepared": ""}}
     guard.install.quiet()

@@ -147,14 +147,14 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
         if document != replaced:
             kept["replaces"] = replaced
     wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {},
-                   reconcile.available_hooks(kernel, version) if version else frozenset(),
+                   reconcile.available_hooks(kernel, version) if version else hooks.before_install(kernel.lsm_hooks()),
                    kernel.environment().sendpage, last)._replace(kept=kept)
     warnings: List[str] = []
     if version is None or live is None:
         lacking = enforcer.shortcomings(kernel.environment())
         warnings.append("the enforcer is not installed yet: run without check mode installs it first")
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
-        result = _result(wanted, None, 1, True, _plan(None, wanted), [], confirm_seconds, warnings)
+        result = _result(wanted, None, 1, True, _plan(None, wanted), _attaches(wanted.hooks), confirm_seconds, warnings)
         return dict(result, soaked=soaked, **origin.nowhere(store),
                     **enforcement.before_install(wanted.resolved, now, kernel))
     _check_capability(kernel, version, wanted, now)
@@ -275,6 +275,10 @@ def _result(wanted: _Wanted, before: Optional[Dict[str, Any]], generation: int, 
     }
 
 
+def _attaches(found: Iterable[str]) -> List[str]:
+    return ["+ hook {0}".format(hook) for hook in sorted(found)]
+
+
 def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
             attached: FrozenSet[str], wrong: Dict[str, int], found: Dict[str, Any], now: datetime.date, check: bool,
             confirm_seconds: float, folder: str) -> Dict[str, Any]:
@@ -293,8 +297,7 @@ def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Opti
             ", ".join("{0} ({1} entries)".format(*each) for each in sorted(wrong.items()))))
     if live.expired:
         lines.append(_expired(live))
-    lines.extend("+ hook {0}".format(hook)
-                 for hook in sorted(wanted.hooks - attached))
+    lines.extend(_attaches(wanted.hooks - attached))
     planned = _plan(before, wanted)
     result = _result(wanted, before, generation, True, planned, lines, confirm_seconds, warnings)
     if check:

@@ -119,6 +119,11 @@ def here(wanted: Iterable[str], available: FrozenSet[str]) -> FrozenSet[str]:
     return frozenset(wanted) - (_WHERE_PRESENT - available)
 
 
+def before_install(present: FrozenSet[str]) -> FrozenSet[str]:
+    """Of the programs that a kernel may lack those that there will be. ``present``: the hooks that it has."""
+    return frozenset(each for each in _WHERE_PRESENT if each.partition("__")[0] in present)
+
+
 def attached(wanted: Iterable[str], available: FrozenSet[str]) -> FrozenSet[str]:
     """All that is attached for a policy: ``wanted`` and BUILT_IN as far as the kernel has them. The program that
     decides opens looks after what enforces as well, which saves each open a program."""

@@ -199,9 +199,10 @@ def traces(root: str = "/") -> List[str]:
     return found
 
 
-def remove(*, check: bool = False, root: str = "/", control: Systemctl = systemctl) -> List[str]:
-    """None of our files and units is left."""
-    paths = traces(root)
+def remove(*, check: bool = False, gone: Sequence[str] = (), root: str = "/",
+           control: Systemctl = systemctl) -> List[str]:
+    """None of our files and units is left. ``gone``: what somebody else has taken away by then."""
+    paths = [path for path in traces(root) if path not in gone]
     lines = ["- {0}".format(path) for path in paths]
     if check or not paths:
         return lines

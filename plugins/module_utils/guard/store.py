@@ -127,6 +127,11 @@ class Store:
         for number in earlier[:-KEPT] + others[:-KEPT]:
             self.delete(number)
 
+    def paths(self) -> List[str]:
+        """The files that `clear` deletes."""
+        found = [self._path(number) for number in self.numbers()]
+        return found + [path for path in (self._certificate,) if os.path.lexists(path)]
+
     def clear(self) -> bool:
         """Deletes every document, and the certificate; True when there was a document."""
         self.decertify()

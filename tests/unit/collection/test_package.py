@@ -167,7 +167,11 @@ def test_removal_leaves_no_trace(package, host, systemd):
     before = tree(host)
     install.ensure(package, root=host, control=systemd)
     os.makedirs(host + install.STATE + "/generations", mode=0o700)
-    planned = install.remove(check=True, root=host, control=systemd)
+    document = install.STATE + "/generations/1.json"
+    with open(host + document, "w", encoding="ascii"):
+        pass
+    planned = install.remove(check=True, gone=[document], root=host, control=systemd)
+    os.unlink(host + document)  # it is the enforcer's to take away, and to tell of
     assert install.remove(root=host, control=systemd) == planned
     assert tree(host) == before
     assert install.remove(root=host, control=systemd) == []

@@ -593,6 +593,20 @@ def test_without_an_enforcer(tmp_path):
         "Boot with lsm=yama,bpf on the kernel command line"]
 
 
+@pytest.mark.parametrize("lacks", ["", "inode_set_acl"])
+def test_check_mode_before_the_enforcer_is_there_tells_what_a_run_does(tmp_path, lacks):
+    host = Host(tmp_path)
+    here = tuple(name for name in host.kernel.object.programs if name.partition("__")[0] != lacks)
+    host.kernel.object = host.kernel.object._replace(programs=here)
+    would = host.apply(BOTH, check=True)
+    enforcer.ensure(host.kernel, OBJECT)
+    host.kernel.revive()
+    did = host.apply(BOTH)
+    assert would["diff"] == did["diff"] and would["hooks"] == did["hooks"]
+    assert all("+ hook {0}\n".format(each) in did["diff"]["prepared"] for each in did["hooks"])
+    assert ("inode_set_acl__tamper" in did["hooks"]) != bool(lacks)
+
+
 def test_a_rule_that_this_kernel_cannot_enforce(host):
     host.put(CORP)
     old = host.live()
