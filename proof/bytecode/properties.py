@@ -30,10 +30,10 @@ What has happened on the way to an end is kept as a set of names, below; see wor
 
 from __future__ import annotations
 
-from typing import FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
+from typing import FrozenSet, Iterable, List, Optional, Tuple
 
 from arithmetic import EQUAL, NOT_EQUAL, Condition, Term, condition, low
-from state import Pointer, State, Trace, Value
+from state import Pointer, State, Value, Violation
 
 SET = 0x40  # any of these bits is set: BPF_JSET
 ENTRY = 512  # bytes; none of those maps has larger ones
@@ -80,12 +80,6 @@ VERSIONS = {"control": 0, "known": 8, "covered": 8, "inodes": 4, "readings": 8}
 NAMED = frozenset({"guard_verdict", "guard_tell", "guard_step", "guard_depth", "guard_walk", "guard_place", "work_out",
                    "actions_of", "learn_covering", "labels_of_state", "trusted", "may_touch", "refuse_unlabelled",
                    "refuse_lost_label", *PROTECTING, *PLACED, *WORKED_OUT, *WHERE, *EACH, *REMEMBERING})
-
-
-class Violation(NamedTuple):
-    property: str
-    what: str
-    trace: Optional[Trace]
 
 
 class Rules:

@@ -24,8 +24,8 @@ from btf import hooks  # noqa: E402
 from decode import Function, decode, inner  # noqa: E402
 from exact import verdict  # noqa: E402
 from execute import Unproved  # noqa: E402
-from properties import NAMED, NAMES, Rules, Violation, violations  # noqa: E402
-from state import Trace  # noqa: E402
+from properties import NAMED, NAMES, Rules, violations  # noqa: E402
+from state import Trace, Violation  # noqa: E402
 from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs  # noqa: E402
 from world import Prover  # noqa: E402
 from guard.kernel import ARRAY, ARRAY_OF_MAPS, Kernel  # noqa: E402
@@ -78,7 +78,7 @@ def prove(with_: Prover, program: Program, arguments: Optional[int]) -> Proved:
             for each in violations(end, before):
                 found.setdefault(each.property, each)
         for trespass in trespasses:
-            found.setdefault(trespass.property, Violation(*trespass))
+            found.setdefault(trespass.property, trespass)
         reasons = {each.property: each.what for each in found.values()}
     except Unproved as error:
         reasons = {each: str(error) for each in NAMES}

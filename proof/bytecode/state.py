@@ -34,6 +34,14 @@ class Trace(NamedTuple):
     before: Optional["Trace"]
 
 
+class Violation(NamedTuple):
+    """``property``: what it is against, as properties.py has it."""
+
+    property: str
+    what: str
+    trace: Optional[Trace]
+
+
 class Inputs:
     """The callers' stacks, as a function finds them; it remembers what was asked, so that the result can be used again
     where the answers are alike. A term is answered by one of its own: nothing is taken for granted of it. So is a

@@ -17,7 +17,7 @@ from typing import Dict, FrozenSet, Hashable, Iterable, List, NamedTuple, Option
 from arithmetic import EQUAL, NOT_EQUAL, Condition, Scalar, Term, condition, fresh
 from decode import ATOMIC, STACK, STX, Function, Instruction
 from execute import Unproved, run
-from state import PLAIN, Inputs, Pointer, State, Trace, Value, covers, inward, kind_of, not_zero
+from state import PLAIN, Inputs, Pointer, State, Trace, Value, Violation, covers, inward, kind_of, not_zero
 
 STATES = 256  # of different numbers at one place, before those that vary most are forgotten there
 IN_LOOP = 16  # the same where a loop begins
@@ -36,14 +36,6 @@ NAMES = {LOOKUP: "look-up", SK_STORAGE: "storage", INODE_STORAGE: "storage", TAS
          RESERVE: "room for an event"}
 
 
-class Trespass(NamedTuple):
-    """``property``: what it is against, as properties.py has it."""
-
-    property: str
-    what: str
-    trace: Optional[Trace]
-
-
 class Outcome(NamedTuple):
     """One way in which a function may end. ``written``: by frame above it, offset, size. ``not_zero``: so the result is
     known to be, though not which number it is."""
@@ -60,7 +52,7 @@ class Known(NamedTuple):
 
     reads: Dict[Tuple[int, int, int], Hashable]  # see state.kind_of
     outcomes: List[Outcome]
-    trespasses: List[Trespass]
+    trespasses: List[Violation]
     fetched: FrozenSet[Tuple[str, int]]  # what any way through it may have read of entries that the caller knows
 
 
@@ -99,7 +91,7 @@ class Prover:
     def argument(self, number: int) -> Term:
         return self.arguments.setdefault(number, fresh(f"argument{number}"))
 
-    def program(self, function: Function) -> Tuple[List[State], List[Trespass]]:
+    def program(self, function: Function) -> Tuple[List[State], List[Violation]]:
         """All the ends of a program. Raises Unproved when they are not found within ``seconds``."""
         self.until = time.process_time() + self.seconds
         walk = Walk(self, function)
@@ -226,7 +218,7 @@ class Walk:
         # of each place, how much: 1, which number from PLAIN on it is, so that it is not 0; 2, which number it is
         self.forgotten: Dict[int, Dict[Hashable, int]] = {}
         self.blanks: Dict[Tuple[int, Hashable], Set[Term]] = {}  # of the states in ``seen``
-        self.trespasses: List[Trespass] = []
+        self.trespasses: List[Violation] = []
         self.fetched: Set[Tuple[str, int]] = set()  # anywhere in it
 
     # ---- memory -------------------------------------------------------------------------------------------------
@@ -293,7 +285,7 @@ class Walk:
         return fresh("kernel", 8 * size)
 
     def trespass(self, state: State, what: str, against: str = "writes") -> None:
-        self.trespasses.append(Trespass(against, what, state.trace))
+        self.trespasses.append(Violation(against, what, state.trace))
 
     def constant(self, state: State, each: Instruction) -> Value:
         if each.map:
