@@ -69,7 +69,7 @@ demo: needs build
 
 test-lint: needs
 	$(STEP) "lint"
-	@ruff check .
+	@ruff check . && ruff format --check .
 	@if [ -f .ansible-lint ]; then ansible-lint --offline; fi
 
 test-unit: needs build

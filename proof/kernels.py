@@ -10,13 +10,13 @@ import io
 import struct
 import subprocess
 from pathlib import Path
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "kernels"
-KERNELS: Tuple[str, ...] = ("6.1", "6.12", "7.2")
+KERNELS: tuple[str, ...] = ("6.1", "6.12", "7.2")
 
 # Linux/x86 boot protocol: offsets in a bzImage
 _SETUP_SECTORS, _RELEASE, _PAYLOAD = 0x1F1, 0x20E, 0x248
@@ -51,14 +51,14 @@ def kernel_types(kernel: str) -> KernelTypes:
 
 def release(image: bytes) -> str:
     at = struct.unpack_from("<H", image, _RELEASE)[0] + 0x200
-    return image[at:image.index(b"\0", at)].split()[0].decode("ascii")
+    return image[at : image.index(b"\0", at)].split()[0].decode("ascii")
 
 
 def _unpacked(image: bytes, path: Path) -> bytes:
     """The kernel's ELF file in a bzImage. What follows the compressed stream is its length."""
     offset, length = struct.unpack_from("<II", image, _PAYLOAD)
     at = (image[_SETUP_SECTORS] + 1) * 512 + offset
-    payload = image[at:at + length]
+    payload = image[at : at + length]
     for magic, command in _COMPRESSED.items():
         if payload.startswith(magic):
             return subprocess.run(command, input=payload[:-4], stdout=subprocess.PIPE, check=True).stdout

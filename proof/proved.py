@@ -24,17 +24,17 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Mapping
+from typing import Any, Mapping
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs  # noqa: E402
+from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs
 
 TRACKED = OBJECT.with_name("proved.json")
 RESULTS = ROOT / ".build" / "proof" / "results.json"
 VERSION = 1  # as guard/proved.py
 
 
-def entries(found: Mapping[str, Program], results: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
+def entries(found: Mapping[str, Program], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """``results``: of one kernel. Raises ValueError for a result that is of other instructions, or of no program."""
     unknown = sorted(set(results) - set(found))
     if unknown:
@@ -44,12 +44,16 @@ def entries(found: Mapping[str, Program], results: Mapping[str, Mapping[str, Any
         digest, result = program.submitted.digest(), results.get(name)
         if result and result["digest"] != digest:
             raise ValueError(f"what was proved of {name} is of other instructions")
-        made[name] = {"hook": program.submitted.hook, "digest": digest, "symbols": sorted(program.submitted.symbols),
-                      "proved": sorted(result["proved"]) if result else []}
+        made[name] = {
+            "hook": program.submitted.hook,
+            "digest": digest,
+            "symbols": sorted(program.submitted.symbols),
+            "proved": sorted(result["proved"]) if result else [],
+        }
     return made
 
 
-def whole(data: bytes, results: Mapping[str, Any]) -> Dict[str, Any]:
+def whole(data: bytes, results: Mapping[str, Any]) -> dict[str, Any]:
     """The file's content for the object ``data``. Raises ValueError where the results are of another object."""
     digest = hashlib.sha256(data).hexdigest()
     if results.get("object", digest) != digest:
@@ -65,10 +69,12 @@ def whole(data: bytes, results: Mapping[str, Any]) -> Dict[str, Any]:
 
 def text(content: Mapping[str, Any]) -> str:
     """A line for each program, so that a change is seen in a diff."""
-    kernels: List[str] = []
+    kernels: list[str] = []
     for btf, kernel in sorted(content["kernels"].items()):
-        lines = ",\n".join(f"   {json.dumps(name)}: {json.dumps(each, sort_keys=True, separators=(',', ':'))}"
-                           for name, each in sorted(kernel["programs"].items()))
+        lines = ",\n".join(
+            f"   {json.dumps(name)}: {json.dumps(each, sort_keys=True, separators=(',', ':'))}"
+            for name, each in sorted(kernel["programs"].items())
+        )
         kernels.append(f'  "{btf}": {{"release": {json.dumps(kernel["release"])}, "programs": {{\n{lines}}}}}')
     head = {key: content[key] for key in ("version", "object", "properties")}
     return json.dumps(head)[:-1] + ', "kernels": {\n' + ",\n".join(kernels) + "}}\n"
@@ -87,8 +93,11 @@ def main() -> int:
     if write:
         TRACKED.write_text(made, encoding="utf-8")
     elif not TRACKED.exists() or TRACKED.read_text(encoding="utf-8") != made:
-        print(f"proof/proved.py: {TRACKED.relative_to(ROOT)} is not what was proved of this object on these kernels: "
-              "run proof/run and then proof/proved.py --write", file=sys.stderr)
+        print(
+            f"proof/proved.py: {TRACKED.relative_to(ROOT)} is not what was proved of this object on these kernels: "
+            "run proof/run and then proof/proved.py --write",
+            file=sys.stderr,
+        )
         return 1
     found = json.loads(made)
     for kernel in found["kernels"].values():

@@ -16,15 +16,15 @@ import io
 import struct
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "plugins" / "module_utils")]
-from guard.instructions import SIZE, SYMBOL, Submitted, submitted, tags  # noqa: E402
-from guard.kernel import Kernel, Relocated  # noqa: E402
-from kernels import KERNELS, KernelTypes, kernel_types  # noqa: E402
+from guard.instructions import SIZE, SYMBOL, Submitted, submitted, tags
+from guard.kernel import Kernel, Relocated
+from kernels import KERNELS, KernelTypes, kernel_types
 
 OBJECT = ROOT / "roles" / "enforcer" / "files" / "guard.bpf.o"
 # the call that libbpf leaves where a field is accessed that the kernel does not have: it may not be reached
@@ -48,15 +48,15 @@ class Program(NamedTuple):
     kernel accepts only where it is not reached."""
 
     submitted: Submitted
-    functions: Tuple[Function, ...]
+    functions: tuple[Function, ...]
 
     @property
-    def instructions(self) -> Tuple[bytes, ...]:
+    def instructions(self) -> tuple[bytes, ...]:
         code = self.submitted.code
-        return tuple(code[at:at + SIZE] for at in range(0, len(code), SIZE))
+        return tuple(code[at : at + SIZE] for at in range(0, len(code), SIZE))
 
 
-def programs(types: KernelTypes, data: Optional[bytes] = None, kernel: Optional[Kernel] = None) -> Dict[str, Program]:
+def programs(types: KernelTypes, data: bytes | None = None, kernel: Kernel | None = None) -> dict[str, Program]:
     """The programs of the object ``data`` (default: the tracked one) that a host with this kernel loads, by name."""
     data = OBJECT.read_bytes() if data is None else data
     source = _Object(data)
@@ -76,16 +76,19 @@ class _Object:
     def __init__(self, data: bytes) -> None:
         elf = ELFFile(io.BytesIO(data))
         symbols = elf.get_section_by_name(".symtab")
-        self.code = {i: section.data() for i, section in enumerate(elf.iter_sections())
-                     if section["sh_type"] == "SHT_PROGBITS" and section["sh_flags"] & 4}
-        self.starts: Dict[_Place, Tuple[str, int]] = {}
-        self.programs: Dict[str, _Place] = {}
+        self.code = {
+            i: section.data()
+            for i, section in enumerate(elf.iter_sections())
+            if section["sh_type"] == "SHT_PROGBITS" and section["sh_flags"] & 4
+        }
+        self.starts: dict[_Place, tuple[str, int]] = {}
+        self.programs: dict[str, _Place] = {}
         for symbol in symbols.iter_symbols():
             if symbol["st_info"]["type"] == "STT_FUNC":
                 place = _Place(symbol["st_shndx"], symbol["st_value"] // SIZE)
                 self.starts[place] = symbol.name, symbol["st_size"] // SIZE
                 self.programs[symbol.name] = place
-        self.linked: Dict[_Place, Tuple[str, _Place]] = {}
+        self.linked: dict[_Place, tuple[str, _Place]] = {}
         for section in elf.iter_sections():
             if section["sh_type"] == "SHT_REL" and section["sh_info"] in self.code:
                 for entry in section.iter_relocations():
@@ -99,7 +102,7 @@ class _Object:
         more than libbpf may change."""
         name, code = relocated.name, relocated.code
         origins, done = {0: self.programs[name]}, {}
-        symbols: List[int] = []
+        symbols: list[int] = []
         while origins.keys() - done.keys():
             start = min(origins.keys() - done.keys())
             origin = origins[start]
@@ -137,5 +140,7 @@ if __name__ == "__main__":
         print(f"{known.release}  BTF {known.digest}")
         for program in programs(known).values():
             made = program.submitted
-            print(f"  {made.name:30} {len(program.instructions):5} instructions, {len(program.functions):2} functions, "
-                  f"{len(made.maps):3} map loads, {len(made.symbols):2} addresses, tags {tags(made.code)}")
+            print(
+                f"  {made.name:30} {len(program.instructions):5} instructions, {len(program.functions):2} functions, "
+                f"{len(made.maps):3} map loads, {len(made.symbols):2} addresses, tags {tags(made.code)}"
+            )

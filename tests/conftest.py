@@ -13,7 +13,7 @@ PROPERTY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "property")
 if PROPERTY not in sys.path:
     sys.path.insert(0, PROPERTY)  # the strategies and the model are shared
 
-from hypothesis import HealthCheck, settings  # noqa: E402
+from hypothesis import HealthCheck, settings
 
 # HYPOTHESIS_PROFILE=long tries a hundred times as many cases
 for _name, _examples in (("default", 150), ("long", 15000)):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 
 
@@ -16,7 +15,8 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
-            argument_spec={"state": {"type": "str", "choices": ["present", "absent"], "default": "present"}})
+            argument_spec={"state": {"type": "str", "choices": ["present", "absent"], "default": "present"}}
+        )
         arguments["package_digest"] = _package.digest()
         result = self._execute_module("exfil.guard.enforcer", module_args=arguments, task_vars=task_vars)
         if result.get("package_required") and not result.get("failed"):

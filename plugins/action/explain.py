@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import explain, resolve
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 

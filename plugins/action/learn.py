@@ -14,7 +14,15 @@ from ansible.plugins.action import ActionBase
 
 try:
     from ansible_collections.exfil.guard.plugins.plugin_utils import (
-        _document, _learn, _observed, _policy, _proposal, _render, _schema, _site)
+        _document,
+        _learn,
+        _observed,
+        _policy,
+        _proposal,
+        _render,
+        _schema,
+        _site,
+    )
     from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors, Problem
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
@@ -22,8 +30,16 @@ else:
     LACKING = ""
 
 SUFFIX = ".jsonl"
-LEAST = {"files": 1, "executables": 1, "users": 1, "ports": 1, "ipv4_prefix": 0, "ipv6_prefix": 0, "assertions": 0,
-         "listed": 0}
+LEAST = {
+    "files": 1,
+    "executables": 1,
+    "users": 1,
+    "ports": 1,
+    "ipv4_prefix": 0,
+    "ipv6_prefix": 0,
+    "assertions": 0,
+    "listed": 0,
+}
 MOST = {"ipv4_prefix": 32, "ipv6_prefix": 128}
 OPTIONS = {
     "group": {"type": "str", "required": True},
@@ -55,8 +71,10 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(
-            argument_spec=OPTIONS, mutually_exclusive=[("observations", "records")],
-            required_one_of=[("observations", "records")])
+            argument_spec=OPTIONS,
+            mutually_exclusive=[("observations", "records")],
+            required_one_of=[("observations", "records")],
+        )
         if LACKING:
             raise AnsibleError(LACKING)
         hosts = options["hosts"] if options["hosts"] is not None else list(task_vars["ansible_play_hosts_all"])
@@ -69,17 +87,31 @@ class ActionModule(ActionBase):
                 raise FragmentErrors(problems + wrong)
             proposal, text, denied = self._proposed(file, sources, wanted, options["policies"], task_vars)
         except FragmentErrors as error:
-            return {"failed": True, "changed": False, "msg": f"Nothing was written. {error}",
-                    "problems": [_document.plain(problem._asdict()) for problem in error.problems]}
+            return {
+                "failed": True,
+                "changed": False,
+                "msg": f"Nothing was written. {error}",
+                "problems": [_document.plain(problem._asdict()) for problem in error.problems],
+            }
         before = _content(file)
         changed = before != text or _mode(file) != 0o600
         if changed and not self._task.check_mode:
             _write(file, text)
         events = sum(seen.times for source in sources for seen in source.seen)
-        told = (f"{len(proposal.rules)} rules and {len(proposal.assertions)} assertions from {events} events on "
-                f"{len(sources)} hosts; of {proposal.decided} different ones {denied} would be denied")
-        result = {"changed": changed, "msg": told, "file": file, "denied": denied, "rules": len(proposal.rules),
-                  "events": events, "today": proposal.covered, "notes": proposal.notes}
+        told = (
+            f"{len(proposal.rules)} rules and {len(proposal.assertions)} assertions from {events} events on "
+            f"{len(sources)} hosts; of {proposal.decided} different ones {denied} would be denied"
+        )
+        result = {
+            "changed": changed,
+            "msg": told,
+            "file": file,
+            "denied": denied,
+            "rules": len(proposal.rules),
+            "events": events,
+            "today": proposal.covered,
+            "notes": proposal.notes,
+        }
         if self._task.diff:
             result["diff"] = {"before": before or "", "after": text, "before_header": file, "after_header": file}
         return result
@@ -95,9 +127,23 @@ class ActionModule(ActionBase):
         for host in hosts:
             if options["records"] is not None:
                 records = options["records"].get(host)
-                found, wrong = (None, [Problem(f"audit trail of {host}", None, "", "there is none", "",
-                                               "Run role exfil.guard.audit, or leave the host out")]) \
-                    if not isinstance(records, list) else _observed.reported(host, _document.plain(records))
+                found, wrong = (
+                    (
+                        None,
+                        [
+                            Problem(
+                                f"audit trail of {host}",
+                                None,
+                                "",
+                                "there is none",
+                                "",
+                                "Run role exfil.guard.audit, or leave the host out",
+                            )
+                        ],
+                    )
+                    if not isinstance(records, list)
+                    else _observed.reported(host, _document.plain(records))
+                )
             else:
                 found, wrong = self._observation(host, options)
             problems.extend(wrong)
@@ -111,16 +157,26 @@ class ActionModule(ActionBase):
             with open(path, "rb") as opened:
                 data = opened.read()
         except OSError as error:
-            return None, [Problem(path, None, "", f"it can't be read: {error.strerror}", "",
-                                  f"Run role exfil.guard.observe on {host}, or leave the host out")]
+            return None, [
+                Problem(
+                    path,
+                    None,
+                    "",
+                    f"it can't be read: {error.strerror}",
+                    "",
+                    f"Run role exfil.guard.observe on {host}, or leave the host out",
+                )
+            ]
         names = [host, str(options["names"].get(host, host)), host.partition(".")[0]]
         return _observed.read(path, data, dict.fromkeys(names), options["cut"])
 
     def _proposed(self, file, sources, wanted, policies, task_vars):
         """The proposal and its text, when it is right: valid alone and beside each host's policy, and nothing that was
         seen is denied. Raises FragmentErrors."""
-        variables = {source.host: dict(task_vars["hostvars"].raw_get(source.host), hostvars=task_vars["hostvars"])
-                     for source in sources}
+        variables = {
+            source.host: dict(task_vars["hostvars"].raw_get(source.host), hostvars=task_vars["hostvars"])
+            for source in sources
+        }
         folder = _site.folder(self._loader, policies, task_vars)
         templates, todays = {}, {}
         for host, own in variables.items():
@@ -144,8 +200,9 @@ class ActionModule(ActionBase):
                 self._document([*templates[source.host], template], folder, own)
         if denied:
             found = f"{len(denied)} events that were seen would be denied: {'; '.join(denied[:5])}"
-            raise FragmentErrors([
-                Problem(name, None, "", found, "none", "This is a fault of exfil.guard.learn: report it")])
+            raise FragmentErrors(
+                [Problem(name, None, "", found, "none", "This is a fault of exfil.guard.learn: report it")]
+            )
         return proposal, text, len(denied)
 
     def _document(self, templates, folder, variables):
@@ -153,8 +210,10 @@ class ActionModule(ActionBase):
         return _policy.document(
             templates,
             lambda source: _document.plain(
-                renderer.template(_site.trust_as_template(source), escape_backslashes=False)),
-            _site.today())
+                renderer.template(_site.trust_as_template(source), escape_backslashes=False)
+            ),
+            _site.today(),
+        )
 
 
 def _wanted(options):
@@ -171,12 +230,18 @@ def _wanted(options):
     resources = _document.plain(options["resources"])
     named = {name: {"paths": paths} for name, paths in resources.items()}
     fragment = _render.Fragment("option `resources`", {"policy": 1, "resources": named}, {})
-    problems += [each._replace(path=each.path.replace("$.resources.", "").replace(".paths", ""))
-                 for each in _schema.validate(fragment)]
+    problems += [
+        each._replace(path=each.path.replace("$.resources.", "").replace(".paths", ""))
+        for each in _schema.validate(fragment)
+    ]
     keys = ("files", "executables", "users", "ports", "ipv4_prefix", "ipv6_prefix", "assertions", "listed")
     return _learn.Options(
-        str(options["group"]), resources, roots=tuple(options["roots"]), unbound=tuple(options["unbound"]),
-        **{key: options[key] for key in keys}), problems
+        str(options["group"]),
+        resources,
+        roots=tuple(options["roots"]),
+        unbound=tuple(options["unbound"]),
+        **{key: options[key] for key in keys},
+    ), problems
 
 
 def _content(file):

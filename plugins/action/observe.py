@@ -9,7 +9,6 @@ import base64
 import os
 
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 
 OBJECT = "roles/observe/files/observe.bpf.o"
@@ -29,9 +28,15 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         if arguments.get("state", "observed") == "observed":
-            arguments.update(object=base64.b64encode(_read(OBJECT)).decode("ascii"),
-                             layout=_read(LAYOUT).decode("utf-8"), programs=_read(PROGRAMS).decode("utf-8"))
+            arguments.update(
+                object=base64.b64encode(_read(OBJECT)).decode("ascii"),
+                layout=_read(LAYOUT).decode("utf-8"),
+                programs=_read(PROGRAMS).decode("utf-8"),
+            )
         asynchronous = bool(self._task.async_val) and not self._task.check_mode
-        result.update(self._execute_module("exfil.guard.observe", module_args=arguments, task_vars=task_vars,
-                                           wrap_async=asynchronous))
+        result.update(
+            self._execute_module(
+                "exfil.guard.observe", module_args=arguments, task_vars=task_vars, wrap_async=asynchronous
+            )
+        )
         return result

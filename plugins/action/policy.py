@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package, _shared
 
 try:
@@ -32,7 +31,8 @@ SENT = {
 
 class ActionModule(ActionBase):
     _VALID_ARGS = frozenset(
-        ("policies", "state", "confirm_seconds", "confirm", "soak", "revision", "revisions", "generation"))
+        ("policies", "state", "confirm_seconds", "confirm", "soak", "revision", "revisions", "generation")
+    )
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
@@ -40,7 +40,10 @@ class ActionModule(ActionBase):
             argument_spec={
                 "policies": {"type": "str"},
                 "state": {
-                    "type": "str", "choices": ["present", "absent", "confirmed", "restored"], "default": "present"},
+                    "type": "str",
+                    "choices": ["present", "absent", "confirmed", "restored"],
+                    "default": "present",
+                },
                 "confirm_seconds": {"type": "int", "default": 60},
                 "confirm": {"type": "bool", "default": True},
                 "soak": {"type": "bool", "default": False},

@@ -16,11 +16,7 @@ except ImportError as error:  # jsonschema is all that Ansible does not bring it
 else:
     LACKING = ""
 
-OPTIONS = {
-    "policies": {"type": "str"},
-    "hosts": {"type": "list", "elements": "str"},
-    "junit": {"type": "str"},
-}
+OPTIONS = {"policies": {"type": "str"}, "hosts": {"type": "list", "elements": "str"}, "junit": {"type": "str"}}
 
 
 class ActionModule(ActionBase):

@@ -48,7 +48,6 @@ import json
 import os
 
 from ansible.plugins.callback import CallbackBase
-
 from ansible_collections.exfil.guard.plugins.plugin_utils import _plan
 
 MODULES = ("exfil.guard.policy", "exfil.guard.enforcer")

@@ -37,7 +37,6 @@ _value:
 from collections.abc import Mapping
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.exfil.guard.plugins.plugin_utils import _certificates
 
 

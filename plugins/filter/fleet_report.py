@@ -87,7 +87,7 @@ def fleet_report(hosts, groups, status, trail, now, planned=None):
         raise AnsibleFilterError("fleet_report takes hosts, their groups, and what the modules gave, in one order")
     plan = None if planned is None else _planned(dict(zip(lists[0], lists[4])))
     found = _report.report({name: _report.answer(*parts) for name, *parts in zip(*lists[:4])}, str(now), plan)
-    states = ", ".join("{0} {1}".format(count, state) for state, count in sorted(found["states"].items()))
+    states = ", ".join(f"{count} {state}" for state, count in sorted(found["states"].items()))
     line = "{0} hosts: {1}; {2} events told".format(len(found["hosts"]), states or "none", found["told"])
     return {"data": found, "html": _page.page(found), "line": line}
 

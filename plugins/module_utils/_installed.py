@@ -12,19 +12,19 @@ import importlib
 import os
 import sys
 import traceback
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
 LIBRARY = "/usr/lib/exfil-guard"
 
-PACKAGE_OPTIONS: Dict[str, Dict[str, Any]] = {
+PACKAGE_OPTIONS: dict[str, dict[str, Any]] = {
     "package_digest": {"type": "str"},
     "package": {"type": "str", "no_log": True},  # not secret: a hundred kilobytes that no log should hold
 }
 
 
-def installed(library: str = LIBRARY) -> Optional[str]:
+def installed(library: str = LIBRARY) -> str | None:
     """The digest of the package in place; None when there is none, or a file of it is not as listed."""
     try:
         with open(os.path.join(library, "PACKAGE"), "rb") as file:
@@ -64,7 +64,7 @@ class Guard:
         return importlib.import_module("exfil_guard." + name)
 
 
-def run(module: AnsibleModule, guard: Guard, work: Callable[[], Dict[str, Any]]) -> None:
+def run(module: AnsibleModule, guard: Guard, work: Callable[[], dict[str, Any]]) -> None:
     """Ends the module with what ``work`` gives. What goes wrong is told in words."""
     try:
         result = work()
@@ -73,11 +73,13 @@ def run(module: AnsibleModule, guard: Guard, work: Callable[[], Dict[str, Any]])
     except guard.errors.EnforcerError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg="{0}{1}".format(error.strerror or error,
-                                             ": " + str(error.filename) if error.filename else ""))
+        module.fail_json(
+            msg="{0}{1}".format(error.strerror or error, ": " + str(error.filename) if error.filename else "")
+        )
     except Exception as error:  # pylint: disable=broad-except
-        module.fail_json(msg="an error in exfil.guard itself: {0}: {1}".format(type(error).__name__, error),
-                         exception=traceback.format_exc())
+        module.fail_json(
+            msg=f"an error in exfil.guard itself: {type(error).__name__}: {error}", exception=traceback.format_exc()
+        )
     for warning in result.pop("warnings", []):
         module.warn(warning)
     # what was sent would else come back with each result, and a controller keeps a thousand of them

@@ -83,14 +83,14 @@ records:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
 
 
 def main():
     module = AnsibleModule(
         argument_spec={"limit": {"type": "int", "default": 1000}, "since": {"type": "str", "default": "-7d"}},
-        supports_check_mode=True)
+        supports_check_mode=True,
+    )
     if installed() is None:
         module.fail_json(msg="the package is not installed. Run the role exfil.guard.enforcer")
     guard = Guard(LIBRARY)

@@ -83,9 +83,7 @@ package_required:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.exfil.guard.plugins.module_utils._installed import (
-    PACKAGE_OPTIONS, Guard, locate, run)
+from ansible_collections.exfil.guard.plugins.module_utils._installed import PACKAGE_OPTIONS, Guard, locate, run
 
 
 def lacking(guard, kernel):
@@ -99,8 +97,13 @@ def lacking(guard, kernel):
             name = "lsm"
         result.append({"name": name, "found": text, "remedy": remedy})
     if not has_bpf_lsm():
-        result.append({"name": "other", "found": "the kernel {0} is built without the BPF LSM or without BTF".format(
-            found.release), "remedy": "Boot a kernel with CONFIG_BPF_LSM=y and CONFIG_DEBUG_INFO_BTF=y"})
+        result.append(
+            {
+                "name": "other",
+                "found": f"the kernel {found.release} is built without the BPF LSM or without BTF",
+                "remedy": "Boot a kernel with CONFIG_BPF_LSM=y and CONFIG_DEBUG_INFO_BTF=y",
+            }
+        )
     return result, ",".join([name for name in found.lsms if name not in ("capability", "bpf")] + ["bpf"])
 
 
@@ -116,7 +119,8 @@ def present(guard, kernel, where, check):
     shortfalls, lsm = lacking(guard, kernel)
     if shortfalls and not check:
         raise guard.errors.PolicyErrors(
-            guard.errors.Problem("host", each["found"], "", each["remedy"]) for each in shortfalls)
+            guard.errors.Problem("host", each["found"], "", each["remedy"]) for each in shortfalls
+        )
     package = guard.install.read_package(where)
 
     def work():
@@ -125,7 +129,8 @@ def present(guard, kernel, where, check):
         result = guard.install.result_of(guard.install.ensure(package, check=check), loaded)
         if result["changed"] and not check:  # the policy in force is decided by other programs now
             result["warnings"] = result.get("warnings", []) + guard.certificate.issue(
-                kernel, guard.store.Store(), loaded["version"])
+                kernel, guard.store.Store(), loaded["version"]
+            )
         return result
 
     if check:
@@ -156,9 +161,11 @@ def absent(guard, kernel, check):
 
 def main():
     module = AnsibleModule(
-        argument_spec=dict(PACKAGE_OPTIONS, state={"type": "str", "choices": ["present", "absent"],
-                                                   "default": "present"}),
-        supports_check_mode=True)
+        argument_spec=dict(
+            PACKAGE_OPTIONS, state={"type": "str", "choices": ["present", "absent"], "default": "present"}
+        ),
+        supports_check_mode=True,
+    )
     where = locate(module)
     guard = Guard(where)
 

@@ -101,7 +101,6 @@ events:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
 
 
@@ -112,8 +111,10 @@ def main():
     guard = Guard(LIBRARY)
 
     def work():
-        return {"changed": False, "events": guard.events.read(
-            guard.kernel.Kernel(), guard.system.System(), limit=module.params["limit"])}
+        return {
+            "changed": False,
+            "events": guard.events.read(guard.kernel.Kernel(), guard.system.System(), limit=module.params["limit"]),
+        }
 
     run(module, guard, work)
 

@@ -129,7 +129,6 @@ import sys
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common import respawn
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import Kernel
 from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
@@ -143,21 +142,31 @@ def with_bcc(actions):
     if not set(actions) & set(collect.COMPILED) or respawn.has_respawned():
         return
     try:
-        import bcc  # noqa: F401
+        import bcc
     except ImportError:
-        if os.path.realpath(sys.executable) != os.path.realpath(SYSTEM_PYTHON) and \
-                respawn.probe_interpreters_for_module([SYSTEM_PYTHON], "bcc"):
+        if os.path.realpath(sys.executable) != os.path.realpath(
+            SYSTEM_PYTHON
+        ) and respawn.probe_interpreters_for_module([SYSTEM_PYTHON], "bcc"):
             respawn.respawn_module(SYSTEM_PYTHON)
 
 
 def observe(parameters, kernel, system, check, run=collect.run):
     path, actions = parameters["file"], parameters["actions"]
-    result = {"changed": True, "file": path, "diff": {"prepared": "observe for {0} seconds: {1}\n+ {2}\n".format(
-        parameters["seconds"], ", ".join(action for action in records.ACTIONS if action in actions), path)}}
+    result = {
+        "changed": True,
+        "file": path,
+        "diff": {
+            "prepared": "observe for {0} seconds: {1}\n+ {2}\n".format(
+                parameters["seconds"], ", ".join(action for action in records.ACTIONS if action in actions), path
+            )
+        },
+    }
     if check:
         lacking = []
-        for look in (lambda: collect.check_options(parameters["seconds"], path, actions, parameters["names"]),
-                     lambda: collect.check_host(kernel, actions)):
+        for look in (
+            lambda: collect.check_options(parameters["seconds"], path, actions, parameters["names"]),
+            lambda: collect.check_host(kernel, actions),
+        ):
             try:
                 look()
             except PolicyErrors as error:
@@ -165,17 +174,22 @@ def observe(parameters, kernel, system, check, run=collect.run):
             except EnforcerError as error:
                 lacking.append(str(error))
         return dict(result, lacking=lacking)
-    done = run(kernel, system, seconds=parameters["seconds"], path=path, actions=actions, names=parameters["names"],
-               data=base64.b64decode(parameters["object"] or ""), layout=parameters["layout"] or "",
-               programs=parameters["programs"] or "")
+    done = run(
+        kernel,
+        system,
+        seconds=parameters["seconds"],
+        path=path,
+        actions=actions,
+        names=parameters["names"],
+        data=base64.b64decode(parameters["object"] or ""),
+        layout=parameters["layout"] or "",
+        programs=parameters["programs"] or "",
+    )
     return dict(result, **done)
 
 
 def stopped(check):
-    if check:
-        changed = bool(collect.holder()[0])
-    else:
-        changed = collect.stop()
+    changed = bool(collect.holder()[0]) if check else collect.stop()
     return {"changed": changed, "diff": {"prepared": "- the observation that runs\n" if changed else ""}}
 
 
@@ -185,12 +199,19 @@ def main():
             "state": {"type": "str", "choices": ["observed", "stopped"], "default": "observed"},
             "seconds": {"type": "int", "default": 600},
             "file": {"type": "path", "default": "/var/lib/exfil-guard-observe/observed.jsonl"},
-            "actions": {"type": "list", "elements": "str", "choices": list(records.ACTIONS),
-                        "default": list(records.ACTIONS)},
+            "actions": {
+                "type": "list",
+                "elements": "str",
+                "choices": list(records.ACTIONS),
+                "default": list(records.ACTIONS),
+            },
             "names": {"type": "int", "default": 100},
-            "object": {"type": "str"}, "layout": {"type": "str"}, "programs": {"type": "str"},
+            "object": {"type": "str"},
+            "layout": {"type": "str"},
+            "programs": {"type": "str"},
         },
-        supports_check_mode=True)
+        supports_check_mode=True,
+    )
     try:
         if module.params["state"] == "stopped":
             result = stopped(module.check_mode)
@@ -202,8 +223,9 @@ def main():
     except EnforcerError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg="{0}{1}".format(error.strerror or error,
-                                             ": " + str(error.filename) if error.filename else ""))
+        module.fail_json(
+            msg="{0}{1}".format(error.strerror or error, ": " + str(error.filename) if error.filename else "")
+        )
     module.exit_json(**result)
 
 

@@ -246,9 +246,14 @@ import datetime
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.exfil.guard.plugins.module_utils._installed import (
-    LIBRARY, PACKAGE_OPTIONS, Guard, installed, locate, run)
+    LIBRARY,
+    PACKAGE_OPTIONS,
+    Guard,
+    installed,
+    locate,
+    run,
+)
 
 TRACES = ("/sys/fs/bpf/exfil_guard", "/var/lib/exfil-guard/generations")
 REMEDY = "Run the role exfil.guard.enforcer"
@@ -278,21 +283,42 @@ def present(guard, kernel, store, params, check, sent):
     """Also V(restored): the same from an earlier document."""
     why = stale(guard, kernel)
     if (why or sent) and not check:
-        return {"changed": False, "enforcer_needed": True, "package_required": sent, "failed": True,
-                "msg": "{0}. {1}".format(why or "the enforcer is of another release", REMEDY)}
-    options = {"check": check, "confirm_seconds": params["confirm_seconds"],
-               "now": datetime.datetime.now(datetime.timezone.utc).date()}
+        return {
+            "changed": False,
+            "enforcer_needed": True,
+            "package_required": sent,
+            "failed": True,
+            "msg": "{0}. {1}".format(why or "the enforcer is of another release", REMEDY),
+        }
+    options = {
+        "check": check,
+        "confirm_seconds": params["confirm_seconds"],
+        "now": datetime.datetime.now(datetime.timezone.utc).date(),
+    }
     try:
         if params["state"] == "restored":
-            result = guard.apply.restore(kernel, guard.system.System(), store, generation=params["generation"],
-                                         revisions=params["revisions"], **options)
+            result = guard.apply.restore(
+                kernel,
+                guard.system.System(),
+                store,
+                generation=params["generation"],
+                revisions=params["revisions"],
+                **options,
+            )
         else:
-            result = guard.apply.apply(kernel, guard.system.System(), store, params["document"],
-                                       revision=params["revision"], soak=params["soak"], **options)
+            result = guard.apply.apply(
+                kernel,
+                guard.system.System(),
+                store,
+                params["document"],
+                revision=params["revision"],
+                soak=params["soak"],
+                **options,
+            )
     except guard.errors.EnforcerError as error:
         if not (why and check):
             raise
-        result = {"changed": True, "diff": {"prepared": "! {0}\n".format(why)}, "warnings": [str(error)]}
+        result = {"changed": True, "diff": {"prepared": f"! {why}\n"}, "warnings": [str(error)]}
     if why or sent:
         result["enforcer_needed"] = True
     return result
@@ -310,9 +336,11 @@ def main():
             revision={"type": "str"},
             revisions={"type": "list", "elements": "str", "default": []},
             document={"type": "dict"},
-            generation={"type": "int"}),
+            generation={"type": "int"},
+        ),
         required_if=[("state", "present", ["document"]), ("state", "restored", ["generation", "revisions"], True)],
-        supports_check_mode=True)
+        supports_check_mode=True,
+    )
     if module.params["state"] == "absent" and installed() is None and not any(map(os.path.exists, TRACES)):
         module.exit_json(changed=False, generation=0)  # a pristine host needs no package to have no policy
     where = locate(module)

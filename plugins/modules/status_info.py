@@ -241,25 +241,46 @@ status:
 import datetime
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
 
 
 def main():
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     if installed() is None:
-        module.exit_json(changed=False, status={
-            "installed": False, "running": None, "enforcer": None, "generation": 0, "in_force": False, "mode": None,
-            "pending": False, "hooks": [], "rules": [], "totals": {}, "drift": None,
-            "hardlinks": [], "labels": [], "unenforced": [], "revision": None, "soak": False, "generations": [],
-            "pull": None, "events": None, "audit": None,
-            "problems": ["the package is not installed. Run the role exfil.guard.enforcer"]})
+        module.exit_json(
+            changed=False,
+            status={
+                "installed": False,
+                "running": None,
+                "enforcer": None,
+                "generation": 0,
+                "in_force": False,
+                "mode": None,
+                "pending": False,
+                "hooks": [],
+                "rules": [],
+                "totals": {},
+                "drift": None,
+                "hardlinks": [],
+                "labels": [],
+                "unenforced": [],
+                "revision": None,
+                "soak": False,
+                "generations": [],
+                "pull": None,
+                "events": None,
+                "audit": None,
+                "problems": ["the package is not installed. Run the role exfil.guard.enforcer"],
+            },
+        )
     guard = Guard(LIBRARY)
 
     def work():
         now = datetime.datetime.now(datetime.timezone.utc).date()
-        return {"changed": False, "status": guard.status.status(
-            guard.kernel.Kernel(), guard.store.Store(), guard.system.System(), now)}
+        return {
+            "changed": False,
+            "status": guard.status.status(guard.kernel.Kernel(), guard.store.Store(), guard.system.System(), now),
+        }
 
     run(module, guard, work)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Dict, FrozenSet, Iterable, List, NamedTuple, Optional
+from typing import Any, Iterable, NamedTuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import records, resolve, semantics
 
@@ -24,7 +24,7 @@ class SymbolicSystem:
     """A host on which everything that is named exists: ids are made up, one filesystem holds every path."""
 
     def __init__(self) -> None:
-        self._numbers: Dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
 
     def _number(self, name: object) -> int:
         text = str(name)
@@ -34,19 +34,19 @@ class SymbolicSystem:
 
     user = group = _number
 
-    def users(self) -> List[str]:
+    def users(self) -> list[str]:
         return []
 
     groups = users
 
-    def memberships(self, number: int) -> FrozenSet[int]:
+    def memberships(self, number: int) -> frozenset[int]:
         return frozenset()
 
     def name(self, number: int) -> str:
         """Of a user or group that was asked for."""
         return next((name for name, each in self._numbers.items() if each == number), str(number))
 
-    def addresses(self, name: str) -> List[str]:
+    def addresses(self, name: str) -> list[str]:
         """One of its own, out of a range that nothing is in."""
         return [f"240.0.{self._number(name) - FIRST_ID >> 8 & 255}.{self._number(name) - FIRST_ID & 255}"]
 
@@ -59,13 +59,13 @@ class SymbolicSystem:
     def realpath(self, path: str) -> str:
         return path
 
-    def names(self, folder: str) -> List[str]:
+    def names(self, folder: str) -> list[str]:
         return []
 
-    def device_tables(self) -> Dict[str, str]:
+    def device_tables(self) -> dict[str, str]:
         return {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
-    def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
+    def units(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         return {
             name: {
                 "Id": resolve.unit_name(name),
@@ -84,18 +84,18 @@ def _cgroup(unit: str) -> records.Components:
 
 class Outcome(NamedTuple):
     assertion: str  # in words
-    problem: Optional[Problem]  # None: it holds
+    problem: Problem | None  # None: it holds
 
 
 class AssertionErrors(FragmentErrors):
     """Some assertions do not hold. ``outcomes``: of all of them."""
 
-    def __init__(self, outcomes: List[Outcome]) -> None:
+    def __init__(self, outcomes: list[Outcome]) -> None:
         self.outcomes = outcomes
         super().__init__(outcome.problem for outcome in outcomes if outcome.problem)
 
 
-def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: datetime.date) -> None:
+def check(document: dict[str, Any], fragments: Iterable[Fragment], today: datetime.date) -> None:
     """Raises AssertionErrors when one does not hold. They are about the policy as it is enforced: a document in audit
     mode is on its way there. Raises errors.PolicyErrors when it can't be resolved."""
     system = SymbolicSystem()
@@ -118,7 +118,7 @@ def check(document: Dict[str, Any], fragments: Iterable[Fragment], today: dateti
         raise AssertionErrors(outcomes)
 
 
-def told(assertion: Dict[str, Any]) -> str:
+def told(assertion: dict[str, Any]) -> str:
     """In one line: who, what, and how it has to end."""
     who = [str(assertion.get("user", "nobody"))]
     who += [f"{key.replace('_', ' ')} {_values(assertion[key])}" for key in _WHO if key in assertion]
@@ -135,10 +135,10 @@ def _values(value: Any) -> str:
     return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def event(assertion: Dict[str, Any], system: SymbolicSystem):
+def event(assertion: dict[str, Any], system: SymbolicSystem):
     """The attempt that an assertion is about."""
     user = system.user(assertion.get("user", NOBODY))
-    groups: FrozenSet[int] = frozenset(map(system.group, assertion.get("groups", ())))
+    groups: frozenset[int] = frozenset(map(system.group, assertion.get("groups", ())))
     service = assertion.get("service")
     task = records.Task(
         users=frozenset([user]),

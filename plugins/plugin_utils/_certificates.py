@@ -7,7 +7,7 @@ Pure. Private to this collection."""
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Mapping, NamedTuple, Sequence
 
 _SHOWN = 8  # hosts in a line
 
@@ -16,16 +16,16 @@ class Answer(NamedTuple):
     """What a host said. ``wrong``: why it is not as its certificate says; empty when it is."""
 
     host: str
-    certificate: Optional[Dict[str, Any]]
-    wrong: Tuple[str, ...]
-    not_proved: Tuple[str, ...]
+    certificate: dict[str, Any] | None
+    wrong: tuple[str, ...]
+    not_proved: tuple[str, ...]
 
 
 class Kind(NamedTuple):
     """The hosts that agree in one respect."""
 
     value: str
-    hosts: Tuple[str, ...]
+    hosts: tuple[str, ...]
 
 
 def answer(host: str, text: str) -> Answer:
@@ -51,41 +51,46 @@ _RESPECTS = {
     "kernel": lambda known: "{0} (types {1})".format(known["kernel"]["release"], known["kernel"]["btf"][:12]),
     "policy": lambda known: known["policy"]["digest"][:12],
     "proof": lambda known: "{0} of {1} programs".format(
-        sum(1 for each in known["programs"].values() if each["proved"]), len(known["programs"])),
+        sum(1 for each in known["programs"].values() if each["proved"]), len(known["programs"])
+    ),
 }
 
 
-def kinds(answers: Sequence[Answer], respect: str) -> List[Kind]:
+def kinds(answers: Sequence[Answer], respect: str) -> list[Kind]:
     """The most common first; of two that are as common, the one that sorts first."""
-    hosts: Dict[str, List[str]] = {}
+    hosts: dict[str, list[str]] = {}
     for each in answers:
         if each.certificate is not None:
             hosts.setdefault(_RESPECTS[respect](each.certificate), []).append(each.host)
-    return sorted((Kind(value, tuple(sorted(names))) for value, names in hosts.items()),
-                  key=lambda kind: (-len(kind.hosts), kind.value))
+    return sorted(
+        (Kind(value, tuple(sorted(names))) for value, names in hosts.items()),
+        key=lambda kind: (-len(kind.hosts), kind.value),
+    )
 
 
-def report(texts: Mapping[str, str]) -> Dict[str, Any]:
+def report(texts: Mapping[str, str]) -> dict[str, Any]:
     """{"lines": [LINE], "wrong": [HOST], "odd": [HOST]} of what each host's command printed."""
     answers = [answer(host, texts[host]) for host in sorted(texts)]
     certified = [each for each in answers if each.certificate is not None]
     wrong = [each.host for each in answers if each.wrong]
-    lines = ["{0} asked, {1} with a certificate, {2} as it says".format(
-        _count(len(answers)), len(certified), len(answers) - len(wrong))]
+    lines = [
+        f"{_count(len(answers))} asked, {len(certified)} with a certificate, {len(answers) - len(wrong)} as it says"
+    ]
     odd = set()
     for respect in _RESPECTS:
         for i, kind in enumerate(kinds(certified, respect)):
-            lines.append("{0:8} {1}  {2}{3}".format("" if i else respect, kind.value, "odd: " if i else "",
-                                                    _names(kind.hosts)))
+            lines.append(
+                "{0:8} {1}  {2}{3}".format("" if i else respect, kind.value, "odd: " if i else "", _names(kind.hosts))
+            )
             if i:
                 odd.update(kind.hosts)
     for each in answers:
-        lines.extend("{0} DIFFERS: {1}".format(each.host, line) for line in each.wrong)
-    reasons: Dict[str, List[str]] = {}
+        lines.extend(f"{each.host} DIFFERS: {line}" for line in each.wrong)
+    reasons: dict[str, list[str]] = {}
     for each in answers:
         for line in each.not_proved:
             reasons.setdefault(line, []).append(each.host)
-    lines.extend("NOT PROVED on {0}: {1}".format(_names(hosts), line) for line, hosts in sorted(reasons.items()))
+    lines.extend(f"NOT PROVED on {_names(hosts)}: {line}" for line, hosts in sorted(reasons.items()))
     return {"lines": lines, "wrong": wrong, "odd": sorted(odd)}
 
 

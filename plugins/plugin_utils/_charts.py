@@ -7,7 +7,7 @@ that the report's content security policy needs no exception. Pure. Private to t
 from __future__ import annotations
 
 import html
-from typing import Any, List, Mapping, Sequence, Tuple
+from typing import Any, Mapping, Sequence, Tuple
 
 import pygal
 
@@ -41,12 +41,12 @@ def _drawn(name: str, chart: Any, labels: Sequence[str], series: Series) -> str:
     most = max((sum(at) for at in zip(*(values for _, values in series))), default=0)
     if most < 5:  # or the axis would have halves, told as whole numbers
         chart.y_labels = range(max(most, 1) + 1)
-    chart.value_formatter = lambda value: "{0:,.0f}".format(value)
+    chart.value_formatter = lambda value: f"{value:,.0f}"
     for kind, values in series:
-        chart.add(kind, [{"value": value, "label": "{0}: {1:,} {2}".format(label, value, kind)} if value else None
+        chart.add(kind, [{"value": value, "label": f"{label}: {value:,} {kind}"} if value else None
                          for label, value in zip(labels, values)])  # fmt: skip
-    kinds = {"color-{0}".format(at): kind.replace(" ", "-") for at, (kind, _) in enumerate(series)}
-    return _markup(chart.render_tree(), kinds, ' role="img" aria-label="{0}"'.format(html.escape(name)))
+    kinds = {f"color-{at}": kind.replace(" ", "-") for at, (kind, _) in enumerate(series)}
+    return _markup(chart.render_tree(), kinds, f' role="img" aria-label="{html.escape(name)}"')
 
 
 def _markup(node: Any, kinds: Mapping[str, str], more: str = "") -> str:
@@ -61,10 +61,10 @@ def _markup(node: Any, kinds: Mapping[str, str], more: str = "") -> str:
         for key, value in node.items()
         if key in _ATTRIBUTES
     )
-    inside: List[str] = [html.escape(node.text or "")] if element == "text" else []
+    inside: list[str] = [html.escape(node.text or "")] if element == "text" else []
     for child in node:
         if child.get("class") == "label" and child.text:  # what a pointer over the bar is told
-            inside.append("<title>{0}</title>".format(html.escape(child.text)))
+            inside.append(f"<title>{html.escape(child.text)}</title>")
         else:
             inside.append(_markup(child, kinds))
     return "<{0}{1}{2}>{3}</{0}>".format(element, told, more, "".join(inside))

@@ -12,7 +12,7 @@ told as open."""
 from __future__ import annotations
 
 import datetime
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, NamedTuple, Sequence, Tuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, examples, records, semantics
 
@@ -29,13 +29,13 @@ class Change(NamedTuple):
     day (ISO) from which they do, None: now. ``example``: one such task and object."""
 
     direction: str  # of DIRECTIONS
-    actions: Tuple[str, ...]
+    actions: tuple[str, ...]
     who: str
     what: str
     before: str  # outcome: allow, audit or deny
     after: str
-    rule: Optional[str]
-    since: Optional[str]
+    rule: str | None
+    since: str | None
     example: str
 
     def __str__(self) -> str:
@@ -49,9 +49,9 @@ class Comparison(NamedTuple):
     """``methods``: for each action whose rules differ, how it was decided: `examples` (of every kind) or `structure`.
     ``open``: directions that could not be ruled out, as 'weaker: connect'."""
 
-    changes: Tuple[Change, ...]
-    methods: Dict[str, str]
-    open: Tuple[str, ...]
+    changes: tuple[Change, ...]
+    methods: dict[str, str]
+    open: tuple[str, ...]
 
 
 class _Case(NamedTuple):
@@ -63,7 +63,7 @@ class _Case(NamedTuple):
     who: str
     before: records.Verdict
     after: records.Verdict
-    since: Optional[str]
+    since: str | None
     example: str
 
 
@@ -76,10 +76,10 @@ def compare(
 ) -> Comparison:
     """``before`` and ``after`` are resolved by the same system. ``name``: of a `user` or `group` by its number;
     ``limit``: most kinds of tasks to look at in one place."""
-    cases: List[_Case] = []
-    methods: Dict[str, str] = {}
+    cases: list[_Case] = []
+    methods: dict[str, str] = {}
     left: set = set()
-    seen: Dict[str, List[Any]] = {}
+    seen: dict[str, list[Any]] = {}
     for day in _days((before, after), today):
         for action in sorted({action for policy in (before, after) for rule in policy.rules for action in rule.deny}):
             rules = tuple(_of(policy, action, day) for policy in (before, after))
@@ -101,13 +101,13 @@ def compare(
     return Comparison(_folded(cases), methods, tuple(sorted(left)))
 
 
-def _days(policies: Policies, today: datetime.date) -> List[datetime.date]:
+def _days(policies: Policies, today: datetime.date) -> list[datetime.date]:
     """Today, and each day on which a rule ends."""
     ends = {rule.expires for policy in policies for rule in policy.rules if rule.expires}
-    return [today] + sorted(day for day in map(datetime.date.fromisoformat, ends) if day > today)
+    return [today, *sorted(day for day in map(datetime.date.fromisoformat, ends) if day > today)]
 
 
-def _of(policy: records.Resolved, action: str, day: datetime.date) -> List[records.Rule]:
+def _of(policy: records.Resolved, action: str, day: datetime.date) -> list[records.Rule]:
     return [rule for rule in policy.rules if action in rule.deny and semantics.in_force(rule, day)]
 
 
@@ -115,20 +115,20 @@ def _of(policy: records.Resolved, action: str, day: datetime.date) -> List[recor
 
 
 class _Meaning(NamedTuple):
-    subjects: Optional[frozenset]
+    subjects: frozenset | None
     excepts: frozenset
     objects: frozenset
     negated: bool
     audit: bool
 
 
-def _selection(rule: records.Rule, action: str) -> Optional[records.Selection]:
+def _selection(rule: records.Rule, action: str) -> records.Selection | None:
     if action in actions.RESOURCES:
         return rule.resources
     return rule.destinations if action in actions.DESTINATIONS else None
 
 
-def _kind(policy: records.Resolved, action: str) -> Dict[str, Any]:
+def _kind(policy: records.Resolved, action: str) -> dict[str, Any]:
     if action in actions.RESOURCES:
         return policy.resources
     return policy.destinations if action in actions.DESTINATIONS else {}
@@ -164,14 +164,14 @@ def _wider(one: _Meaning, other: _Meaning) -> bool:
 
 
 class _Sets(NamedTuple):
-    bodies: List[Any]
-    names: List[str]
+    bodies: list[Any]
+    names: list[str]
 
 
 def _sets(policies: Policies, kind: str, chosen: Sequence[Iterable[str]]) -> _Sets:
     """The sets of both policies that are named, each body once. Of a name that means something else in the other
     policy it is said which of the two is meant."""
-    found: Dict[Any, str] = {}
+    found: dict[Any, str] = {}
     for policy, names, word in zip(policies, chosen, ("before", "after")):
         mine, other = getattr(policy, kind), getattr(policies[0 if word == "after" else 1], kind)
         for name in sorted(names):
@@ -180,7 +180,7 @@ def _sets(policies: Policies, kind: str, chosen: Sequence[Iterable[str]]) -> _Se
     return _Sets(list(found), list(found.values()))
 
 
-def _cases(policies: Policies, rules, meanings, action: str, day, since, name, limit) -> Tuple[List[_Case], bool]:
+def _cases(policies: Policies, rules, meanings, action: str, day, since, name, limit) -> tuple[list[_Case], bool]:
     differing = [[rule for rule in mine if _meaning(policy, rule, action) not in meanings[1 - index]]
                  for index, (policy, mine) in enumerate(zip(policies, rules))]  # fmt: skip
     kind = "resources" if action in actions.RESOURCES else "destinations"
@@ -190,12 +190,12 @@ def _cases(policies: Policies, rules, meanings, action: str, day, since, name, l
     ]
     objects = _sets(policies, kind, chosen)
     known = policies[0].superblocks | policies[1].superblocks
-    groups: Dict[Tuple[frozenset, frozenset], List[examples.ObjectKind]] = {}
+    groups: dict[tuple[frozenset, frozenset], list[examples.ObjectKind]] = {}
     for each in examples.objects(action, objects.bodies, known):
         if any(_covering(policy, mine, each, day) for policy, mine in zip(policies, differing)):
             both = tuple(frozenset(_covering(policy, mine, each, day)) for policy, mine in zip(policies, rules))
             groups.setdefault(both, []).append(each)
-    found: List[_Case] = []
+    found: list[_Case] = []
     whole = True
     for covering, places in groups.items():
         who = [{name for rule in mine for name in (*(rule.subjects or ()), *rule.excepts)} for mine in covering]
@@ -227,7 +227,7 @@ def _cases(policies: Policies, rules, meanings, action: str, day, since, name, l
     return found, whole
 
 
-def _covering(policy: records.Resolved, rules: Iterable[records.Rule], place: examples.ObjectKind, day) -> List[Any]:
+def _covering(policy: records.Resolved, rules: Iterable[records.Rule], place: examples.ObjectKind, day) -> list[Any]:
     """The rules that would deny it to everybody if they bound everybody: that is what covering means."""
     event, found = place.event(_NOBODY), []
     for rule in rules:
@@ -237,13 +237,13 @@ def _covering(policy: records.Resolved, rules: Iterable[records.Rule], place: ex
     return found
 
 
-def _told(place: examples.ObjectKind, inside: List[str]) -> str:
+def _told(place: examples.ObjectKind, inside: list[str]) -> str:
     if place.untold or not place.text:
         return place.text
     return f"{' and '.join(inside) or 'anything else'}, as {place.text}"
 
 
-def _labels(policies: Policies) -> List[_Case]:
+def _labels(policies: Policies) -> list[_Case]:
     """What a task counts as having read of, once it has read something, where both policies ask for it."""
     asked = [frozenset(name for who in policy.subjects.values() for name in who.has_read or ()) for policy in policies]
     found = []
@@ -269,18 +269,18 @@ def _direction(before: records.Verdict, after: records.Verdict) -> str:
     return "stricter" if _SEVERITY(after.outcome) > _SEVERITY(before.outcome) else "weaker"
 
 
-def _folded(cases: Sequence[_Case]) -> Tuple[Change, ...]:
+def _folded(cases: Sequence[_Case]) -> tuple[Change, ...]:
     """One change for what differs in nothing but the action or the object. What can't be told where it is follows the
     other objects of a rule, and is told only where there are none."""
     plain = {(case.action, _direction(case.before, case.after)) for case in cases if not case.untold}
-    objects: Dict[Tuple[Any, ...], List[_Case]] = {}
+    objects: dict[tuple[Any, ...], list[_Case]] = {}
     for case in cases:
         direction = _direction(case.before, case.after)
         if not case.untold or (case.action, direction) not in plain:
             rule = (case.after if direction == "stricter" else case.before).rule
             key = (direction, case.action, case.who, case.before.outcome, case.after.outcome, rule, case.since)
             objects.setdefault(key, []).append(case)
-    folded: Dict[Tuple[Any, ...], List[str]] = {}
+    folded: dict[tuple[Any, ...], list[str]] = {}
     for (direction, action, *rest), found in objects.items():
         what = list(dict.fromkeys(case.what for case in found))
         more = f" and {len(what) - SHOWN} more" if len(what) > SHOWN else ""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Dict
+from typing import Any
 
 RULES, SETS = 512, 63  # the 64th set of a kind is the canary's
 
-BUILT_IN: Dict[str, Dict[str, Any]] = {
+BUILT_IN: dict[str, dict[str, Any]] = {
     "loopback": {"cidrs": ["0.0.0.0/32", "127.0.0.0/8", "::/128", "::1/128"]},
     "link-local": {"cidrs": ["169.254.0.0/16", "fe80::/10"]},
     "multicast": {"cidrs": ["224.0.0.0/4", "ff00::/8"]},
@@ -35,12 +35,12 @@ def _sorted(values):
     return sorted({json.dumps(value): value for value in values}.values(), key=lambda value: (str(type(value)), value))
 
 
-def canonical_set(body: Dict[str, Any]) -> Dict[str, Any]:
+def canonical_set(body: dict[str, Any]) -> dict[str, Any]:
     kept = {key: _sorted(value) if isinstance(value, list) else value for key, value in body.items()}
     return {key: value for key, value in kept.items() if value is not False}
 
 
-def canonical_rule(body: Dict[str, Any]) -> Dict[str, Any]:
+def canonical_rule(body: dict[str, Any]) -> dict[str, Any]:
     rule = {key: _sorted(value) if isinstance(value, list) else value for key, value in body.items()}
     for key in ("resources", "destinations"):
         if isinstance(rule.get(key), dict):
@@ -48,7 +48,7 @@ def canonical_rule(body: Dict[str, Any]) -> Dict[str, Any]:
     return rule
 
 
-def finished(document: Dict[str, Any]) -> Dict[str, Any]:
+def finished(document: dict[str, Any]) -> dict[str, Any]:
     """What is sent: without what only the merge needs."""
     result = dict(document)
     for kind in ("subjects", "resources", "destinations"):
@@ -59,6 +59,6 @@ def finished(document: Dict[str, Any]) -> Dict[str, Any]:
     return plain(result)
 
 
-def digest(document: Dict[str, Any]) -> str:
+def digest(document: dict[str, Any]) -> str:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()

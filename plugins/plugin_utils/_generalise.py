@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, Iterable, List, Tuple, Union
+from typing import Iterable, Tuple
 
 Components = Tuple[str, ...]
 
@@ -30,7 +30,7 @@ def sayable(path: str) -> bool:
     return "*" not in path and not any("\ud800" <= char <= "\udfff" for char in path)
 
 
-def patterns(paths: Iterable[str], most: int, roots: Iterable[str] = ()) -> Dict[str, FrozenSet[str]]:
+def patterns(paths: Iterable[str], most: int, roots: Iterable[str] = ()) -> dict[str, frozenset[str]]:
     """A pattern in place of the paths it covers -> these paths. More than ``most`` paths in one folder become the
     folder, but never one of SYSTEM_ROOTS or a user's home unless ``roots`` names it. What is alike in several homes,
     or of several processes, becomes one with `*`. The paths have to be sayable."""
@@ -38,7 +38,7 @@ def patterns(paths: Iterable[str], most: int, roots: Iterable[str] = ()) -> Dict
     tree = _Node(())
     for path in sorted(set(paths)):
         tree.add(split(path), path)
-    found: Dict[str, FrozenSet[str]] = {}
+    found: dict[str, frozenset[str]] = {}
     for pattern, covered in _collapsed(tree, most, allowed):
         found[pattern] = found.get(pattern, frozenset()) | covered
     return _alike(found)
@@ -48,23 +48,23 @@ class _Node:
     def __init__(self, place: Components) -> None:
         self.place = place
         self.here: str = ""  # the path itself, when it is among them
-        self.below: Dict[str, _Node] = {}
+        self.below: dict[str, _Node] = {}
 
     def add(self, rest: Components, path: str) -> None:
         node = self
         for name in rest:
-            node = node.below.setdefault(name, _Node(node.place + (name,)))
+            node = node.below.setdefault(name, _Node((*node.place, name)))
         node.here = path
 
 
-def _collapsed(top: _Node, most: int, allowed: FrozenSet[str]) -> List[Tuple[str, FrozenSet[str]]]:
+def _collapsed(top: _Node, most: int, allowed: frozenset[str]) -> list[tuple[str, frozenset[str]]]:
     """Bottom-up, without recursion: a path may be deep."""
     order, stack = [], [top]
     while stack:
         node = stack.pop()
         order.append(node)
         stack.extend(node.below.values())
-    done: Dict[int, List[Tuple[str, FrozenSet[str]]]] = {}
+    done: dict[int, list[tuple[str, frozenset[str]]]] = {}
     for node in reversed(order):
         path = "/" + "/".join(node.place)
         found = [(path, frozenset([node.here]))] if node.here else []
@@ -81,9 +81,9 @@ def _is_root(place: Components) -> bool:
     return "/" + "/".join(place) in SYSTEM_ROOTS or (len(place) == 2 and place[0] in HOMES + _NUMBERED)
 
 
-def _alike(found: Dict[str, FrozenSet[str]]) -> Dict[str, FrozenSet[str]]:
+def _alike(found: dict[str, frozenset[str]]) -> dict[str, frozenset[str]]:
     """What two homes or two processes have in common."""
-    groups: Dict[Tuple[str, Components], List[str]] = {}
+    groups: dict[tuple[str, Components], list[str]] = {}
     for pattern in found:
         parts = split(pattern)
         home = len(parts) > 2 and parts[0] in HOMES
@@ -99,7 +99,7 @@ def _alike(found: Dict[str, FrozenSet[str]]) -> Dict[str, FrozenSet[str]]:
     return dict(sorted(result.items()))
 
 
-def ports(found: Iterable[int], most: int) -> List[Union[int, str]]:
+def ports(found: Iterable[int], most: int) -> list[int | str]:
     """Each port, or, of more than ``most`` that no service is known by, the range that such ports are from."""
     numbers = sorted(set(found))
     if len(numbers) <= most or numbers[0] < 1024:

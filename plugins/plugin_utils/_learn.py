@@ -14,8 +14,7 @@ import collections
 import datetime
 import ipaddress
 import re
-from typing import (
-    Any, Counter, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union)
+from typing import Any, Counter, Iterable, Mapping, NamedTuple, Sequence, Tuple, Union
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, events, records, resolve, semantics
 
@@ -71,18 +70,18 @@ class Proposal(NamedTuple):
     as Options.listed says; ``left_out``: how many more. ``notes``: what the reader has to know. ``problems``: why there
     can't be one."""
 
-    subjects: Dict[str, Dict[str, Any]]
-    resources: Dict[str, Dict[str, Any]]
-    destinations: Dict[str, Dict[str, Any]]
-    rules: List[Dict[str, Any]]
-    assertions: List[Dict[str, Any]]
-    lines: Dict[str, List[Line]]
-    others: List[Line]
+    subjects: dict[str, dict[str, Any]]
+    resources: dict[str, dict[str, Any]]
+    destinations: dict[str, dict[str, Any]]
+    rules: list[dict[str, Any]]
+    assertions: list[dict[str, Any]]
+    lines: dict[str, list[Line]]
+    others: list[Line]
     left_out: int
-    notes: List[str]
+    notes: list[str]
     decided: int  # lines of what was seen of which it can be told what the rules say
-    covered: Dict[str, int]  # events by what today's policy says of them
-    problems: List[str]
+    covered: dict[str, int]  # events by what today's policy says of them
+    problems: list[str]
 
 
 # ---- hosts --------------------------------------------------------------------------------------------------------
@@ -94,8 +93,8 @@ class ObservedSystem(_assert.SymbolicSystem):
 
     def __init__(self, seen: Iterable[Seen]) -> None:
         super().__init__()
-        self._users: Dict[str, int] = {}
-        self._cgroups: Dict[str, records.Components] = {}
+        self._users: dict[str, int] = {}
+        self._cgroups: dict[str, records.Components] = {}
         for actor in {event.actor for event in seen}:
             pairs = ((actor.user, actor.uid), (actor.effective_user, actor.euid), (actor.login_user, actor.login_uid))
             self._users.update((name, number) for name, number in pairs if name is not None and number is not None)
@@ -107,7 +106,7 @@ class ObservedSystem(_assert.SymbolicSystem):
     def user(self, name: object) -> int:
         return self._users[str(name)] if str(name) in self._users else self._number(name)
 
-    def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
+    def units(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         found = super().units(names)
         for name, unit in found.items():
             if name in self._cgroups:
@@ -115,7 +114,7 @@ class ObservedSystem(_assert.SymbolicSystem):
         return found
 
 
-def unit_place(cgroup: Optional[records.Components]) -> Optional[records.Components]:
+def unit_place(cgroup: records.Components | None) -> records.Components | None:
     """The cgroup of the system service that a cgroup belongs to. None: it belongs to none, as a login session or a
     service of a user's own."""
     for size, part in enumerate(cgroup or (), 1):
@@ -132,7 +131,7 @@ class _Host:
         self.system = ObservedSystem(source.seen)
         self.tasks = {event.actor: task(event.actor, self.system.group) for event in source.seen}
 
-    def event(self, seen: Seen) -> Optional[Any]:
+    def event(self, seen: Seen) -> Any | None:
         """What the meaning decides; None: it can't be told what was tried."""
         who = self.tasks[seen.actor]
         if seen.reason != "rule":
@@ -141,15 +140,19 @@ class _Host:
             return records.FileEvent(who, seen.action, records.Location(1, resolve.split(seen.path)))
         if seen.action in actions.NETWORK and seen.address is not None:
             return records.NetworkEvent(
-                who, seen.action, seen.address, seen.port, resolve.parse_protocol(seen.protocol))
+                who, seen.action, seen.address, seen.port, resolve.parse_protocol(seen.protocol)
+            )
         return None
 
 
-def replay(document: Mapping[str, Any], sources: Iterable[Source], today: datetime.date) -> Tuple[int, List[str]]:
+def replay(document: Mapping[str, Any], sources: Iterable[Source], today: datetime.date) -> tuple[int, list[str]]:
     """How many of the events were decided, and those that the document would deny if all of its rules were enforced,
     for people."""
-    enforced = dict(document, mode="enforce", rules=[
-        {key: value for key, value in rule.items() if key != "mode"} for rule in document.get("rules") or ()])
+    enforced = dict(
+        document,
+        mode="enforce",
+        rules=[{key: value for key, value in rule.items() if key != "mode"} for rule in document.get("rules") or ()],
+    )
     decided, denied = 0, []
     for source in sources:
         host = _Host(source)
@@ -172,10 +175,10 @@ class Identity(NamedTuple):
     """A unit, or else every user id that a task has, and who logged in where that narrows it."""
 
     unit: str = ""
-    users: Tuple[Id, ...] = ()
-    login: Tuple[Id, ...] = ()
+    users: tuple[Id, ...] = ()
+    login: tuple[Id, ...] = ()
 
-    def body(self) -> Dict[str, Any]:
+    def body(self) -> dict[str, Any]:
         if self.unit:
             return {"services": [self.unit]}
         return {"users": list(self.users), **({"login_users": list(self.login)} if self.login else {})}
@@ -187,12 +190,12 @@ class Identity(NamedTuple):
         return " as ".join(str(each) if isinstance(each, str) else f"user {each}" for each in self.users) + login
 
 
-def _id(name: Optional[str], number: int) -> Id:
+def _id(name: str | None, number: int) -> Id:
     """As a policy says it: by name where that is a name there."""
     return name if name is not None and _ID.fullmatch(name) and not name.isdigit() else number
 
 
-def _ids(actor: Actor) -> Tuple[Id, ...]:
+def _ids(actor: Actor) -> tuple[Id, ...]:
     real, effective = _id(actor.user, actor.uid), _id(actor.effective_user, actor.euid)
     return (real,) if actor.uid == actor.euid else (real, effective)
 
@@ -206,7 +209,7 @@ def identity(actor: Actor) -> Identity:
     return Identity("", _ids(actor), (_id(actor.login_user, actor.login_uid or 0),) if narrows else ())
 
 
-def bound(actor: Actor, unbound: Iterable[str]) -> Optional[Identity]:
+def bound(actor: Actor, unbound: Iterable[str]) -> Identity | None:
     """Who a rule on reaching binds. None: nobody is. Root's own sessions are not: a root that a rule with subjects
     binds could no longer change the policy."""
     place = unit_place(actor.cgroup)
@@ -216,7 +219,7 @@ def bound(actor: Actor, unbound: Iterable[str]) -> Optional[Identity]:
     return None if actor.uid == 0 or str(who) in unbound else Identity("", (who,))
 
 
-def outside(actor: Actor, unbound: Iterable[str]) -> Optional[Identity]:
+def outside(actor: Actor, unbound: Iterable[str]) -> Identity | None:
     """The user that a unit runs as is somebody outside of it, too."""
     who = _id(actor.user, actor.uid)
     return Identity("", (who,)) if unit_place(actor.cgroup) and actor.uid and str(who) not in unbound else None
@@ -241,8 +244,9 @@ def _what(seen: Seen) -> str:
 # ---- the proposal -------------------------------------------------------------------------------------------------
 
 
-def propose(sources: Iterable[Source], options: Options, todays: Mapping[str, Optional[Mapping[str, Any]]],
-            today: datetime.date) -> Proposal:
+def propose(
+    sources: Iterable[Source], options: Options, todays: Mapping[str, Mapping[str, Any] | None], today: datetime.date
+) -> Proposal:
     """``todays``: the policy document of each host as it is now; None: it has none. What needs more sets than a host
     takes is tried again with coarser ones."""
     ordered = sorted(sources, key=lambda source: source.host)
@@ -253,17 +257,23 @@ def propose(sources: Iterable[Source], options: Options, todays: Mapping[str, Op
 
 
 class _Proposer:
-    def __init__(self, sources: List[Source], options: Options, todays: Mapping[str, Optional[Mapping[str, Any]]],
-                 today: datetime.date, coarse: bool) -> None:
+    def __init__(
+        self,
+        sources: list[Source],
+        options: Options,
+        todays: Mapping[str, Mapping[str, Any] | None],
+        today: datetime.date,
+        coarse: bool,
+    ) -> None:
         self.sources, self.options, self.todays, self.today, self.coarse = sources, options, todays, today, coarse
         self.hosts = {source.host: _Host(source) for source in sources}
-        self.events: List[Event] = [(source.host, seen) for source in sources for seen in source.seen]
-        self.sets: Dict[str, Dict[str, Dict[str, Any]]] = {"subjects": {}, "resources": {}, "destinations": {}}
-        self.rules: List[Dict[str, Any]] = []
-        self.of_rule: Dict[str, List[Event]] = {}
-        self.notes: List[str] = []
-        self.verdicts: Dict[Event, str] = {}
-        self.assertions: List[Dict[str, Any]] = []
+        self.events: list[Event] = [(source.host, seen) for source in sources for seen in source.seen]
+        self.sets: dict[str, dict[str, dict[str, Any]]] = {"subjects": {}, "resources": {}, "destinations": {}}
+        self.rules: list[dict[str, Any]] = []
+        self.of_rule: dict[str, list[Event]] = {}
+        self.notes: list[str] = []
+        self.verdicts: dict[Event, str] = {}
+        self.assertions: list[dict[str, Any]] = []
         self.prefix = _NO_SET_NAME.sub("-", options.name).strip("-._") or "hosts"
 
     def run(self) -> Proposal:
@@ -274,19 +284,32 @@ class _Proposer:
         others, left_out = self._others()
         lines = {name: self._lines(events) for name, events in self.of_rule.items()}
         if self.coarse:
-            self.notes.append("There are too many subjects and destinations to say each apart: exceptions do not tell "
-                              "programs, and what one reaches is told by all its addresses with all its ports")
+            self.notes.append(
+                "There are too many subjects and destinations to say each apart: exceptions do not tell "
+                "programs, and what one reaches is told by all its addresses with all its ports"
+            )
         problems = [
             f"the proposal needs {len(found)} sets of {kind}, and a host takes {SETS} beside those of today. "
             "Learn from fewer hosts at a time, or set `unbound`, `ipv4_prefix` or `ports`"
-            for kind, found in self.sets.items() if len(found) > SETS]
-        return Proposal(**self.sets, rules=self.rules, assertions=self.assertions, lines=lines, others=others,
-                        left_out=left_out, notes=self._told(), covered=covered, problems=problems,
-                        decided=sum(1 for host, seen in self.events if self.hosts[host].event(seen) is not None))
+            for kind, found in self.sets.items()
+            if len(found) > SETS
+        ]
+        return Proposal(
+            **self.sets,
+            rules=self.rules,
+            assertions=self.assertions,
+            lines=lines,
+            others=others,
+            left_out=left_out,
+            notes=self._told(),
+            covered=covered,
+            problems=problems,
+            decided=sum(1 for host, seen in self.events if self.hosts[host].event(seen) is not None),
+        )
 
     # -- today's policy
 
-    def _decide_today(self) -> Dict[str, int]:
+    def _decide_today(self) -> dict[str, int]:
         policies = {}
         for host, found in self.hosts.items():
             document = self.todays.get(host)
@@ -315,31 +338,49 @@ class _Proposer:
             paths = sorted(set(self.options.resources[name]))
             self.sets["resources"][name] = {"paths": paths}
             patterns = [resolve.split(path) for path in paths]
-            used: Dict[str, List[Event]] = {action: [] for action in FILES}
+            used: dict[str, list[Event]] = {action: [] for action in FILES}
             for host, seen in self.events:
-                if seen.action in used and seen.path is not None and seen.reason == "rule" and any(
-                        semantics.matches(pattern, resolve.split(seen.path)) for pattern in patterns):
+                if (
+                    seen.action in used
+                    and seen.path is not None
+                    and seen.reason == "rule"
+                    and any(semantics.matches(pattern, resolve.split(seen.path)) for pattern in patterns)
+                ):
                     used[seen.action].append((host, seen))
             known = [action for action in FILES if self._was_observed(action, f"no rule denies it on {name}")]
             every = [event for events in used.values() for event in events]
-            excepted = {action: tuple(sorted(self._excepted(name, used[action]) | self._excepted_today(every, action)))
-                        for action in known}
+            excepted = {
+                action: tuple(sorted(self._excepted(name, used[action]) | self._excepted_today(every, action)))
+                for action in known
+            }
             for names in sorted(set(excepted.values()), reverse=True):
                 denied = [action for action in known if excepted[action] == names]
-                self._rule(_resource_rule(self.options.name, name, denied, bool(names)), [
-                    event for action in denied for event in used[action]], deny=denied, resources=[name],
-                    **({"except": list(names)} if names else {}))
+                self._rule(
+                    _resource_rule(self.options.name, name, denied, bool(names)),
+                    [event for action in denied for event in used[action]],
+                    deny=denied,
+                    resources=[name],
+                    **({"except": list(names)} if names else {}),
+                )
             if not any(used.values()):
                 self.notes.append(f"Nobody was seen to use {name}: once enforced, the rules deny it to everyone")
-            root = sorted({str(identity(seen.actor)) for events in used.values() for _host, seen in events
-                           if bound(seen.actor, self.options.unbound) is None})
+            root = sorted(
+                {
+                    str(identity(seen.actor))
+                    for events in used.values()
+                    for _host, seen in events
+                    if bound(seen.actor, self.options.unbound) is None
+                }
+            )
             if root:
-                self.notes.append(f"{', '.join(root)} used {name} and may send it anywhere: no rule on reaching binds "
-                                  "root's own sessions, units of the enforcer, or what `unbound` names")
+                self.notes.append(
+                    f"{', '.join(root)} used {name} and may send it anywhere: no rule on reaching binds "
+                    "root's own sessions, units of the enforcer, or what `unbound` names"
+                )
 
-    def _excepted(self, resource: str, events: List[Event]) -> Set[str]:
+    def _excepted(self, resource: str, events: list[Event]) -> set[str]:
         """The names of the sets that hold who was seen."""
-        by_identity: Dict[Identity, List[Event]] = {}
+        by_identity: dict[Identity, list[Event]] = {}
         for host, seen in events:
             by_identity.setdefault(identity(seen.actor), []).append((host, seen))
         group = self._group(by_identity)
@@ -365,9 +406,9 @@ class _Proposer:
             self._note(f"On {', '.join(lacking)} {action} was not observed: {otherwise}")
         return not lacking
 
-    def _reporting(self, found: Iterable[Event]) -> List[Tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    def _reporting(self, found: Iterable[Event]) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
         """The rules of today that reported these events: host, rule and document."""
-        reporting: Dict[Tuple[str, str], Tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {}
+        reporting: dict[tuple[str, str], tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {}
         for host, name in sorted({(host, seen.rule) for host, seen in found if seen.rule}):
             document = self.todays.get(host) or {}
             rule = next((each for each in document.get("rules") or () if each["name"] == name), None)
@@ -377,7 +418,7 @@ class _Proposer:
                 reporting[host, name] = host, rule, document
         return [reporting[key] for key in sorted(reporting)]
 
-    def _excepted_today(self, found: Iterable[Event], action: str) -> Set[str]:
+    def _excepted_today(self, found: Iterable[Event], action: str) -> set[str]:
         """Whom a rule excepts it does not report: they go on being excepted from all that it denies, also from what
         nobody else was seen to do."""
         names = set()
@@ -390,7 +431,7 @@ class _Proposer:
                 names.add(self._named("subjects", f"today {name}", dict(document["subjects"][name])))
         return names
 
-    def _let_pass_today(self, found: Iterable[Event]) -> List[str]:
+    def _let_pass_today(self, found: Iterable[Event]) -> list[str]:
         """Where a rule lets pass it does not report: that goes on passing."""
         names = set()
         for _host, rule, document in self._reporting(found):
@@ -399,28 +440,32 @@ class _Proposer:
                 self._note(f"Rule '{rule['name']}' reported only where it covers. What else was reached is not here")
             for name in where["not"] if isinstance(where, dict) else ():
                 built_in = name in BUILT_IN
-                names.add(name if built_in else self._named(
-                    "destinations", f"today {name}", dict(document["destinations"][name])))
+                names.add(
+                    name
+                    if built_in
+                    else self._named("destinations", f"today {name}", dict(document["destinations"][name]))
+                )
         return sorted(names)
 
-    def _group(self, by_identity: Mapping[Identity, Any]) -> Optional[str]:
+    def _group(self, by_identity: Mapping[Identity, Any]) -> str | None:
         """A group that all users have and no other user that was seen, when they are more than are told one by one."""
         users = {each.users[0] for each in by_identity if not each.unit and not each.login and len(each.users) == 1}
         if len(users) <= self.options.users:
             return None
-        having: Dict[str, Set[Id]] = {}
-        common: Optional[Set[str]] = None
+        having: dict[str, set[Id]] = {}
+        common: set[str] | None = None
         for actor in {seen.actor for _host, seen in self.events}:
             who = _id(actor.user, actor.uid)
             for name in actor.group_names:
                 having.setdefault(name, set()).add(who)
             if who in users and not unit_place(actor.cgroup):
                 common = set(actor.group_names) if common is None else common & set(actor.group_names)
-        exact = sorted(name for name in common or () if having[name] == users and _ID.fullmatch(name)
-                       and not name.isdigit())
+        exact = sorted(
+            name for name in common or () if having[name] == users and _ID.fullmatch(name) and not name.isdigit()
+        )
         return exact[0] if exact else None
 
-    def _subject(self, told: str, body: Dict[str, Any], events: Iterable[Event], resource: str) -> str:
+    def _subject(self, told: str, body: dict[str, Any], events: Iterable[Event], resource: str) -> str:
         programs = {seen.actor.executable for _host, seen in events}
         why = ""
         if self.coarse:
@@ -444,17 +489,33 @@ class _Proposer:
             return
         # of the audit trail it is not known that somebody reached nothing
         audit = {source.host for source in self.sources if source.audit}
-        who = sorted({each for each in (
-            bound(seen.actor, self.options.unbound) for host, seen in self.events
-            if host not in audit or (seen.action in REACHING and seen.address is not None))
-            if each is not None} | ({
-                each for each in (outside(seen.actor, self.options.unbound) for _host, seen in self.events)
-                if each is not None} if not audit else set()), key=str)
+        who = sorted(
+            {
+                each
+                for each in (
+                    bound(seen.actor, self.options.unbound)
+                    for host, seen in self.events
+                    if host not in audit or (seen.action in REACHING and seen.address is not None)
+                )
+                if each is not None
+            }
+            | (
+                {
+                    each
+                    for each in (outside(seen.actor, self.options.unbound) for _host, seen in self.events)
+                    if each is not None
+                }
+                if not audit
+                else set()
+            ),
+            key=str,
+        )
         units = [each for each in who if each.unit] + [
-            Identity(name) for name in self.options.unbound if name.endswith(".service")]
+            Identity(name) for name in self.options.unbound if name.endswith(".service")
+        ]
         reached = self._reached(who, units)
-        groups: Dict[Tuple[bool, str], List[Identity]] = {}
-        allowed: Dict[str, List[Dict[str, Any]]] = {}
+        groups: dict[tuple[bool, str], list[Identity]] = {}
+        allowed: dict[str, list[dict[str, Any]]] = {}
         for each in who:
             bodies = self._endpoints(reached[each])
             bodies += [{"set": name} for name in self._let_pass_today(reached[each])]
@@ -471,31 +532,43 @@ class _Proposer:
         for (_is_unit, key), members in sorted(by_user, key=lambda each: _together(each[1])):
             self._reach(members, allowed[key], reached, unit_sets)
 
-    def _reached(self, who: List[Identity], units: List[Identity]) -> Dict[Identity, List[Event]]:
+    def _reached(self, who: list[Identity], units: list[Identity]) -> dict[Identity, list[Event]]:
         """What each would be asked about, as the meaning says: a unit's user is asked with the unit's rule, not with
         that of the user."""
         subjects = {str(number): each.body() for number, each in enumerate([*who, *units])}
         excepted = [str(number) for number in range(len(who), len(subjects))]
-        rules = [{"name": str(number), "deny": list(REACHING), "subjects": [str(number)], "destinations": {"not": []},
-                  **({} if each.unit else {"except": excepted})} for number, each in enumerate(who)]
+        rules = [
+            {
+                "name": str(number),
+                "deny": list(REACHING),
+                "subjects": [str(number)],
+                "destinations": {"not": []},
+                **({} if each.unit else {"except": excepted}),
+            }
+            for number, each in enumerate(who)
+        ]
         document = {"mode": "enforce", "subjects": subjects, "rules": rules}
-        found: Dict[Identity, List[Event]] = {each: [] for each in who}
+        found: dict[Identity, list[Event]] = {each: [] for each in who}
         for source in self.sources:
             host = self.hosts[source.host]
             policy = resolve.resolve(document, host.system)
             binding = {
-                actor: [who[int(rule.name)] for rule in policy.rules
-                        if semantics.binds(policy, rule, one) and not semantics.excepts(policy, rule, one)]
-                for actor, one in host.tasks.items()}
+                actor: [
+                    who[int(rule.name)]
+                    for rule in policy.rules
+                    if semantics.binds(policy, rule, one) and not semantics.excepts(policy, rule, one)
+                ]
+                for actor, one in host.tasks.items()
+            }
             for seen in source.seen:
                 if seen.action in REACHING and host.event(seen) is not None:
                     for each in binding[seen.actor]:
                         found[each].append((source.host, seen))
         return found
 
-    def _endpoints(self, events: Iterable[Event]) -> List[Dict[str, Any]]:
+    def _endpoints(self, events: Iterable[Event]) -> list[dict[str, Any]]:
         """The sets that hold where they went: exactly, but for what the options make wider."""
-        numbers: Dict[Tuple[str, str], Set[int]] = {}
+        numbers: dict[tuple[str, str], set[int]] = {}
         local = False
         for _host, seen in events:
             address = ipaddress.ip_address(str(seen.address))
@@ -505,34 +578,42 @@ class _Proposer:
             prefix = self.options.ipv4_prefix if address.version == 4 else self.options.ipv6_prefix
             network = str(ipaddress.ip_network((address, prefix), strict=False))
             numbers.setdefault((seen.protocol, network), set()).add(seen.port)
-        ports: Dict[Tuple[str, str], Tuple[Union[int, str], ...]] = {
-            key: tuple(_generalise.ports(found, self.options.ports)) for key, found in numbers.items()}
+        ports: dict[tuple[str, str], tuple[int | str, ...]] = {
+            key: tuple(_generalise.ports(found, self.options.ports)) for key, found in numbers.items()
+        }
         if self.coarse:
             every = tuple(_generalise.ports({each for found in numbers.values() for each in found}, self.options.ports))
             ports = {key: every for key in ports}
-        networks: Dict[Tuple[str, Tuple[Union[int, str], ...]], Set[str]] = {}
+        networks: dict[tuple[str, tuple[int | str, ...]], set[str]] = {}
         for (protocol, network), found_ports in ports.items():
             networks.setdefault((protocol, found_ports), set()).add(network)
         if self.coarse:
             whole = {network for found in networks.values() for network in found}
             networks = {key: whole for key in networks}
-        protocols: Dict[Tuple[Tuple[str, ...], Tuple[Union[int, str], ...]], Set[str]] = {}
+        protocols: dict[tuple[tuple[str, ...], tuple[int | str, ...]], set[str]] = {}
         for (protocol, found_ports), found in networks.items():
             protocols.setdefault((tuple(sorted(found, key=_network_order)), found_ports), set()).add(protocol)
         bodies = []
         for (cidrs, found_ports), named in protocols.items():
-            body: Dict[str, Any] = {"cidrs": list(cidrs), "ports": list(found_ports)}
+            body: dict[str, Any] = {"cidrs": list(cidrs), "ports": list(found_ports)}
             if named <= set(_PROTOCOLS):
                 body["protocols"] = sorted(named)
             else:
                 odd = ", ".join(sorted(named - set(_PROTOCOLS)))
-                self._note(f"The language has no name for IP protocol {odd}: any protocol is let pass to "
-                           f"{', '.join(cidrs)} at port {', '.join(map(str, found_ports))}")
+                self._note(
+                    f"The language has no name for IP protocol {odd}: any protocol is let pass to "
+                    f"{', '.join(cidrs)} at port {', '.join(map(str, found_ports))}"
+                )
             bodies.append(body)
         return ([{"set": "loopback"}] if local else []) + sorted(bodies, key=repr)
 
-    def _reach(self, members: List[Identity], bodies: List[Dict[str, Any]],
-               reached: Mapping[Identity, List[Event]], excepted: Sequence[str]) -> str:
+    def _reach(
+        self,
+        members: list[Identity],
+        bodies: list[dict[str, Any]],
+        reached: Mapping[Identity, list[Event]],
+        excepted: Sequence[str],
+    ) -> str:
         """A rule on those that reach the same. The name of the set of those."""
         first, units = members[0], bool(members[0].unit)
         events = [event for each in members for event in reached[each]]
@@ -549,18 +630,24 @@ class _Proposer:
                 destinations.append(self._named("destinations", told, body))
         reach = "reaches" if len(members) == 1 else "reach"
         text = f"{about} {reach} {'only what was seen' if bodies else 'nothing, as was seen'}"
-        self._rule(f"{self.options.name}: {text}", events, deny=list(REACHING), subjects=[name],
-                   destinations={"not": sorted(set(destinations))}, **({"except": list(excepted)} if excepted else {}))
+        self._rule(
+            f"{self.options.name}: {text}",
+            events,
+            deny=list(REACHING),
+            subjects=[name],
+            destinations={"not": sorted(set(destinations))},
+            **({"except": list(excepted)} if excepted else {}),
+        )
         return name
 
     # -- names
 
-    def _rule(self, name: str, events: List[Event], **body: Any) -> None:
+    def _rule(self, name: str, events: list[Event], **body: Any) -> None:
         name = _short(name, {rule["name"] for rule in self.rules}, 95, " ")
         self.rules.append({"name": name, **body})
         self.of_rule[name] = events
 
-    def _named(self, kind: str, told: str, body: Dict[str, Any]) -> str:
+    def _named(self, kind: str, told: str, body: dict[str, Any]) -> str:
         """The name of a set; of one that is there already, its name. What not every host has is optional."""
         if kind == "subjects" and "optional" not in body and self._may_lack(body):
             body = dict(body, optional=True)
@@ -582,18 +669,20 @@ class _Proposer:
                     return True
         return False
 
-    def _there(self, source: Source) -> Dict[str, Set[Any]]:
+    def _there(self, source: Source) -> dict[str, set[Any]]:
         if not hasattr(self, "_known"):
-            self._known: Dict[str, Dict[str, Set[Any]]] = {}
+            self._known: dict[str, dict[str, set[Any]]] = {}
         if source.host not in self._known:
             actors = {seen.actor for seen in source.seen}
             users = {each for actor in actors for each in _ids(actor)} | {0, "root"}
             users |= {_id(actor.login_user, actor.login_uid) for actor in actors if actor.login_uid is not None}
             self._known[source.host] = {
-                "users": users, "login_users": users,
+                "users": users,
+                "login_users": users,
                 "groups": {name for actor in actors for name in actor.group_names},
                 "services": {place[-1] for place in (unit_place(actor.cgroup) for actor in actors) if place},
-                "executables": {actor.executable for actor in actors}}
+                "executables": {actor.executable for actor in actors},
+            }
         return self._known[source.host]
 
     # -- what is told
@@ -602,13 +691,18 @@ class _Proposer:
         if text not in self.notes:
             self.notes.append(text)
 
-    def _told(self) -> List[str]:
+    def _told(self) -> list[str]:
         notes = sorted(set(self.notes))
-        undecided = sum(seen.times for host, seen in self.events
-                        if seen.action in FILES + REACHING and self.hosts[host].event(seen) is None)
+        undecided = sum(
+            seen.times
+            for host, seen in self.events
+            if seen.action in FILES + REACHING and self.hosts[host].event(seen) is None
+        )
         if undecided:
-            notes.append(f"Of {undecided} reads, writes, connects and sends it can't be told on what they were: no "
-                         "rule here is made for them, and one may deny them")
+            notes.append(
+                f"Of {undecided} reads, writes, connects and sends it can't be told on what they were: no "
+                "rule here is made for them, and one may deny them"
+            )
         for source in self.sources:
             lost = ", ".join(f"{count} {reason}" for reason, count in source.lost.items())
             if lost:
@@ -617,19 +711,19 @@ class _Proposer:
                 notes.append(f"The end of the file of {source.host} is missing. What is not here will be denied")
         return notes
 
-    def _lines(self, events: Iterable[Event]) -> List[Line]:
-        found: Dict[Tuple[str, str], List[Event]] = {}
+    def _lines(self, events: Iterable[Event]) -> list[Line]:
+        found: dict[tuple[str, str], list[Event]] = {}
         for (who, action, what), group in self._generalised(events).items():
             found[who, f"{action} {what}"] = group
         return self._counted(found)
 
-    def _generalised(self, events: Iterable[Event]) -> Dict[Tuple[str, str, str], List[Event]]:
+    def _generalised(self, events: Iterable[Event]) -> dict[tuple[str, str, str], list[Event]]:
         """By who, action, and what: a pattern in place of many paths."""
-        groups: Dict[Tuple[str, str], Dict[str, List[Event]]] = {}
+        groups: dict[tuple[str, str], dict[str, list[Event]]] = {}
         for host, seen in events:
             by = groups.setdefault((_who(seen.actor), seen.action), {})
             by.setdefault(_what(seen) if seen.path is None else seen.path, []).append((host, seen))
-        found: Dict[Tuple[str, str, str], List[Event]] = {}
+        found: dict[tuple[str, str, str], list[Event]] = {}
         for (who, action), objects in groups.items():
             paths = {str(seen.path) for each in objects.values() for _host, seen in each if seen.path is not None}
             sayable = {path for path in paths if _generalise.sayable(path)}
@@ -643,19 +737,21 @@ class _Proposer:
                 found[who, action, what] = objects[what]
         return found
 
-    def _counted(self, found: Mapping[Tuple[str, str], List[Event]]) -> List[Line]:
+    def _counted(self, found: Mapping[tuple[str, str], list[Event]]) -> list[Line]:
         lines = []
         for (who, what), group in found.items():
             today = "; ".join(sorted({self.verdicts[event] for event in group}))
-            lines.append(Line(who, what, sum(seen.times for _host, seen in group),
-                              len({host for host, _seen in group}), today))
+            lines.append(
+                Line(who, what, sum(seen.times for _host, seen in group), len({host for host, _seen in group}), today)
+            )
         return sorted(lines, key=lambda line: (line.who, -line.times, line.what))
 
-    def _others(self) -> Tuple[List[Line], int]:
+    def _others(self) -> tuple[list[Line], int]:
         told = {event for events in self.of_rule.values() for event in events}
         rest = [event for event in self.events if event not in told]
-        found = {(who, f"{action} {what}".strip()): events
-                 for (who, action, what), events in self._generalised(rest).items()}
+        found = {
+            (who, f"{action} {what}".strip()): events for (who, action, what), events in self._generalised(rest).items()
+        }
         lines = sorted(self._counted(found), key=lambda line: (-line.times, line.who, line.what))
         return sorted(lines[: self.options.listed]), len(lines[self.options.listed :])
 
@@ -665,21 +761,30 @@ class _Proposer:
         """That what was seen passes: of each subject and object the most frequent, as many as the options say; and that
         something else does not."""
         system = _assert.SymbolicSystem()
-        document: Dict[str, Any] = {"mode": "enforce", "rules": self.rules, **self.sets}
+        document: dict[str, Any] = {"mode": "enforce", "rules": self.rules, **self.sets}
         document["destinations"] = {**BUILT_IN, **self.sets["destinations"]}
         policies = [resolve.resolve(document, system)]
-        policies += [resolve.resolve(dict(each, mode="enforce"), system) for _host, each in sorted(self.todays.items())
-                     if each is not None]
+        policies += [
+            resolve.resolve(dict(each, mode="enforce"), system)
+            for _host, each in sorted(self.todays.items())
+            if each is not None
+        ]
 
-        def holds(assertion: Dict[str, Any], policies: Sequence[records.Resolved], outcome: str) -> bool:
+        def holds(assertion: dict[str, Any], policies: Sequence[records.Resolved], outcome: str) -> bool:
             event = _assert.event(assertion, system)
-            return all((semantics.decide(each, event, self.today).outcome == "deny") == (outcome == "deny")
-                       for each in policies)
+            return all(
+                (semantics.decide(each, event, self.today).outcome == "deny") == (outcome == "deny")
+                for each in policies
+            )
 
-        named = frozenset(name for each in self.todays.values() if each for body in each["subjects"].values()
-                          for name in body.get("groups", ())) | frozenset(
-            name for body in self.sets["subjects"].values() for name in body.get("groups", ()))
-        counts: Counter[Tuple[Tuple[str, Any], ...]] = collections.Counter()
+        named = frozenset(
+            name
+            for each in self.todays.values()
+            if each
+            for body in each["subjects"].values()
+            for name in body.get("groups", ())
+        ) | frozenset(name for body in self.sets["subjects"].values() for name in body.get("groups", ()))
+        counts: Counter[tuple[tuple[str, Any], ...]] = collections.Counter()
         for _host, seen in {event for each in self.of_rule.values() for event in each}:
             counts[_frozen(_assertion(seen, named))] += seen.times
         counts.pop((), None)
@@ -702,7 +807,7 @@ class _Proposer:
             if attempt and holds(attempt, policies[:1], "deny") and holds(attempt, policies[1:], "allow"):
                 self.assertions.append(dict(attempt, expect="deny"))
 
-    def _elsewhere(self, rule: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
+    def _elsewhere(self, rule: Mapping[str, Any]) -> dict[str, Any] | None:
         """What the rule denies: the same subjects at a place where nobody was seen."""
         if "resources" in rule:
             path = next((each for each in self.sets["resources"][rule["resources"][0]]["paths"]), "")
@@ -720,10 +825,10 @@ class _Proposer:
 # ---- small parts --------------------------------------------------------------------------------------------------
 
 
-def _assertion(seen: Seen, groups: FrozenSet[str]) -> Dict[str, Any]:
+def _assertion(seen: Seen, groups: frozenset[str]) -> dict[str, Any]:
     """Empty: an assertion has no way to say it."""
     actor = seen.actor
-    found: Dict[str, Any] = {}
+    found: dict[str, Any] = {}
     if actor.uid != actor.euid:
         return {}
     place = unit_place(actor.cgroup)
@@ -749,25 +854,25 @@ def _is_text(path: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in path)
 
 
-def _frozen(assertion: Mapping[str, Any]) -> Tuple[Tuple[str, Any], ...]:
+def _frozen(assertion: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in assertion.items())
 
 
-def _resource_rule(group: str, name: str, denied: List[str], used: bool) -> str:
+def _resource_rule(group: str, name: str, denied: list[str], used: bool) -> str:
     passive = {"read": "read", "write": "written"}
     done = " and ".join(passive[action] for action in denied)
     seen = " and ".join(denied)
     return f"{group}: {name} is {done} by " + (f"those that were seen to {seen} it" if used else "nobody, as was seen")
 
 
-def _crowd(members: List[Identity], reaching: bool) -> str:
+def _crowd(members: list[Identity], reaching: bool) -> str:
     kind = "services" if members[0].unit else "users"
     if not reaching:
         return f"{kind} without network"
     return f"{members[0]} and {len(members) - 1} more {kind}"
 
 
-def _together(members: List[Identity]) -> Tuple[str, ...]:
+def _together(members: list[Identity]) -> tuple[str, ...]:
     return tuple(map(str, members))
 
 
@@ -779,16 +884,16 @@ def _few(values: Sequence[Any]) -> str:
     return " ".join(map(str, values[:3])) + (" and more" if values[3:] else "")
 
 
-def _id_order(value: Id) -> Tuple[bool, Any]:
+def _id_order(value: Id) -> tuple[bool, Any]:
     return isinstance(value, str), value
 
 
-def _network_order(text: str) -> Tuple[int, Any]:
+def _network_order(text: str) -> tuple[int, Any]:
     network = ipaddress.ip_network(text)
     return network.version, network
 
 
-def _short(text: str, taken: Set[str], most: int, joint: str) -> str:
+def _short(text: str, taken: set[str], most: int, joint: str) -> str:
     """Not longer than ``most`` bytes, and not among those that are taken."""
     number = 1
     while True:

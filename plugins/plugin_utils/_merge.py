@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Iterable
 
-from ._document import BUILT_IN, SETS, RULES, canonical_rule, canonical_set
+from ._document import BUILT_IN, RULES, SETS, canonical_rule, canonical_set
 from ._problems import Problem, did_you_mean
 from ._render import Fragment
 
@@ -15,16 +15,16 @@ KINDS = ("subjects", "resources", "destinations")
 WHO = ("users", "login_users", "groups", "services")
 
 
-def merge(fragments: Iterable[Fragment]) -> Tuple[Dict[str, Any], List[Problem]]:
+def merge(fragments: Iterable[Fragment]) -> tuple[dict[str, Any], list[Problem]]:
     """The document, and what keeps the fragments from being one."""
     ordered = sorted(fragments, key=lambda fragment: fragment.file)
-    problems: List[Problem] = []
-    document: Dict[str, Any] = {
+    problems: list[Problem] = []
+    document: dict[str, Any] = {
         "policy": 1,
         "mode": _agreed(ordered, "mode", "enforce", problems),
         "boot": _agreed(ordered, "boot", "best-effort", problems),
     }
-    extensible: Dict[str, set] = {}
+    extensible: dict[str, set] = {}
     for kind in KINDS:
         document[kind], extensible[kind] = _sets(ordered, kind, problems)
     rules = _rules(ordered, document, problems)
@@ -38,7 +38,7 @@ def merge(fragments: Iterable[Fragment]) -> Tuple[Dict[str, Any], List[Problem]]
     return document, problems
 
 
-def _agreed(ordered: List[Fragment], key: str, default: str, problems: List[Problem]) -> str:
+def _agreed(ordered: list[Fragment], key: str, default: str, problems: list[Problem]) -> str:
     first = None
     for fragment in ordered:
         if key not in fragment.data:
@@ -57,8 +57,8 @@ def _agreed(ordered: List[Fragment], key: str, default: str, problems: List[Prob
     return first.data[key] if first else default
 
 
-def _sets(ordered: List[Fragment], kind: str, problems: List[Problem]):
-    found: Dict[str, Tuple[Fragment, Dict[str, Any]]] = {}
+def _sets(ordered: list[Fragment], kind: str, problems: list[Problem]):
+    found: dict[str, tuple[Fragment, dict[str, Any]]] = {}
     extensible = set()
     for fragment in ordered:
         for name, body in sorted((fragment.data.get(kind) or {}).items()):
@@ -100,8 +100,8 @@ def _sets(ordered: List[Fragment], kind: str, problems: List[Problem]):
     return {name: body for name, (_fragment, body) in found.items()}, extensible
 
 
-def _rules(ordered: List[Fragment], document: Dict[str, Any], problems: List[Problem]):
-    found: Dict[str, Tuple[Fragment, int, Dict[str, Any]]] = {}
+def _rules(ordered: list[Fragment], document: dict[str, Any], problems: list[Problem]):
+    found: dict[str, tuple[Fragment, int, dict[str, Any]]] = {}
     for fragment in ordered:
         for number, body in enumerate(fragment.data.get("rules") or ()):
             rule = canonical_rule(body)
@@ -193,7 +193,7 @@ def _names(fragment, number, rule, document, extensible, problems) -> None:
             )
 
 
-def _labels(ordered: List[Fragment], document: Dict[str, Any], problems: List[Problem]) -> None:
+def _labels(ordered: list[Fragment], document: dict[str, Any], problems: list[Problem]) -> None:
     """`has_read` names resource sets."""
     known = document["resources"]
     for fragment in ordered:
@@ -208,7 +208,7 @@ def _labels(ordered: List[Fragment], document: Dict[str, Any], problems: List[Pr
                 if name not in known:
                     problems.append(
                         fragment.problem(
-                            path + ("has_read",),
+                            (*path, "has_read"),
                             f"no set '{name}' under resources",
                             "",
                             did_you_mean(name, list(known)) or "Define it",
@@ -216,7 +216,7 @@ def _labels(ordered: List[Fragment], document: Dict[str, Any], problems: List[Pr
                     )
 
 
-def _limits(ordered: List[Fragment], document: Dict[str, Any], problems: List[Problem]) -> None:
+def _limits(ordered: list[Fragment], document: dict[str, Any], problems: list[Problem]) -> None:
     file = ", ".join(fragment.file for fragment in ordered)
     if len(document["rules"]) > RULES:
         problems.append(

@@ -11,7 +11,7 @@ import ipaddress
 import json
 import os
 import re
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Iterable, Mapping, NamedTuple, Tuple
 
 import jsonschema
 from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, records, resolve
@@ -31,17 +31,17 @@ _ESCAPE = re.compile(r"\\(\\|x[0-9a-fA-F]{2})")
 class Actor(NamedTuple):
     """Who acts. Names are None where the host knows none. ``executable``: its path; None: it can't be told where."""
 
-    user: Optional[str]
+    user: str | None
     uid: int
-    effective_user: Optional[str]
+    effective_user: str | None
     euid: int
-    login_user: Optional[str]
-    login_uid: Optional[int]
+    login_user: str | None
+    login_uid: int | None
     gid: int
-    groups: Tuple[int, ...]
-    group_names: Tuple[str, ...]
-    cgroup: Optional[Components]
-    executable: Optional[str]
+    groups: tuple[int, ...]
+    group_names: tuple[str, ...]
+    cgroup: Components | None
+    executable: str | None
 
 
 class Seen(NamedTuple):
@@ -51,8 +51,8 @@ class Seen(NamedTuple):
     actor: Actor
     action: str
     object: str  # for people
-    path: Optional[str]
-    address: Optional[str]  # canonical; IPv4-mapped IPv6 has become IPv4
+    path: str | None
+    address: str | None  # canonical; IPv4-mapped IPv6 has become IPv4
     port: int
     protocol: str
     times: int
@@ -67,10 +67,10 @@ class Source(NamedTuple):
 
     host: str
     told: str
-    seen: Tuple[Seen, ...]
+    seen: tuple[Seen, ...]
     lost: Mapping[str, int] = {}
     cut: bool = False
-    looked_for: FrozenSet[str] = frozenset(actions.NUMBERS)
+    looked_for: frozenset[str] = frozenset(actions.NUMBERS)
     audit: bool = False
 
 
@@ -95,7 +95,7 @@ def unescape(text: str) -> str:
     return (out + text[end:].encode("utf-8")).decode("utf-8", "surrogateescape")
 
 
-def placed(path: Optional[str]) -> Optional[str]:
+def placed(path: str | None) -> str | None:
     """A path that says where something is; None for one that was cut or lies on no filesystem."""
     if path is None or not path.startswith("/") or "\0" in path or ".." in path.split("/"):
         return None
@@ -105,7 +105,7 @@ def placed(path: Optional[str]) -> Optional[str]:
 # ---- files of observations ----------------------------------------------------------------------------------------
 
 
-def read(file: str, data: bytes, hosts: Iterable[str], cut: bool = False) -> Tuple[Optional[Source], List[Problem]]:
+def read(file: str, data: bytes, hosts: Iterable[str], cut: bool = False) -> tuple[Source | None, list[Problem]]:
     """A file of observations, and all that is wrong with it. ``hosts``: the names that its host may have, the first
     being that of the inventory. ``cut``: take what is whole of a file whose end is missing."""
     names = list(hosts)
@@ -118,9 +118,9 @@ def read(file: str, data: bytes, hosts: Iterable[str], cut: bool = False) -> Tup
         lines.pop()  # the line in the middle of which the file ends
     if not data.strip():
         return None, [Problem(file, None, "", "it is empty", "an observation", AGAIN)]
-    seen: List[Tuple[int, Dict[str, Any]]] = []
-    first: Dict[str, Any] = {}
-    last: Dict[str, Any] = {}
+    seen: list[tuple[int, dict[str, Any]]] = []
+    first: dict[str, Any] = {}
+    last: dict[str, Any] = {}
     torn = False
     for number, raw in enumerate(lines, 1):
         ended = number == len(lines) and not whole_lines and not cut
@@ -137,24 +137,44 @@ def read(file: str, data: bytes, hosts: Iterable[str], cut: bool = False) -> Tup
         elif kind == "start":
             first = line
             if str(line["host"]) not in names:
-                reader.problem(number, "$.host", f"it is of the host '{line['host']}'", " or ".join(map(repr, names)),
-                               "Put it where it belongs, or say in `names` what the host calls itself")
+                reader.problem(
+                    number,
+                    "$.host",
+                    f"it is of the host '{line['host']}'",
+                    " or ".join(map(repr, names)),
+                    "Put it where it belongs, or say in `names` what the host calls itself",
+                )
         elif last:
             reader.problem(number, "$.kind", f"a line after the `end` line, of the kind `{kind}`", "nothing", AGAIN)
         elif kind == "end":
             last = line
             if line["lines"] != number - 1:
-                reader.problem(number, "$.lines", f"{line['lines']} lines should come before it and {number - 1} do",
-                               "", f"Some are missing or were added. {AGAIN}")
+                reader.problem(
+                    number,
+                    "$.lines",
+                    f"{line['lines']} lines should come before it and {number - 1} do",
+                    "",
+                    f"Some are missing or were added. {AGAIN}",
+                )
         elif kind == "seen":
             seen.append((number, line))
     if not last and not cut and not torn and not reader.stopped:
-        reader.problem(len(lines), "", "the file was cut off: its last line is not of the kind `end`", "",
-                       f"{AGAIN}, or set `cut` to take what is whole")
+        reader.problem(
+            len(lines),
+            "",
+            "the file was cut off: its last line is not of the kind `end`",
+            "",
+            f"{AGAIN}, or set `cut` to take what is whole",
+        )
     events = [each for each in (reader.seen(number, line) for number, line in seen) if each]
     if not reader.problems and not events:
-        reader.problem(None, "", "nothing was seen in it", "at least one line of the kind `seen`",
-                       "Observe while the host is at work, or leave the host out")
+        reader.problem(
+            None,
+            "",
+            "nothing was seen in it",
+            "at least one line of the kind `seen`",
+            "Observe while the host is at work, or leave the host out",
+        )
     if reader.problems:
         return None, reader.told()
     told = f"from {first['time']} on, for {first['seconds']} seconds, Linux {first['kernel']}" if first else "cut off"
@@ -167,23 +187,24 @@ class _Reader:
 
     def __init__(self, file: str, schema: str = "observation.schema.json") -> None:
         self.file, self.validator = file, _validator(schema)
-        self.problems: List[Problem] = []
+        self.problems: list[Problem] = []
         self.stopped = False
 
-    def problem(self, line: Optional[int], path: str, found: str, expected: str = "", remedy: str = "") -> None:
+    def problem(self, line: int | None, path: str, found: str, expected: str = "", remedy: str = "") -> None:
         self.problems.append(Problem(self.file, line, path, found, expected, remedy))
 
-    def told(self) -> List[Problem]:
+    def told(self) -> list[Problem]:
         more = len(self.problems) - TOLD
         if more <= 0:
             return self.problems
         rest = Problem(self.file, None, "", f"{more} more problems", "", "Mend those first")
-        return self.problems[:TOLD] + [rest]
+        return [*self.problems[:TOLD], rest]
 
-    def line(self, number: int, raw: bytes, ended: bool) -> Optional[Dict[str, Any]]:
+    def line(self, number: int, raw: bytes, ended: bool) -> dict[str, Any] | None:
         try:
-            value = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number,
-                               parse_float=_no_number)
+            value = json.loads(
+                raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number, parse_float=_no_number
+            )
         except (ValueError, RecursionError) as error:
             found = "the file ends in the middle of this line" if ended else f"no JSON: {_reason(error)}"
             self.problem(number, "", found, "", f"{AGAIN}, or set `cut` to take what is whole" if ended else AGAIN)
@@ -198,11 +219,12 @@ class _Reader:
         fragment = _render.Fragment(self.file, value if isinstance(value, dict) else {}, {(): number})
         before = len(self.problems)
         for error in self.validator.iter_errors(value):
-            self.problems.extend(each._replace(remedy=each.remedy or AGAIN)
-                                 for each in _schema.explained(fragment, error))
+            self.problems.extend(
+                each._replace(remedy=each.remedy or AGAIN) for each in _schema.explained(fragment, error)
+            )
         return len(self.problems) == before
 
-    def seen(self, number: int, line: Mapping[str, Any]) -> Optional[Seen]:
+    def seen(self, number: int, line: Mapping[str, Any]) -> Seen | None:
         try:
             return _seen(line)
         except _Wrong as error:
@@ -222,8 +244,8 @@ def _validator(name: str):
         return jsonschema.Draft202012Validator(json.load(file))
 
 
-def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    found: Dict[str, Any] = {}
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
             raise ValueError(f"the key {key!r} stands twice")
@@ -261,11 +283,21 @@ def _seen(line: Mapping[str, Any]) -> Seen:
             raise _Wrong("address", "a protocol beside it")
         protocol = _protocol(protocol)
     path = placed(names["path"]) if action in (*actions.RESOURCES, "chdir") else None
-    return Seen(actor, action, str(line.get("object", "")), path, address, int(line.get("port", 0)), protocol,
-                line["count"], str(line.get("rule", "")) if "verdict" in line else "", str(line.get("reason", "rule")))
+    return Seen(
+        actor,
+        action,
+        str(line.get("object", "")),
+        path,
+        address,
+        int(line.get("port", 0)),
+        protocol,
+        line["count"],
+        str(line.get("rule", "")) if "verdict" in line else "",
+        str(line.get("reason", "rule")),
+    )
 
 
-def _name(line: Mapping[str, Any], key: str) -> Optional[str]:
+def _name(line: Mapping[str, Any], key: str) -> str | None:
     return None if line.get(key) is None else _unescaped(line[key], key)
 
 
@@ -292,12 +324,13 @@ def _protocol(text: str) -> str:
     except ValueError:
         raise _Wrong("protocol", "a protocol such as tcp, or its number") from None
     return {6: "tcp", 17: "udp", 136: "udplite", 132: "sctp", 33: "dccp", 1: "icmp", 58: "icmpv6"}.get(
-        number, str(number))
+        number, str(number)
+    )
 
 
-def merged(events: Iterable[Seen]) -> Tuple[Seen, ...]:
+def merged(events: Iterable[Seen]) -> tuple[Seen, ...]:
     """The same as one, in an order of its own."""
-    counts: Dict[Seen, int] = {}
+    counts: dict[Seen, int] = {}
     for event in events:
         key = event._replace(times=0)
         counts[key] = counts.get(key, 0) + event.times
@@ -307,13 +340,13 @@ def merged(events: Iterable[Seen]) -> Tuple[Seen, ...]:
 # ---- the audit trail ----------------------------------------------------------------------------------------------
 
 
-def reported(host: str, trail: Iterable[Any]) -> Tuple[Optional[Source], List[Problem]]:
+def reported(host: str, trail: Iterable[Any]) -> tuple[Source | None, list[Problem]]:
     """What audit mode reported on a host, from the records of exfil.guard.audit_info. What was denied is not taken
     for something that should pass."""
     reader = _Reader(f"audit trail of {host}", "audit-record.schema.json")
-    events: List[Seen] = []
-    lost: Dict[str, int] = {}
-    times: List[str] = []
+    events: list[Seen] = []
+    lost: dict[str, int] = {}
+    times: list[str] = []
     for number, record in enumerate(trail, 1):
         if not reader.valid(number, record):
             continue
@@ -326,8 +359,13 @@ def reported(host: str, trail: Iterable[Any]) -> Tuple[Optional[Source], List[Pr
                 events.append(event)
                 times += [record["time"], record["last_time"]]
     if not reader.problems and not events:
-        reader.problem(None, "", "audit mode reported nothing", "at least one record with the verdict audit",
-                       "Let it run while the host is at work, ask for a longer time, or leave the host out")
+        reader.problem(
+            None,
+            "",
+            "audit mode reported nothing",
+            "at least one record with the verdict audit",
+            "Let it run while the host is at work, ask for a longer time, or leave the host out",
+        )
     if reader.problems:
         return None, reader.told()
     told = f"reported from {min(times)} to {max(times)}"

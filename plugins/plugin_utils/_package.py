@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import zipfile
-from typing import Dict, Tuple
 
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIBRARY = "/usr/lib/exfil-guard"
@@ -22,21 +21,21 @@ PYTHON = "plugins/module_utils/guard"
 FILES = "roles/enforcer/files"
 
 
-def files(collection: str = COLLECTION) -> Dict[str, bytes]:
+def files(collection: str = COLLECTION) -> dict[str, bytes]:
     """Path on the host -> content, PACKAGE not among them."""
     found = {}
     for name in sorted(os.listdir(os.path.join(collection, PYTHON))):
         if name.endswith(".py"):
-            found["{0}/exfil_guard/{1}".format(LIBRARY, name)] = _read(collection, PYTHON, name)
+            found[f"{LIBRARY}/exfil_guard/{name}"] = _read(collection, PYTHON, name)
     for name in ("guard.bpf.o", "proved.json"):
-        found["{0}/{1}".format(LIBRARY, name)] = _read(collection, FILES, name)
+        found[f"{LIBRARY}/{name}"] = _read(collection, FILES, name)
     for name in ("denied", "allowed"):
-        found["{0}/canary/{1}".format(LIBRARY, name)] = b"exfil-guard canary\n"
+        found[f"{LIBRARY}/canary/{name}"] = b"exfil-guard canary\n"
     found["/usr/sbin/exfil-guard"] = _read(collection, FILES, "exfil-guard")
     for name in ("exfil-guard-boot.service", "exfil-guard-refresh.service", "exfil-guard-refresh.timer"):
-        found["{0}/{1}".format(UNITS, name)] = _read(collection, FILES, name)
+        found[f"{UNITS}/{name}"] = _read(collection, FILES, name)
     for unit in HELD_BACK:
-        found["{0}/{1}.d/exfil-guard.conf".format(UNITS, unit)] = _read(collection, FILES, "exfil-guard-require.conf")
+        found[f"{UNITS}/{unit}.d/exfil-guard.conf"] = _read(collection, FILES, "exfil-guard-require.conf")
     return found
 
 
@@ -50,13 +49,14 @@ def digest(collection: str = COLLECTION) -> str:
     return hashlib.sha256(_listed(files(collection))).hexdigest()
 
 
-def _listed(contents: Dict[str, bytes]) -> bytes:
-    return "".join("{0}  {1}\n".format(hashlib.sha256(contents[path]).hexdigest(), path)
-                   for path in sorted(contents)).encode("ascii")
+def _listed(contents: dict[str, bytes]) -> bytes:
+    return "".join(f"{hashlib.sha256(contents[path]).hexdigest()}  {path}\n" for path in sorted(contents)).encode(
+        "ascii"
+    )
 
 
 @functools.lru_cache(maxsize=None)
-def build(collection: str = COLLECTION) -> Tuple[str, bytes]:
+def build(collection: str = COLLECTION) -> tuple[str, bytes]:
     """The package's digest and the zip."""
     contents = files(collection)
     listed = _listed(contents)
@@ -64,8 +64,9 @@ def build(collection: str = COLLECTION) -> Tuple[str, bytes]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(contents):
-            archive.writestr(zipfile.ZipInfo(path.lstrip("/"), (1980, 1, 1, 0, 0, 0)), contents[path],
-                             zipfile.ZIP_DEFLATED)
+            archive.writestr(
+                zipfile.ZipInfo(path.lstrip("/"), (1980, 1, 1, 0, 0, 0)), contents[path], zipfile.ZIP_DEFLATED
+            )
     return hashlib.sha256(listed).hexdigest(), buffer.getvalue()
 
 

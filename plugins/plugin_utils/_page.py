@@ -11,7 +11,7 @@ import base64
 import datetime
 import hashlib
 import html
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Iterable, Sequence
 
 from . import _charts
 
@@ -138,11 +138,9 @@ def _text(value: Any) -> str:
     return "" if value is None else html.escape(str(value))
 
 
-def page(found: Dict[str, Any]) -> str:
+def page(found: dict[str, Any]) -> str:
     """``found``: what _report.report gives."""
-    policy = "default-src 'none'; style-src '{0}'; script-src '{1}'; base-uri 'none'; form-action 'none'".format(
-        _digest(STYLE), _digest(SCRIPT)
-    )
+    policy = f"default-src 'none'; style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'; base-uri 'none'; form-action 'none'"
     sections = [
         ("Groups", _groups(found)),
         ("Denials over time", _timeline(found["timeline"], found["told"])),
@@ -151,7 +149,7 @@ def page(found: Dict[str, Any]) -> str:
         ("The plan: what a run would change", _plan(found["plan"])),
     ]
     lists = [("Hosts", _hosts(found)), ("Denials", _denials(found))]
-    names = {title: "s{0}".format(at) for at, (title, _) in enumerate(sections + lists)}
+    names = {title: f"s{at}" for at, (title, _) in enumerate(sections + lists)}
     body = [
         _tag(
             "h1",
@@ -171,14 +169,14 @@ def page(found: Dict[str, Any]) -> str:
     ]
     head = [
         _Raw('<meta charset="utf-8">'),
-        _Raw('<meta http-equiv="Content-Security-Policy" content="{0}">'.format(html.escape(policy))),
+        _Raw(f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">'),
         _Raw('<meta name="viewport" content="width=device-width">'),
         _tag("title", "exfil.guard: the fleet"),
-        _Raw("<style>{0}</style>".format(STYLE)),
+        _Raw(f"<style>{STYLE}</style>"),
     ]
     return (
         "<!DOCTYPE html>\n"
-        + _tag("html", _tag("head", head), _tag("body", body, _Raw("<script>{0}</script>".format(SCRIPT))), lang="en")
+        + _tag("html", _tag("head", head), _tag("body", body, _Raw(f"<script>{SCRIPT}</script>")), lang="en")
         + "\n"
     )
 
@@ -187,7 +185,7 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
-def _summary(found: Dict[str, Any]) -> _Raw:
+def _summary(found: dict[str, Any]) -> _Raw:
     """What someone new sees first."""
     hosts = found["hosts"]
     told = [
@@ -209,16 +207,17 @@ def _summary(found: Dict[str, Any]) -> _Raw:
     return _tag(
         "ul",
         [
-            _tag("li", _tag("b", _number(count), class_=(kind if count else "dim") + " long" * (count > 999_999)),
-                 words)
+            _tag(
+                "li", _tag("b", _number(count), class_=(kind if count else "dim") + " long" * (count > 999_999)), words
+            )
             for count, words, kind in told
         ],
         class_="states",
     )
 
 
-def _form(found: Dict[str, Any]) -> _Raw:
-    def choice(name: str, label: str, values: Iterable[str], words: Optional[Dict[str, str]] = None) -> _Raw:
+def _form(found: dict[str, Any]) -> _Raw:
+    def choice(name: str, label: str, values: Iterable[str], words: dict[str, str] | None = None) -> _Raw:
         options = [_tag("option", (words or {}).get(value, value), value=value) for value in values]
         options.insert(0, _tag("option", "all", value=""))
         return _tag("label", label, " ", _tag("select", options, name=name))
@@ -235,7 +234,7 @@ def _form(found: Dict[str, Any]) -> _Raw:
     )
 
 
-def _table(name: str, caption: str, heads: Sequence[str], numbers: Iterable[str], rows: List[_Raw]) -> List[_Raw]:
+def _table(name: str, caption: str, heads: Sequence[str], numbers: Iterable[str], rows: list[_Raw]) -> list[_Raw]:
     numbers = set(numbers)
     head = _tag("tr", [_tag("th", each, scope="col", class_="number" if each in numbers else None) for each in heads])
     return [
@@ -249,7 +248,7 @@ def _scrolled(name: str, table: str) -> _Raw:
     return _tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=name)
 
 
-def _hosts(found: Dict[str, Any]) -> List[_Raw]:
+def _hosts(found: dict[str, Any]) -> list[_Raw]:
     heads = ("Host", "State", "Attention", "Generation", "Certificate", "Drift", "Not enforced", "Plan", "Kernel",
              "Denied", "Would be denied", "Lost", "Audit trail")  # fmt: skip
     numbers = ("Drift", "Not enforced", "Denied", "Would be denied", "Lost")
@@ -279,19 +278,19 @@ def _hosts(found: Dict[str, Any]) -> List[_Raw]:
                 data_state=host["state"],
             )
         )  # fmt: skip
-    return _table("hosts", "{0:,} hosts, those in need first.".format(len(rows)), heads, numbers, rows)
+    return _table("hosts", f"{len(rows):,} hosts, those in need first.", heads, numbers, rows)
 
 
-def _urgency(host: Dict[str, Any]) -> Any:
+def _urgency(host: dict[str, Any]) -> Any:
     rank = _WORST.index(host["state"])
     return min(rank, 2), not host["attention"], rank, host["name"]
 
 
-def _number(value: Optional[int]) -> str:
-    return "" if value is None else "{0:,}".format(value)
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
 
 
-def _denials(found: Dict[str, Any]) -> List[_Raw]:
+def _denials(found: dict[str, Any]) -> list[_Raw]:
     groups = {host["name"]: host for host in found["hosts"]}
     rows = [
         _tag(
@@ -333,12 +332,12 @@ def _denials(found: Dict[str, Any]) -> List[_Raw]:
 # ---- figures --------------------------------------------------------------------------------------------------------
 
 
-def _key(names: Dict[str, str]) -> _Raw:
+def _key(names: dict[str, str]) -> _Raw:
     """Of a chart's colours; ``names``: each with its class."""
     return _tag("p", [[_tag("i", class_=kind, aria_hidden="true"), name] for name, kind in names.items()], class_="key")
 
 
-def _groups(found: Dict[str, Any]) -> Any:
+def _groups(found: dict[str, Any]) -> Any:
     groups = sorted(found["groups"], key=lambda group: (-group["hosts"], group["name"]))
     if not groups:
         return _tag("p", "No host is in a group.", class_="dim")
@@ -348,7 +347,7 @@ def _groups(found: Dict[str, Any]) -> Any:
         [group["name"] for group in charted],
         [(state, [group["states"][state] for group in charted]) for state in _STATES],
     )
-    columns: List[Any] = [
+    columns: list[Any] = [
         (state, lambda group, state=state: group["states"][state], kind) for state, kind in _STATES.items()
     ]
     columns += [
@@ -380,7 +379,7 @@ def _groups(found: Dict[str, Any]) -> Any:
     ]
 
 
-def _timeline(found: Dict[str, Any], told: int) -> Any:
+def _timeline(found: dict[str, Any], told: int) -> Any:
     if not found["denied"]:
         return _tag("p", "Nothing was told. Role exfil.guard.audit keeps the trail that this is made of.", class_="dim")
     start, count = datetime.datetime.fromisoformat(found["start"]), len(found["denied"])
@@ -421,17 +420,17 @@ def _span(seconds: int) -> str:
     for width, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds % width == 0:
             return "{0} {1}{2}".format(seconds // width, name, "" if seconds == width else "s")
-    return "{0} seconds".format(seconds)
+    return f"{seconds} seconds"
 
 
-def _tops(found: Dict[str, List[Dict[str, Any]]], verdict: str) -> _Raw:
+def _tops(found: dict[str, list[dict[str, Any]]], verdict: str) -> _Raw:
     parts = [_top(title, found[title.lower()], verdict) for title in ("Rules", "Subjects", "Destinations", "Files")]
     if not any(found.values()):
         return _tag("p", "None was told.", class_="dim")
     return _tag("div", parts, class_="tops " + verdict)
 
 
-def _top(title: str, found: List[Dict[str, Any]], verdict: str) -> _Raw:
+def _top(title: str, found: list[dict[str, Any]], verdict: str) -> _Raw:
     if not found:
         return _tag("section", _tag("h3", title), _tag("p", "None.", class_="dim"))
     most = max(each["count"] for each in found)
@@ -449,11 +448,11 @@ def _top(title: str, found: List[Dict[str, Any]], verdict: str) -> _Raw:
     return _tag("section", _tag("table", _tag("thead", head), _tag("tbody", rows)))
 
 
-def _plan(found: Optional[Dict[str, Any]]) -> Any:
+def _plan(found: dict[str, Any] | None) -> Any:
     """Hosts on which a run would do the same are told as one."""
     if found is None:
         return _tag("p", "Nobody asked for it.", class_="dim")
-    parts: List[Any] = [_tag("p", found["summary"], ".")]
+    parts: list[Any] = [_tag("p", found["summary"], ".")]
     for entry in found["entries"]:
         if not entry["changed"] and not entry["error"]:
             continue
@@ -465,7 +464,7 @@ def _plan(found: Optional[Dict[str, Any]]) -> Any:
         inside = [_tag("li", _tag("b", each["direction"], class_=kinds[each["direction"]]), " ", _change(each))
                   for each in changes[:_CHANGES]]  # fmt: skip
         if changes[_CHANGES:]:
-            inside.append(_tag("li", "and {0:,} more decisions".format(len(changes[_CHANGES:]))))
+            inside.append(_tag("li", f"and {len(changes[_CHANGES:]):,} more decisions"))
         parts += [
             _tag("h3", title),
             _tag("p", entry["error"], class_="bad") if entry["error"] else None,
@@ -477,7 +476,7 @@ def _plan(found: Optional[Dict[str, Any]]) -> Any:
     return parts
 
 
-def _change(found: Dict[str, Any]) -> str:
+def _change(found: dict[str, Any]) -> str:
     what = " → {0}".format(found["what"]) if found["what"] else ""
     since = ", from {0} on".format(found["since"]) if found["since"] else ""
     rule = " (rule '{0}')".format(found["rule"]) if found["rule"] else ""

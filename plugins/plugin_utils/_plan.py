@@ -7,7 +7,7 @@ data. Private to this collection."""
 from __future__ import annotations
 
 import datetime
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterable, NamedTuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import errors, resolve
 
@@ -17,7 +17,7 @@ from ._validation import hosts_text
 NO_CHANGE, ERROR, CHANGE = 0, 1, 2  # exit status
 LINES, DECISIONS = 30, 12  # shown of one entry
 _POLICY = "policy: "  # the line of a module's diff that tells the documents' digests
-_NOTHING: Dict[str, Any] = {
+_NOTHING: dict[str, Any] = {
     "policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "resources": {}, "destinations": {},
     "rules": [], "assertions": []}  # fmt: skip
 _KINDS = (("drift", "DRIFT"), ("renewal", "RENEWAL"), ("unsettled", "TRIAL"), ("unenforced", "NOT ENFORCED"))
@@ -29,24 +29,24 @@ class Seen(NamedTuple):
     changed: bool = False
     error: str = ""  # it failed or could not be reached
     pending: bool = False
-    lines: Tuple[str, ...] = ()  # what would be done
-    drift: Tuple[str, ...] = ()
-    renewal: Tuple[str, ...] = ()
-    unsettled: Tuple[str, ...] = ()
-    unenforced: Tuple[str, ...] = ()
-    compared: Optional["Compared"] = None
+    lines: tuple[str, ...] = ()  # what would be done
+    drift: tuple[str, ...] = ()
+    renewal: tuple[str, ...] = ()
+    unsettled: tuple[str, ...] = ()
+    unenforced: tuple[str, ...] = ()
+    compared: Compared | None = None
 
 
 class Compared(NamedTuple):
-    changes: Tuple[_compare.Change, ...] = ()
-    examples: Tuple[str, ...] = ()  # actions that were decided by examples of every kind
-    structure: Tuple[str, ...] = ()  # actions with too many kinds, by structure
-    open: Tuple[str, ...] = ()
+    changes: tuple[_compare.Change, ...] = ()
+    examples: tuple[str, ...] = ()  # actions that were decided by examples of every kind
+    structure: tuple[str, ...] = ()  # actions with too many kinds, by structure
+    open: tuple[str, ...] = ()
     failed: str = ""  # why it could not be done
 
 
 class Entry(NamedTuple):
-    hosts: Tuple[str, ...]
+    hosts: tuple[str, ...]
     seen: Seen
 
 
@@ -55,9 +55,9 @@ class Comparer:
 
     def __init__(self, today: datetime.date, compare: Callable[..., _compare.Comparison] = _compare.compare) -> None:
         self._today, self._compare = today, compare
-        self._known: Dict[Tuple[str, str], Compared] = {}
+        self._known: dict[tuple[str, str], Compared] = {}
 
-    def __call__(self, before: Optional[Dict[str, Any]], after: Optional[Dict[str, Any]]) -> Compared:
+    def __call__(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> Compared:
         """None: no policy."""
         pair = before or _NOTHING, after or _NOTHING
         key = _document.digest(pair[0]), _document.digest(pair[1])
@@ -65,7 +65,7 @@ class Comparer:
             self._known[key] = self._of(*pair)
         return self._known[key]
 
-    def _of(self, before: Dict[str, Any], after: Dict[str, Any]) -> Compared:
+    def _of(self, before: dict[str, Any], after: dict[str, Any]) -> Compared:
         system = _assert.SymbolicSystem()
         try:
             found = self._compare(
@@ -78,7 +78,7 @@ class Comparer:
         return Compared(found.changes, by["examples"], by["structure"], found.open)
 
 
-def seen(results: Iterable[Dict[str, Any]], comparer: Comparer) -> Seen:
+def seen(results: Iterable[dict[str, Any]], comparer: Comparer) -> Seen:
     """Of one host, from what the modules policy and enforcer returned in check mode."""
     found = Seen()
     for result in results:
@@ -96,9 +96,9 @@ def seen(results: Iterable[Dict[str, Any]], comparer: Comparer) -> Seen:
     return found
 
 
-def fold(hosts: Dict[str, Seen]) -> List[Entry]:
+def fold(hosts: dict[str, Seen]) -> list[Entry]:
     """Errors first, then drift, then what concerns most hosts."""
-    groups: Dict[Seen, List[str]] = {}
+    groups: dict[Seen, list[str]] = {}
     for host, each in hosts.items():
         groups.setdefault(each, []).append(host)
     entries = [Entry(tuple(sorted(names)), each) for each, names in groups.items()]
@@ -115,7 +115,7 @@ def status(entries: Iterable[Entry]) -> int:
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
-def summary(kind: str, entries: List[Entry]) -> str:
+def summary(kind: str, entries: list[Entry]) -> str:
     def count(wanted: Callable[[Seen], Any]) -> int:
         return sum(len(each.hosts) for each in entries if wanted(each.seen))
 
@@ -131,7 +131,7 @@ def summary(kind: str, entries: List[Entry]) -> str:
     return f"{kind.capitalize()} of {total}: {', '.join(parts)}, {failed:,} failed"
 
 
-def text(kind: str, entries: List[Entry]) -> str:
+def text(kind: str, entries: list[Entry]) -> str:
     """``kind``: plan or drift."""
     lines = [summary(kind, entries)]
     for entry in entries:
@@ -145,7 +145,7 @@ def _hosts(entry: Entry) -> str:
     return f"{hosts_text(entry.hosts)}{f' ({number:,} hosts)' if number > 1 else ''}"
 
 
-def _body(kind: str, found: Seen) -> List[str]:
+def _body(kind: str, found: Seen) -> list[str]:
     if found.error:
         return [f"FAILED  {line}" if not index else f"        {line}"
                 for index, line in enumerate(found.error.splitlines())]  # fmt: skip
@@ -157,7 +157,7 @@ def _body(kind: str, found: Seen) -> List[str]:
     return lines + _cut(list(found.lines), LINES)
 
 
-def _decisions(found: Compared) -> List[str]:
+def _decisions(found: Compared) -> list[str]:
     if found.failed:
         return [f"what gets stricter or weaker can't be told: {found.failed}"]
     lines = []
@@ -169,14 +169,14 @@ def _decisions(found: Compared) -> List[str]:
     return lines or ["no decision changes"]
 
 
-def _cut(lines: List[str], most: int) -> List[str]:
-    return lines if len(lines) <= most else lines[:most] + [f"... and {len(lines) - most} more lines"]
+def _cut(lines: list[str], most: int) -> list[str]:
+    return lines if len(lines) <= most else [*lines[:most], f"... and {len(lines) - most} more lines"]
 
 
 # ---- Markdown --------------------------------------------------------------------------------------------------------
 
 
-def markdown(kind: str, entries: List[Entry]) -> str:
+def markdown(kind: str, entries: list[Entry]) -> str:
     """For a merge request: what gets weaker is seen without opening anything."""
     lines = [f"### {summary(kind, entries)}", ""]
     for entry in entries:
@@ -197,7 +197,7 @@ def markdown(kind: str, entries: List[Entry]) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _marked_decisions(found: Compared) -> List[str]:
+def _marked_decisions(found: Compared) -> list[str]:
     if found.failed:
         return [f"* {_escaped(_decisions(found)[0])}"]
     marks = {"weaker": "🔓", "stricter": "🔒"}
@@ -206,7 +206,7 @@ def _marked_decisions(found: Compared) -> List[str]:
     return _cut(lines, 2 * DECISIONS) or ["* no decision changes"]
 
 
-def _fenced(language: str, lines: List[str]) -> List[str]:
+def _fenced(language: str, lines: list[str]) -> list[str]:
     longest = max((len(run) for line in lines for run in "".join(
         char if char == "`" else " " for char in line).split()), default=0)  # fmt: skip
     fence = "`" * max(3, longest + 1)
@@ -221,11 +221,11 @@ def _escaped(line: str) -> str:
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
-def data(kind: str, entries: List[Entry]) -> Dict[str, Any]:
+def data(kind: str, entries: list[Entry]) -> dict[str, Any]:
     found = []
     for entry in entries:
         each = entry.seen
-        told: Dict[str, Any] = {"hosts": list(entry.hosts), "changed": each.changed, "error": each.error or None,
+        told: dict[str, Any] = {"hosts": list(entry.hosts), "changed": each.changed, "error": each.error or None,
                                 "pending": each.pending, "lines": list(each.lines)}  # fmt: skip
         told.update({key: list(getattr(each, key)) for key, _word in _KINDS})
         told["decisions"] = None

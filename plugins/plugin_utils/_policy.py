@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterable, NamedTuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import errors
 
 from . import _assert, _document, _merge, _render, _schema
 from ._problems import FragmentErrors, Problem, did_you_mean
-
 
 SUFFIX = ".yml.j2"
 
@@ -36,14 +35,14 @@ def read(folder: str, path: str) -> Template:
         return Template(file, "", f"it can't be read: {error.strerror}")
 
 
-def find(folder: str, groups: Iterable[str], host: str) -> List[str]:
+def find(folder: str, groups: Iterable[str], host: str) -> list[str]:
     """The template files of a host that are there: one for each of its groups, one of its own."""
     names = [group + SUFFIX for group in ["all", *groups]] + [os.path.join("hosts", host + SUFFIX)]
     paths = [os.path.join(folder, name) for name in dict.fromkeys(names)]
     return [path for path in paths if os.path.isfile(path)]
 
 
-def stray(folder: str, groups: Iterable[str], hosts: Iterable[str]) -> List[str]:
+def stray(folder: str, groups: Iterable[str], hosts: Iterable[str]) -> list[str]:
     """A warning for each template that belongs to no group and no host: a misspelt name would guard nobody."""
     warnings = []
     for place, kind, names in ((folder, "group", set(groups)), (os.path.join(folder, "hosts"), "host", set(hosts))):
@@ -58,12 +57,13 @@ def stray(folder: str, groups: Iterable[str], hosts: Iterable[str]) -> List[str]
 Once = Callable[[Any, Callable[[], Dict[str, Any]]], Dict[str, Any]]
 
 
-def _each_time(_parts: Any, work: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
+def _each_time(_parts: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return work()
 
 
-def document(templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date,
-             once: Once = _each_time) -> Dict[str, Any]:
+def document(
+    templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date, once: Once = _each_time
+) -> dict[str, Any]:
     """Raises FragmentErrors with every problem that can be told at once. ``once`` works out only once what hosts have
     in common whose templates render to the same text."""
     rendered, problems = [], []
@@ -72,8 +72,7 @@ def document(templates: Iterable[Template], renderer: Callable[[str], Any], toda
             problems.append(Problem(template.file, None, "", template.problem))
             continue
         try:
-            rendered.append((template.file, template.source,
-                             _render.render(template.file, template.source, renderer)))
+            rendered.append((template.file, template.source, _render.render(template.file, template.source, renderer)))
         except FragmentErrors as error:
             problems.extend(error.problems)
     if problems:
@@ -81,7 +80,7 @@ def document(templates: Iterable[Template], renderer: Callable[[str], Any], toda
     return once(["document", rendered, today.isoformat()], lambda: _document_of(rendered, [], today))
 
 
-def _document_of(rendered: List[Tuple[str, str, str]], problems: List[Problem], today: datetime.date) -> Dict[str, Any]:
+def _document_of(rendered: list[tuple[str, str, str]], problems: list[Problem], today: datetime.date) -> dict[str, Any]:
     """From what was rendered: file, template and text. ``problems``: those found before."""
     fragments, problems = [], list(problems)
     for file, source, text in rendered:

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import difflib
-from typing import Iterable, NamedTuple, Optional
+from typing import Iterable, NamedTuple
 
 
 class Problem(NamedTuple):
     """``file``: the template as the operator knows it; ``line``: in the template, None when it can't be told."""
 
     file: str
-    line: Optional[int]
+    line: int | None
     path: str  # JSON path in the rendered document, or empty
     found: str
     expected: str = ""

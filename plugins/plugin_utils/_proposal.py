@@ -7,7 +7,7 @@ another value in YAML than it is. Pure. Private to this collection."""
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterable, List, Sequence
+from typing import Any, Iterable, Sequence
 
 import yaml
 
@@ -46,8 +46,11 @@ def _character(char: str) -> str:
 def comment(text: str, indent: str = "") -> str:
     """One line of a comment. Jinja reads comments, too."""
     shown = "".join(
-        char if char.isprintable() and char not in "{}"
-        else "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogatepass")) for char in text)
+        char
+        if char.isprintable() and char not in "{}"
+        else "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+        for char in text
+    )
     return f"{indent}# {shown}".rstrip()
 
 
@@ -56,12 +59,15 @@ def to_text(proposal: Proposal, options: Options, sources: Iterable[Source], aud
     fragment whose `mode` is another than theirs would be an error."""
     lines = _head(proposal, options, sorted(sources, key=lambda source: source.host))
     if audit_by_rule:
-        lines += ["# Rules only report while this says audit. Once what they report is right, say enforce.",
-                  '{% set ' + AUDIT_BY_RULE + ' = "audit" %}', "policy: 1"]
+        lines += [
+            "# Rules only report while this says audit. Once what they report is right, say enforce.",
+            "{% set " + AUDIT_BY_RULE + ' = "audit" %}',
+            "policy: 1",
+        ]
     else:
         lines += ["policy: 1", "mode: audit    # once what is reported is right, say enforce"]
     for kind in ("subjects", "resources", "destinations"):
-        found: Dict[str, Dict[str, Any]] = getattr(proposal, kind)
+        found: dict[str, dict[str, Any]] = getattr(proposal, kind)
         if found:
             lines += ["", f"{kind}:"]
             for name in sorted(found):
@@ -77,19 +83,27 @@ def to_text(proposal: Proposal, options: Options, sources: Iterable[Source], aud
     return "\n".join(lines) + "\n"
 
 
-def _head(proposal: Proposal, options: Options, sources: Sequence[Source]) -> List[str]:
-    lines = [comment(f"What {options.name} was seen to do, as a policy. A proposal: nothing of it is in force."), "#",
-             comment("Seen on:")]
-    lines += [comment(f"  {source.host}: {source.told}; {sum(seen.times for seen in source.seen):,} events, "
-                      f"{len(source.seen):,} different ones") for source in sources]
+def _head(proposal: Proposal, options: Options, sources: Sequence[Source]) -> list[str]:
+    lines = [
+        comment(f"What {options.name} was seen to do, as a policy. A proposal: nothing of it is in force."),
+        "#",
+        comment("Seen on:"),
+    ]
+    lines += [
+        comment(
+            f"  {source.host}: {source.told}; {sum(seen.times for seen in source.seen):,} events, "
+            f"{len(source.seen):,} different ones"
+        )
+        for source in sources
+    ]
     lines += [comment(f"Tried: {proposal.decided:,} different events against these rules, enforced. None is denied.")]
     lines += [comment("Today: " + "; ".join(f"{count:,} {kind}" for kind, count in proposal.covered.items()) + ".")]
     for note in proposal.notes:
         lines += [comment(f"NOTE: {note}.")]
-    return lines + ["#"]
+    return [*lines, "#"]
 
 
-def _set(name: str, body: Dict[str, Any]) -> List[str]:
+def _set(name: str, body: dict[str, Any]) -> list[str]:
     parts = [f"{key}: {_value(value)}" for key, value in body.items()]
     line = f"  {scalar(name)}: {{{', '.join(parts)}}}"
     if len(line) <= WIDTH and "{{" not in line and "}}" not in line:
@@ -107,7 +121,7 @@ def _value(value: Any) -> str:
     return f"[{', '.join(map(scalar, value))}]" if isinstance(value, list) else scalar(value)
 
 
-def _rule(rule: Dict[str, Any], seen: Sequence[Line], most: int, audit_by_rule: bool) -> List[str]:
+def _rule(rule: dict[str, Any], seen: Sequence[Line], most: int, audit_by_rule: bool) -> list[str]:
     lines = [told(line, "  ") for line in seen[:most]]
     if seen[most:]:
         lines.append(comment(f"and {len(seen) - most:,} more", "  "))
@@ -134,7 +148,7 @@ def told(line: Line, indent: str = "") -> str:
     return comment(f"{line.who}: {line.what}: {times} {hosts}; today {line.today}", indent)
 
 
-def _assertion(assertion: Dict[str, Any], audit_by_rule: bool) -> str:
+def _assertion(assertion: dict[str, Any], audit_by_rule: bool) -> str:
     parts = []
     for key, value in assertion.items():
         by_mode = audit_by_rule and key == "expect" and value == "deny"
@@ -142,11 +156,14 @@ def _assertion(assertion: Dict[str, Any], audit_by_rule: bool) -> str:
     return f"  - {{{', '.join(parts)} }}" if parts[-1].endswith("}") else f"  - {{{', '.join(parts)}}}"
 
 
-def _tail(proposal: Proposal) -> List[str]:
+def _tail(proposal: Proposal) -> list[str]:
     if not proposal.others:
         return []
-    lines = ["", comment("Seen, and in no rule. To protect what is here, give it a name among the resources that the"),
-             comment("proposal is made with.")]
+    lines = [
+        "",
+        comment("Seen, and in no rule. To protect what is here, give it a name among the resources that the"),
+        comment("proposal is made with."),
+    ]
     lines += [told(line) for line in proposal.others]
     if proposal.left_out:
         lines.append(comment(f"and {proposal.left_out:,} more, seen less often"))

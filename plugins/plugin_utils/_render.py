@@ -10,7 +10,7 @@ import datetime
 import difflib
 import json
 import re
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, NamedTuple, Tuple
 
 import jinja2
 import yaml
@@ -22,10 +22,10 @@ Path = Tuple[object, ...]
 
 class Fragment(NamedTuple):
     file: str  # as in messages
-    data: Dict[str, Any]
-    lines: Dict[Path, int]  # place in the data -> line in the template
+    data: dict[str, Any]
+    lines: dict[Path, int]  # place in the data -> line in the template
 
-    def line(self, path: Path) -> Optional[int]:
+    def line(self, path: Path) -> int | None:
         """Of the value, or of the nearest that holds it."""
         for size in range(len(path), -1, -1):
             if path[:size] in self.lines:
@@ -77,11 +77,11 @@ def read(file: str, source: str, text: str) -> Fragment:
     return Fragment(file, data, reader.lines)
 
 
-def line_map(source: str, rendered: str) -> Callable[[int], Optional[int]]:
+def line_map(source: str, rendered: str) -> Callable[[int], int | None]:
     """From a line of what was rendered to the line of the template it came from, both from 1; a line that a loop or
     an expression made is put where the unchanged lines around it leave room."""
     before, after = source.splitlines(), rendered.splitlines()
-    lines: Dict[int, int] = {}
+    lines: dict[int, int] = {}
     for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         for index in range(c, d):
             lines[index + 1] = (a + index - c if kind == "equal" else min(a + index - c, max(a, b - 1))) + 1
@@ -97,7 +97,7 @@ def _shown(text: str, mark) -> str:
 
 def _template_problem(file: str, source: str, error: BaseException) -> Problem:
     line, message, seen = None, "", set()
-    current: Optional[BaseException] = error
+    current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         if isinstance(current, jinja2.TemplateSyntaxError):
@@ -115,7 +115,7 @@ def _template_problem(file: str, source: str, error: BaseException) -> Problem:
     return Problem(file, line, "", message, "", remedy)
 
 
-def _traced(trace) -> Optional[int]:
+def _traced(trace) -> int | None:
     """The line of the template itself at which Jinja raised; not of one that it includes."""
     line = None
     while trace is not None:
@@ -129,7 +129,7 @@ def _traced(trace) -> Optional[int]:
     return line
 
 
-def _first_use(source: str, message: str) -> Optional[int]:
+def _first_use(source: str, message: str) -> int | None:
     """Where the name that a message ends with stands first: Ansible may notice after rendering, without a line."""
     quoted = re.findall(r"'([^']+)'", message)
     if not quoted:
@@ -154,10 +154,10 @@ class _Reader:
 
     def __init__(self, file: str, loader: yaml.SafeLoader, places) -> None:
         self.file, self.loader, self.places = file, loader, places
-        self.lines: Dict[Path, int] = {}
-        self.problems: List[Problem] = []
-        self.open: List[yaml.Node] = []  # what is being read
-        self.merged: Set[yaml.Node] = set()  # an anchor is read once more for each of its aliases
+        self.lines: dict[Path, int] = {}
+        self.problems: list[Problem] = []
+        self.open: list[yaml.Node] = []  # what is being read
+        self.merged: set[yaml.Node] = set()  # an anchor is read once more for each of its aliases
 
     def read(self, node: yaml.Node, path: Path) -> Any:
         line = self.places(node.start_mark.line + 1)
@@ -168,7 +168,7 @@ class _Reader:
         self.open.append(node)
         try:
             if isinstance(node, yaml.SequenceNode):
-                return [self.read(child, path + (index,)) for index, child in enumerate(node.value)]
+                return [self.read(child, (*path, index)) for index, child in enumerate(node.value)]
             return self.mapping(node, path) if isinstance(node, yaml.MappingNode) else self.scalar(node)
         finally:
             self.open.pop()
@@ -180,16 +180,16 @@ class _Reader:
             return node.value
         return value.isoformat() if isinstance(value, (datetime.date, datetime.datetime)) else value
 
-    def mapping(self, node: yaml.MappingNode, path: Path) -> Dict[str, Any]:
+    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         if node not in self.merged:
             self.merged.add(node)
             self.twice(node, path)
             self.loader.flatten_mapping(node)  # `<<` first, so that the mapping's own keys win
-        found: Dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for key_node, child in node.value:
             key = _key(key_node)
-            self.lines[path + (key,)] = self.places(key_node.start_mark.line + 1)
-            found[key] = self.read(child, path + (key,))
+            self.lines[(*path, key)] = self.places(key_node.start_mark.line + 1)
+            found[key] = self.read(child, (*path, key))
         return found
 
     def twice(self, node: yaml.MappingNode, path: Path) -> None:
@@ -199,7 +199,7 @@ class _Reader:
             if key in seen:
                 line = self.places(key_node.start_mark.line + 1)
                 self.problems.append(
-                    Problem(self.file, line, json_path(path + (key,)), f"'{key}' stands twice", "", "Keep one of them")
+                    Problem(self.file, line, json_path((*path, key)), f"'{key}' stands twice", "", "Keep one of them")
                 )
             seen.add(key)
 

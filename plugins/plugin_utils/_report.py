@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import datetime
-from typing import Any, Counter, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Counter, Dict, List, Mapping, Sequence, Tuple
 
 from ..module_utils.guard import events
 
@@ -32,7 +32,7 @@ def clean(value: Any) -> Any:
     return [clean(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def answer(groups: Sequence[str], status: Mapping[str, Any], trail: Mapping[str, Any]) -> Dict[str, Any]:
+def answer(groups: Sequence[str], status: Mapping[str, Any], trail: Mapping[str, Any]) -> dict[str, Any]:
     """Of one host, from the results of its two tasks."""
     told = trail.get("msg") if "records" not in trail else None
     return {
@@ -43,9 +43,7 @@ def answer(groups: Sequence[str], status: Mapping[str, Any], trail: Mapping[str,
     }
 
 
-def report(
-    answers: Mapping[str, Mapping[str, Any]], now: str, plan: Optional[Mapping[str, Any]] = None
-) -> Dict[str, Any]:
+def report(answers: Mapping[str, Mapping[str, Any]], now: str, plan: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """``answers``: of each host its groups, what status_info and audit_info gave, or why they gave nothing.
     ``plan``: what _plan.data gives; None: nobody asked."""
     plan = None if plan is None else clean(plan)
@@ -88,7 +86,7 @@ def _is_whole(record: Any) -> bool:
 # ---- hosts --------------------------------------------------------------------------------------------------------
 
 
-def _answered(name: str, answer: Dict[str, Any], planned: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+def _answered(name: str, answer: dict[str, Any], planned: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         host = _host(name, answer)
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -98,9 +96,9 @@ def _answered(name: str, answer: Dict[str, Any], planned: Optional[Mapping[str, 
     return host
 
 
-def _host(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
+def _host(name: str, answer: dict[str, Any]) -> dict[str, Any]:
     status = answer.get("status")
-    host: Dict[str, Any] = {
+    host: dict[str, Any] = {
         "name": clean(name),
         "groups": sorted(map(str, answer.get("groups") or ())),
         "state": SILENT,
@@ -140,7 +138,7 @@ def _host(name: str, answer: Dict[str, Any]) -> Dict[str, Any]:
     return host
 
 
-def _groups(hosts: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def _groups(hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each group: how many hosts in which state, how many drift, lack a rule or would be changed, what they counted."""
     found = []
     for name in sorted({each for host in hosts for each in host["groups"]}):
@@ -160,48 +158,44 @@ def _groups(hosts: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     return found
 
 
-def _whole(value: Any) -> Optional[int]:
+def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def _said(value: Any) -> Optional[str]:
+def _said(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _state(status: Dict[str, Any]) -> str:
+def _state(status: dict[str, Any]) -> str:
     if not status.get("installed") or not status.get("in_force") or not status.get("running"):
         return UNGUARDED
     return GUARDED if status.get("mode") == "enforce" else AUDITING
 
 
-def _certificate(status: Dict[str, Any], certificate: Dict[str, Any]) -> str:
+def _certificate(status: dict[str, Any], certificate: dict[str, Any]) -> str:
     found = (certificate.get("policy") or {}).get("generation")
     if found is None:
         return "none"
-    return (
-        "of generation {0}".format(found)
-        if found == status.get("generation")
-        else "of generation {0}, not of this one".format(found)
-    )
+    return f"of generation {found}" if found == status.get("generation") else f"of generation {found}, not of this one"
 
 
-def _collector(audit: Optional[Dict[str, Any]]) -> str:
+def _collector(audit: dict[str, Any] | None) -> str:
     if not audit:
         return "none"
     return "running" if audit.get("running") else "not running"
 
 
-def _attention(status: Dict[str, Any], answer: Dict[str, Any]) -> List[str]:
+def _attention(status: dict[str, Any], answer: dict[str, Any]) -> list[str]:
     """Everything that is not as it should be, the worst first."""
     found = list(status.get("problems") or ())
-    found += ["not enforced: {0}".format(line) for line in status.get("unenforced") or ()]
-    found += ["drift: {0}".format(line) for line in status.get("drift") or ()]
+    found += [f"not enforced: {line}" for line in status.get("unenforced") or ()]
+    found += [f"drift: {line}" for line in status.get("drift") or ()]
     if status.get("pending"):
         found.append("on trial, not confirmed")
     if status.get("soak"):
         found.append("what is new only reports")
-    found += ["hard link: {0}".format(line) for line in status.get("hardlinks") or ()]
-    found += ["not proved: {0}".format(line) for line in (status.get("certificate") or {}).get("not_proved") or ()]
+    found += [f"hard link: {line}" for line in status.get("hardlinks") or ()]
+    found += [f"not proved: {line}" for line in (status.get("certificate") or {}).get("not_proved") or ()]
     if answer.get("message"):
         found.append("no audit trail: {0}".format(answer["message"]))
     return found
@@ -212,19 +206,19 @@ def _attention(status: Dict[str, Any], answer: Dict[str, Any]) -> List[str]:
 Records = List[Tuple[str, Dict[str, Any]]]
 
 
-def _seconds(text: Any) -> Optional[int]:
+def _seconds(text: Any) -> int | None:
     try:
         return int(datetime.datetime.fromisoformat(text).timestamp())
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _subject(record: Dict[str, Any]) -> str:
+def _subject(record: dict[str, Any]) -> str:
     who = record.get("user") or "uid {0}".format(record.get("uid"))
     return "{0}, {1}".format(who, record.get("executable") or record.get("command"))
 
 
-def _tops(records: Records) -> Dict[str, List[Dict[str, Any]]]:
+def _tops(records: Records) -> dict[str, list[dict[str, Any]]]:
     return {
         "rules": _top(records, lambda record: record.get("rule") or record.get("reason")),
         "subjects": _top(records, _subject),
@@ -233,7 +227,7 @@ def _tops(records: Records) -> Dict[str, List[Dict[str, Any]]]:
     }
 
 
-def _top(records: Records, key: Any) -> List[Dict[str, Any]]:
+def _top(records: Records, key: Any) -> list[dict[str, Any]]:
     counts: Counter[str] = collections.Counter()
     for _, record in records:
         name = key(record)
@@ -243,7 +237,7 @@ def _top(records: Records, key: Any) -> List[Dict[str, Any]]:
     return [{"name": name, "count": count} for name, count in ordered[:TOP]]
 
 
-def _timeline(records: Records) -> Dict[str, Any]:
+def _timeline(records: Records) -> dict[str, Any]:
     """At most BUCKETS counts over the time from the first record to the last."""
     if not records:
         return {"start": None, "width": None, "denied": [], "audit": []}
@@ -258,9 +252,9 @@ def _timeline(records: Records) -> Dict[str, Any]:
     return {"start": when.isoformat(), "width": width, **found}
 
 
-def _rows(records: Records) -> List[Dict[str, Any]]:
+def _rows(records: Records) -> list[dict[str, Any]]:
     """What was tried, by whom, and where: the same as one."""
-    found: Dict[Tuple[Any, ...], Dict[str, Any]] = {}
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for host, record in records:
         row = {
             "host": clean(host),

@@ -10,7 +10,7 @@ import functools
 import ipaddress
 import json
 import os
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Iterable
 
 import jsonschema
 from ansible_collections.exfil.guard.plugins.module_utils.guard import actions
@@ -34,21 +34,21 @@ formats = jsonschema.FormatChecker(())
 
 @formats.checks("cidr", ValueError)
 def _cidr(value: object) -> bool:
-    return not isinstance(value, str) or "%" not in value and bool(ipaddress.ip_network(value))
+    return not isinstance(value, str) or ("%" not in value and bool(ipaddress.ip_network(value)))
 
 
 @formats.checks("ip", ValueError)
 def _ip(value: object) -> bool:
-    return not isinstance(value, str) or "%" not in value and bool(ipaddress.ip_address(value))
+    return not isinstance(value, str) or ("%" not in value and bool(ipaddress.ip_address(value)))
 
 
 @formats.checks("date", ValueError)
 def _date(value: object) -> bool:
-    return not isinstance(value, str) or len(value) == 10 and bool(datetime.date.fromisoformat(value))
+    return not isinstance(value, str) or (len(value) == 10 and bool(datetime.date.fromisoformat(value)))
 
 
 @functools.lru_cache(maxsize=None)
-def schema() -> Dict[str, Any]:
+def schema() -> dict[str, Any]:
     with open(SCHEMA, encoding="utf-8") as file:
         return json.load(file)
 
@@ -58,8 +58,8 @@ def _validator():
     return jsonschema.Draft202012Validator(schema(), format_checker=formats)
 
 
-def validate(fragment: Fragment) -> List[Problem]:
-    problems: List[Problem] = []
+def validate(fragment: Fragment) -> list[Problem]:
+    problems: list[Problem] = []
     for error in _validator().iter_errors(fragment.data):
         problems.extend(explained(fragment, error))
     if not problems:
@@ -69,7 +69,7 @@ def validate(fragment: Fragment) -> List[Problem]:
 
 def explained(fragment: Fragment, error) -> Iterable[Problem]:
     """An error of jsonschema's, with its place in the fragment."""
-    path: Tuple[object, ...] = tuple(error.absolute_path)
+    path: tuple[object, ...] = tuple(error.absolute_path)
     kind, wanted, found = error.validator, error.validator_value, error.instance
     if "propertyNames" in error.absolute_schema_path:
         path += (found,)
@@ -77,9 +77,9 @@ def explained(fragment: Fragment, error) -> Iterable[Problem]:
         known = _known(error.schema)
         for key in found:
             if key not in known:
-                yield fragment.problem(path + (key,), f"unknown key '{key}'", _either(known), did_you_mean(key, known))
+                yield fragment.problem((*path, key), f"unknown key '{key}'", _either(known), did_you_mean(key, known))
             elif key != "not" and "not" in found and "not" in known:
-                yield fragment.problem(path + (key,), f"'{key}' can't stand beside 'not'", "", "Leave one of them out")
+                yield fragment.problem((*path, key), f"'{key}' can't stand beside 'not'", "", "Leave one of them out")
     elif kind == "required":
         for key in wanted:
             if key not in found and error.message.startswith(f"'{key}'"):
@@ -109,7 +109,7 @@ def explained(fragment: Fragment, error) -> Iterable[Problem]:
         yield fragment.problem(path, f"found {found!r}", what)
     elif kind == "not" and "required" in wanted:
         key = wanted["required"][0]
-        yield fragment.problem(path + (key,), f"'{key}' with action '{found['action']}'", "", "Leave one of them out")
+        yield fragment.problem((*path, key), f"'{key}' with action '{found['action']}'", "", "Leave one of them out")
     elif kind in ("pattern", "not"):
         yield fragment.problem(path, f"found {_short(found)}", _described(error))
     elif kind in ("minimum", "maximum"):
@@ -148,7 +148,7 @@ def _described(error) -> str:
     return (text[:1].lower() + text[1:]).rstrip(".")
 
 
-def _known(part: Dict[str, Any]) -> List[str]:
+def _known(part: dict[str, Any]) -> list[str]:
     known = set(part.get("properties", ()))
     if "$ref" in part:
         known.update(_known(schema()["$defs"][part["$ref"].rsplit("/", 1)[1]]))
@@ -173,29 +173,29 @@ def _combinations(fragment: Fragment) -> Iterable[Problem]:
                 )
             if key in rule and not wanted:
                 yield fragment.problem(
-                    path + (key,),
+                    (*path, key),
                     f"'{key}' without an action for it",
                     _either(acting),
                     "Add one to `deny`, or leave it out",
                 )
         if len(rule["name"].encode()) > 95:
             yield fragment.problem(
-                path + ("name",), f"{len(rule['name'].encode())} bytes of UTF-8", "at most 95", "Make it shorter"
+                (*path, "name"), f"{len(rule['name'].encode())} bytes of UTF-8", "at most 95", "Make it shorter"
             )
         if isinstance(rule.get("destinations"), dict):
-            yield from _ranges(fragment, path + ("destinations",), rule["destinations"])
+            yield from _ranges(fragment, (*path, "destinations"), rule["destinations"])
     for name, found in fragment.data.get("destinations", {}).items():
         yield from _ranges(fragment, ("destinations", name), found)
 
 
-def _ranges(fragment: Fragment, path: Tuple[object, ...], destination: Dict[str, Any]) -> Iterable[Problem]:
+def _ranges(fragment: Fragment, path: tuple[object, ...], destination: dict[str, Any]) -> Iterable[Problem]:
     for key in sorted(set(destination) & {"cidrs", "names", "ports", "protocols"}) if "vsock" in destination else ():
-        yield fragment.problem(path + (key,), f"'{key}' can't stand beside 'vsock'", "", "Make two sets of it")
+        yield fragment.problem((*path, key), f"'{key}' can't stand beside 'vsock'", "", "Make two sets of it")
     for index, port in enumerate(destination.get("ports") or ()):
         if isinstance(port, str):
             first, last = map(int, port.split("-"))
             if not first <= last <= 65535:
-                yield fragment.problem(path + ("ports", index), f"found {port!r}", "first-last, at most 65535")
+                yield fragment.problem((*path, "ports", index), f"found {port!r}", "first-last, at most 65535")
 
 
 def _either(values: Iterable[object]) -> str:

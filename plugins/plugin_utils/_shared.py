@@ -11,10 +11,9 @@ import fcntl
 import hashlib
 import json
 import os
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable
 
 from ansible import constants
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import atomic
 
 
@@ -33,11 +32,11 @@ def once(folder: str, parts: Any, work: Callable[[], Any]) -> Any:
     return found[0]
 
 
-def _kept(path: str) -> Optional[List[Any]]:
+def _kept(path: str) -> list[Any] | None:
     """In a list, as what was worked out may be none."""
     try:
         with open(path, encoding="ascii") as file:
-            found: List[Any] = json.load(file)
+            found: list[Any] = json.load(file)
     except FileNotFoundError:
         return None
     return found

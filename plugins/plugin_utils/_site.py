@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from ansible.errors import AnsibleError
 
@@ -26,7 +26,7 @@ def today() -> datetime.date:
     return datetime.datetime.now(datetime.timezone.utc).date()
 
 
-def folder(loader, given: Optional[str], variables: Dict[str, Any]) -> str:
+def folder(loader, given: str | None, variables: dict[str, Any]) -> str:
     """Of the templates: the one that is given, or `policies` beside the inventory."""
     if not given:
         inventory = variables.get("inventory_dir")
@@ -36,7 +36,7 @@ def folder(loader, given: Optional[str], variables: Dict[str, Any]) -> str:
     return os.path.normpath(loader.path_dwim(given))
 
 
-def document(templar, templates: str, variables: Dict[str, Any]) -> Dict[str, Any]:
+def document(templar, templates: str, variables: dict[str, Any]) -> dict[str, Any]:
     """The document of the host whose variables these are. ``templates``: the folder. Raises FragmentErrors, and
     AnsibleError when there is no template for it."""
     host = variables["inventory_hostname"]
@@ -55,7 +55,7 @@ def document(templar, templates: str, variables: Dict[str, Any]) -> Dict[str, An
     )
 
 
-def stray(templates: str, variables: Dict[str, Any]) -> List[str]:
+def stray(templates: str, variables: dict[str, Any]) -> list[str]:
     """Warnings of templates that belong to nobody in the inventory."""
     groups = variables.get("groups", {})
     return _policy.stray(templates, groups, groups.get("all", [variables["inventory_hostname"]]))

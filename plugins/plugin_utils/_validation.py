@@ -7,7 +7,7 @@ JUnit XML. Private to this collection."""
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, NamedTuple, Tuple
+from typing import Iterable, NamedTuple
 from xml.etree import ElementTree
 
 SHOWN = 3  # hosts named in one line
@@ -17,17 +17,17 @@ _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 class Case(NamedTuple):
     name: str
-    problems: Tuple[str, ...] = ()  # none: it holds
+    problems: tuple[str, ...] = ()  # none: it holds
 
 
 class Checked(NamedTuple):
     """One host. ``cases``: that its policy is valid, and each of its assertions."""
 
     digest: str  # of its document; empty: it is not valid
-    cases: Tuple[Case, ...]
+    cases: tuple[Case, ...]
 
     @property
-    def problems(self) -> List[str]:
+    def problems(self) -> list[str]:
         return [problem for case in self.cases for problem in case.problems]
 
 
@@ -37,10 +37,10 @@ def hosts_text(hosts: Iterable[str], shown: int = SHOWN) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def report(checked: Dict[str, Checked]) -> str:
+def report(checked: dict[str, Checked]) -> str:
     """For people: every problem once, with the hosts that have it."""
     digests = {each.digest for each in checked.values() if each.digest}
-    wrong: Dict[Tuple[str, ...], List[str]] = {}
+    wrong: dict[tuple[str, ...], list[str]] = {}
     for host, each in checked.items():
         if each.problems:
             wrong.setdefault(tuple(each.problems), []).append(host)
@@ -62,7 +62,7 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def junit(checked: Dict[str, Checked]) -> bytes:
+def junit(checked: dict[str, Checked]) -> bytes:
     """One test suite for each host, one test case for its policy and for each assertion."""
     root = ElementTree.Element("testsuites", name="exfil.guard")
     for host, each in sorted(checked.items()):

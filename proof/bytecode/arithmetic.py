@@ -9,7 +9,7 @@ the kernel: see check.py."""
 from __future__ import annotations
 
 import itertools
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Union
 
 import z3
 
@@ -23,10 +23,10 @@ _OPPOSITE.update({there: here for here, there in _OPPOSITE.items()})
 class Term:
     """``what``: a name, or an operation with what it is on. Above ``bits`` it is 0."""
 
-    __slots__ = ("what", "bits", "__weakref__")
-    known: Dict[Tuple[Any, ...], "Term"] = {}
+    __slots__ = ("__weakref__", "bits", "what")
+    known: dict[tuple[Any, ...], Term] = {}
 
-    def __init__(self, what: Tuple[Any, ...], bits: int) -> None:
+    def __init__(self, what: tuple[Any, ...], bits: int) -> None:
         self.what, self.bits = what, bits
 
     def __repr__(self) -> str:
@@ -37,12 +37,12 @@ class Condition:
     """``what``: a comparison's operation, width and values; or ("all"|"any", conditions)."""
 
     __slots__ = ("what",)
-    known: Dict[Tuple[Any, ...], "Condition"] = {}
+    known: dict[tuple[Any, ...], Condition] = {}
 
-    def __init__(self, what: Tuple[Any, ...]) -> None:
+    def __init__(self, what: tuple[Any, ...]) -> None:
         self.what = what
 
-    def opposite(self) -> "Condition":
+    def opposite(self) -> Condition:
         what = self.what
         if what[0] in ("all", "any"):
             return condition("any" if what[0] == "all" else "all", tuple(each.opposite() for each in what[1]))
@@ -93,20 +93,35 @@ def low(value: Scalar, width: int) -> Scalar:
 
 
 # a and b are of the operation's width, without sign; what comes out is cut to it
-_NUMBERS: Dict[int, Callable[[int, int, int], int]] = {
-    ADD: lambda a, b, w: a + b, SUB: lambda a, b, w: a - b, MUL: lambda a, b, w: a * b,
-    DIV: lambda a, b, w: a // b if b else 0, MOD: lambda a, b, w: a % b if b else a,
-    OR: lambda a, b, w: a | b, AND: lambda a, b, w: a & b, XOR: lambda a, b, w: a ^ b,
-    LSH: lambda a, b, w: a << (b & w - 1), RSH: lambda a, b, w: a >> (b & w - 1),
-    ARSH: lambda a, b, w: signed(a, w) >> (b & w - 1), NEG: lambda a, b, w: -a, MOV: lambda a, b, w: b,
+_NUMBERS: dict[int, Callable[[int, int, int], int]] = {
+    ADD: lambda a, b, w: a + b,
+    SUB: lambda a, b, w: a - b,
+    MUL: lambda a, b, w: a * b,
+    DIV: lambda a, b, w: a // b if b else 0,
+    MOD: lambda a, b, w: a % b if b else a,
+    OR: lambda a, b, w: a | b,
+    AND: lambda a, b, w: a & b,
+    XOR: lambda a, b, w: a ^ b,
+    LSH: lambda a, b, w: a << (b & w - 1),
+    RSH: lambda a, b, w: a >> (b & w - 1),
+    ARSH: lambda a, b, w: signed(a, w) >> (b & w - 1),
+    NEG: lambda a, b, w: -a,
+    MOV: lambda a, b, w: b,
 }
-_TERMS: Dict[int, Callable[[z3.BitVecRef, z3.BitVecRef, int], z3.BitVecRef]] = {
-    ADD: lambda a, b, w: a + b, SUB: lambda a, b, w: a - b, MUL: lambda a, b, w: a * b,
+_TERMS: dict[int, Callable[[z3.BitVecRef, z3.BitVecRef, int], z3.BitVecRef]] = {
+    ADD: lambda a, b, w: a + b,
+    SUB: lambda a, b, w: a - b,
+    MUL: lambda a, b, w: a * b,
     DIV: lambda a, b, w: z3.If(b == 0, z3.BitVecVal(0, w), z3.UDiv(a, b)),
     MOD: lambda a, b, w: z3.If(b == 0, a, z3.URem(a, b)),
-    OR: lambda a, b, w: a | b, AND: lambda a, b, w: a & b, XOR: lambda a, b, w: a ^ b,
-    LSH: lambda a, b, w: a << (b & w - 1), RSH: lambda a, b, w: z3.LShR(a, b & w - 1),
-    ARSH: lambda a, b, w: a >> (b & w - 1), NEG: lambda a, b, w: -a, MOV: lambda a, b, w: b,
+    OR: lambda a, b, w: a | b,
+    AND: lambda a, b, w: a & b,
+    XOR: lambda a, b, w: a ^ b,
+    LSH: lambda a, b, w: a << (b & w - 1),
+    RSH: lambda a, b, w: z3.LShR(a, b & w - 1),
+    ARSH: lambda a, b, w: a >> (b & w - 1),
+    NEG: lambda a, b, w: -a,
+    MOV: lambda a, b, w: b,
 }
 
 
@@ -146,17 +161,32 @@ def swap(value: Scalar, width: int, swaps: bool) -> Scalar:
     return joined([byte(cut, at) for at in reversed(range(width // 8))])
 
 
-_COMPARED: Dict[int, Callable[[int, int, int], bool]] = {
-    0x10: lambda a, b, w: a == b, 0x50: lambda a, b, w: a != b, 0x40: lambda a, b, w: bool(a & b),
-    0x20: lambda a, b, w: a > b, 0x30: lambda a, b, w: a >= b,
-    0xA0: lambda a, b, w: a < b, 0xB0: lambda a, b, w: a <= b,
-    0x60: lambda a, b, w: signed(a, w) > signed(b, w), 0x70: lambda a, b, w: signed(a, w) >= signed(b, w),
-    0xC0: lambda a, b, w: signed(a, w) < signed(b, w), 0xD0: lambda a, b, w: signed(a, w) <= signed(b, w),
+_COMPARED: dict[int, Callable[[int, int, int], bool]] = {
+    0x10: lambda a, b, w: a == b,
+    0x50: lambda a, b, w: a != b,
+    0x40: lambda a, b, w: bool(a & b),
+    0x20: lambda a, b, w: a > b,
+    0x30: lambda a, b, w: a >= b,
+    0xA0: lambda a, b, w: a < b,
+    0xB0: lambda a, b, w: a <= b,
+    0x60: lambda a, b, w: signed(a, w) > signed(b, w),
+    0x70: lambda a, b, w: signed(a, w) >= signed(b, w),
+    0xC0: lambda a, b, w: signed(a, w) < signed(b, w),
+    0xD0: lambda a, b, w: signed(a, w) <= signed(b, w),
 }
-_CONDITIONS: Dict[int, Callable[[z3.BitVecRef, z3.BitVecRef], z3.BoolRef]] = {
-    0x10: lambda a, b: a == b, 0x50: lambda a, b: a != b, 0x40: lambda a, b: a & b != 0, 0x41: lambda a, b: a & b == 0,
-    0x20: z3.UGT, 0x30: z3.UGE, 0xA0: z3.ULT, 0xB0: z3.ULE,
-    0x60: lambda a, b: a > b, 0x70: lambda a, b: a >= b, 0xC0: lambda a, b: a < b, 0xD0: lambda a, b: a <= b,
+_CONDITIONS: dict[int, Callable[[z3.BitVecRef, z3.BitVecRef], z3.BoolRef]] = {
+    0x10: lambda a, b: a == b,
+    0x50: lambda a, b: a != b,
+    0x40: lambda a, b: a & b != 0,
+    0x41: lambda a, b: a & b == 0,
+    0x20: z3.UGT,
+    0x30: z3.UGE,
+    0xA0: z3.ULT,
+    0xB0: z3.ULE,
+    0x60: lambda a, b: a > b,
+    0x70: lambda a, b: a >= b,
+    0xC0: lambda a, b: a < b,
+    0xD0: lambda a, b: a <= b,
 }
 
 
@@ -167,14 +197,14 @@ def compare(operation: int, width: int, a: Scalar, b: Scalar) -> Truth:
     if operation in (EQUAL, NOT_EQUAL):
         if a is b:
             return operation == EQUAL
-        if isinstance(b, int) and b >> bits_of(a) or isinstance(a, int) and a >> bits_of(b):
+        if (isinstance(b, int) and b >> bits_of(a)) or (isinstance(a, int) and a >> bits_of(b)):
             return operation == NOT_EQUAL
     if operation < 0x60 or operation in (0xA0, 0xB0):
         width = 64  # without sign it makes no difference
     return condition(operation, width, a, b)
 
 
-def joined(pieces: List[Scalar]) -> Scalar:
+def joined(pieces: list[Scalar]) -> Scalar:
     """Bytes, the lowest first, as one value."""
     if all(isinstance(each, int) for each in pieces):
         return sum(each << 8 * at for at, each in enumerate(pieces))  # type: ignore[operator]
@@ -188,7 +218,7 @@ def joined(pieces: List[Scalar]) -> Scalar:
     return term(8 * len(pieces), "joined", tuple(pieces))
 
 
-def _whole(pieces: List[Scalar]) -> Optional[Scalar]:
+def _whole(pieces: list[Scalar]) -> Scalar | None:
     """What the bytes are all of, or the lowest."""
     first = pieces[0]
     if not isinstance(first, Term) or first.what[0] != "byte" or first.what[1]:
@@ -223,8 +253,8 @@ def either(first: Condition, one: Scalar, other: Scalar) -> Scalar:
 class Solver:
     """``values``: numbers that stand for names."""
 
-    def __init__(self, values: Optional[Dict[Term, int]] = None) -> None:
-        self.made: Dict[Any, Any] = {}
+    def __init__(self, values: dict[Term, int] | None = None) -> None:
+        self.made: dict[Any, Any] = {}
         self.values = values or {}
 
     def of(self, value: Scalar) -> z3.BitVecRef:
@@ -290,7 +320,7 @@ class Solver:
         return _CONDITIONS[operation](a, b)
 
 
-def _parts(one: Union[Term, Condition]) -> List[Union[Term, Condition]]:
+def _parts(one: Term | Condition) -> list[Term | Condition]:
     what = one.what
     if what[0] == "name":
         return []
@@ -299,7 +329,7 @@ def _parts(one: Union[Term, Condition]) -> List[Union[Term, Condition]]:
     return [each for each in what[1:] if isinstance(each, (Term, Condition))]
 
 
-def possible(facts: "Any", effort: int = 3_000_000) -> bool:
+def possible(facts: Any, effort: int = 3_000_000) -> bool:
     """May all of it be so? Not to know after that effort, by z3's own count, is a yes."""
     made, solver = Solver(), z3.Solver()
     solver.set("rlimit", effort)

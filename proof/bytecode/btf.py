@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
 
 _FUNCTION, _PROTOTYPE = 12, 13
 # bytes that follow struct btf_type: by kind, or for each member
@@ -15,13 +14,13 @@ _ONCE = {1: 4, 3: 12, 14: 4, 17: 4}
 _EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 
 
-def hooks(path: Path) -> Dict[str, Optional[int]]:
+def hooks(path: Path) -> dict[str, int | None]:
     """By the hook's name: how many arguments bpf_lsm_NAME has; None: it gives nothing."""
     data = path.read_bytes()
     header, types, length, strings = struct.unpack_from("<4xIIII", data)
     at, end, names = header + types, header + types + length, header + strings
-    found: List[Tuple[int, int]] = []
-    prototypes: Dict[int, Tuple[int, int]] = {}
+    found: list[tuple[int, int]] = []
+    prototypes: dict[int, tuple[int, int]] = {}
     number = 1
     while at < end:
         name, info, size = struct.unpack_from("<III", data, at)
@@ -32,10 +31,10 @@ def hooks(path: Path) -> Dict[str, Optional[int]]:
             prototypes[number] = size, members
         at += 12 + _ONCE.get(kind, 0) + _EACH.get(kind, 0) * members
         number += 1
-    made: Dict[str, Optional[int]] = {}
+    made: dict[str, int | None] = {}
     for name, prototype in found:
         start = names + name
         if data.startswith(b"bpf_lsm_", start):
             gives, members = prototypes[prototype]
-            made[data[start + 8:data.index(b"\0", start)].decode("ascii")] = members if gives else None
+            made[data[start + 8 : data.index(b"\0", start)].decode("ascii")] = members if gives else None
     return made

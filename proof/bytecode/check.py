@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Set, Tuple
+from typing import NamedTuple
 
 import z3
 from arithmetic import Solver, Term, fresh
@@ -28,8 +28,8 @@ from state import Pointer, State
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "tests" / "kernels")]
-import boot  # noqa: E402
-from submitted import KERNELS, kernel_types, programs  # noqa: E402
+import boot
+from submitted import KERNELS, kernel_types, programs
 
 ROOM = 64  # bytes of the stack that are used
 FREE = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -41,7 +41,7 @@ _ATOMIC = (0x00, 0x01, 0x40, 0x41, 0x50, 0x51, 0xA0, 0xA1, 0xE1, 0xF1)
 
 class Made(NamedTuple):
     code: bytes
-    inputs: Tuple[int, ...]  # what r0 to r9 begin with
+    inputs: tuple[int, ...]  # what r0 to r9 begin with
 
 
 def pack(code: int, dst: int = 0, src: int = 0, offset: int = 0, constant: int = 0) -> bytes:
@@ -59,12 +59,12 @@ def number(rng: random.Random) -> int:
     return rng.getrandbits(rng.choice((4, 8, 16, 31, 32, 33, 63, 64)))
 
 
-def made(rng: random.Random, length: int, kinds: List[int]) -> Made:
+def made(rng: random.Random, length: int, kinds: list[int]) -> Made:
     """A program: registers and stack are filled, random instructions follow, and all of it goes into r0."""
     inputs = tuple(number(rng) for _each in FREE)
     head = [wide(register, value) for register, value in zip(FREE, inputs)]
     head += [pack(0x7B, STACK, register, -8 * (register + 1)) for register in range(ROOM // 8)]
-    body: List[bytes] = []
+    body: list[bytes] = []
     while len(body) < length:
         body.extend(_some(rng, rng.choice(kinds), length - len(body)))
     body = body[:length]
@@ -74,9 +74,15 @@ def made(rng: random.Random, length: int, kinds: List[int]) -> Made:
     inner = rng.random() < 0.3
     if inner:
         # a function of one's own, in which the callers' registers 6 to 9 are to stay as they are
-        own = [pack(0xBF, 0, 1), *(pack(0xBF, register, rng.randrange(1, 6)) for register in (6, 7, 8, 9)),
-               pack(0x7B, STACK, 2, -8), pack(rng.choice((0x0F, 0xAF, 0x1F)), 0, 3), pack(0x79, 4, STACK, -8),
-               pack(0x0F, 0, 4), pack(EXIT)]
+        own = [
+            pack(0xBF, 0, 1),
+            *(pack(0xBF, register, rng.randrange(1, 6)) for register in (6, 7, 8, 9)),
+            pack(0x7B, STACK, 2, -8),
+            pack(rng.choice((0x0F, 0xAF, 0x1F)), 0, 3),
+            pack(0x79, 4, STACK, -8),
+            pack(0x0F, 0, 4),
+            pack(EXIT),
+        ]
         after = [pack(0xB7, register, 0, 0, register) for register in (1, 2, 3, 4, 5)]
         rest = b"".join(after + whole + folded + [pack(EXIT)])
         call = pack(CALL, 0, 1, 0, len(rest) // 8)
@@ -89,7 +95,7 @@ def _mix(into: int, value: int) -> bytes:
     return pack(0x27, into, 0, 0, 0x2545F491) + pack(0x0F, into, value)
 
 
-def _some(rng: random.Random, code: int, left: int) -> List[bytes]:
+def _some(rng: random.Random, code: int, left: int) -> list[bytes]:
     """One instruction of this code, such as the kernel takes."""
     kind, operation, by_register = code & 7, code & 0xF0, bool(code & 8)
     dst, src = rng.choice(FREE), rng.choice(FREE)
@@ -106,8 +112,15 @@ def _some(rng: random.Random, code: int, left: int) -> List[bytes]:
             constant |= 1
         return [pack(code, dst, 0, 0, 0 if operation == 0x80 else constant)]
     if kind in (5, 6):
-        return [pack(code, dst, src if by_register else 0, rng.randrange(0, min(4, left)) if left else 0,
-                     0 if by_register else number(rng))]
+        return [
+            pack(
+                code,
+                dst,
+                src if by_register else 0,
+                rng.randrange(0, min(4, left)) if left else 0,
+                0 if by_register else number(rng),
+            )
+        ]
     size = {0x18: 8, 0x00: 4, 0x08: 2, 0x10: 1}[code & 0x18]
     offset = -size * rng.randrange(1, ROOM // size + 1)
     if kind == 1:
@@ -119,12 +132,48 @@ def _some(rng: random.Random, code: int, left: int) -> List[bytes]:
     return [pack(code, STACK, 0, offset, number(rng))]
 
 
-def kinds_of(kernels: List[str]) -> List[int]:
+def kinds_of(kernels: list[str]) -> list[int]:
     """The codes that the object has, those of a call and the like apart; those of the other width and of stores of
     numbers, which a compiler may take instead, besides."""
-    found: Set[int] = {0x62, 0x6A, 0x72, 0x7A, 0x07, 0x0F, 0x17, 0x1F, 0x24, 0x27, 0x2C, 0x34, 0x37, 0x3C, 0x3F, 0x94,
-                       0x97, 0x9C, 0x9F, 0x87, 0x84, 0xC4, 0xC7, 0xCC, 0xCF, 0x64, 0x67, 0x6C, 0x6F, 0x74, 0x77, 0x7C,
-                       0x7F, 0xD4, 0xDC, 0xC3, 0xDB}
+    found: set[int] = {
+        0x62,
+        0x6A,
+        0x72,
+        0x7A,
+        0x07,
+        0x0F,
+        0x17,
+        0x1F,
+        0x24,
+        0x27,
+        0x2C,
+        0x34,
+        0x37,
+        0x3C,
+        0x3F,
+        0x94,
+        0x97,
+        0x9C,
+        0x9F,
+        0x87,
+        0x84,
+        0xC4,
+        0xC7,
+        0xCC,
+        0xCF,
+        0x64,
+        0x67,
+        0x6C,
+        0x6F,
+        0x74,
+        0x77,
+        0x7C,
+        0x7F,
+        0xD4,
+        0xDC,
+        0xC3,
+        0xDB,
+    }
     for kernel in kernels:
         for each in programs(kernel_types(kernel)).values():
             found |= {raw[0] for raw in each.instructions}
@@ -135,14 +184,14 @@ def kinds_of(kernels: List[str]) -> List[int]:
 
 
 def functions(code: bytes) -> Function:
-    raw = [code[at:at + 8] for at in range(0, len(code), 8)]
-    decoded: Dict[int, Instruction] = {}
+    raw = [code[at : at + 8] for at in range(0, len(code), 8)]
+    decoded: dict[int, Instruction] = {}
     at = 0
     while at < len(raw):
         decoded[at] = instruction(raw[at], raw[at + 1] if raw[at][0] == WIDE else b"", at, {}, {})
         at += 2 if raw[at][0] == WIDE else 1
     called = {at: each.callee for at, each in decoded.items() if each.callee is not None}
-    callees: Dict[int, Function] = {}
+    callees: dict[int, Function] = {}
     for at, start in called.items():
         inner = {place - start: each for place, each in decoded.items() if place >= start}
         callees[at] = function("inner", inner, {})
@@ -169,7 +218,7 @@ class Symbolic(Plain):
     def __init__(self) -> None:
         self.inputs = [fresh(f"r{register}") for register in FREE]
 
-    def constant(self, state: State, each: Instruction) -> "Term | int":
+    def constant(self, state: State, each: Instruction) -> Term | int:
         if state.at < 2 * len(FREE):
             return self.inputs[each.dst]
         return each.constant
@@ -190,15 +239,16 @@ def by_terms(one: Made) -> int:
 # ---- the kernel ---------------------------------------------------------------------------------------------------
 
 
-def by_kernel(kernel: str, all_of_them: List[Made], seconds: int) -> List[str]:
+def by_kernel(kernel: str, all_of_them: list[Made], seconds: int) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         listed = Path(scratch) / "programs"
         listed.write_text("".join(each.code.hex() + "\n" for each in all_of_them), encoding="ascii")
         script = str(Path(__file__).with_name("guest.py"))
         result = boot.boot(kernel, [script, "/guest/programs"], extra=[listed], seconds=seconds)
     if result.status != 0:
-        raise RuntimeError(f"the guest with {kernel} ended with {result.status}: "
-                           f"{result.output[-2000:]}{result.console[-2000:]}")
+        raise RuntimeError(
+            f"the guest with {kernel} ended with {result.status}: {result.output[-2000:]}{result.console[-2000:]}"
+        )
     return result.output.splitlines()
 
 
@@ -216,8 +266,11 @@ def main() -> int:
     all_of_them = [made(rng, options.length, kinds) for _each in range(options.programs)]
     started = time.monotonic()
     wanted = [(by_numbers(each), by_terms(each)) for each in all_of_them]
-    print(f"{len(all_of_them)} random programs with {len(kinds)} kinds of instruction, executed with numbers and with "
-          f"terms in {time.monotonic() - started:.0f} s", flush=True)
+    print(
+        f"{len(all_of_them)} random programs with {len(kinds)} kinds of instruction, executed with numbers and with "
+        f"terms in {time.monotonic() - started:.0f} s",
+        flush=True,
+    )
     mismatches = 0
     for kernel in kernels:
         started = time.monotonic()
@@ -236,8 +289,11 @@ def main() -> int:
                 if int(result) != value:
                     mismatches += 1
                     print(f"  {kernel} gives {result}, the executor with {how} {value}: {one.code.hex()}")
-        print(f"{kernel}: {count['run']} programs run, {count['refused']} refused, mismatches {mismatches} "
-              f"({time.monotonic() - started:.0f} s)", flush=True)
+        print(
+            f"{kernel}: {count['run']} programs run, {count['refused']} refused, mismatches {mismatches} "
+            f"({time.monotonic() - started:.0f} s)",
+            flush=True,
+        )
         if count["run"] < len(all_of_them) * 0.95:
             print("  too few programs were run")
             return 1

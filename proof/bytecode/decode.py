@@ -11,10 +11,10 @@ import struct
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from submitted import Program  # noqa: E402
+from submitted import Program
 
 LD, LDX, ST, STX, ALU, JMP, JMP32, ALU64 = range(8)
 CALL, EXIT, JUMP = 0x85, 0x95, 0x05
@@ -36,7 +36,7 @@ class Instruction(NamedTuple):
     constant: int  # signed; of a wide load, 64 bits without sign
     map: str = ""
     symbol: str = ""
-    callee: Optional[int] = None  # the place where it starts in the program
+    callee: int | None = None  # the place where it starts in the program
 
     @property
     def kind(self) -> int:
@@ -61,9 +61,9 @@ class Function(NamedTuple):
 
     name: str
     digest: str
-    code: Dict[int, Instruction]
-    callees: Dict[int, "Function"]  # type: ignore[misc]
-    shape: "Shape"
+    code: dict[int, Instruction]
+    callees: dict[int, Function]  # type: ignore[misc]
+    shape: Shape
 
 
 class Shape(NamedTuple):
@@ -71,10 +71,10 @@ class Shape(NamedTuple):
     jumps backwards. ``joins``: leaders that are reached in more than one way. ``live``: registers, and bytes of the
     stack below every address that is taken, that are read before they are written from there on."""
 
-    order: Dict[int, int]
-    joins: FrozenSet[int]
-    loops: FrozenSet[int]  # joins that are jumped back to
-    live: Dict[int, FrozenSet[int]]
+    order: dict[int, int]
+    joins: frozenset[int]
+    loops: frozenset[int]  # joins that are jumped back to
+    live: dict[int, frozenset[int]]
     floor: int  # the stack from here on is always live
 
 
@@ -83,7 +83,7 @@ def decode(program: Program) -> Function:
     raw = program.instructions
     starts = {each.start: each for each in program.functions}
     maps, symbols = program.submitted.maps, program.submitted.symbols
-    made: Dict[int, Function] = {}
+    made: dict[int, Function] = {}
 
     def one(start: int) -> Function:
         if start not in made:
@@ -100,7 +100,7 @@ def decode(program: Program) -> Function:
     return one(0)
 
 
-def instruction(raw: bytes, more: bytes, at: int, maps: Dict[int, str], symbols: Dict[int, str]) -> Instruction:
+def instruction(raw: bytes, more: bytes, at: int, maps: dict[int, str], symbols: dict[int, str]) -> Instruction:
     code, registers, offset, constant = struct.unpack("<BBhi", raw)
     dst, src = registers & 15, registers >> 4
     if code == WIDE:
@@ -115,21 +115,23 @@ def instruction(raw: bytes, more: bytes, at: int, maps: Dict[int, str], symbols:
     return Instruction(code, dst, src, offset, constant)
 
 
-def function(name: str, code: Dict[int, Instruction], callees: Dict[int, Function]) -> Function:
-    text = name + "".join(f"{at} {each._replace(callee=None)} {callees[at].digest if at in callees else ''}\n"
-                          for at, each in sorted(code.items()))
+def function(name: str, code: dict[int, Instruction], callees: dict[int, Function]) -> Function:
+    text = name + "".join(
+        f"{at} {each._replace(callee=None)} {callees[at].digest if at in callees else ''}\n"
+        for at, each in sorted(code.items())
+    )
     digest = hashlib.sha256(text.encode("ascii")).hexdigest()
     return Function(name, digest, code, callees, _shape(digest, tuple(sorted(code.items()))))
 
 
-def inner(function: Function, name: str) -> Optional[Function]:
+def inner(function: Function, name: str) -> Function | None:
     if function.name == name:
         return function
     found = (inner(each, name) for each in function.callees.values())
     return next((each for each in found if each is not None), None)
 
 
-def successors(at: int, each: Instruction) -> List[int]:
+def successors(at: int, each: Instruction) -> list[int]:
     following = at + (2 if each.code == WIDE else 1)
     if each.code == EXIT:
         return []
@@ -141,10 +143,10 @@ def successors(at: int, each: Instruction) -> List[int]:
 
 
 @lru_cache(maxsize=None)
-def _shape(_digest: str, items: Tuple[Tuple[int, Instruction], ...]) -> Shape:
+def _shape(_digest: str, items: tuple[tuple[int, Instruction], ...]) -> Shape:
     code = dict(items)
     after = {at: successors(at, each) for at, each in code.items()}
-    ways: Dict[int, int] = {0: 1}
+    ways: dict[int, int] = {0: 1}
     leaders = {0}
     for at, each in code.items():
         for target in after[at]:
@@ -167,10 +169,18 @@ def _shape(_digest: str, items: Tuple[Tuple[int, Instruction], ...]) -> Shape:
     place = {at: number for number, at in enumerate(reversed(order))}
     after_call = {at + 1 for at, each in code.items() if each.code == CALL}
     joins = frozenset(at for at in leaders if ways.get(at, 0) > 1 or at in after_call)
-    floor = min((code[at + 1].constant for at, each in code.items() if _takes_frame(each) and at + 1 in code
-                 and code[at + 1].code == 0x07 and code[at + 1].dst == each.dst), default=0)
-    if any(_takes_frame(each) and not (at + 1 in code and code[at + 1].code == 0x07 and code[at + 1].dst == each.dst)
-           for at, each in code.items()):
+    floor = min(
+        (
+            code[at + 1].constant
+            for at, each in code.items()
+            if _takes_frame(each) and at + 1 in code and code[at + 1].code == 0x07 and code[at + 1].dst == each.dst
+        ),
+        default=0,
+    )
+    if any(
+        _takes_frame(each) and not (at + 1 in code and code[at + 1].code == 0x07 and code[at + 1].dst == each.dst)
+        for at, each in code.items()
+    ):
         floor = -512
     loops = frozenset(target for at in place for target in after[at] if place[target] <= place[at])
     live = _live(code, after, order, leaders, floor)
@@ -183,7 +193,7 @@ def _takes_frame(each: Instruction) -> bool:
     return each.kind == STX and each.src == STACK
 
 
-def _uses(each: Instruction) -> Tuple[FrozenSet[int], FrozenSet[int]]:
+def _uses(each: Instruction) -> tuple[frozenset[int], frozenset[int]]:
     """What an instruction reads, and what it overwrites: registers, and bytes of the stack by their negative offset."""
     reads, writes = set(), set()
     kind = each.kind
@@ -222,9 +232,10 @@ def _uses(each: Instruction) -> Tuple[FrozenSet[int], FrozenSet[int]]:
     return frozenset(reads - {STACK}), frozenset(writes - reads)
 
 
-def _live(code: Dict[int, Instruction], after: Dict[int, List[int]], order: List[int], leaders: "set[int]",
-          floor: int) -> Dict[int, FrozenSet[int]]:
-    live: Dict[int, FrozenSet[int]] = {at: frozenset() for at in code}
+def _live(
+    code: dict[int, Instruction], after: dict[int, list[int]], order: list[int], leaders: set[int], floor: int
+) -> dict[int, frozenset[int]]:
+    live: dict[int, frozenset[int]] = {at: frozenset() for at in code}
     uses = {at: _uses(each) for at, each in code.items()}
     changed = True
     while changed:

@@ -7,7 +7,7 @@ gives, which is guard_decide as the theorems have it (proof/coq/Compile.v), in a
 from __future__ import annotations
 
 import random
-from typing import Dict, List, NamedTuple, Tuple, Union
+from typing import NamedTuple, Union
 
 import z3
 from arithmetic import Solver, Term, fresh
@@ -30,7 +30,7 @@ class Tables(Plain):
     """Objects whose content is not known, but stays as it is."""
 
     def __init__(self) -> None:
-        self.content: Dict[Tuple[str, int], Term] = {}
+        self.content: dict[tuple[str, int], Term] = {}
 
     def word(self, name: str, number: int) -> Term:
         place = name, _RULES.get(name, 0) + 8 * number
@@ -51,7 +51,7 @@ class Tables(Plain):
 class Answer(NamedTuple):
     """``differs``: what the tables hold where it is not as the reference has it; empty: that can't be."""
 
-    differs: List[str]
+    differs: list[str]
     ends: int
 
 
@@ -81,7 +81,7 @@ def _start(placed: bool) -> State:
     return start
 
 
-def tried(function: Function, times: int) -> List[str]:
+def tried(function: Function, times: int) -> list[str]:
     """The same with numbers, for some contents of its tables: a content for which it is not as the reference has it, if
     one is found. Far quicker than `verdict`, and proves nothing. Raises Unproved as that does."""
     chance = random.Random(1)
@@ -93,20 +93,30 @@ def tried(function: Function, times: int) -> List[str]:
             for _rule in range(chance.choice((1, 2))):
                 held["of_action"][chance.randrange(WORDS)] |= 1 << chance.randrange(64)
             held["bound"] = held["covers"] = [BITS] * WORDS
-        world.content = {(name, _RULES.get(name, 0) + 8 * each): word  # type: ignore[misc]
-                         for name, words in held.items() for each, word in enumerate(words)}
+        world.content = {
+            (name, _RULES.get(name, 0) + 8 * each): word  # type: ignore[misc]
+            for name, words in held.items()
+            for each, word in enumerate(words)
+        }
         (end,) = run(world, function, _start(placed))
-        hits = [held["bound"][each] & held["of_action"][each] & (held["covers"][each] if placed else -1)
-                for each in range(WORDS)]
+        hits = [
+            held["bound"][each] & held["of_action"][each] & (held["covers"][each] if placed else -1)
+            for each in range(WORDS)
+        ]
         denials = [hit & ~report for hit, report in zip(hits, held["audit"])]
         wanted = DENY if any(denials) else AUDIT if any(hits) else ALLOW
         first = next((each for each in enumerate(denials if any(denials) else hits) if each[1]), None)
         rule = NO_RULE if first is None else 64 * first[0] + lowest(first[1])
         gives = end.registers[0]
-        found = [gives & NO_RULE if isinstance(gives, int) else gives,
-                 *(end.read(1, _OUTCOME + offset, 4) for offset in (0, 4, 8, 12))]
-        for what, got, due in zip(("gives", "changes the action to", "leaves", "changes the reason to", "names rule"),
-                                  found, (wanted, 7, wanted, 7, rule)):
+        found = [
+            gives & NO_RULE if isinstance(gives, int) else gives,
+            *(end.read(1, _OUTCOME + offset, 4) for offset in (0, 4, 8, 12)),
+        ]
+        for what, got, due in zip(
+            ("gives", "changes the action to", "leaves", "changes the reason to", "names rule"),
+            found,
+            (wanted, 7, wanted, 7, rule),
+        ):
             if got != due:
                 return [f"{what} {got} and not {due}: {_event(_rules(held), placed)}"]
     return []
@@ -116,12 +126,14 @@ def _word(chance: random.Random) -> int:
     return chance.choice((0, 0, 0, 1 << chance.randrange(64), BITS, chance.getrandbits(64)))
 
 
-def _compared(world: Tables, end: State, placed: bool) -> List[str]:
+def _compared(world: Tables, end: State, placed: bool) -> list[str]:
     terms, solver = Solver(), z3.Solver()
     solver.set("rlimit", EFFORT)
     words = {name: [terms.of(world.word(name, each)) for each in range(WORDS)] for name in OBJECTS}
-    hits = [words["bound"][each] & words["of_action"][each] & (words["covers"][each] if placed else -1)
-            for each in range(WORDS)]
+    hits = [
+        words["bound"][each] & words["of_action"][each] & (words["covers"][each] if placed else -1)
+        for each in range(WORDS)
+    ]
     denials = [hit & ~words["audit"][each] for each, hit in enumerate(hits)]
     any_hit, any_denial = (z3.Or(*(word != 0 for word in each)) for each in (hits, denials))
     wanted = z3.If(any_denial, z3.BitVecVal(DENY, 64), z3.If(any_hit, z3.BitVecVal(AUDIT, 64), z3.BitVecVal(ALLOW, 64)))
@@ -133,9 +145,11 @@ def _compared(world: Tables, end: State, placed: bool) -> List[str]:
         return ["changes the action or the reason"]
     solver.add(*(terms.truth(fact) for fact in end.facts))
     found = []
-    for what, wrong in (("gives another verdict", terms.of(gives) & NO_RULE != wanted),
-                        ("leaves another verdict", terms.of(said) != wanted),
-                        ("names another rule", z3.Not(_first(terms.of(rule), hits, denials, any_hit, any_denial)))):
+    for what, wrong in (
+        ("gives another verdict", terms.of(gives) & NO_RULE != wanted),
+        ("leaves another verdict", terms.of(said) != wanted),
+        ("names another rule", z3.Not(_first(terms.of(rule), hits, denials, any_hit, any_denial))),
+    ):
         solver.push()
         solver.add(wrong)
         answer = solver.check()
@@ -143,15 +157,22 @@ def _compared(world: Tables, end: State, placed: bool) -> List[str]:
             raise Unproved(f"guard_verdict: z3 does not find out whether it {what}")
         if answer == z3.sat:
             model = solver.model()
-            held = {name: [model.eval(word, model_completion=True).as_long() for word in each]
-                    for name, each in words.items()}
+            held = {
+                name: [model.eval(word, model_completion=True).as_long() for word in each]
+                for name, each in words.items()
+            }
             found.append(f"{what}: {_event(_rules(held), placed)}")
         solver.pop()
     return found
 
 
-def _first(rule: z3.BitVecRef, hits: List[z3.BitVecRef], denials: List[z3.BitVecRef], any_hit: z3.BoolRef,
-           any_denial: z3.BoolRef) -> z3.BoolRef:
+def _first(
+    rule: z3.BitVecRef,
+    hits: list[z3.BitVecRef],
+    denials: list[z3.BitVecRef],
+    any_hit: z3.BoolRef,
+    any_denial: z3.BoolRef,
+) -> z3.BoolRef:
     """Is it the first rule that denies; without one the first that hits; without that none?"""
     wanted = z3.BitVecVal(NO_RULE, 64)
     for number, (hit, denial) in reversed(list(enumerate(zip(hits, denials)))):
@@ -178,12 +199,14 @@ def counts() -> bool:
     return all(lowest(1 << bit) == bit for bit in range(64))
 
 
-def _rules(held: Dict[str, List[int]]) -> Dict[str, List[int]]:
-    return {name: [64 * number + bit for number, word in enumerate(words) for bit in range(64) if word >> bit & 1]
-            for name, words in held.items()}
+def _rules(held: dict[str, list[int]]) -> dict[str, list[int]]:
+    return {
+        name: [64 * number + bit for number, word in enumerate(words) for bit in range(64) if word >> bit & 1]
+        for name, words in held.items()
+    }
 
 
-def _event(rules: Dict[str, List[int]], placed: bool) -> str:
+def _event(rules: dict[str, list[int]], placed: bool) -> str:
     """For a person: which rules are where."""
     told = []
     for name in OBJECTS:
@@ -195,5 +218,9 @@ def _event(rules: Dict[str, List[int]], placed: bool) -> str:
     return "; ".join(told)
 
 
-_SAID = {"bound": "rules that bind the task:", "covers": "rules that cover the object:",
-         "of_action": "rules on the action:", "audit": "rules that only report:"}
+_SAID = {
+    "bound": "rules that bind the task:",
+    "covers": "rules that cover the object:",
+    "of_action": "rules on the action:",
+    "audit": "rules that only report:",
+}

@@ -8,10 +8,28 @@ holds, what helpers do, and which states are taken together, is the world's busi
 from __future__ import annotations
 
 import heapq
-from typing import Dict, Hashable, List, Protocol
+from typing import Hashable, Protocol
 
-from arithmetic import (ADD, END, EQUAL, MOV, NEG, NOT_EQUAL, SUB, Condition, Scalar, Term, Truth, calculate, compare,
-                        condition, either, fresh, low, swap)
+from arithmetic import (
+    ADD,
+    END,
+    EQUAL,
+    MOV,
+    NEG,
+    NOT_EQUAL,
+    SUB,
+    Condition,
+    Scalar,
+    Term,
+    Truth,
+    calculate,
+    compare,
+    condition,
+    either,
+    fresh,
+    low,
+    swap,
+)
 from decode import ALU, ALU64, ATOMIC, CALL, EXIT, JMP, JMP32, JUMP, LDX, MEMORY, ST, STX, WIDE, Function, Instruction
 from state import Pointer, State, Value
 
@@ -27,23 +45,27 @@ class World(Protocol):
     def store(self, state: State, at: Pointer, size: int, value: Value) -> None: ...
     def outside(self, state: State, address: Scalar, size: int) -> Value:
         """A read of the kernel's memory."""
+
     def trespass(self, state: State, what: str) -> None:
         """A write to what is not ours."""
-    def helper(self, state: State, number: int, function: Function) -> List[State]:
+
+    def helper(self, state: State, number: int, function: Function) -> list[State]:
         """Where the state may be after the helper; r0 is set, the others are not looked at any more."""
-    def call(self, state: State, callee: Function) -> List[State]: ...
+
+    def call(self, state: State, callee: Function) -> list[State]: ...
     def constant(self, state: State, each: Instruction) -> Value:
         """A load of what is known when the program is loaded."""
-    def arrive(self, function: Function, state: State, pending: Dict[Hashable, State]) -> None:
+
+    def arrive(self, function: Function, state: State, pending: dict[Hashable, State]) -> None:
         """A state comes to a leader; those that wait there are in ``pending``, where it may be put."""
 
 
-def run(world: World, function: Function, start: State, limit: int = 200_000) -> List[State]:
+def run(world: World, function: Function, start: State, limit: int = 200_000) -> list[State]:
     """The states at the function's ends."""
     order, joins = function.shape.order, function.shape.joins
-    pending: Dict[int, Dict[Hashable, State]] = {0: {(): start}}
+    pending: dict[int, dict[Hashable, State]] = {0: {(): start}}
     queue = [(0, 0)]
-    ends: List[State] = []
+    ends: list[State] = []
     while queue:
         at = heapq.heappop(queue)[1]
         for state in pending.pop(at, {}).values():
@@ -64,7 +86,7 @@ def run(world: World, function: Function, start: State, limit: int = 200_000) ->
     return ends
 
 
-def _block(world: World, function: Function, state: State, ends: List[State]) -> List[State]:
+def _block(world: World, function: Function, state: State, ends: list[State]) -> list[State]:
     """Follows the state to where it divides or meets others."""
     code, order = function.code, function.shape.order
     first = True
@@ -84,7 +106,7 @@ def _block(world: World, function: Function, state: State, ends: List[State]) ->
     return [state]
 
 
-def _called(world: World, function: Function, state: State, each: Instruction) -> List[State]:
+def _called(world: World, function: Function, state: State, each: Instruction) -> list[State]:
     following = state.at + 1
     if each.src == 2:
         raise Unproved(f"{function.name} calls a kernel function")
@@ -98,7 +120,7 @@ def _called(world: World, function: Function, state: State, each: Instruction) -
     return after
 
 
-def _branch(state: State, each: Instruction) -> List[State]:
+def _branch(state: State, each: Instruction) -> list[State]:
     there, here = state.at + 1 + each.offset, state.at + 1
     width = 64 if each.kind == JMP else 32
     a = state.registers[each.dst]
@@ -234,18 +256,11 @@ def _atomic(world: World, state: State, each: Instruction, function: Function) -
     width = 8 * size
     if each.constant == 0xF1:  # compare and exchange
         equal = compare(EQUAL, width, old, _number(registers[0]))
-        if isinstance(equal, bool):
-            new = operand if equal else old
-        else:
-            new = either(equal, low(operand, width), old)
+        new = (operand if equal else old) if isinstance(equal, bool) else either(equal, low(operand, width), old)
         world.store(state, target, size, new)
         registers[0] = old
         return
-    if each.constant == 0xE1:
-        new = operand
-    else:
-        new = calculate(each.constant & 0xF0, width, old, operand)
+    new = operand if each.constant == 225 else calculate(each.constant & 240, width, old, operand)
     world.store(state, target, size, low(new, width))
     if each.constant & 1:
         registers[each.src] = old
-

@@ -4,6 +4,7 @@
 """Runs in a guest kernel: loads each program of the file given, runs it once by BPF_PROG_TEST_RUN and prints what it
 returned, a line each. In the file: instructions in hex, a line each."""
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -27,8 +28,12 @@ def bpf(command, attributes):
 def load(code, level=0):
     held = ctypes.create_string_buffer(code, len(code))
     room = (level, len(log), ctypes.addressof(log)) if level else (0, 0, 0)
-    return bpf(LOAD, struct.pack("=IIQQIIQ", SOCKET_FILTER, len(code) // 8, ctypes.addressof(held),
-                                 ctypes.addressof(licence), *room))[0]
+    return bpf(
+        LOAD,
+        struct.pack(
+            "=IIQQIIQ", SOCKET_FILTER, len(code) // 8, ctypes.addressof(held), ctypes.addressof(licence), *room
+        ),
+    )[0]
 
 
 def run(program):
@@ -42,10 +47,8 @@ with open(sys.argv[1], encoding="ascii") as file:
         try:
             program = load(code)
         except OSError as error:
-            try:
+            with contextlib.suppress(OSError):
                 load(code, 1)
-            except OSError:
-                pass
             print("refused", error.strerror, repr(log.value[-300:]))
             continue
         try:

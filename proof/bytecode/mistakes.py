@@ -18,12 +18,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from btf import hooks  # noqa: E402
-from prove import prove, prover  # noqa: E402
-from submitted import KERNELS, ROOT, kernel_types, programs  # noqa: E402
+from btf import hooks
+from prove import prove, prover
+from submitted import KERNELS, ROOT, kernel_types, programs
 
 SOURCES = ROOT / "bpf"
 
@@ -41,73 +41,198 @@ class Mistake(NamedTuple):
 
 class Looked(NamedTuple):
     found: bool
-    lines: List[str]
+    lines: list[str]
     seconds: float
 
 
 MISTAKES = (
-    Mistake("closed", "an object that could not be placed is allowed", "inode_setxattr", "file.h",
-            "	o.reason = at->reason;\n	if (at->reason == GUARD_BY_RULE) {",
-            "	o.reason = at->reason;\n	if (at->reason != GUARD_BY_RULE)\n		return 0;\n"
-            "	if (at->reason == GUARD_BY_RULE) {"),
-    Mistake("closed", "a state that is missing is allowed", "inode_readlink", "file.h",
-            "			o.reason = GUARD_BROKEN_MAP;\n	}\n	for", "			return 0;\n	}\n	for"),
-    Mistake("closed", "a new name is judged by where the old one was alone", "inode_rename", "file.h",
-            "move->source.reason ? move->source.reason : move->target.reason;", "move->source.reason;"),
-    Mistake("closed", "a rename of what could not be placed is allowed", "inode_rename", "file.h",
-            "	return refuse_move(&v, b, &move, from, to);",
-            "	if (move.source.reason && !move.target.reason)\n		return 0;\n"
-            "	return refuse_move(&v, b, &move, from, to);"),
-    Mistake("closed", "a file that could not be placed is not asked about", "file_mprotect", "file.h",
-            "	if (own)\n		return refuse_place",
-            "	if (at.reason)\n		return 0;\n	if (own)\n		return refuse_place"),
-    Mistake("closed", "a component that could not be looked up leaves the state", "unix_stream_connect", "path.h",
-            "			if (next < 0)\n				return GUARD_BROKEN_MAP;",
-            "			if (next < 0)\n				return GUARD_BY_RULE;"),
-    Mistake("closed", "a path that is too deep is at its root", "inode_setxattr", "path.h",
-            "		return -left;\n", "		return GUARD_BY_RULE;\n"),
-    Mistake("closed", "without the table of filesystems a path is at its root", "inode_setxattr", "path.h",
-            "	inner = INNER_OF(superblocks, slot);\n	if (!inner)\n		return GUARD_BROKEN_MAP;",
-            "	inner = INNER_OF(superblocks, slot);\n	if (!inner)\n		return GUARD_BY_RULE;"),
-    Mistake("closed", "an abstract name that could not be looked up is at its root", "unix_stream_connect", "unix.h",
-            "	if (next < 0)\n		return;\n", "	if (next < 0)\n		next = 0;\n"),
-    Mistake("closed", "an endpoint of which nobody knows what covers it is allowed", "socket_bind", "network.h",
-            "		found = learn_covering(&here, e);\n",
-            "		found = learn_covering(&here, e);\n	if (found == ~0U)\n		return 0;\n"),
-    Mistake("closed", "an endpoint that could not be read is allowed", "socket_setsockopt", "network.h",
-            "	if (o->reason != GUARD_BY_RULE)\n		return allowed(v, b, 0, o);",
-            "	if (o->reason != GUARD_BY_RULE)\n		return 1;"),
-    Mistake("closed", "without the table of devices every device is allowed", "file_open__device", "machine.h",
-            "	if (!inner)\n		return 1;\n	key.device", "	if (!inner)\n		return 0;\n	key.device"),
-    Mistake("closed", "nothing is protected where a state is missing", "inode_create__tamper", "tamper.h",
-            "	if (!s)\n		return 1;\n	if (above)", "	if (!s)\n		return 0;\n	if (above)"),
-    Mistake("closed", "who is bound may touch what enforces", "inode_create__tamper", "tamper.h",
-            "	if (!real_root(bpf_get", "	o->verdict = GUARD_ALLOW;\n	if (!real_root(bpf_get"),
-    Mistake("closed", "nobody knows who acts, so that it may touch what enforces", "bpf_map__tamper", "tamper.h",
-            "	if (!b || !p)\n		return 0;\n	guard_verdict", "	if (!b || !p)\n		return 1;\n	guard_verdict"),
-    Mistake("closed", "a file that could not be placed gives no label", "inode_readlink__label", "label.h",
-            "at->reason != GUARD_BY_RULE)\n		return named;", "at->reason != GUARD_BY_RULE)\n		return 0;"),
-    Mistake("closed", "a state that is missing gives no label", "inode_getxattr__label", "label.h",
-            "	return s ? s->labels : named;", "	return s ? s->labels : 0;"),
-    Mistake("audit", "a label that was remembered is refused", "inode_readlink__label", "label.h",
-            "	return labels && !label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, d);",
-            "	return labels && label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, d);"),
-    Mistake("binding", "rules of a set that could not be looked up do not bind", "sb_remount", "subject.h",
-            "		if (guard_join(slot, guard_lowest(sets), !!(binding & sets), !!(freeing & sets), t))\n"
-            "			return -1;\n",
-            "		guard_join(slot, guard_lowest(sets), !!(binding & sets), !!(freeing & sets), t);\n"),
-    Mistake("binding", "without the table of users nobody is bound", "sb_remount", "subject.h",
-            "	table = INNER_OF(ids, slot);\n	if (!table)\n		return -1;",
-            "	table = INNER_OF(ids, slot);\n	if (!table)\n		return 0;"),
-    Mistake("closed", "a service that could not be looked up is none", "sb_remount", "subject.h",
-            "	}\n	return state;\n}\n\nstatic __always_inline void record",
-            "	}\n	return state < 0 ? 0 : state;\n}\n\nstatic __always_inline void record"),
-    Mistake("returns", "what an LSM before it refused is allowed", "sb_remount", "machine.h",
-            "sb_remount, struct super_block *sb, void *options, int ret)\n{\n	if (ret)\n		return ret;",
-            "sb_remount, struct super_block *sb, void *options, int ret)\n{\n	if (ret)\n		return 0;"),
-    Mistake("once", "a second look at which generation is in force", "inode_link__tamper", "tamper.h",
-            "refuse_touch(&v, from, 0, GUARD_LINK) || refuse_touch(&v, to, 0, GUARD_LINK)",
-            "touches(from, 0, GUARD_LINK) || touches(to, 0, GUARD_LINK)"),
+    Mistake(
+        "closed",
+        "an object that could not be placed is allowed",
+        "inode_setxattr",
+        "file.h",
+        "	o.reason = at->reason;\n	if (at->reason == GUARD_BY_RULE) {",
+        "	o.reason = at->reason;\n	if (at->reason != GUARD_BY_RULE)\n		return 0;\n"
+        "	if (at->reason == GUARD_BY_RULE) {",
+    ),
+    Mistake(
+        "closed",
+        "a state that is missing is allowed",
+        "inode_readlink",
+        "file.h",
+        "			o.reason = GUARD_BROKEN_MAP;\n	}\n	for",
+        "			return 0;\n	}\n	for",
+    ),
+    Mistake(
+        "closed",
+        "a new name is judged by where the old one was alone",
+        "inode_rename",
+        "file.h",
+        "move->source.reason ? move->source.reason : move->target.reason;",
+        "move->source.reason;",
+    ),
+    Mistake(
+        "closed",
+        "a rename of what could not be placed is allowed",
+        "inode_rename",
+        "file.h",
+        "	return refuse_move(&v, b, &move, from, to);",
+        "	if (move.source.reason && !move.target.reason)\n		return 0;\n"
+        "	return refuse_move(&v, b, &move, from, to);",
+    ),
+    Mistake(
+        "closed",
+        "a file that could not be placed is not asked about",
+        "file_mprotect",
+        "file.h",
+        "	if (own)\n		return refuse_place",
+        "	if (at.reason)\n		return 0;\n	if (own)\n		return refuse_place",
+    ),
+    Mistake(
+        "closed",
+        "a component that could not be looked up leaves the state",
+        "unix_stream_connect",
+        "path.h",
+        "			if (next < 0)\n				return GUARD_BROKEN_MAP;",
+        "			if (next < 0)\n				return GUARD_BY_RULE;",
+    ),
+    Mistake(
+        "closed",
+        "a path that is too deep is at its root",
+        "inode_setxattr",
+        "path.h",
+        "		return -left;\n",
+        "		return GUARD_BY_RULE;\n",
+    ),
+    Mistake(
+        "closed",
+        "without the table of filesystems a path is at its root",
+        "inode_setxattr",
+        "path.h",
+        "	inner = INNER_OF(superblocks, slot);\n	if (!inner)\n		return GUARD_BROKEN_MAP;",
+        "	inner = INNER_OF(superblocks, slot);\n	if (!inner)\n		return GUARD_BY_RULE;",
+    ),
+    Mistake(
+        "closed",
+        "an abstract name that could not be looked up is at its root",
+        "unix_stream_connect",
+        "unix.h",
+        "	if (next < 0)\n		return;\n",
+        "	if (next < 0)\n		next = 0;\n",
+    ),
+    Mistake(
+        "closed",
+        "an endpoint of which nobody knows what covers it is allowed",
+        "socket_bind",
+        "network.h",
+        "		found = learn_covering(&here, e);\n",
+        "		found = learn_covering(&here, e);\n	if (found == ~0U)\n		return 0;\n",
+    ),
+    Mistake(
+        "closed",
+        "an endpoint that could not be read is allowed",
+        "socket_setsockopt",
+        "network.h",
+        "	if (o->reason != GUARD_BY_RULE)\n		return allowed(v, b, 0, o);",
+        "	if (o->reason != GUARD_BY_RULE)\n		return 1;",
+    ),
+    Mistake(
+        "closed",
+        "without the table of devices every device is allowed",
+        "file_open__device",
+        "machine.h",
+        "	if (!inner)\n		return 1;\n	key.device",
+        "	if (!inner)\n		return 0;\n	key.device",
+    ),
+    Mistake(
+        "closed",
+        "nothing is protected where a state is missing",
+        "inode_create__tamper",
+        "tamper.h",
+        "	if (!s)\n		return 1;\n	if (above)",
+        "	if (!s)\n		return 0;\n	if (above)",
+    ),
+    Mistake(
+        "closed",
+        "who is bound may touch what enforces",
+        "inode_create__tamper",
+        "tamper.h",
+        "	if (!real_root(bpf_get",
+        "	o->verdict = GUARD_ALLOW;\n	if (!real_root(bpf_get",
+    ),
+    Mistake(
+        "closed",
+        "nobody knows who acts, so that it may touch what enforces",
+        "bpf_map__tamper",
+        "tamper.h",
+        "	if (!b || !p)\n		return 0;\n	guard_verdict",
+        "	if (!b || !p)\n		return 1;\n	guard_verdict",
+    ),
+    Mistake(
+        "closed",
+        "a file that could not be placed gives no label",
+        "inode_readlink__label",
+        "label.h",
+        "at->reason != GUARD_BY_RULE)\n		return named;",
+        "at->reason != GUARD_BY_RULE)\n		return 0;",
+    ),
+    Mistake(
+        "closed",
+        "a state that is missing gives no label",
+        "inode_getxattr__label",
+        "label.h",
+        "	return s ? s->labels : named;",
+        "	return s ? s->labels : 0;",
+    ),
+    Mistake(
+        "audit",
+        "a label that was remembered is refused",
+        "inode_readlink__label",
+        "label.h",
+        "	return labels && !label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, d);",
+        "	return labels && label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, d);",
+    ),
+    Mistake(
+        "binding",
+        "rules of a set that could not be looked up do not bind",
+        "sb_remount",
+        "subject.h",
+        "		if (guard_join(slot, guard_lowest(sets), !!(binding & sets), !!(freeing & sets), t))\n"
+        "			return -1;\n",
+        "		guard_join(slot, guard_lowest(sets), !!(binding & sets), !!(freeing & sets), t);\n",
+    ),
+    Mistake(
+        "binding",
+        "without the table of users nobody is bound",
+        "sb_remount",
+        "subject.h",
+        "	table = INNER_OF(ids, slot);\n	if (!table)\n		return -1;",
+        "	table = INNER_OF(ids, slot);\n	if (!table)\n		return 0;",
+    ),
+    Mistake(
+        "closed",
+        "a service that could not be looked up is none",
+        "sb_remount",
+        "subject.h",
+        "	}\n	return state;\n}\n\nstatic __always_inline void record",
+        "	}\n	return state < 0 ? 0 : state;\n}\n\nstatic __always_inline void record",
+    ),
+    Mistake(
+        "returns",
+        "what an LSM before it refused is allowed",
+        "sb_remount",
+        "machine.h",
+        "sb_remount, struct super_block *sb, void *options, int ret)\n{\n	if (ret)\n		return ret;",
+        "sb_remount, struct super_block *sb, void *options, int ret)\n{\n	if (ret)\n		return 0;",
+    ),
+    Mistake(
+        "once",
+        "a second look at which generation is in force",
+        "inode_link__tamper",
+        "tamper.h",
+        "refuse_touch(&v, from, 0, GUARD_LINK) || refuse_touch(&v, to, 0, GUARD_LINK)",
+        "touches(from, 0, GUARD_LINK) || touches(to, 0, GUARD_LINK)",
+    ),
 )
 
 
@@ -125,7 +250,7 @@ def made(mistake: Mistake, folder: Path) -> bytes:
     return target.read_bytes()
 
 
-def look_at(task: "tuple[Mistake, str]") -> Looked:
+def look_at(task: tuple[Mistake, str]) -> Looked:
     mistake, kernel = task
     started, types = time.monotonic(), kernel_types(kernel)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,21 +19,21 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterator, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from decode import ALU, ALU64, CALL, EXIT, JMP, JMP32, JUMP, LDX, STX, Function, Instruction, decode, \
-    function as made, inner  # noqa: E402
-from exact import tried, verdict  # noqa: E402
-from execute import Unproved  # noqa: E402
-from step import stepped  # noqa: E402
-from submitted import KERNELS, kernel_types, programs  # noqa: E402
+from decode import ALU, ALU64, CALL, EXIT, JMP, JMP32, JUMP, LDX, STX, Function, Instruction, decode, inner
+from decode import function as made
+from exact import tried, verdict
+from execute import Unproved
+from step import stepped
+from submitted import KERNELS, kernel_types, programs
 
 _OTHER_OPERATION = {0x50: 0x40, 0x40: 0x50, 0x00: 0x10, 0x10: 0x00, 0xA0: 0x50, 0x60: 0x70, 0x70: 0x60, 0x20: 0x00}
 _OTHER_JUMP = {0x10: 0x50, 0x50: 0x10}
 
 
-def mutants(of: Function) -> Iterator[Tuple[str, Function]]:
+def mutants(of: Function) -> Iterator[tuple[str, Function]]:
     for at, each in sorted(of.code.items()):
         for what, other in _others(each):
             code = dict(of.code)
@@ -41,7 +41,7 @@ def mutants(of: Function) -> Iterator[Tuple[str, Function]]:
             yield f"{at}: {what}", made(of.name, code, of.callees)
 
 
-def _others(each: Instruction) -> Iterator[Tuple[str, Instruction]]:
+def _others(each: Instruction) -> Iterator[tuple[str, Instruction]]:
     if each.kind in (ALU, ALU64):
         other = _OTHER_OPERATION.get(each.operation)
         if other is not None:
@@ -59,18 +59,20 @@ def _others(each: Instruction) -> Iterator[Tuple[str, Instruction]]:
 TRIES = 20, 1000  # most are killed by the first few
 
 
-def decided(function: Function) -> List[str]:
+def decided(function: Function) -> list[str]:
     return next(filter(None, (tried(function, each) for each in TRIES)), []) or verdict(function).differs
 
 
-DECIDING: Dict[str, Callable[[Function], List[str]]] = {"guard_verdict": decided,
-                                                        "guard_step": lambda function: stepped(function).differs}
+DECIDING: dict[str, Callable[[Function], list[str]]] = {
+    "guard_verdict": decided,
+    "guard_step": lambda function: stepped(function).differs,
+}
 
 
 class Chosen(NamedTuple):
     function: str
     kernel: str
-    sample: Optional[int]
+    sample: int | None
     verbose: bool
 
 
@@ -95,9 +97,12 @@ def look_at(chosen: Chosen) -> bool:
         said = differs[0][:160] if differs else "proved equal to the reference"
         if chosen.verbose or result in ("the same", "left"):
             print(f"{function.name} {what}: {result}: {said}", flush=True)
-    print(f"{len(taken)} of {len(every)} mutants of {function.name}: " + ", ".join(
-        f"{count[each]} {each}" for each in ("killed", "refused", "the same", "left"))
-        + f"; {time.monotonic() - started:.0f} s", flush=True)
+    print(
+        f"{len(taken)} of {len(every)} mutants of {function.name}: "
+        + ", ".join(f"{count[each]} {each}" for each in ("killed", "refused", "the same", "left"))
+        + f"; {time.monotonic() - started:.0f} s",
+        flush=True,
+    )
     return not count["left"]
 
 

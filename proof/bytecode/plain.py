@@ -6,7 +6,7 @@ over all ways that lead there. Both of that is compared with the kernel, by chec
 
 from __future__ import annotations
 
-from typing import Dict, Hashable, List
+from typing import Hashable
 
 from arithmetic import Condition, Scalar, condition, either
 from decode import STACK, Function, Instruction
@@ -31,13 +31,13 @@ class Plain:
     def trespass(self, state: State, what: str) -> None:
         raise Unproved(what)
 
-    def helper(self, state: State, number: int, function: Function) -> List[State]:
+    def helper(self, state: State, number: int, function: Function) -> list[State]:
         raise Unproved(f"helper {number}")
 
     def constant(self, state: State, each: Instruction) -> Value:
         return each.constant
 
-    def call(self, state: State, callee: Function) -> List[State]:
+    def call(self, state: State, callee: Function) -> list[State]:
         """Follows the callee on the caller's own state: nothing is forgotten."""
         inner = state.copy(0)
         inner.frames.insert(0, {})
@@ -50,12 +50,16 @@ class Plain:
             end.registers[6:] = state.registers[6:]
         return ends
 
-    def arrive(self, function: Function, state: State, pending: Dict[Hashable, State]) -> None:
+    def arrive(self, function: Function, state: State, pending: dict[Hashable, State]) -> None:
         live, floor = function.shape.live[state.at], function.shape.floor
-        state.registers = [each if number in live or number == STACK else None
-                           for number, each in enumerate(state.registers)]
-        state.frames[0] = {(start, size): value for (start, size), value in state.frames[0].items()
-                           if start + size > floor or any(one in live for one in range(start, start + size))}
+        state.registers = [
+            each if number in live or number == STACK else None for number, each in enumerate(state.registers)
+        ]
+        state.frames[0] = {
+            (start, size): value
+            for (start, size), value in state.frames[0].items()
+            if start + size > floor or any(one in live for one in range(start, start + size))
+        }
         key = shape(state)
         other = pending.get(key)
         pending[key] = state if other is None else both(other, state)
@@ -69,6 +73,7 @@ def shifted(value: Value, by: int) -> Value:
 
 def shape(state: State) -> Hashable:
     """States of the same shape differ in numbers and terms alone."""
+
     def of(value: Value) -> Hashable:
         if isinstance(value, Pointer):
             return value.region, value.offset
@@ -76,8 +81,11 @@ def shape(state: State) -> Hashable:
 
     # what is on the stack may differ: it is as if nobody had written it
     return tuple(of(each) for each in state.registers), frozenset(
-        (number, place, of(value)) for number, frame in enumerate(state.frames) for place, value in frame.items()
-        if isinstance(value, Pointer))
+        (number, place, of(value))
+        for number, frame in enumerate(state.frames)
+        for place, value in frame.items()
+        if isinstance(value, Pointer)
+    )
 
 
 def both(a: State, b: State) -> State:
@@ -109,5 +117,5 @@ def both(a: State, b: State) -> State:
     return made
 
 
-def _all(facts: List[Condition]) -> Condition:
+def _all(facts: list[Condition]) -> Condition:
     return facts[0] if len(facts) == 1 else condition("all", tuple(facts))

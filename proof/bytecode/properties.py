@@ -30,7 +30,7 @@ What has happened on the way to an end is kept as a set of names, below; see wor
 
 from __future__ import annotations
 
-from typing import FrozenSet, Iterable, List, Optional, Tuple
+from typing import Iterable
 
 from arithmetic import EQUAL, NOT_EQUAL, Condition, Term, condition, low
 from state import Pointer, State, Value, Violation
@@ -57,14 +57,30 @@ TOLD = "told"
 GROUNDLESS = "groundless"  # refuse_unlabelled was asked though nothing was lost
 
 # tables without which an object's state, or who acts, is not known
-OUTER = ("states", "edges", "bytes", "superblocks", "ids", "subjects", "destinations", "ipv4", "ipv6", "ports", "vsock",
-         "devices")
+OUTER = (
+    "states",
+    "edges",
+    "bytes",
+    "superblocks",
+    "ids",
+    "subjects",
+    "destinations",
+    "ipv4",
+    "ipv6",
+    "ports",
+    "vsock",
+    "devices",
+)
 ENTRIES = ("states", "bytes", "destinations")
 # what enforces has paths where each can be placed: an object that can't be is none of it
 PROTECTING = ("refuse_touch", "refuse_unmounting", "next_mount")
 # functions that ask guard_verdict about an object -> their argument, and where in it the reasons are
-PLACED = {"refuse_place": (3, (4,)), "allowed_place": (3, (4,)), "refuse_move": (3, (4, 16)),
-          "allowed_endpoint": (3, (12,))}
+PLACED = {
+    "refuse_place": (3, (4,)),
+    "allowed_place": (3, (4,)),
+    "refuse_move": (3, (4, 16)),
+    "allowed_endpoint": (3, (12,)),
+}
 # functions that work out which rules bind a task, and those that tell where its service and its executable are
 WORKED_OUT, WHERE = ("guard_bind", "guard_join"), ("guard_service", "guard_executable")
 # functions that ask about each action that is wanted -> their argument, and the actions that they know
@@ -77,20 +93,41 @@ REMEMBERING = ("label_carrier", "carrier_of", "found_cell", "mark_write_ends", "
 # generation are frozen, a task writes its storage itself, and what labels are kept in only grows (proof/coq/Labels.v).
 VERSIONS = {"control": 0, "known": 8, "covered": 8, "inodes": 4, "readings": 8}
 # all whose names matter: were one of them inlined, or called otherwise, what is said of it would say nothing
-NAMED = frozenset({"guard_verdict", "guard_tell", "guard_step", "guard_depth", "guard_walk", "guard_place", "work_out",
-                   "actions_of", "learn_covering", "labels_of_state", "trusted", "may_touch", "refuse_unlabelled",
-                   "refuse_lost_label", *PROTECTING, *PLACED, *WORKED_OUT, *WHERE, *EACH, *REMEMBERING})
+NAMED = frozenset(
+    {
+        "guard_verdict",
+        "guard_tell",
+        "guard_step",
+        "guard_depth",
+        "guard_walk",
+        "guard_place",
+        "work_out",
+        "actions_of",
+        "learn_covering",
+        "labels_of_state",
+        "trusted",
+        "may_touch",
+        "refuse_unlabelled",
+        "refuse_lost_label",
+        *PROTECTING,
+        *PLACED,
+        *WORKED_OUT,
+        *WHERE,
+        *EACH,
+        *REMEMBERING,
+    }
+)
 
 
 class Rules:
     """``uses``: the offset of guard_policy.uses; ``denies_labels``: its bit GUARD_DENIES_LABELS."""
 
-    refused: List[Condition] = []
+    refused: list[Condition] = []
 
     def __init__(self, uses: int, denies_labels: int) -> None:
         self.uses, self.denies_labels = f"policy+{uses}#", denies_labels
 
-    def arguments(self, before: Optional[Term]) -> None:
+    def arguments(self, before: Term | None) -> None:
         """``before``: what an LSM before the next program has given; None: the hook gives nothing."""
         self.refused = [] if before is None else [condition(NOT_EQUAL, 64, low(before, width), 0) for width in (32, 64)]
 
@@ -99,8 +136,12 @@ class Rules:
             state.ghost -= {CLOSED}  # there is nobody that it would tell anything
         if any(each in state.facts for each in self.refused):
             state.ghost |= {REFUSED}
-        if function in EACH and ASKED not in state.ghost and (ERROR in state.ghost or CLOSED not in state.ghost) and \
-                _none_wanted(state, *EACH[function]):
+        if (
+            function in EACH
+            and ASKED not in state.ghost
+            and (ERROR in state.ghost or CLOSED not in state.ghost)
+            and _none_wanted(state, *EACH[function])
+        ):
             state.ghost = settled(state.ghost) | {CLOSED}  # nobody who is bound is concerned
 
     def precise(self, function: str) -> bool:
@@ -114,14 +155,17 @@ class Rules:
             state.ghost = settled(state.ghost) | {CLOSED}  # without it nobody is bound
         elif table in ("ids", "subjects") and kind == "outer" and function in WORKED_OUT:
             state.ghost |= {UNBOUND}
-        elif table in OUTER and kind == "outer" or table in ENTRIES and kind == "array":
+        elif (table in OUTER and kind == "outer") or (table in ENTRIES and kind == "array"):
             state.ghost |= {ERROR, BROKEN} if function in PROTECTING else {ERROR}
-        elif table == "carriers" and kind == "full" or table == "marks":
+        elif (table == "carriers" and kind == "full") or table == "marks":
             state.ghost |= {LOST}
 
     def before(self, state: State, callee: str, function: str) -> None:
-        if callee in ("refuse_unlabelled", "refuse_lost_label") and function != "refuse_lost_label" and \
-                LOST not in state.ghost:
+        if (
+            callee in ("refuse_unlabelled", "refuse_lost_label")
+            and function != "refuse_lost_label"
+            and LOST not in state.ghost
+        ):
             state.ghost |= {GROUNDLESS}
         if callee != "guard_verdict":
             return
@@ -139,7 +183,7 @@ class Rules:
             ghost |= {DENIED}
         elif function == "guard_tell":
             ghost = frozenset()  # what it misses is told less, not decided otherwise
-        elif function == "guard_step" and result == EPERM or function == "guard_depth" and _negative(result):
+        elif (function == "guard_step" and result == EPERM) or (function == "guard_depth" and _negative(result)):
             ghost |= {ERROR}
         elif function == "guard_walk":
             if _may_be_zero(state, result):
@@ -189,10 +233,10 @@ class Rules:
             ghost -= {ASKED}
         state.ghost = ghost - {NO_POLICY} if function == "refuse_unlabelled" else ghost
 
-    def passed(self, ghost: FrozenSet[str], inner: FrozenSet[str]) -> FrozenSet[str]:
+    def passed(self, ghost: frozenset[str], inner: frozenset[str]) -> frozenset[str]:
         return (settled(ghost) if CLOSED in inner else ghost) | inner
 
-    def once(self, table: str, at: Optional[int], size: int) -> Iterable[int]:
+    def once(self, table: str, at: int | None, size: int) -> Iterable[int]:
         first = VERSIONS.get(table)
         if first is None:
             return ()
@@ -209,7 +253,7 @@ class Rules:
         return any(not state.possible(condition(0x41, 64, name, self.denies_labels)) for name in read)
 
 
-def settled(ghost: FrozenSet[str]) -> FrozenSet[str]:
+def settled(ghost: frozenset[str]) -> frozenset[str]:
     return ghost - {ERROR}
 
 
@@ -219,7 +263,7 @@ def _negative(result: Value) -> bool:
 
 
 def _may_be_zero(state: State, result: Value) -> bool:
-    return result == 0 or isinstance(result, Term) and state.possible(condition(EQUAL, 64, low(result, 32), 0))
+    return result == 0 or (isinstance(result, Term) and state.possible(condition(EQUAL, 64, low(result, 32), 0)))
 
 
 def _none_wanted(state: State, argument: int, known: int) -> bool:
@@ -238,7 +282,7 @@ def _field(state: State, argument: int, offset: int) -> Value:
     return state.read(at.region[1], at.offset + offset, 4)
 
 
-def _placed(state: State, argument: int, reasons: Tuple[int, ...]) -> bool:
+def _placed(state: State, argument: int, reasons: tuple[int, ...]) -> bool:
     """Is the object known to have been placed?"""
     for offset in reasons:
         reason = _field(state, argument, offset)
@@ -249,7 +293,7 @@ def _placed(state: State, argument: int, reasons: Tuple[int, ...]) -> bool:
     return True
 
 
-def _names(of: "Condition | Term") -> List[Term]:
+def _names(of: Condition | Term) -> list[Term]:
     found, left = [], [of]
     while left:
         one = left.pop()
@@ -261,11 +305,12 @@ def _names(of: "Condition | Term") -> List[Term]:
     return found
 
 
-def violations(end: State, before: Optional[Term]) -> List[Violation]:
+def violations(end: State, before: Term | None) -> list[Violation]:
     """Of one end of a program. ``before``: what an LSM before it gave; None: the hook gives nothing."""
     found, result, ghost = [], end.registers[0], end.ghost
     result = low(result, 32) if isinstance(result, (int, Term)) else result
     refused = REFUSED in ghost
+
     def tell(name: str, what: str) -> None:
         found.append(Violation(name, what, end.trace))
 
@@ -275,14 +320,20 @@ def violations(end: State, before: Optional[Term]) -> List[Violation]:
         tell("returns", "allows what an LSM before it has refused")
     grounds = {DENIED, UNDECIDED, TAMPER, ERROR, *(() if GROUNDLESS in ghost else (UNREMEMBERED,))}
     if result != 0 and not refused and not ghost & grounds:
-        tell("audit", "denies though the verdict is not to deny" if LOST not in ghost else
-             "denies because a label could not be remembered, though every rule on labels may be in audit mode")
+        tell(
+            "audit",
+            "denies though the verdict is not to deny"
+            if LOST not in ghost
+            else "denies because a label could not be remembered, though every rule on labels may be in audit mode",
+        )
     if result != EPERM and not refused:
-        for name, what in ((DENIED, "allows what guard_verdict denied"),
-                           (UNDECIDED, "allows though nobody knows who acts"),
-                           (UNREMEMBERED, "allows though a label could not be remembered"),
-                           (MISPLACED, "decides by a state though the object has none"),
-                           (ERROR, "allows though something that it decides by could not be read")):
+        for name, what in (
+            (DENIED, "allows what guard_verdict denied"),
+            (UNDECIDED, "allows though nobody knows who acts"),
+            (UNREMEMBERED, "allows though a label could not be remembered"),
+            (MISPLACED, "decides by a state though the object has none"),
+            (ERROR, "allows though something that it decides by could not be read"),
+        ):
             if name in ghost:
                 tell("closed", what)
         if UNBOUND in ghost and DENIED not in ghost:

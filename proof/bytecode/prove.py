@@ -17,18 +17,18 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from btf import hooks  # noqa: E402
-from decode import Function, decode, inner  # noqa: E402
-from exact import verdict  # noqa: E402
-from execute import Unproved  # noqa: E402
-from properties import NAMED, NAMES, Rules, violations  # noqa: E402
-from state import Trace, Violation  # noqa: E402
-from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs  # noqa: E402
-from world import Prover  # noqa: E402
-from guard.kernel import ARRAY, ARRAY_OF_MAPS, Kernel  # noqa: E402
+from btf import hooks
+from decode import Function, decode, inner
+from exact import verdict
+from execute import Unproved
+from guard.kernel import ARRAY, ARRAY_OF_MAPS, Kernel
+from properties import NAMED, NAMES, Rules, violations
+from state import Trace, Violation
+from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs
+from world import Prover
 
 RESULTS = ROOT / ".build" / "proof" / "results.json"
 LINES = 40  # of a way through a program
@@ -37,9 +37,9 @@ LINES = 40  # of a way through a program
 class Proved(NamedTuple):
     program: str
     digest: str
-    properties: Tuple[str, ...]
-    reasons: Dict[str, str]  # property -> why it is not proved
-    shown: Dict[str, List[str]]  # property -> a way that shows it
+    properties: tuple[str, ...]
+    reasons: dict[str, str]  # property -> why it is not proved
+    shown: dict[str, list[str]]  # property -> a way that shows it
     seconds: float
 
 
@@ -53,7 +53,7 @@ def prover(data: bytes) -> Prover:
     return Prover(kinds, Rules(*_uses()))
 
 
-def _uses() -> Tuple[int, int]:
+def _uses() -> tuple[int, int]:
     """The offset of guard_policy.uses, and GUARD_DENIES_LABELS, as bpf/layout.h has them."""
     text = (ROOT / "bpf" / "layout.h").read_text(encoding="utf-8")
 
@@ -67,9 +67,9 @@ def _uses() -> Tuple[int, int]:
     return (defined("GUARD_ACTIONS") + 4) * vector + 9 * 8 + 4, defined("GUARD_DENIES_LABELS")
 
 
-def prove(with_: Prover, program: Program, arguments: Optional[int]) -> Proved:
+def prove(with_: Prover, program: Program, arguments: int | None) -> Proved:
     name, started = program.submitted.name, time.process_time()
-    found: Dict[str, Violation] = {}
+    found: dict[str, Violation] = {}
     try:
         before = None if arguments is None else with_.argument(arguments)
         with_.rules.arguments(before)
@@ -87,11 +87,10 @@ def prove(with_: Prover, program: Program, arguments: Optional[int]) -> Proved:
         reasons["verdict"] = differs
     shown = {each.property: list(_told(each.trace))[-LINES:] for each in found.values()}
     held = tuple(each for each in (*NAMES, "verdict") if each not in reasons)
-    return Proved(name, program.submitted.digest(), held, reasons, shown,
-                  time.process_time() - started)
+    return Proved(name, program.submitted.digest(), held, reasons, shown, time.process_time() - started)
 
 
-_decisions: Dict[str, str] = {}  # digest of a guard_verdict -> what is wrong with it
+_decisions: dict[str, str] = {}  # digest of a guard_verdict -> what is wrong with it
 
 
 def decision(function: Function) -> str:
@@ -110,7 +109,7 @@ def decision(function: Function) -> str:
 _VERDICTS = {0: "0, allow", 1: "1, audit", 2: "2, deny"}
 
 
-def _told(trace: Optional[Trace], depth: int = 0) -> Iterator[str]:
+def _told(trace: Trace | None, depth: int = 0) -> Iterator[str]:
     """A way through a program, for a person."""
     steps = []
     while trace is not None:
@@ -130,7 +129,7 @@ def _told(trace: Optional[Trace], depth: int = 0) -> Iterator[str]:
                     yield from list(_told(inner, depth + 1))[:LINES]
 
 
-def _kernel(task: "Tuple[str, bytes, Optional[List[str]], bool]") -> Tuple[str, List[Proved]]:
+def _kernel(task: tuple[str, bytes, list[str] | None, bool]) -> tuple[str, list[Proved]]:
     kernel, data, wanted, verbose = task
     types = kernel_types(kernel)
     counts, with_, every = hooks(types.btf), prover(data), programs(types, data)
@@ -156,19 +155,22 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="each program as soon as it is done")
     options = parser.parse_args()
     data, started = options.object.read_bytes(), time.monotonic()
-    results: Dict[str, Any] = {"object": hashlib.sha256(data).hexdigest(), "kernels": {}}
+    results: dict[str, Any] = {"object": hashlib.sha256(data).hexdigest(), "kernels": {}}
     good = True
     tasks = [(kernel, data, options.program, options.verbose) for kernel in options.kernel or KERNELS]
     with multiprocessing.Pool(2) as pool:
         for kernel, proved in pool.imap(_kernel, tasks):
-            results["kernels"][kernel] = {each.program: {"digest": each.digest, "proved": list(each.properties)}
-                                          for each in proved}
+            results["kernels"][kernel] = {
+                each.program: {"digest": each.digest, "proved": list(each.properties)} for each in proved
+            }
             for name in (*NAMES, "verdict"):
                 held = sum(name in each.properties for each in proved)
                 print(f"{kernel:5} {name:8} is proved of {held} of {len(proved)} programs", flush=True)
             longest = sorted(proved, key=lambda one: -one.seconds)[:3]
-            print(f"{kernel:5} {sum(each.seconds for each in proved):.0f} s of one core; the longest: "
-                  + ", ".join(f"{each.program} {each.seconds:.1f} s" for each in longest))
+            print(
+                f"{kernel:5} {sum(each.seconds for each in proved):.0f} s of one core; the longest: "
+                + ", ".join(f"{each.program} {each.seconds:.1f} s" for each in longest)
+            )
             for each in proved:
                 for name, reason in sorted(each.reasons.items()):
                     good = False

@@ -11,15 +11,15 @@ import argparse
 import struct
 import sys
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from btf import hooks  # noqa: E402
-from decode import decode, inner  # noqa: E402
-from exact import verdict  # noqa: E402
-from execute import Unproved  # noqa: E402
-from prove import NAMES, prove, prover  # noqa: E402
-from submitted import KERNELS, OBJECT, SIZE, Program, kernel_types, programs  # noqa: E402
+from btf import hooks
+from decode import decode, inner
+from exact import verdict
+from execute import Unproved
+from prove import NAMES, prove, prover
+from submitted import KERNELS, OBJECT, SIZE, Program, kernel_types, programs
 
 MOVE, MOVE_64, STORE = 0xB4, 0xB7, 0x7B
 LOAD_32 = 0x61
@@ -42,19 +42,19 @@ class Seed(NamedTuple):
     what: str
     program: str
     function: str
-    change: Callable[[Raw], Optional[Raw]]
+    change: Callable[[Raw], Raw | None]
     skip: int = 0
 
 
-def _constant(codes: "tuple[int, ...]", old: int, new: int) -> Callable[[Raw], Optional[Raw]]:
+def _constant(codes: tuple[int, ...], old: int, new: int) -> Callable[[Raw], Raw | None]:
     return lambda raw: raw._replace(constant=new) if raw.code in codes and raw.constant == old else None
 
 
-def _code(old: int, new: int) -> Callable[[Raw], Optional[Raw]]:
+def _code(old: int, new: int) -> Callable[[Raw], Raw | None]:
     return lambda raw: raw._replace(code=new) if raw.code == old else None
 
 
-def _stored(raw: Raw) -> Optional[Raw]:
+def _stored(raw: Raw) -> Raw | None:
     """What goes to the stack goes to where r7 points: what the hook was given."""
     if raw.code != STORE or raw.registers & 15 != 10:
         return None
@@ -63,18 +63,34 @@ def _stored(raw: Raw) -> Optional[Raw]:
 
 # those of `verdict` first: a solver that has done much else gives up on them
 SEEDS = (
-    Seed("verdict", "a rule that only reports denies", "sb_remount", "guard_verdict",
-         lambda raw: raw._replace(constant=0) if raw.code == XOR and raw.constant == -1 else None),
+    Seed(
+        "verdict",
+        "a rule that only reports denies",
+        "sb_remount",
+        "guard_verdict",
+        lambda raw: raw._replace(constant=0) if raw.code == XOR and raw.constant == -1 else None,
+    ),
     Seed("verdict", "what covers an object is not looked at", "sb_remount", "guard_verdict", _code(AND, OR)),
     Seed("returns", "1 for a denial", "bprm_creds_for_exec", "bprm_creds_for_exec", _constant((MOVE, MOVE_64), -1, 1)),
     Seed("returns", "-1 becomes -2", "key_permission", "key_permission", _constant((MOVE, MOVE_64), -1, -2)),
     Seed("writes", "a store into what the hook was given", "inode_free_security", "inode_free_security", _stored),
-    Seed("audit", "a verdict to audit denies", "sb_remount", "refuse_action",
-         _constant((0x15, 0x16, 0x55, 0x56), 2, 1)),
-    Seed("binding", "rules that could not be worked out are taken as they are", "sb_remount", "work_out",
-         lambda raw: raw._replace(code=NEVER) if raw == Raw(0x56, 0, raw.offset, 0) else None),
-    Seed("once", "the slot is read where the deadline was", "sb_remount", "sb_remount",
-         lambda raw: raw._replace(offset=-16) if raw.code == LOAD_32 and raw.registers >> 4 not in (1, 10) else None),
+    Seed(
+        "audit", "a verdict to audit denies", "sb_remount", "refuse_action", _constant((0x15, 0x16, 0x55, 0x56), 2, 1)
+    ),
+    Seed(
+        "binding",
+        "rules that could not be worked out are taken as they are",
+        "sb_remount",
+        "work_out",
+        lambda raw: raw._replace(code=NEVER) if raw == Raw(0x56, 0, raw.offset, 0) else None,
+    ),
+    Seed(
+        "once",
+        "the slot is read where the deadline was",
+        "sb_remount",
+        "sb_remount",
+        lambda raw: raw._replace(offset=-16) if raw.code == LOAD_32 and raw.registers >> 4 not in (1, 10) else None,
+    ),
     Seed("closed", "a verdict to deny allows", "sb_remount", "sb_remount", _constant((MOVE, MOVE_64), -1, 0)),
 )
 
@@ -106,7 +122,7 @@ def main() -> int:
     for seed in SEEDS:
         program = found[seed.program]
         wrong = seeded(program, seed)
-        lines: List[str] = []
+        lines: list[str] = []
         if seed.property == "verdict":
             try:
                 answers = [verdict(inner(decode(each), "guard_verdict")).differs for each in (program, wrong)]

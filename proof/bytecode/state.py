@@ -6,7 +6,7 @@ terms in them, and what has happened on the way."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, NamedTuple, Tuple, Union
 
 from arithmetic import NOT_EQUAL, Condition, Scalar, Term, Truth, byte, condition, fresh, joined, low, possible
 
@@ -30,8 +30,8 @@ PLAIN = 3
 class Trace(NamedTuple):
     """What happened, the last first."""
 
-    what: Tuple[Any, ...]
-    before: Optional["Trace"]
+    what: tuple[Any, ...]
+    before: Trace | None
 
 
 class Violation(NamedTuple):
@@ -39,7 +39,7 @@ class Violation(NamedTuple):
 
     property: str
     what: str
-    trace: Optional[Trace]
+    trace: Trace | None
 
 
 class Inputs:
@@ -48,11 +48,11 @@ class Inputs:
     number of 8 bytes but 0, which may stand for no address: it is never one that matters; and one from PLAIN on, of
     which it is known that it is not 0; and every number of fewer bytes when it is ``blunt``."""
 
-    def __init__(self, caller: "State", blunt: bool = False) -> None:
+    def __init__(self, caller: State, blunt: bool = False) -> None:
         self.caller, self.blunt = caller, blunt
-        self.answers: Dict[Tuple[int, int, int], Value] = {}
-        self.kinds: Dict[Tuple[int, int, int], Any] = {}  # of the answers, as `matches` takes them
-        self.facts: Dict[Condition, None] = {}  # of the answers
+        self.answers: dict[tuple[int, int, int], Value] = {}
+        self.kinds: dict[tuple[int, int, int], Any] = {}  # of the answers, as `matches` takes them
+        self.facts: dict[Condition, None] = {}  # of the answers
 
     def read(self, frame: int, offset: int, size: int) -> Value:
         place = frame, offset, size
@@ -60,7 +60,7 @@ class Inputs:
             self.answers[place] = self._answer(self.caller.read(frame - 1, offset, size), place)
         return self.answers[place]
 
-    def _answer(self, value: Value, place: Tuple[int, int, int]) -> Value:
+    def _answer(self, value: Value, place: tuple[int, int, int]) -> Value:
         kind = self.kinds[place] = kind_of(value, place[2], self.caller, self.blunt)
         if isinstance(value, Pointer):
             return inward(value, "")
@@ -72,7 +72,7 @@ class Inputs:
         return answer
 
 
-def kind_of(value: Value, size: int, holder: "State", blunt: bool = False) -> Any:
+def kind_of(value: Value, size: int, holder: State, blunt: bool = False) -> Any:
     """What is taken for granted of what lies in ``size`` bytes of a stack."""
     if isinstance(value, Pointer):
         return value.region, value.offset if isinstance(value.offset, int) else "?"
@@ -85,15 +85,15 @@ def kind_of(value: Value, size: int, holder: "State", blunt: bool = False) -> An
     return value if value < PLAIN else "not 0"
 
 
-def not_zero(holder: "State", value: Term) -> bool:
+def not_zero(holder: State, value: Term) -> bool:
     """Is that known of it?"""
     return holder.decided(condition(NOT_EQUAL, 64, value, 0)) is True
 
 
-def covers(kind: Any, value: Value, size: int, holder: "State") -> bool:
+def covers(kind: Any, value: Value, size: int, holder: State) -> bool:
     """Is what was taken for granted so of this value?"""
     own = kind_of(value, size, holder)
-    return kind == own or kind == "?" and not isinstance(value, Pointer)
+    return kind == own or (kind == "?" and not isinstance(value, Pointer))
 
 
 def inward(value: Value, name: str, bits: int = 64) -> Value:
@@ -105,20 +105,20 @@ def inward(value: Value, name: str, bits: int = 64) -> Value:
 
 
 class State:
-    __slots__ = ("at", "registers", "frames", "inputs", "facts", "ghost", "trace", "arguments", "fetched")
+    __slots__ = ("arguments", "at", "facts", "fetched", "frames", "ghost", "inputs", "registers", "trace")
 
-    def __init__(self, registers: List[Value], inputs: Optional[Inputs] = None) -> None:
+    def __init__(self, registers: list[Value], inputs: Inputs | None = None) -> None:
         self.at = 0
         self.registers = registers
-        self.frames: List[Slots] = [{}]  # of a caller's: what was written since
+        self.frames: list[Slots] = [{}]  # of a caller's: what was written since
         self.inputs = inputs
-        self.facts: Dict[Condition, None] = {}  # in the order in which they came to be known
-        self.ghost: FrozenSet[str] = frozenset()
-        self.trace: Optional[Trace] = None
-        self.arguments: Tuple[Value, ...] = ()  # what the function was called with
-        self.fetched: FrozenSet[Tuple[str, int]] = frozenset()  # map, byte of an entry: what may have been read of it
+        self.facts: dict[Condition, None] = {}  # in the order in which they came to be known
+        self.ghost: frozenset[str] = frozenset()
+        self.trace: Trace | None = None
+        self.arguments: tuple[Value, ...] = ()  # what the function was called with
+        self.fetched: frozenset[tuple[str, int]] = frozenset()  # map, byte of an entry: what may have been read of it
 
-    def copy(self, at: int) -> "State":
+    def copy(self, at: int) -> State:
         other = State(list(self.registers), self.inputs)
         other.ghost, other.fetched = self.ghost, self.fetched
         other.at, other.trace, other.arguments = at, self.trace, self.arguments
@@ -141,7 +141,7 @@ class State:
         exact = slots.get((offset, size))
         if exact is not None:
             return exact
-        pieces: List[Optional[Scalar]] = [None] * size
+        pieces: list[Scalar | None] = [None] * size
         for (at, length), value in slots.items():
             if at < offset + size and offset < at + length:
                 if isinstance(value, Pointer) or value is None:
@@ -194,7 +194,7 @@ class State:
         if not isinstance(truth, bool):
             self.facts[truth] = None
 
-    def decided(self, one: Condition) -> Optional[bool]:
+    def decided(self, one: Condition) -> bool | None:
         also = self.inputs.facts if self.inputs is not None else self.facts
         if one in self.facts or one in also:
             return True

@@ -11,10 +11,10 @@ reference is followed by what is known there."""
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Hashable, Iterator, NamedTuple
 
 import z3
-from arithmetic import ADD, EQUAL, LSH, NOT_EQUAL, Condition, Scalar, Solver, Term, condition, calculate, either, fresh
+from arithmetic import ADD, EQUAL, LSH, NOT_EQUAL, Condition, Scalar, Solver, Term, calculate, condition, either, fresh
 from decode import STACK, Function, Instruction
 from exact import EFFORT, Answer
 from execute import Unproved, run
@@ -37,9 +37,9 @@ class Tables(Plain):
     def __init__(self) -> None:
         self.slot, self.state, self.name = fresh("slot", 32), fresh("state", 32), fresh("name")
         self.terms = Solver()
-        self.made: Dict[Tuple[Hashable, ...], Term] = {}
-        self.written: Dict[Term, str] = {}
-        self.keys: Dict[Term, Tuple[str, Tuple[Scalar, ...], Hashable]] = {}  # a name -> table, key, what of the entry
+        self.made: dict[tuple[Hashable, ...], Term] = {}
+        self.written: dict[Term, str] = {}
+        self.keys: dict[Term, tuple[str, tuple[Scalar, ...], Hashable]] = {}  # a name -> table, key, what of the entry
 
     # ---- what may be asked ----------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ class Tables(Plain):
             self.written[value] = z3.simplify(self.terms.of(value)).sexpr()
         return self.written[value]
 
-    def _named(self, bits: int, table: str, key: Tuple[Scalar, ...], what: Hashable) -> Term:
+    def _named(self, bits: int, table: str, key: tuple[Scalar, ...], what: Hashable) -> Term:
         place = table, tuple(self._same(each) for each in key), what
         if place not in self.made:
             self.made[place] = made = fresh(f"{table}.{len(self.made)}", bits)
@@ -64,10 +64,10 @@ class Tables(Plain):
     def holds(self, table: str, *key: Scalar) -> Condition:
         return self._present(table, key)
 
-    def _present(self, table: str, key: Tuple[Scalar, ...]) -> Condition:
+    def _present(self, table: str, key: tuple[Scalar, ...]) -> Condition:
         return condition(NOT_EQUAL, 64, self._named(1, table, key, "present"), 0)
 
-    def field(self, table: str, key: Tuple[Scalar, ...], offset: Scalar, size: int) -> Term:
+    def field(self, table: str, key: tuple[Scalar, ...], offset: Scalar, size: int) -> Term:
         return self._named(8 * size, table, key, (self._same(offset), size))
 
     def failed(self, at: Scalar) -> Term:
@@ -95,18 +95,24 @@ class Tables(Plain):
             return super().load(state, at, size)
         _kind, table, key = at.region
         room, offset = ENTRY[table] - size, at.offset
-        if not 0 <= offset <= room if isinstance(offset, int) else \
-                self._possible([condition(0x20, 64, offset, room)]):  # above it, without sign
+        if (
+            not 0 <= offset <= room if isinstance(offset, int) else self._possible([condition(0x20, 64, offset, room)])
+        ):  # above it, without sign
             raise Unproved(f"a read of {size} bytes beyond an entry of {table}")
         return self.field(table, key, offset, size)
 
-    def helper(self, state: State, number: int, function: Function) -> List[State]:
+    def helper(self, state: State, number: int, function: Function) -> list[State]:
         registers = state.registers
         if number == LOOKUP:
             return self._looked_up(state)
         to, size, source = registers[1:4]
-        if number not in (READ, READ_STRING) or not isinstance(to, Pointer) or not isinstance(size, int) or \
-                source is None or isinstance(source, Pointer):
+        if (
+            number not in (READ, READ_STRING)
+            or not isinstance(to, Pointer)
+            or not isinstance(size, int)
+            or source is None
+            or isinstance(source, Pointer)
+        ):
             raise Unproved(f"helper {number}")
         for each in range(size):
             at = Pointer(to.region, calculate(ADD, 64, to.offset & BEYOND, each) - (1 << 64))  # type: ignore[operator]
@@ -123,10 +129,14 @@ class Tables(Plain):
             registers[0] = self.failed(source)
         return [state]
 
-    def _looked_up(self, state: State) -> List[State]:
+    def _looked_up(self, state: State) -> list[State]:
         table, key = state.registers[1:3]
-        if not isinstance(table, Pointer) or table.region[0] not in ("outer", "inner") or \
-                not isinstance(key, Pointer) or not isinstance(key.offset, int):
+        if (
+            not isinstance(table, Pointer)
+            or table.region[0] not in ("outer", "inner")
+            or not isinstance(key, Pointer)
+            or not isinstance(key.offset, int)
+        ):
             raise Unproved("a look-up in what is no table")
         kind, name = table.region
         at, values = key.offset, []
@@ -147,12 +157,12 @@ class Tables(Plain):
         missing.learn(present.opposite())
         return [state, missing]
 
-    def arrive(self, function: Function, state: State, pending: Dict[Hashable, State]) -> None:
+    def arrive(self, function: Function, state: State, pending: dict[Hashable, State]) -> None:
         pending[len(pending)] = state
 
     # ---- whether it is the same -----------------------------------------------------------------------------------
 
-    def _possible(self, all_of: List[Condition], *also: z3.BoolRef) -> bool:
+    def _possible(self, all_of: list[Condition], *also: z3.BoolRef) -> bool:
         solver = z3.Solver()
         solver.set("rlimit", EFFORT)
         solver.add(*(self.terms.truth(each) for each in all_of), *also)
@@ -161,7 +171,7 @@ class Tables(Plain):
             raise Unproved("guard_step: z3 does not find out")
         return bool(answer == z3.sat)
 
-    def alike(self, all_of: List[Condition], *values: Scalar) -> List[z3.BoolRef]:
+    def alike(self, all_of: list[Condition], *values: Scalar) -> list[z3.BoolRef]:
         """Where two entries are of the same key, they are the same."""
         used = sorted((each for each in _named_in([*all_of, *values]) if each in self.keys), key=str)
         found = []
@@ -180,6 +190,7 @@ BEYOND = (1 << 64) - 1
 
 def reference(tables: Tables, ask: Callable[[Condition], bool]) -> Scalar:
     """The next state. ``ask``: whether something is so."""
+
     def is_zero(value: Scalar) -> bool:
         return not value if isinstance(value, int) else ask(condition(EQUAL, 64, value, 0))
 
@@ -206,8 +217,9 @@ def reference(tables: Tables, ask: Callable[[Condition], bool]) -> Scalar:
     return BROKEN
 
 
-def _literal(tables: Tables, ask: Callable[[Condition], bool], is_zero: Callable[[Scalar], bool],
-             otherwise: Scalar) -> Scalar:
+def _literal(
+    tables: Tables, ask: Callable[[Condition], bool], is_zero: Callable[[Scalar], bool], otherwise: Scalar
+) -> Scalar:
     """A state all of whose edges are names."""
     length, last = tables.length(tables.name, COMPONENT), calculate(ADD, 64, tables.name, COMPONENT - 1)
     if ask(condition(LESS, 64, length, 1)):
@@ -225,17 +237,17 @@ def _literal(tables: Tables, ask: Callable[[Condition], bool], is_zero: Callable
 
 class Leaf(NamedTuple):
     value: Scalar
-    also: List[Condition]  # what it was taken to be so for
+    also: list[Condition]  # what it was taken to be so for
 
 
 def _leaves(tables: Tables, end: State) -> Iterator[Leaf]:
     """What the reference may give where this is known."""
-    pending: List[List[Tuple[Condition, bool]]] = [[]]
+    pending: list[list[tuple[Condition, bool]]] = [[]]
     count = 0
     while pending:
         chosen = list(pending.pop())
 
-        def ask(one: Condition, chosen: List[Tuple[Condition, bool]] = chosen) -> bool:
+        def ask(one: Condition, chosen: list[tuple[Condition, bool]] = chosen) -> bool:
             known = end.decided(one)
             if known is not None:
                 return known
@@ -279,7 +291,7 @@ def stepped(function: Function) -> Answer:
     return Answer([], len(ends))
 
 
-def _differs(tables: Tables, end: State, leaf: Leaf, gives: Scalar) -> Optional[str]:
+def _differs(tables: Tables, end: State, leaf: Leaf, gives: Scalar) -> str | None:
     known = [*end.facts, *leaf.also]
     solver = z3.Solver()
     solver.set("rlimit", EFFORT)
@@ -291,8 +303,9 @@ def _differs(tables: Tables, end: State, leaf: Leaf, gives: Scalar) -> Optional[
     if answer == z3.unsat:
         return None
     model = solver.model()
-    got, wanted = (model.eval(tables.terms.of(each), model_completion=True).as_long() & BROKEN
-                   for each in (gives, leaf.value))
+    got, wanted = (
+        model.eval(tables.terms.of(each), model_completion=True).as_long() & BROKEN for each in (gives, leaf.value)
+    )
     where = [_said(tables, each) for each in (gives, leaf.value)]
     return f"gives {got} ({where[0]}) and not {wanted} ({where[1]})"
 
@@ -306,7 +319,7 @@ def _said(tables: Tables, value: Scalar) -> str:
     return f"of {table}, at {what[0]}" if isinstance(what, tuple) else f"of {table}"
 
 
-def _named_in(of: "List[Condition | Term | int]") -> "set[Term]":
+def _named_in(of: list[Condition | Term | int]) -> set[Term]:
     found, seen, left = set(), set(), list(of)
     while left:
         one = left.pop()

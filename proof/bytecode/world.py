@@ -12,7 +12,7 @@ callers' stacks, and what happened in it."""
 from __future__ import annotations
 
 import time
-from typing import Dict, FrozenSet, Hashable, Iterable, List, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Hashable, Iterable, NamedTuple, Protocol
 
 from arithmetic import EQUAL, NOT_EQUAL, Condition, Scalar, Term, condition, fresh
 from decode import ATOMIC, STACK, STX, Function, Instruction
@@ -27,13 +27,34 @@ VARIANTS = 2  # of numbers as arguments that a function is looked at with, befor
 ENTRIES = 4  # of numbers on the callers' stacks, the same
 ROUNDS = 16  # of bpf_loop, before it has to have shown all that it does
 
-(LOOKUP, UPDATE, DELETE, COMM, TASK, SK_STORAGE, READ, READ_STRING, TIME, RESERVE, SUBMIT, INODE_STORAGE, TASK_STORAGE,
- TASK_BTF, SOCKET_OF, LOOP) = 1, 2, 3, 16, 35, 107, 113, 115, 125, 131, 132, 145, 156, 158, 162, 181
+(
+    LOOKUP,
+    UPDATE,
+    DELETE,
+    COMM,
+    TASK,
+    SK_STORAGE,
+    READ,
+    READ_STRING,
+    TIME,
+    RESERVE,
+    SUBMIT,
+    INODE_STORAGE,
+    TASK_STORAGE,
+    TASK_BTF,
+    SOCKET_OF,
+    LOOP,
+) = 1, 2, 3, 16, 35, 107, 113, 115, 125, 131, 132, 145, 156, 158, 162, 181
 ABSENT = 0xBAD2310
 NO_ROOM = -12 & (1 << 64) - 1  # -ENOMEM; whichever the error is, no program looks
 LOOKED_UP = -1  # in the place of an entry's byte: the map was
-NAMES = {LOOKUP: "look-up", SK_STORAGE: "storage", INODE_STORAGE: "storage", TASK_STORAGE: "storage",
-         RESERVE: "room for an event"}
+NAMES = {
+    LOOKUP: "look-up",
+    SK_STORAGE: "storage",
+    INODE_STORAGE: "storage",
+    TASK_STORAGE: "storage",
+    RESERVE: "room for an event",
+}
 
 
 class Outcome(NamedTuple):
@@ -42,18 +63,18 @@ class Outcome(NamedTuple):
 
     result: Value
     not_zero: bool
-    written: Tuple[Tuple[Tuple[int, int, int], Value], ...]
-    ghost: FrozenSet[str]
-    trace: Optional[Trace]
+    written: tuple[tuple[tuple[int, int, int], Value], ...]
+    ghost: frozenset[str]
+    trace: Trace | None
 
 
 class Known(NamedTuple):
     """What a function does with such arguments, where the callers' stacks hold what it read there."""
 
-    reads: Dict[Tuple[int, int, int], Hashable]  # see state.kind_of
-    outcomes: List[Outcome]
-    trespasses: List[Violation]
-    fetched: FrozenSet[Tuple[str, int]]  # what any way through it may have read of entries that the caller knows
+    reads: dict[tuple[int, int, int], Hashable]  # see state.kind_of
+    outcomes: list[Outcome]
+    trespasses: list[Violation]
+    fetched: frozenset[tuple[str, int]]  # what any way through it may have read of entries that the caller knows
 
 
 class Rules(Protocol):
@@ -61,17 +82,23 @@ class Rules(Protocol):
 
     def missed(self, state: State, table: str, kind: str, function: str) -> None:
         """A look-up has found nothing. ``kind``: outer, array, hash or storage; full: there was no room."""
+
     def before(self, state: State, callee: str, function: str) -> None: ...
     def after(self, state: State, function: str) -> None:
         """The function has come to one of its ends."""
+
     def arrived(self, state: State, function: str) -> None:
         """The state may be taken together with others from here on."""
+
     def precise(self, function: str) -> bool:
         """Does it matter what numbers the function finds on its callers' stacks, however many they are?"""
-    def passed(self, ghost: FrozenSet[str], inner: FrozenSet[str]) -> FrozenSet[str]:
+
+    def passed(self, ghost: frozenset[str], inner: frozenset[str]) -> frozenset[str]:
         """What is remembered after a callee, in which ``inner`` happened."""
-    def once(self, table: str, at: Optional[int], size: int) -> Iterable[int]:
+
+    def once(self, table: str, at: int | None, size: int) -> Iterable[int]:
         """Those bytes of a read of a map's entry that may be read but once. ``at`` is None: where is not known."""
+
     def looked_up(self, table: str) -> bool:
         """May the map be looked up but once?"""
 
@@ -79,19 +106,19 @@ class Rules(Protocol):
 class Prover:
     """What is known of the functions of all programs. ``kinds``: of each map, as Rules.missed has it."""
 
-    def __init__(self, kinds: Dict[str, str], rules: Rules, seconds: float = 60) -> None:
+    def __init__(self, kinds: dict[str, str], rules: Rules, seconds: float = 60) -> None:
         self.kinds, self.rules, self.seconds = kinds, rules, seconds
         self.until = 0.0
-        self.memory: Dict[Tuple[str, Hashable], List[Known]] = {}
-        self.variants: Dict[Tuple[str, Hashable], Set[Tuple[int, ...]]] = {}
-        self.arguments: Dict[int, Term] = {}
-        self.symbols: Dict[str, Term] = {}
+        self.memory: dict[tuple[str, Hashable], list[Known]] = {}
+        self.variants: dict[tuple[str, Hashable], set[tuple[int, ...]]] = {}
+        self.arguments: dict[int, Term] = {}
+        self.symbols: dict[str, Term] = {}
         self.current = fresh("current")
 
     def argument(self, number: int) -> Term:
         return self.arguments.setdefault(number, fresh(f"argument{number}"))
 
-    def program(self, function: Function) -> Tuple[List[State], List[Violation]]:
+    def program(self, function: Function) -> tuple[list[State], list[Violation]]:
         """All the ends of a program. Raises Unproved when they are not found within ``seconds``."""
         self.until = time.process_time() + self.seconds
         walk = Walk(self, function)
@@ -105,14 +132,16 @@ class Prover:
 
     def known(self, caller: State, callee: Function) -> Known:
         wanted = callee.shape.live[0]
-        arguments = [inward(each, f"r{number}") if number in wanted else None
-                     for number, each in enumerate(caller.registers[:6])]
+        arguments = [
+            inward(each, f"r{number}") if number in wanted else None for number, each in enumerate(caller.registers[:6])
+        ]
         pointers = tuple(each if isinstance(each, Pointer) else None for each in arguments)
         variants = self.variants.setdefault((callee.digest, tuple(_of(each) for each in pointers)), set())
         numbers = tuple(each for each in arguments if isinstance(each, int))
         if len(variants) >= VARIANTS and numbers not in variants:
-            arguments = [fresh(f"r{number}") if isinstance(each, int) and each else each
-                         for number, each in enumerate(arguments)]  # 0 may stand for no address
+            arguments = [
+                fresh(f"r{number}") if isinstance(each, int) and each else each for number, each in enumerate(arguments)
+            ]  # 0 may stand for no address
         else:
             variants.add(numbers)
         key = callee.digest, tuple(_of(each) for each in arguments)
@@ -133,20 +162,29 @@ class Prover:
         start.registers[STACK] = Pointer(("stack", 0), 0)
         walk = Walk(self, callee)
         ends = run(walk, callee, start)
-        outcomes: Dict[Hashable, Outcome] = {}
+        outcomes: dict[Hashable, Outcome] = {}
         for end in ends:
             self.rules.after(end, callee.name)
-            written = tuple(sorted(((number, *place), _kept(end, value, place[1]))
-                                   for number, frame in enumerate(end.frames) if number
-                                   for place, value in frame.items()))
+            written = tuple(
+                sorted(
+                    ((number, *place), _kept(end, value, place[1]))
+                    for number, frame in enumerate(end.frames)
+                    if number
+                    for place, value in frame.items()
+                )
+            )
             result = end.registers[0]
             if isinstance(result, Pointer) and result.region == ("stack", 0):
                 raise Unproved(f"{callee.name} gives an address on its own stack")
             known = isinstance(result, Term) and not end.possible(condition(EQUAL, 64, result, 0))
             outcome = Outcome(result, known, written, end.ghost, end.trace)
             outcomes.setdefault((end.ghost, known, _pattern(result, written)), outcome)
-        shared = [*arguments, *inputs.answers.values(), *(end.registers[0] for end in ends),
-                  *(value for outcome in outcomes.values() for _place, value in outcome.written)]
+        shared = [
+            *arguments,
+            *inputs.answers.values(),
+            *(end.registers[0] for end in ends),
+            *(value for outcome in outcomes.values() for _place, value in outcome.written),
+        ]
         entries = {each.region[1] for each in shared if isinstance(each, Pointer) and each.region[0] == "value"}
         fetched = frozenset(each for each in walk.fetched if each[1] == LOOKED_UP or each[0] in entries)
         entry = Known(inputs.kinds, _widest(list(outcomes.values())), walk.trespasses, fetched)
@@ -159,10 +197,10 @@ def _kept(end: State, value: Value, size: int) -> Value:
     return PLAIN if isinstance(value, Term) and size < 8 and not_zero(end, value) else value
 
 
-def _pattern(result: Value, written: Tuple[Tuple[Tuple[int, int, int], Value], ...]) -> Hashable:
+def _pattern(result: Value, written: tuple[tuple[tuple[int, int, int], Value], ...]) -> Hashable:
     """Outcomes that are alike: the same numbers, or such as are not 0; and where they are not known, the same in the
     same places."""
-    numbers: Dict[Term, int] = {}
+    numbers: dict[Term, int] = {}
 
     def of(value: Value) -> Hashable:
         if isinstance(value, Term):
@@ -171,13 +209,14 @@ def _pattern(result: Value, written: Tuple[Tuple[Tuple[int, int, int], Value], .
             return _of(value), of(value.offset)
         return value
 
-    return of(result), tuple((place, "not 0" if isinstance(value, int) and value >= PLAIN else of(value))
-                             for place, value in written)
+    return of(result), tuple(
+        (place, "not 0" if isinstance(value, int) and value >= PLAIN else of(value)) for place, value in written
+    )
 
 
-def _widest(outcomes: List[Outcome]) -> List[Outcome]:
+def _widest(outcomes: list[Outcome]) -> list[Outcome]:
     """Those that are no case of another."""
-    kept: List[Outcome] = []
+    kept: list[Outcome] = []
     for one in outcomes:
         if not any(_case_of(one, other) for other in kept):
             kept = [other for other in kept if not _case_of(other, one)] + [one]
@@ -196,9 +235,12 @@ def _case_of(one: Outcome, other: Outcome) -> bool:
     wide_ones = [wide for _size, _value, wide in pairs if isinstance(wide, Term)]
     if len(set(wide_ones)) < len(wide_ones):
         return False  # what is alike in the other need not be in the one
-    return all(value == wide or isinstance(wide, Term) and not isinstance(value, Pointer) and value is not None
-               or isinstance(wide, int) and isinstance(value, int) and size < 8 and 0 < value and wide >= PLAIN
-               for size, value, wide in pairs)
+    return all(
+        value == wide
+        or (isinstance(wide, Term) and not isinstance(value, Pointer) and value is not None)
+        or (isinstance(wide, int) and isinstance(value, int) and size < 8 and value > 0 and wide >= PLAIN)
+        for size, value, wide in pairs
+    )
 
 
 def _of(value: Value) -> Hashable:
@@ -214,12 +256,12 @@ class Walk:
 
     def __init__(self, prover: Prover, function: Function) -> None:
         self.prover, self.function = prover, function
-        self.seen: Dict[int, Dict[Hashable, State]] = {}
+        self.seen: dict[int, dict[Hashable, State]] = {}
         # of each place, how much: 1, which number from PLAIN on it is, so that it is not 0; 2, which number it is
-        self.forgotten: Dict[int, Dict[Hashable, int]] = {}
-        self.blanks: Dict[Tuple[int, Hashable], Set[Term]] = {}  # of the states in ``seen``
-        self.trespasses: List[Violation] = []
-        self.fetched: Set[Tuple[str, int]] = set()  # anywhere in it
+        self.forgotten: dict[int, dict[Hashable, int]] = {}
+        self.blanks: dict[tuple[int, Hashable], set[Term]] = {}  # of the states in ``seen``
+        self.trespasses: list[Violation] = []
+        self.fetched: set[tuple[str, int]] = set()  # anywhere in it
 
     # ---- memory -------------------------------------------------------------------------------------------------
 
@@ -246,7 +288,7 @@ class Walk:
             bytes_ = self.prover.rules.once(table, at.offset if isinstance(at.offset, int) else None, size)
             self._once(state, frozenset((table, one) for one in bytes_))
 
-    def _once(self, state: State, fetched: FrozenSet[Tuple[str, int]]) -> None:
+    def _once(self, state: State, fetched: frozenset[tuple[str, int]]) -> None:
         for table, at in sorted(fetched & state.fetched)[:1]:
             what = f"byte {at} of an entry of {table} is read" if at >= 0 else f"{table} is looked up"
             self.trespass(state, f"{what} more than once", "once")
@@ -298,17 +340,19 @@ class Walk:
 
     # ---- calls --------------------------------------------------------------------------------------------------
 
-    def call(self, state: State, callee: Function) -> List[State]:
+    def call(self, state: State, callee: Function) -> list[State]:
         self.prover.rules.before(state, callee.name, self.function.name)
         entry = self.prover.known(state, callee)
-        self.trespasses.extend(each._replace(trace=Trace(("call", callee.name, None, each.trace), state.trace))
-                               for each in entry.trespasses)
+        self.trespasses.extend(
+            each._replace(trace=Trace(("call", callee.name, None, each.trace), state.trace))
+            for each in entry.trespasses
+        )
         self._once(state, entry.fetched)
         return [self._ended(state, callee, each) for each in entry.outcomes]
 
     def _ended(self, state: State, callee: Function, outcome: Outcome) -> State:
         after = state.copy(state.at)
-        names: Dict[Term, Term] = {}
+        names: dict[Term, Term] = {}
 
         def outward(value: Value) -> Value:
             if isinstance(value, Pointer):
@@ -334,7 +378,7 @@ class Walk:
         after.tell("call", callee.name, outcome.result if isinstance(outcome.result, int) else None, outcome.trace)
         return after
 
-    def helper(self, state: State, number: int, function: Function) -> List[State]:
+    def helper(self, state: State, number: int, function: Function) -> list[State]:
         registers = state.registers
         if number == ABSENT:
             return []  # the kernel takes it only where it is never reached
@@ -368,7 +412,7 @@ class Walk:
             raise Unproved(f"{function.name} calls helper {number}, which the executor does not know")
         return [state]
 
-    def _found(self, state: State, number: int) -> List[State]:
+    def _found(self, state: State, number: int) -> list[State]:
         table = state.registers[1]
         if not isinstance(table, Pointer) or table.region[0] not in ("map", "inner"):
             raise Unproved("a look-up in a map that is not known")
@@ -399,8 +443,12 @@ class Walk:
                 return
             if source.region[0] == "context" and size % 8 == 0:
                 words = range(0, size, 8)
-                self._put(state, to, [(at, 8) for at in words],
-                          [self.load(state, Pointer(source.region, at), 8) for at in words])
+                self._put(
+                    state,
+                    to,
+                    [(at, 8) for at in words],
+                    [self.load(state, Pointer(source.region, at), 8) for at in words],
+                )
                 return
         if isinstance(source, Pointer):
             whole = size if isinstance(size, int) and number == READ else LARGEST
@@ -408,7 +456,7 @@ class Walk:
         self._fill(state, to, size, "kernel")
         state.registers[0] = fresh("read")
 
-    def _put(self, state: State, to: Value, pieces: List[Tuple[int, int]], values: List[Value]) -> None:
+    def _put(self, state: State, to: Value, pieces: list[tuple[int, int]], values: list[Value]) -> None:
         if not isinstance(to, Pointer) or not isinstance(to.offset, int):
             raise Unproved("a read to a place that is not known")
         for (at, length), value in zip(pieces, values):
@@ -426,21 +474,21 @@ class Walk:
             return
         frame, most = to.region[1], _most(state, size)
         span = _span(state, to.offset)
-        if span is None or most is None and frame:
+        if span is None or (most is None and frame):
             raise Unproved(f"{self.function.name} has a helper write somewhere on a stack")
         self._blur(state, frame, span[0], -span[0] if most is None else span[1] + most - span[0], name)
 
-    def _loop(self, state: State) -> List[State]:
+    def _loop(self, state: State) -> list[State]:
         """bpf_loop: the callback is called any number of times."""
         callback, context = state.registers[2], state.registers[3]
         if not isinstance(callback, Pointer) or callback.region[0] != "function":
             raise Unproved("bpf_loop with a callback that is not known")
         state.registers[:6] = [None] * 6
-        seen: Dict[Hashable, State] = {}
-        blanks: Dict[Hashable, Set[Term]] = {}
+        seen: dict[Hashable, State] = {}
+        blanks: dict[Hashable, set[Term]] = {}
         reached = [state]
         for _round in range(ROUNDS):
-            fresh_ones: Dict[Hashable, State] = {}
+            fresh_ones: dict[Hashable, State] = {}
             for one in reached:
                 key = self.key(one)
                 if key not in seen:
@@ -465,16 +513,20 @@ class Walk:
 
     # ---- states that are taken together ----------------------------------------------------------------------------
 
-    def arrive(self, function: Function, state: State, pending: Dict[Hashable, State]) -> None:
+    def arrive(self, function: Function, state: State, pending: dict[Hashable, State]) -> None:
         if time.process_time() > self.prover.until:
             raise Unproved(f"{self.prover.seconds:.0f} seconds were not enough")
         self.prover.rules.arrived(state, function.name)
         at = state.at
         live, floor = function.shape.live[at], function.shape.floor
-        state.registers = [each if number in live or number == STACK else None
-                           for number, each in enumerate(state.registers)]
-        state.frames[0] = {(start, size): value for (start, size), value in state.frames[0].items()
-                           if start + size > floor or any(one in live for one in range(start, start + size))}
+        state.registers = [
+            each if number in live or number == STACK else None for number, each in enumerate(state.registers)
+        ]
+        state.frames[0] = {
+            (start, size): value
+            for (start, size), value in state.frames[0].items()
+            if start + size > floor or any(one in live for one in range(start, start + size))
+        }
         for place, much in self.forgotten.get(at, {}).items():
             self._forget(state, place, much)
         key = self.key(state)
@@ -498,18 +550,25 @@ class Walk:
             pending[key] = merged.copy(at)
 
     def key(self, state: State) -> Hashable:
-        return state.ghost, tuple(_of(each) for each in state.registers), frozenset(
-            (number, place, kind) for number, frame in enumerate(state.frames)
-            for place, kind in ((place, _of(value)) for place, value in frame.items()) if number or kind != "?")
+        return (
+            state.ghost,
+            tuple(_of(each) for each in state.registers),
+            frozenset(
+                (number, place, kind)
+                for number, frame in enumerate(state.frames)
+                for place, kind in ((place, _of(value)) for place, value in frame.items())
+                if number or kind != "?"
+            ),
+        )
 
-    def merge(self, old: State, new: State, blanks: Set[Term]) -> Tuple[State, bool]:
+    def merge(self, old: State, new: State, blanks: set[Term]) -> tuple[State, bool]:
         """Both states, of one key. False: that is the old one. ``blanks``: names that merging has given what lies in
         the old one, so that nothing else is made of them, and they may stand for anything; it gets those of this time.
         """
         made, changed = old.copy(old.at), False
-        stands: Dict[Term, Scalar] = {}  # blanks of the old state -> what they stand for in the new one
-        pairs: Dict[Tuple[Term, Term], Term] = {}
-        named: List[Term] = []
+        stands: dict[Term, Scalar] = {}  # blanks of the old state -> what they stand for in the new one
+        pairs: dict[tuple[Term, Term], Term] = {}
+        named: list[Term] = []
 
         def either(one: Value, other: Value) -> Value:
             nonlocal changed
@@ -547,16 +606,16 @@ class Walk:
         blanks.update(named)
         return made, changed
 
-    def _places(self, state: State) -> Dict[Hashable, Value]:
-        found: Dict[Hashable, Value] = dict(enumerate(state.registers[:STACK]))
+    def _places(self, state: State) -> dict[Hashable, Value]:
+        found: dict[Hashable, Value] = dict(enumerate(state.registers[:STACK]))
         for number, frame in enumerate(state.frames):
             found.update({(number, *place): value for place, value in frame.items()})
         return found
 
-    def _widen(self, at: int, seen: Dict[Hashable, State]) -> None:
-        values: Dict[Hashable, Set[Hashable]] = {}
-        stack: Dict[Hashable, Set[Hashable]] = {}  # pointers that move along it: a loop over an array
-        pointers: Set[Hashable] = set()  # where a number may be 0, for none
+    def _widen(self, at: int, seen: dict[Hashable, State]) -> None:
+        values: dict[Hashable, set[Hashable]] = {}
+        stack: dict[Hashable, set[Hashable]] = {}  # pointers that move along it: a loop over an array
+        pointers: set[Hashable] = set()  # where a number may be 0, for none
         for state in seen.values():
             for place, value in self._places(state).items():
                 if isinstance(value, Pointer) and (value.region[0] not in ("value", "record") or value.offset == 0):
@@ -566,12 +625,26 @@ class Walk:
                 elif value is not None and (not isinstance(value, Pointer) or value.region[0] in ("value", "record")):
                     values.setdefault(place, set()).add(_of(value))
         forgotten = self.forgotten.setdefault(at, {})
-        ways = [({place: len(held) for place, held in values.items()
-                  if forgotten.get(place, 0) < much and place not in pointers and len(held) > 1
-                  and (much == 2 or any(_large(each) for each in held))}, much) for much in (1, 2)]
+        ways = [
+            (
+                {
+                    place: len(held)
+                    for place, held in values.items()
+                    if forgotten.get(place, 0) < much
+                    and place not in pointers
+                    and len(held) > 1
+                    and (much == 2 or any(_large(each) for each in held))
+                },
+                much,
+            )
+            for much in (1, 2)
+        ]
         if at not in self.function.shape.loops:  # what lies on the stack is of less use than what is at hand
-            ways = [({place: count for place, count in left.items() if isinstance(place, tuple) == lies}, much)
-                    for lies in (True, False) for left, much in ways]
+            ways = [
+                ({place: count for place, count in left.items() if isinstance(place, tuple) == lies}, much)
+                for lies in (True, False)
+                for left, much in ways
+            ]
         left, much = next(((left, much) for left, much in ways if left), ({}, 2))
         moving = any(len(held) >= IN_LOOP for held in stack.values())
         if (moving or not left) and len(seen) < STATES:
@@ -595,15 +668,16 @@ class Walk:
                 state.frames[frame][at, size] = _forgotten(state, state.frames[frame][at, size], size, much)
 
 
-def _known_of_both(old: State, new: State, pairs: Dict[Tuple[Term, Term], Term], blanks: Set[Term],
-                   stands: Dict[Term, Scalar]) -> Dict[Condition, None]:
+def _known_of_both(
+    old: State, new: State, pairs: dict[tuple[Term, Term], Term], blanks: set[Term], stands: dict[Term, Scalar]
+) -> dict[Condition, None]:
     """What is known in both states, said of what stands for both. ``pairs``: new names, by what they are in each;
     ``stands``: what blanks of the old state are in the new one. A blank that lies nowhere any more is let go of."""
-    renamed: Dict[Term, List[Tuple[Scalar, Scalar]]] = {}
+    renamed: dict[Term, list[tuple[Scalar, Scalar]]] = {}
     for (one, other), name in pairs.items():
         renamed.setdefault(one, []).append((other, name))
 
-    def ways(value: Scalar) -> List[Tuple[Scalar, Scalar]]:
+    def ways(value: Scalar) -> list[tuple[Scalar, Scalar]]:
         """What it is in the new state, and what it is called from here on."""
         if isinstance(value, int):
             return [(value, value)]
@@ -611,7 +685,7 @@ def _known_of_both(old: State, new: State, pairs: Dict[Tuple[Term, Term], Term],
             return [(value, value), *renamed.get(value, ())]
         return [(stands[value], value)] if value in stands else renamed.get(value, [])
 
-    found: Dict[Condition, None] = {}
+    found: dict[Condition, None] = {}
     for fact in old.facts:
         if fact.what[0] in ("all", "any"):
             continue
@@ -636,7 +710,7 @@ def _large(kind: Hashable) -> bool:
 def _forgotten(state: State, value: Value, size: int, much: int) -> Value:
     if isinstance(value, Pointer) and value.region[0] in ("value", "record"):
         return Pointer(value.region, fresh("loop")) if isinstance(value.offset, int) else value
-    if not isinstance(value, int) or much < 2 and value < PLAIN:
+    if not isinstance(value, int) or (much < 2 and value < PLAIN):
         return value
     other = fresh("loop", 8 * size)
     if value:
@@ -644,16 +718,17 @@ def _forgotten(state: State, value: Value, size: int, much: int) -> Value:
     return other
 
 
-def _most(state: State, size: Value) -> Optional[int]:
+def _most(state: State, size: Value) -> int | None:
     """The largest that it may be; None: it is not known to fit on a stack."""
     if isinstance(size, Term):
-        fitting = (most for most in (8, 16, 32, 48, 64, 128, 256, 512)
-                   if not state.possible(condition(0x20, 64, size, most)))
+        fitting = (
+            most for most in (8, 16, 32, 48, 64, 128, 256, 512) if not state.possible(condition(0x20, 64, size, most))
+        )
         return next(fitting, None)
     return size if isinstance(size, int) else None
 
 
-def _span(state: State, offset: Scalar) -> Optional[Tuple[int, int]]:
+def _span(state: State, offset: Scalar) -> tuple[int, int] | None:
     """The lowest and the highest place on a stack that it may be; None: it is not known to be on one."""
     if isinstance(offset, int):
         return offset, offset

@@ -20,21 +20,16 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Counter, Iterator, List, NamedTuple, Tuple
+from typing import Callable, Counter, Iterator, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "tests" / "property")]
 
-import generate  # noqa: E402
-import kernel_model  # noqa: E402
-import specification  # noqa: E402
-import tables  # noqa: E402
-from ansible_collections.exfil.guard.plugins.module_utils.guard import (  # noqa: E402
-    automaton,
-    compile,
-    records,
-    semantics,
-)
+import generate
+import kernel_model
+import specification
+import tables
+from ansible_collections.exfil.guard.plugins.module_utils.guard import automaton, compile, records, semantics
 
 BATCH = 100
 SHOWN = 3  # cases that differ
@@ -42,8 +37,8 @@ TRIES = 1500  # policies within which a mistake has to be found
 
 
 class Found(NamedTuple):
-    counts: Counter[Tuple[str, str]]  # (group, what)
-    different: List[str]
+    counts: Counter[tuple[str, str]]  # (group, what)
+    different: list[str]
 
 
 # ---- one batch ------------------------------------------------------------------------------------------------------
@@ -108,7 +103,7 @@ def _differences(case, image, answer, whole, rules, counts) -> Iterator[str]:
                 "    compile.py   %s, Compile.v %s" % said[2:])  # fmt: skip
 
 
-def _shown(seed: int, number: int, case: generate.Case, said: List[str]) -> str:
+def _shown(seed: int, number: int, case: generate.Case, said: list[str]) -> str:
     policy = case.policy
     lines = ["policy %d of seed %d" % (number, seed)]
     lines += ["  %r" % (rule,) for rule in sorted(policy.rules)]
@@ -182,6 +177,7 @@ def _reached(right):
     def below(built, covers):
         some, _every = right(built, covers)
         return some, some
+
     return below
 
 

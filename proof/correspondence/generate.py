@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import random
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Iterable, NamedTuple
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, layout, records
 
@@ -35,10 +35,10 @@ KINDS = (FILES, FILES, FILES, NETWORKS, NETWORKS, VSOCK, actions.PLAIN)  # files
 
 class Case(NamedTuple):
     policy: records.Resolved
-    canary: Optional[records.PathPattern]
-    labels: Dict[str, int]  # bits that an earlier generation gave
-    events: Tuple[object, ...]
-    objects: Tuple[records.Location, ...]  # which labels does reading them give?
+    canary: records.PathPattern | None
+    labels: dict[str, int]  # bits that an earlier generation gave
+    events: tuple[object, ...]
+    objects: tuple[records.Location, ...]  # which labels does reading them give?
 
 
 def case(seed: int, number: int, events: int) -> Case:
@@ -66,7 +66,7 @@ def _maybe(rng: random.Random, chance: float, make):
     return make() if rng.random() < chance else None
 
 
-def _pattern(rng: random.Random, heads=HEADS, devices=DEVICES + (layout.ABSTRACT,)) -> records.PathPattern:
+def _pattern(rng: random.Random, heads=HEADS, devices=(*DEVICES, layout.ABSTRACT)) -> records.PathPattern:
     head = tuple(rng.choice(heads) for _ in range(rng.choice((0, 1, 1, 2, 2, 3))))
     return records.PathPattern(rng.choice(devices), head + (("**",) if rng.random() < 0.5 else ()))
 
@@ -87,7 +87,7 @@ def _cidr(rng: random.Random) -> str:
     return str(ipaddress.ip_network((0xFD << 120 | rng.getrandbits(64), rng.randint(7, 128)), strict=False))
 
 
-def _ports(rng: random.Random) -> Tuple[int, int]:
+def _ports(rng: random.Random) -> tuple[int, int]:
     if rng.random() < 0.6:
         return rng.choice(PORTS)
     first, last = sorted((rng.getrandbits(16), rng.getrandbits(16)))
@@ -107,8 +107,8 @@ def _subject(rng: random.Random, resources, heads) -> records.SubjectSet:
 
 def _destination(rng: random.Random) -> records.DestinationSet:
     if rng.random() < 0.25:
-        cid = lambda: rng.choice((None,) + CIDS)  # noqa: E731
-        ends = ((found, None if found is None else rng.choice((None,) + VSOCK_PORTS)) for found in (cid(), cid()))
+        cid = lambda: rng.choice((None, *CIDS))
+        ends = ((found, None if found is None else rng.choice((None, *VSOCK_PORTS))) for found in (cid(), cid()))
         return records.DestinationSet(vsock=frozenset(ends))
     return records.DestinationSet(
         cidrs=_maybe(rng, 0.7, lambda: frozenset(_cidr(rng) for _ in range(rng.randint(1, 4)))),
@@ -164,7 +164,7 @@ def _component(rng: random.Random, head: str) -> str:
 
 def _location(rng: random.Random, policy: records.Resolved, wanted: frozenset = frozenset()) -> records.Location:
     """``wanted``: names of resource sets of which something is likely to be there."""
-    known: List[records.PathPattern] = [p for name in sorted(wanted) for p in policy.resources[name].paths]
+    known: list[records.PathPattern] = [p for name in sorted(wanted) for p in policy.resources[name].paths]
     if not known or rng.random() < 0.3:
         known = [p for found in policy.resources.values() for p in found.paths]
         known += [p for found in policy.subjects.values() for p in found.executables or ()] + list(policy.protected)
@@ -180,7 +180,7 @@ def _location(rng: random.Random, policy: records.Resolved, wanted: frozenset = 
         path.append(rng.choice(NAMES))
     elif change < 0.35 and path:
         path[rng.randrange(len(path))] = rng.choice(NAMES)
-    device = near.device if rng.random() < 0.9 else rng.choice(DEVICES + (UNRESOLVED, layout.ABSTRACT))
+    device = near.device if rng.random() < 0.9 else rng.choice((*DEVICES, UNRESOLVED, layout.ABSTRACT))
     lost = rng.choice(PLACES) if rng.random() < 0.08 else None
     return records.Location(device, tuple(path), rng.random() < 0.2, lost)
 
@@ -212,7 +212,7 @@ def _one_of(rng: random.Random, task: records.Task, who: records.SubjectSet) -> 
     )
 
 
-def _address(rng: random.Random, sets: List[records.DestinationSet]) -> str:
+def _address(rng: random.Random, sets: list[records.DestinationSet]) -> str:
     known = sorted({cidr for found in sets for cidr in found.cidrs or ()})
     if not known or rng.random() < 0.25:
         return rng.choice(ADDRESSES)
@@ -224,12 +224,12 @@ def _address(rng: random.Random, sets: List[records.DestinationSet]) -> str:
     return "::ffff:%s" % address if network.version == 4 and rng.random() < 0.2 else str(address)
 
 
-def _port(rng: random.Random, sets: List[records.DestinationSet]) -> int:
+def _port(rng: random.Random, sets: list[records.DestinationSet]) -> int:
     known = sorted({edge for found in sets for both in found.ports or () for edge in both})
     return min(max(rng.choice(known or [443]) + rng.choice((-1, 0, 0, 1)), 0), 65535)
 
 
-def _protocol(rng: random.Random, sets: List[records.DestinationSet]) -> int:
+def _protocol(rng: random.Random, sets: list[records.DestinationSet]) -> int:
     known = sorted({number for found in sets for number in found.protocols or ()})
     return rng.choice(known if known and rng.random() < 0.7 else PROTOCOLS)
 

@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Mapping, NamedTuple, Sequence
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, compile, layout, records, semantics
 
@@ -26,8 +26,8 @@ class Written(NamedTuple):
     """A policy with its rules and sets in the order of their bits."""
 
     policy: records.Resolved
-    rules: Tuple[str, ...]
-    who: Tuple[str, ...]
+    rules: tuple[str, ...]
+    who: tuple[str, ...]
 
 
 class Question(NamedTuple):
@@ -40,16 +40,16 @@ class Question(NamedTuple):
 
 class Answer(NamedTuple):
     valid: bool  # compile_correct is about this policy
-    tables: Optional[list]  # as answer.ml's say_image
-    decided: List[Tuple[bool, records.Verdict, records.Verdict]]  # possible, by the meaning, by the tables
-    read: List[Tuple[frozenset, int]]  # names of labels by the meaning; bits by the tables
+    tables: list | None  # as answer.ml's say_image
+    decided: list[tuple[bool, records.Verdict, records.Verdict]]  # possible, by the meaning, by the tables
+    read: list[tuple[frozenset, int]]  # names of labels by the meaning; bits by the tables
 
 
 def plain(policy: records.Resolved) -> Written:
     return Written(policy, tuple(sorted(rule.name for rule in policy.rules)), tuple(sorted(policy.subjects)))
 
 
-def with_canaries(policy: records.Resolved, canary: Optional[records.PathPattern], now: datetime.date) -> Written:
+def with_canaries(policy: records.Resolved, canary: records.PathPattern | None, now: datetime.date) -> Written:
     """What compile_policy adds for the canary, written out as a policy would have it: after all other rules, and with a
     subject set in its own place."""
     denied = {action for rule in policy.rules if semantics.in_force(rule, now) for action in rule.deny}
@@ -68,13 +68,13 @@ def with_canaries(policy: records.Resolved, canary: Optional[records.PathPattern
         free = ["nobody %d" % place for place in range(len(who), layout.CANARY_SET)]
         subjects.update(dict.fromkeys(free, NOBODY))
         subjects[compile.CANARY_FILE] = records.SubjectSet(users=frozenset([layout.CANARY_USER]))
-        who += tuple(free) + (compile.CANARY_FILE,)
+        who += (*tuple(free), compile.CANARY_FILE)
     whole = policy._replace(rules=policy.rules + tuple(added), subjects=subjects, resources=resources,
                             destinations=destinations, superblocks=superblocks)  # fmt: skip
     return Written(whole, rules + tuple(rule.name for rule in added), who)
 
 
-def ask(questions: Sequence[Question], now: datetime.date, program: Path = PROGRAM) -> List[Answer]:
+def ask(questions: Sequence[Question], now: datetime.date, program: Path = PROGRAM) -> list[Answer]:
     """Raises CalledProcessError when the program does not take a question."""
     forms = [_Form(question.written) for question in questions]
     asked = (form.question(question, now) for form, question in zip(forms, questions))
@@ -112,7 +112,7 @@ def _number(action: str) -> int:
     return actions.NUMBERS[action]
 
 
-def _reason(trouble: Optional[str]) -> Optional[int]:
+def _reason(trouble: str | None) -> int | None:
     return layout.REASONS.index(trouble) if trouble else None
 
 
@@ -126,7 +126,7 @@ def _placed(pattern: records.PathPattern) -> list:
     return [pattern.device, [None if each == "*" else _component(each) for each in head], tree]
 
 
-def _location(where: Optional[records.Location]) -> Optional[list]:
+def _location(where: records.Location | None) -> list | None:
     return where and [where.device, _path(where.components), where.pseudo, _reason(where.trouble)]
 
 
@@ -136,7 +136,7 @@ class _Form:
     def __init__(self, written: Written):
         self.written = written
         self.rules = {name: number for number, name in enumerate(written.rules)}
-        self.sets: Dict[str, int] = {}
+        self.sets: dict[str, int] = {}
 
     def name(self, name: str) -> int:
         return self.sets.setdefault(name, len(self.sets))
@@ -174,7 +174,7 @@ class _Form:
         return [_maybe(where.cidrs, _cidr), _maybe(where.ports, list), _maybe(where.protocols, int),
                 _maybe(where.vsock, list)]  # fmt: skip
 
-    def selection(self, found: Optional[records.Selection]) -> Optional[list]:
+    def selection(self, found: records.Selection | None) -> list | None:
         return found and [self.names(found.names), found.negated]
 
     def rule(self, rule: records.Rule) -> list:

@@ -7,8 +7,6 @@ one of the other. Coq keeps what is left of the patterns in a state in order, an
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, layout
 
 COLUMNS = ("services", "executables", "labels", "covers", "reaches", "pervades")
@@ -19,14 +17,14 @@ class _Different(Exception):
     pass
 
 
-def differences(image: compile.Image, said: list, rules: Tuple[str, ...]) -> List[str]:
+def differences(image: compile.Image, said: list, rules: tuple[str, ...]) -> list[str]:
     """``said``: the tables as answer.ml tells them; ``rules``: names by the numbers that it uses."""
     names, vectors, of_action, any_, root, denies_labels, subjects, destinations, ids = said[:9]
     ipv4, ipv6, ports, vsock, superblocks, nodes, columns = said[9:]
     tables = image.tables
     fields = layout.POLICY.unpack(tables["policy"][_index(0)])
     ours = [_join(fields[at : at + layout.WORDS]) for at in range(0, layout.WORDS * (4 + layout.ACTIONS), layout.WORDS)]
-    found: List[str] = []
+    found: list[str] = []
 
     def same(what, mine, theirs):
         if mine != theirs:
@@ -61,19 +59,19 @@ def differences(image: compile.Image, said: list, rules: Tuple[str, ...]) -> Lis
 
 
 class _Walk:
-    def __init__(self, tables, nodes: list, columns: List[List[int]]):
+    def __init__(self, tables, nodes: list, columns: list[list[int]]):
         self.states = {_value(key): layout.STATE.unpack(value) for key, value in tables["states"].items()}
         self.bytes = tables["bytes"]
-        self.edges: Dict[int, Dict[str, int]] = {}
+        self.edges: dict[int, dict[str, int]] = {}
         for key, following in tables["edges"].items():
             state, component = layout.EDGE_KEY.unpack(key)
             self.edges.setdefault(state, {})[component.rstrip(b"\0").hex()] = _value(following)
         self.nodes, self.columns = nodes, columns
-        self.taken: Dict[int, int] = {}  # theirs: ours
-        self.pending: List[Tuple[int, int]] = []
+        self.taken: dict[int, int] = {}  # theirs: ours
+        self.pending: list[tuple[int, int]] = []
         self.rows = set()
 
-    def run(self, roots: List[Tuple[int, int]]) -> None:
+    def run(self, roots: list[tuple[int, int]]) -> None:
         for ours, theirs in roots:
             self.pair("a root", ours, theirs)
         for ours, theirs in self.pending:
@@ -169,7 +167,7 @@ def _prefix(length: int, packed: bytes) -> str:
     return format(int.from_bytes(packed, "big"), "0%db" % (8 * len(packed)))[:length]
 
 
-def _endpoint(length: int, packed: bytes) -> Tuple[int, ...]:
+def _endpoint(length: int, packed: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(packed[at : at + 4], "big") for at in range(0, length // 8, 4))
 
 

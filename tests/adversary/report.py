@@ -9,11 +9,11 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional
+from typing import Any, Iterable, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "kernels"))
-import boot  # noqa: E402
+import boot
 
 GUEST = HERE / "guest"
 TABLE = boot.image.ROOT / "docs" / "mediation.md"
@@ -23,8 +23,8 @@ PASSES = ("undecided", "allowed")  # groups that nothing has to stop
 
 class Report(NamedTuple):
     kernel: str
-    techniques: Dict[str, Dict[str, Any]]
-    end: Dict[str, Any]  # empty: the guest did not get that far
+    techniques: dict[str, dict[str, Any]]
+    end: dict[str, Any]  # empty: the guest did not get that far
     output: str
 
 
@@ -34,19 +34,22 @@ def run(kernel: str, arguments: Iterable[str] = (), seconds: int = SECONDS, memo
     return parse(kernel, result.output, result.console)
 
 
-def programs() -> List[Path]:
+def programs() -> list[Path]:
     """The attackers' small programs, built."""
     boot.image.programs(GUEST)
     return [boot.image.CACHE / "programs" / source.stem for source in sorted(GUEST.glob("*.c"))]
 
 
-def senders() -> List[Path]:
+def senders() -> list[Path]:
     """Programs that people send data with, and their libraries."""
     boot.fetch(["senders"])
     found = boot.image.CACHE / "senders"
     names = ("openssl", "tar", "dropbear", "dbclient", "dropbearkey")
-    return [path for path in sorted(found.rglob("*")) if path.name in names and path.parent.name.endswith("bin") or
-            re.fullmatch(r"lib[^/]*\.so\.\d+", path.name)]
+    return [
+        path
+        for path in sorted(found.rglob("*"))
+        if (path.name in names and path.parent.name.endswith("bin")) or re.fullmatch(r"lib[^/]*\.so\.\d+", path.name)
+    ]
 
 
 def parse(kernel: str, output: str, console: str = "") -> Report:
@@ -63,7 +66,7 @@ def parse(kernel: str, output: str, console: str = "") -> Report:
 # ---- how one technique ended -----------------------------------------------------------------------------------------
 
 
-def verdict(one: Dict[str, Any]) -> str:
+def verdict(one: dict[str, Any]) -> str:
     """stopped, open (known, and closed by a rule), undecided, passes, absent; else what is wrong with it."""
     if one["absent"]:
         return "absent"
@@ -83,9 +86,12 @@ def verdict(one: Dict[str, Any]) -> str:
 GOOD = ("stopped", "open", "undecided", "passes", "absent")
 
 
-def wrong(report: Report) -> List[str]:
-    found = [f"{name}: {verdict(one)}\n    {one['detail']}" for name, one in report.techniques.items()
-             if verdict(one) not in GOOD]
+def wrong(report: Report) -> list[str]:
+    found = [
+        f"{name}: {verdict(one)}\n    {one['detail']}"
+        for name, one in report.techniques.items()
+        if verdict(one) not in GOOD
+    ]
     if not report.end:
         found.append("the guest did not get to its end:\n" + report.output)
     elif report.end["wrong"]:
@@ -94,7 +100,7 @@ def wrong(report: Report) -> List[str]:
 
 
 def summary(report: Report) -> str:
-    counts: Dict[str, int] = {}
+    counts: dict[str, int] = {}
     for one in report.techniques.values():
         end = verdict(one)
         counts[end if end in GOOD else "wrong"] = counts.get(end if end in GOOD else "wrong", 0) + 1
@@ -112,7 +118,7 @@ def summary(report: Report) -> str:
     return "\n".join(lines)
 
 
-def names(mixes: str = "0/1", share: str = "0/1") -> List[str]:
+def names(mixes: str = "0/1", share: str = "0/1") -> list[str]:
     """Every technique there is, by reading the registry itself, or a part of them, as the guest takes it."""
     sys.path.insert(0, str(GUEST))
     for module in sorted(GUEST.glob("ways_*.py")):
@@ -134,14 +140,21 @@ A row stands for one or more techniques of `tests/adversary`; `make adversary` r
 something else than the run. `make adversary UPDATE=1` writes it.
 """
 SECTIONS = (
-    ("files", "Files"), ("network", "Network"), ("machine", "The machine"), ("flows", "What a task has read (`has_read`)"),
-    ("stories", "As people do it (`has_read`)"), ("mixes", "Random combinations"), ("others", "Through somebody else"), ("services", "Through the system's own services"), ("tamper", "What enforces"),
+    ("files", "Files"),
+    ("network", "Network"),
+    ("machine", "The machine"),
+    ("flows", "What a task has read (`has_read`)"),
+    ("stories", "As people do it (`has_read`)"),
+    ("mixes", "Random combinations"),
+    ("others", "Through somebody else"),
+    ("services", "Through the system's own services"),
+    ("tamper", "What enforces"),
     ("undecided", "Operations that no action is about"),
 )
 
 
-def _rows(reports: List[Report], group: str) -> Dict[tuple, Dict[str, List[Dict[str, Any]]]]:
-    rows: Dict[tuple, Dict[str, List[Dict[str, Any]]]] = {}
+def _rows(reports: list[Report], group: str) -> dict[tuple, dict[str, list[dict[str, Any]]]]:
+    rows: dict[tuple, dict[str, list[dict[str, Any]]]] = {}
     for report in reports:
         for one in report.techniques.values():
             if one["group"] == group:
@@ -150,7 +163,7 @@ def _rows(reports: List[Report], group: str) -> Dict[tuple, Dict[str, List[Dict[
     return rows
 
 
-def _cell(tried: Optional[List[Dict[str, Any]]]) -> str:
+def _cell(tried: list[dict[str, Any]] | None) -> str:
     if not tried:
         return "🔴 **not tried**"
     ends = {verdict(one) for one in tried}
@@ -165,7 +178,7 @@ def _cell(tried: Optional[List[Dict[str, Any]]]) -> str:
     return "✔ " + ", ".join(f"`{hook}`" for hook in hooks) if hooks else "🔴 **which hook, is not known**"
 
 
-def _reason(one: Dict[str, Any]) -> str:
+def _reason(one: dict[str, Any]) -> str:
     text = f"* {one['what']}: {one['open']}."
     if one["group"] != "undecided" and one["rule"]:
         text += f" Tried under `{_said(one['rule'])}`: stopped."
@@ -174,11 +187,11 @@ def _reason(one: Dict[str, Any]) -> str:
     return text
 
 
-def _said(rule: Dict[str, Any]) -> str:
+def _said(rule: dict[str, Any]) -> str:
     return json.dumps(rule, ensure_ascii=False).replace('"', "")
 
 
-def table(reports: List[Report]) -> str:
+def table(reports: list[Report]) -> str:
     kernels = [report.kernel for report in reports]
     parts = [HEAD]
     for group, title in SECTIONS:
@@ -192,8 +205,18 @@ def table(reports: List[Report]) -> str:
         for (what, action, known), cells in rows.items():
             some = next(iter(cells.values()))
             label = "" if group in ("undecided", "tamper") or known else f"`{action}`"
-            parts.append("| " + " | ".join([
-                what.replace("|", "\\|"), str(len(some)), label or "", *(_cell(cells.get(kernel)) for kernel in kernels)]) + " |")
+            parts.append(
+                "| "
+                + " | ".join(
+                    [
+                        what.replace("|", "\\|"),
+                        str(len(some)),
+                        label or "",
+                        *(_cell(cells.get(kernel)) for kernel in kernels),
+                    ]
+                )
+                + " |"
+            )
             if known:
                 reasons += [_reason(one) for one in some]
         parts.append("")

@@ -11,27 +11,29 @@ import concurrent.futures
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Iterator, List, Tuple
+from typing import Callable, Iterator
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import report  # noqa: E402
+import report
 
 KERNELS = report.boot.KERNELS
 STORMS = 8
 LONG, SHORT = os.environ.get("LONG") == "1", os.environ.get("SHORT") == "1"
 # memory for 10,000 tasks and 100,000 open files
-HOW = {"arguments": ["--storms", "long", "--group", "none"], "seconds": 7200, "memory": 3072} if LONG else {"memory": 768}
+HOW = (
+    {"arguments": ["--storms", "long", "--group", "none"], "seconds": 7200, "memory": 3072} if LONG else {"memory": 768}
+)
 
 
-def parts(kernel: str) -> Tuple[str, str]:
+def parts(kernel: str) -> tuple[str, str]:
     """Each kernel takes its part of the random combinations; of everything, when it is to be short."""
     place = KERNELS.index(kernel)
     return f"{place}/{len(KERNELS)}", f"{place}/6" if SHORT and place else "0/1"
 
 
-def arguments(kernel: str) -> List[str]:
+def arguments(kernel: str) -> list[str]:
     mixes, share = parts(kernel)
     storms = "none" if SHORT and KERNELS.index(kernel) else "short"
     return ["--storms", storms, "--mixes", mixes, "--share", share]
@@ -40,8 +42,12 @@ def arguments(kernel: str) -> List[str]:
 @pytest.fixture(scope="session", name="ran")
 def fixture_ran(request: pytest.FixtureRequest) -> Iterator[Callable]:
     """Each kernel that a test is about; as many guests at once as there are processors."""
-    asked = [getattr(item, "callspec", None) for item in request.session.items if "ran" in getattr(item, "fixturenames", ())]
-    kernels = [kernel for kernel in KERNELS if None in asked or any(kernel == one.params["kernel"] for one in asked if one)]
+    asked = [
+        getattr(item, "callspec", None) for item in request.session.items if "ran" in getattr(item, "fixturenames", ())
+    ]
+    kernels = [
+        kernel for kernel in KERNELS if None in asked or any(kernel == one.params["kernel"] for one in asked if one)
+    ]
     report.boot.fetch(kernels)
     report.boot.image.base()
     report.programs()
@@ -81,7 +87,9 @@ def test_table_is_what_the_run_shows(ran: Callable) -> None:
     tracked = report.TABLE.read_text(encoding="utf-8") if report.TABLE.exists() else ""
     if tracked != shown:
         different = [line for line in shown.splitlines() if line not in tracked.splitlines()]
-        pytest.fail("docs/mediation.md says something else; make adversary UPDATE=1 writes it:\n" + "\n".join(different))
+        pytest.fail(
+            "docs/mediation.md says something else; make adversary UPDATE=1 writes it:\n" + "\n".join(different)
+        )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

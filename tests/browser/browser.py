@@ -11,8 +11,17 @@ from selenium.webdriver.chromium import webdriver as chromium
 from selenium.webdriver.chromium.remote_connection import ChromiumRemoteConnection
 
 # Every name but the page's own resolves to nothing: what would reach for the network shows as a request that failed.
-FLAGS = ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND", "--force-device-scale-factor=1")
+FLAGS = (
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--force-device-scale-factor=1",
+)
 
 
 PATIENCE = 600  # seconds for one answer, on a machine that does other things
@@ -40,17 +49,24 @@ def start():
 
 def media(driver, kind="", scheme="light"):
     """As it is on screen or in print, in a light or a dark setting."""
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
-        "media": kind, "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"media": kind, "features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
 
 
 def screenshot(driver, path, width=1400, height=1000):
     """The first ``height`` pixels; the whole page with 0."""
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height or 1000, "deviceScaleFactor": 1, "mobile": False})
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height or 1000, "deviceScaleFactor": 1, "mobile": False},
+    )
     options = {"format": "png"}
     if not height:
         size = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-        options.update(captureBeyondViewport=True, clip={"x": 0, "y": 0, "width": width, "height": min(size["height"], 12000), "scale": 1})
+        options.update(
+            captureBeyondViewport=True,
+            clip={"x": 0, "y": 0, "width": width, "height": min(size["height"], 12000), "scale": 1},
+        )
     path.write_bytes(base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", options)["data"]))
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

@@ -9,7 +9,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 for folder in (HERE, HERE.parents[1] / "collections"):
     sys.path.insert(0, str(folder))
-import browser  # noqa: E402
+import browser
 
 
 @pytest.fixture(scope="module", name="chromium")

@@ -15,8 +15,12 @@ RULES = {
     "builders run the system's programs only": ("execute", "/opt/tools/tool-{0}", "audit"),
     "who has read customer data talks to the vault only": ("send", "203.0.113.{0}", "audit"),
 }
-SUBJECTS = (("alice", "/usr/bin/cat", "session-3.scope"), ("bob", "/usr/bin/curl", "session-7.scope"),
-            ("builder", "/usr/bin/make", "runner.service"), ("exporter", "/usr/bin/python3.11", "exporter.service"))
+SUBJECTS = (
+    ("alice", "/usr/bin/cat", "session-3.scope"),
+    ("bob", "/usr/bin/curl", "session-7.scope"),
+    ("builder", "/usr/bin/make", "runner.service"),
+    ("exporter", "/usr/bin/python3.11", "exporter.service"),
+)
 
 
 def answers(hosts=1000, events=100_000):
@@ -24,25 +28,51 @@ def answers(hosts=1000, events=100_000):
     dice = random.Random(7)
     names = []
     for group, share in GROUPS:
-        names += [("{0}{1:04}.example.com".format(group, number), group) for number in range(1, hosts * share // 100 + 1)]
-    return {name: {"groups": ["guarded", group], **_answer(dice, at, group, events // len(names))} for at, (name, group) in enumerate(names)}
+        names += [(f"{group}{number:04}.example.com", group) for number in range(1, hosts * share // 100 + 1)]
+    return {
+        name: {"groups": ["guarded", group], **_answer(dice, at, group, events // len(names))}
+        for at, (name, group) in enumerate(names)
+    }
 
 
 def _answer(dice, at, group, events):
     if at % 250 == 17:
         return {"status": None, "message": "Failed to connect to the host via ssh: No route to host"}
     status = {
-        "installed": True, "running": True, "in_force": True, "mode": "audit" if group == "build" else "enforce", "generation": 12,
-        "kernel": dice.choice(("6.1.0-40-amd64", "6.1.0-40-amd64", "6.12.48+deb13-amd64")), "revision": "5f3c" * 10,
+        "installed": True,
+        "running": True,
+        "in_force": True,
+        "mode": "audit" if group == "build" else "enforce",
+        "generation": 12,
+        "kernel": dice.choice(("6.1.0-40-amd64", "6.1.0-40-amd64", "6.12.48+deb13-amd64")),
+        "revision": "5f3c" * 10,
         "totals": {"denied": events * 7 // 10, "audited": events * 3 // 10, "events_lost": 0},
-        "certificate": {"policy": {"generation": 12}, "not_proved": []}, "audit": {"running": True}, "problems": [], "unenforced": [],
-        "drift": [], "hardlinks": [], "pending": False, "soak": False}
+        "certificate": {"policy": {"generation": 12}, "not_proved": []},
+        "audit": {"running": True},
+        "problems": [],
+        "unenforced": [],
+        "drift": [],
+        "hardlinks": [],
+        "pending": False,
+        "soak": False,
+    }
     if at % 97 == 5:
-        status.update(drift=["rule 'no packet sockets': its entry in map rules is not the document's"], certificate={"policy": {"generation": 11}})
+        status.update(
+            drift=["rule 'no packet sockets': its entry in map rules is not the document's"],
+            certificate={"policy": {"generation": 11}},
+        )
     if at % 61 == 9:
-        status["unenforced"] = ["rule 'customer data is for the database and its backup': read: file_permission is not attached"]
+        status["unenforced"] = [
+            "rule 'customer data is for the database and its backup': read: file_permission is not attached"
+        ]
     if at % 333 == 40:
-        status.update(in_force=False, problems=["BPF is not among the kernel's active security modules"], certificate={}, mode=None, generation=0)
+        status.update(
+            in_force=False,
+            problems=["BPF is not among the kernel's active security modules"],
+            certificate={},
+            mode=None,
+            generation=0,
+        )
     return {"status": status, "records": [_record(dice, group) for _ in range(events)]}
 
 
@@ -54,23 +84,78 @@ def _record(dice, group):
     hour = min(dice.triangular(0, 168, 150), 167.9)
     when = (NOW - datetime.timedelta(hours=168 - hour)).isoformat(timespec="milliseconds")
     network = action in ("connect", "send")
-    return {"kind": "decision", "time": when, "last_time": when, "count": 1, "verdict": "audit" if group == "build" else verdict, "rule": rule,
-            "user": user, "uid": 2001, "executable": executable, "command": "x", "unit": unit, "login_user": user, "action": action,
-            "object": name + ":443/tcp" if network else name, "path": name if name and not network else None,
-            "address": name if network else None}
+    return {
+        "kind": "decision",
+        "time": when,
+        "last_time": when,
+        "count": 1,
+        "verdict": "audit" if group == "build" else verdict,
+        "rule": rule,
+        "user": user,
+        "uid": 2001,
+        "executable": executable,
+        "command": "x",
+        "unit": unit,
+        "login_user": user,
+        "action": action,
+        "object": name + ":443/tcp" if network else name,
+        "path": name if name and not network else None,
+        "address": name if network else None,
+    }
 
 
 def plan(names):
     """As _plan.data gives it: every web host would change, one host failed."""
     web = sorted(name for name in names if name.startswith("web"))
     other = sorted(set(names) - set(web))
-    entry = {"changed": True, "error": None, "pending": True, "drift": [], "renewal": [], "unsettled": [], "unenforced": [], "decisions": None}
-    change = {"direction": "weaker", "actions": ["connect", "send"], "who": "everyone", "what": "corp (after)", "before": "deny",
-              "after": "allow", "rule": "nothing leaves the company network", "since": None, "example": "as 10.128.0.0 port 443/tcp"}
-    stricter = dict(change, direction="stricter", actions=["execute"], who="builders", what="not system-programs", before="allow", after="deny",
-                    rule="builders run the system's programs only")
-    return {"kind": "plan", "status": 2, "summary": "Plan of {0:,} hosts: {1:,} in order, {2:,} would change, 0 failed".format(
-        len(names), len(other), len(web)), "entries": [
-        dict(entry, hosts=web, lines=["~ destination corp", "    - cidrs: 10.0.0.0/9", "    + cidrs: 10.0.0.0/8"], decisions={
-            "changes": [change, stricter], "examples": ["connect", "send"], "structure": [], "open": [], "failed": None}),
-        dict(entry, hosts=other, changed=False, pending=False, lines=[])]}
+    entry = {
+        "changed": True,
+        "error": None,
+        "pending": True,
+        "drift": [],
+        "renewal": [],
+        "unsettled": [],
+        "unenforced": [],
+        "decisions": None,
+    }
+    change = {
+        "direction": "weaker",
+        "actions": ["connect", "send"],
+        "who": "everyone",
+        "what": "corp (after)",
+        "before": "deny",
+        "after": "allow",
+        "rule": "nothing leaves the company network",
+        "since": None,
+        "example": "as 10.128.0.0 port 443/tcp",
+    }
+    stricter = dict(
+        change,
+        direction="stricter",
+        actions=["execute"],
+        who="builders",
+        what="not system-programs",
+        before="allow",
+        after="deny",
+        rule="builders run the system's programs only",
+    )
+    return {
+        "kind": "plan",
+        "status": 2,
+        "summary": f"Plan of {len(names):,} hosts: {len(other):,} in order, {len(web):,} would change, 0 failed",
+        "entries": [
+            dict(
+                entry,
+                hosts=web,
+                lines=["~ destination corp", "    - cidrs: 10.0.0.0/9", "    + cidrs: 10.0.0.0/8"],
+                decisions={
+                    "changes": [change, stricter],
+                    "examples": ["connect", "send"],
+                    "structure": [],
+                    "open": [],
+                    "failed": None,
+                },
+            ),
+            dict(entry, hosts=other, changed=False, pending=False, lines=[]),
+        ],
+    }

@@ -19,16 +19,41 @@ NASTY = "</script><script>window.ran=1</script><img src=//192.0.2.1/x onerror=wi
 
 
 def nasty():
-    record = {"kind": "decision", "time": simulated.NOW.isoformat(), "last_time": simulated.NOW.isoformat(), "count": 1, "uid": 1,
-              **dict.fromkeys(("rule", "user", "executable", "action", "path", "object", "login_user", "unit", "address"), NASTY)}
-    status = dict({"installed": True, "running": True, "in_force": True, "generation": 1, "totals": {}, "problems": [NASTY], "drift": [NASTY],
-                   "unenforced": [NASTY]}, **dict.fromkeys(("mode", "kernel", "revision"), NASTY))
+    record = {
+        "kind": "decision",
+        "time": simulated.NOW.isoformat(),
+        "last_time": simulated.NOW.isoformat(),
+        "count": 1,
+        "uid": 1,
+        **dict.fromkeys(
+            ("rule", "user", "executable", "action", "path", "object", "login_user", "unit", "address"), NASTY
+        ),
+    }
+    status = dict(
+        {
+            "installed": True,
+            "running": True,
+            "in_force": True,
+            "generation": 1,
+            "totals": {},
+            "problems": [NASTY],
+            "drift": [NASTY],
+            "unenforced": [NASTY],
+        },
+        **dict.fromkeys(("mode", "kernel", "revision"), NASTY),
+    )
     plan = simulated.plan(["web1", NASTY])
     plan["entries"][0]["lines"] = [NASTY]
     plan["entries"][0]["decisions"]["changes"][0].update(who=NASTY, what=NASTY, rule=NASTY)
     plan["entries"][1].update(error=NASTY)
-    answers = {name: {"groups": ["web", NASTY], "status": status, "records": [dict(record, verdict=verdict) for verdict in ("denied", "audit")]}
-               for name in ("web1", NASTY)}
+    answers = {
+        name: {
+            "groups": ["web", NASTY],
+            "status": status,
+            "records": [dict(record, verdict=verdict) for verdict in ("denied", "audit")],
+        }
+        for name in ("web1", NASTY)
+    }
     return _page.page(_report.report(answers, simulated.NOW.isoformat(), plan))
 
 
@@ -61,7 +86,7 @@ def requests(driver):
 
 
 def shown(driver, table):
-    return [row for row in driver.find_elements(By.CSS_SELECTOR, "#{0} tbody tr".format(table)) if row.is_displayed()]
+    return [row for row in driver.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr") if row.is_displayed()]
 
 
 def test_nothing_in_a_name_runs_and_nothing_is_fetched(show):
@@ -69,17 +94,28 @@ def test_nothing_in_a_name_runs_and_nothing_is_fetched(show):
     assert told(driver) == []
     assert [url for url in requests(driver) if not url.startswith("file:")] == []
     assert driver.execute_script("return window.ran") is None
-    assert driver.execute_script("return document.querySelectorAll('img, script:not(:last-child), [onload], [onerror], [style]').length") == 0
+    assert (
+        driver.execute_script(
+            "return document.querySelectorAll('img, script:not(:last-child), [onload], [onerror], [style]').length"
+        )
+        == 0
+    )
     assert driver.execute_script("return document.scripts.length") == 1
     assert "<script>window.ran=1</script>" in driver.find_element(By.ID, "hosts").text  # it is there to read
 
     # the control: what would have run is refused by the page's own policy even where a name had become markup
-    driver = show(nasty().replace("<h1>", "<script>window.ran=1</script><img src='http://192.0.2.1/x' onerror='window.ran=1'><h1>", 1))
+    driver = show(
+        nasty().replace(
+            "<h1>", "<script>window.ran=1</script><img src='http://192.0.2.1/x' onerror='window.ran=1'><h1>", 1
+        )
+    )
     assert driver.execute_script("return window.ran") is None
     said = " ".join(told(driver))
     assert "script" in said and "img-src" in said and "Content Security Policy" in said, said
     # and without that policy it runs
-    driver = show(nasty().replace("<h1>", "<script>window.ran=1</script><h1>", 1).replace("Content-Security-Policy", "x"))
+    driver = show(
+        nasty().replace("<h1>", "<script>window.ran=1</script><h1>", 1).replace("Content-Security-Policy", "x")
+    )
     assert driver.execute_script("return window.ran") == 1
 
 
@@ -90,14 +126,23 @@ def test_it_is_filtered_by_keyboard(show, fleet):
     driver.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
     for _ in range(40):
         active = driver.switch_to.active_element
-        reached.append(active.get_attribute("name") or active.get_attribute("type") or active.get_attribute("aria-label") or active.tag_name)
+        reached.append(
+            active.get_attribute("name")
+            or active.get_attribute("type")
+            or active.get_attribute("aria-label")
+            or active.tag_name
+        )
         outline = active.value_of_css_property("outline-style"), active.value_of_css_property("outline-width")
         assert outline == ("solid", "3px"), (reached, outline)  # where one is can be seen
         if active.get_attribute("aria-label") == "denials":
             break
         active.send_keys(Keys.TAB)
     fields = [each for each in reached if each in ("search", "group", "state", "verdict", "reset")]
-    assert fields == ["search", "group", "state", "verdict", "reset"] and reached[0] == "a" and reached[-2:] == ["hosts", "denials"]
+    assert (
+        fields == ["search", "group", "state", "verdict", "reset"]
+        and reached[0] == "a"
+        and reached[-2:] == ["hosts", "denials"]
+    )
     assert "summary" in reached
 
     search = driver.find_element(By.NAME, "search")
@@ -127,7 +172,10 @@ def test_all_of_it_is_printed_and_read_in_the_dark(show, fleet, tmp_path):
     visible = "return document.querySelector('details table').checkVisibility({contentVisibilityAuto: true})"
     assert driver.execute_script(visible) is False
     browser.media(driver, "print")
-    assert not driver.find_element(By.TAG_NAME, "form").is_displayed() and not driver.find_element(By.TAG_NAME, "nav").is_displayed()
+    assert (
+        not driver.find_element(By.TAG_NAME, "form").is_displayed()
+        and not driver.find_element(By.TAG_NAME, "nav").is_displayed()
+    )
     assert driver.execute_script(visible) is True  # the table of the chart, which is folded up on screen
     assert len(shown(driver, "hosts")) == 100
     browser.pdf(driver, folder / "report.pdf")
@@ -140,7 +188,9 @@ def test_all_of_it_is_printed_and_read_in_the_dark(show, fleet, tmp_path):
     assert dark != colours(driver) and dark[1] == "rgb(129, 199, 132)"
     browser.screenshot(driver, folder / "narrow.png", width=400, height=2000)
     # nothing but what scrolls by itself is wider than the screen
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False})
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
     assert driver.execute_script("return document.documentElement.scrollWidth") <= 400
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

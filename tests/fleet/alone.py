@@ -44,22 +44,68 @@ class Host:
         (folder / "bin" / "systemctl").write_text(SYSTEMCTL.format(folder))
         (folder / "bin" / "systemctl").chmod(0o755)
         (folder / "ansible.cfg").write_text("")
-        (folder / "play.json").write_text(json.dumps([{
-            "name": "Play", "hosts": "h1", "gather_facts": False,
-            "tasks": [{"name": "Role", "ansible.builtin.include_role": {"name": role}}]}]))
-        (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": {"h1": {
-            "ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}}}}))
+        (folder / "play.json").write_text(
+            json.dumps(
+                [
+                    {
+                        "name": "Play",
+                        "hosts": "h1",
+                        "gather_facts": False,
+                        "tasks": [{"name": "Role", "ansible.builtin.include_role": {"name": role}}],
+                    }
+                ]
+            )
+        )
+        (folder / "hosts.json").write_text(
+            json.dumps(
+                {
+                    "all": {
+                        "hosts": {
+                            "h1": {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+                        }
+                    }
+                }
+            )
+        )
 
     def run(self, *options, **variables):
         given = {key: value for key, value in dict(self.variables, **variables).items() if value is not None}
         done = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _HOST, "sh", str(self.folder / "host"),
-             sys.executable, "-m", "ansible", "playbook", "-i", str(self.folder / "hosts.json"), "--diff",
-             "-e", json.dumps(given), *options, str(self.folder / "play.json")],
-            env=dict(os.environ, PATH="{0}:{1}".format(self.folder / "bin", os.environ["PATH"]), NO_COLOR="1",
-                     ANSIBLE_CONFIG=str(self.folder / "ansible.cfg"), ANSIBLE_COLLECTIONS_PATH=COLLECTIONS,
-                     ANSIBLE_HOME=str(self.folder / "home")),
-            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            [
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                _HOST,
+                "sh",
+                str(self.folder / "host"),
+                sys.executable,
+                "-m",
+                "ansible",
+                "playbook",
+                "-i",
+                str(self.folder / "hosts.json"),
+                "--diff",
+                "-e",
+                json.dumps(given),
+                *options,
+                str(self.folder / "play.json"),
+            ],
+            env=dict(
+                os.environ,
+                PATH="{0}:{1}".format(self.folder / "bin", os.environ["PATH"]),
+                NO_COLOR="1",
+                ANSIBLE_CONFIG=str(self.folder / "ansible.cfg"),
+                ANSIBLE_COLLECTIONS_PATH=COLLECTIONS,
+                ANSIBLE_HOME=str(self.folder / "home"),
+            ),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         return done.returncode, done.stdout
 
     def changes(self, *options, **variables):
@@ -67,7 +113,8 @@ class Host:
         code, said = self.run(*options, **variables)
         assert code == 0, said
         return int(re.findall(r"changed=(\d+)", said)[-1]), sorted(
-            line for line in said.splitlines() if re.match(r"[+-] ?[^+-]", line) and "ansible-tmp" not in line)
+            line for line in said.splitlines() if re.match(r"[+-] ?[^+-]", line) and "ansible-tmp" not in line
+        )
 
     def tree(self):
         """What differs from this machine: path -> content, None for what was removed."""
@@ -76,8 +123,15 @@ class Host:
             top = self.folder / "host" / layer
             for path in sorted(top.rglob("*")) if top.is_dir() else ():
                 if "exfil" in path.name or "exfil" in str(path.relative_to(top)):
-                    found[str(path.relative_to(self.folder / "host"))] = os.readlink(path) if path.is_symlink() else \
-                        path.read_text() if path.is_file() else "folder" if path.is_dir() else None
+                    found[str(path.relative_to(self.folder / "host"))] = (
+                        os.readlink(path)
+                        if path.is_symlink()
+                        else path.read_text()
+                        if path.is_file()
+                        else "folder"
+                        if path.is_dir()
+                        else None
+                    )
         return found
 
     def calls(self):

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from fleet import ROOT, Fleet, Ran
 
@@ -28,7 +28,11 @@ def _read(*parts: str) -> str:
 # what the example's policies name
 WITH_IT = {
     "usr/bin/systemctl": _read(ROOT, "tests", "kernels", "guest", "systemctl"),
-    "usr/bin/restic": "", "etc/shop/tls.key": "", "srv/exports/a.csv": "", "srv/restic/config": "", "srv/shop/uploads/a": "",
+    "usr/bin/restic": "",
+    "etc/shop/tls.key": "",
+    "srv/exports/a.csv": "",
+    "srv/restic/config": "",
+    "srv/shop/uploads/a": "",
     "etc/group": _read("/etc/group") + "dba:x:64001:\nrestore:x:64002:\n",
     "etc/passwd": _read("/etc/passwd") + "alice:x:64003:64003::/nonexistent:/bin/false\n",
 }
@@ -51,8 +55,9 @@ class Example:
         self.signers.write_text("alice@example.com " + (folder / "alice.pub").read_text())
         (folder / "bin").mkdir()
         for name in ("ansible", "ansible-playbook", "ansible-galaxy"):
-            (folder / "bin" / name).write_text('#!/bin/sh\nexec {0} -m ansible {1} "$@"\n'.format(
-                sys.executable, name.partition("-")[2] or "adhoc"))
+            (folder / "bin" / name).write_text(
+                '#!/bin/sh\nexec {0} -m ansible {1} "$@"\n'.format(sys.executable, name.partition("-")[2] or "adhoc")
+            )
             (folder / "bin" / name).chmod(0o755)
         run("git", "init", "-q", "--bare", "-b", "main", str(self.bare))
         shutil.copytree(EXAMPLE, self.work)
@@ -60,13 +65,16 @@ class Example:
         for name in HOSTS:
             os.mkdir(self.fleet.path(name, "lib", "postgresql"))
         # a machine that is busy with other things has its time to confirm
-        variables = dict(self.fleet.variables(), **self.fleet.host_variables("{{ inventory_hostname }}"),
-                         exfil_guard_confirm_seconds=900)
+        variables = dict(
+            self.fleet.variables(),
+            **self.fleet.host_variables("{{ inventory_hostname }}"),
+            exfil_guard_confirm_seconds=900,
+        )
         (self.work / "group_vars" / "guarded.yml").write_text(json.dumps(variables))
         self.edit("ci/rollout.yml", "exfil_guard_confirm_seconds: 120\n", "")
         self.sign("alice")
         self.git("init", "-q", "-b", "main")
-        self.git("remote", "add", "origin", "file://{0}".format(self.bare))
+        self.git("remote", "add", "origin", f"file://{self.bare}")
         self.commit("The example")
 
     def close(self) -> None:
@@ -76,13 +84,22 @@ class Example:
         """Who signs from here on; empty: nobody."""
         (self.folder / "gitconfig").write_text(
             "[user]\n\tname = x\n\temail = x@example.com\n\tsigningkey = {0}/{1}\n[gpg]\n\tformat = ssh\n"
-            "[commit]\n\tgpgsign = {2}\n[safe]\n\tdirectory = *\n[protocol \"file\"]\n\tallow = always\n".format(
-                self.folder, name or "alice", "true" if name else "false"))
+            '[commit]\n\tgpgsign = {2}\n[safe]\n\tdirectory = *\n[protocol "file"]\n\tallow = always\n'.format(
+                self.folder, name or "alice", "true" if name else "false"
+            )
+        )
 
-    def environment(self) -> Dict[str, str]:
-        return dict(self.fleet.settings(), GIT_CONFIG_NOSYSTEM="1", GIT_CONFIG_GLOBAL=str(self.folder / "gitconfig"),
-                    GIT_TERMINAL_PROMPT="0", GNUPGHOME=str(self.folder), EXFIL_GUARD_SIGNERS=str(self.signers),
-                    PATH="{0}:{1}".format(self.folder / "bin", os.environ["PATH"]), LC_ALL="C.UTF-8")
+    def environment(self) -> dict[str, str]:
+        return dict(
+            self.fleet.settings(),
+            GIT_CONFIG_NOSYSTEM="1",
+            GIT_CONFIG_GLOBAL=str(self.folder / "gitconfig"),
+            GIT_TERMINAL_PROMPT="0",
+            GNUPGHOME=str(self.folder),
+            EXFIL_GUARD_SIGNERS=str(self.signers),
+            PATH="{0}:{1}".format(self.folder / "bin", os.environ["PATH"]),
+            LC_ALL="C.UTF-8",
+        )
 
     def git(self, *arguments: str) -> str:
         return run("git", "-C", str(self.work), *arguments, env=dict(os.environ, **self.environment()))
@@ -103,9 +120,9 @@ class Example:
         """A command in the clone."""
         return self.fleet.run(list(command), folder=str(self.work), **dict(self.environment(), **environment))
 
-    def rules(self, name: str) -> Dict[str, bool]:
+    def rules(self, name: str) -> dict[str, bool]:
         """In force on a host: name -> whether it only reports."""
         return {each["name"]: each["audit"] for each in self.fleet.status(name)["rules"] if each["audit"] is not None}
 
-    def everywhere(self) -> List[Dict[str, bool]]:
+    def everywhere(self) -> list[dict[str, bool]]:
         return [self.rules(name) for name in HOSTS]

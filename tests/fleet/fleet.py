@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple
+from typing import Any, Iterable, Mapping, NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -23,7 +23,7 @@ COLLECTIONS = os.path.join(ROOT, "collections")
 if COLLECTIONS not in sys.path:
     sys.path.insert(0, COLLECTIONS)
 
-from ansible_collections.exfil.guard.plugins.plugin_utils import _package  # noqa: E402
+from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 
 PYTHON = "/usr/bin/python3"
 _MOUNTS = """set -e
@@ -97,12 +97,16 @@ class Fleet:
             pass
         for name in self.names:
             self._make(name)
-        self._keeper = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", _MOUNTS, "sh", folder],
-                                        stdout=subprocess.PIPE, text=True)
+        self._keeper = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _MOUNTS, "sh", folder],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         if self._keeper.stdout is None or self._keeper.stdout.readline() != "ready\n":
             raise OSError("bpffs and overlayfs can't be mounted here")
-        made = self.run([PYTHON, "-c", _INSTALL.format(host=os.path.join(HERE, "host"))],
-                        "\n".join(map(self.path, self.names)))
+        made = self.run(
+            [PYTHON, "-c", _INSTALL.format(host=os.path.join(HERE, "host"))], "\n".join(map(self.path, self.names))
+        )
         if made.code:
             raise OSError(made.text)
 
@@ -112,49 +116,75 @@ class Fleet:
     def _make(self, name: str) -> None:
         for each in ("lib", "lock"):
             os.makedirs(self.path(name, each))
-        os.symlink(os.path.join(self.folder, "bpf", name.replace(".", "-")), self.path(name, "bpf"))  # bpffs has no dots
+        os.symlink(
+            os.path.join(self.folder, "bpf", name.replace(".", "-")), self.path(name, "bpf")
+        )  # bpffs has no dots
         with open(self.path(name, "python"), "w", encoding="utf-8") as file:
-            file.write("#!/bin/sh\nSIMULATED_HOST={0} PYTHONPATH={1} exec {2} \"$@\"\n".format(
-                self.path(name), os.path.join(HERE, "host"), PYTHON))
+            file.write(
+                '#!/bin/sh\nSIMULATED_HOST={0} PYTHONPATH={1} exec {2} "$@"\n'.format(
+                    self.path(name), os.path.join(HERE, "host"), PYTHON
+                )
+            )
         os.chmod(self.path(name, "python"), 0o755)
 
     def close(self) -> None:
         self._keeper.terminate()
         self._keeper.wait()
 
-    def run(self, command: List[str], given: str = "", timeout: float = 600, folder: str = "", **environment: str) -> Ran:
+    def run(
+        self, command: list[str], given: str = "", timeout: float = 600, folder: str = "", **environment: str
+    ) -> Ran:
         """A command where the hosts are. ``folder``: where it starts."""
         started = time.monotonic()
         done = subprocess.run(
             ["nsenter", "--mount", "--target", str(self._keeper.pid), "--wd=" + (folder or self.folder), *command],
-            input=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
-            env=dict(os.environ, **environment))
+            input=given,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            env=dict(os.environ, **environment),
+        )
         return Ran(done.returncode, done.stdout, time.monotonic() - started)
 
-    def host_variables(self, name: str) -> Dict[str, Any]:
+    def host_variables(self, name: str) -> dict[str, Any]:
         return {"ansible_python_interpreter": self.path(name, "python"), "simulated_folder": self.path(name)}
 
-    def variables(self) -> Dict[str, Any]:
+    def variables(self) -> dict[str, Any]:
         """Those of all hosts: how to reach them. We are root already."""
-        return {"ansible_connection": "simulated", "ansible_become": False,
-                "ansible_remote_tmp": os.path.join(self.folder, "tmp")}
+        return {
+            "ansible_connection": "simulated",
+            "ansible_become": False,
+            "ansible_remote_tmp": os.path.join(self.folder, "tmp"),
+        }
 
-    def settings(self) -> Dict[str, str]:
+    def settings(self) -> dict[str, str]:
         """The environment in which Ansible finds this repository's collection, and the hosts."""
         return {
-            "ANSIBLE_CONFIG": os.path.join(self.folder, "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS, "NO_COLOR": "1",
-            "ANSIBLE_CONNECTION_PLUGINS": os.path.join(HERE, "connection"), "ANSIBLE_RETRY_FILES_ENABLED": "0",
-            "ANSIBLE_LOCAL_TEMP": os.path.join(self.folder, "tmp"), "ANSIBLE_HOME": os.path.join(self.folder, "home"),
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml", "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+            "ANSIBLE_CONFIG": os.path.join(self.folder, "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS,
+            "NO_COLOR": "1",
+            "ANSIBLE_CONNECTION_PLUGINS": os.path.join(HERE, "connection"),
+            "ANSIBLE_RETRY_FILES_ENABLED": "0",
+            "ANSIBLE_LOCAL_TEMP": os.path.join(self.folder, "tmp"),
+            "ANSIBLE_HOME": os.path.join(self.folder, "home"),
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
 
     def playbook(self, *arguments: str, timeout: float = 600, **environment: str) -> Ran:
         """ansible-playbook with what this repository has."""
-        return self.run([sys.executable, "-m", "ansible", "playbook", *arguments], timeout=timeout,
-                        **dict(self.settings(), **environment))
+        return self.run(
+            [sys.executable, "-m", "ansible", "playbook", *arguments],
+            timeout=timeout,
+            **dict(self.settings(), **environment),
+        )
 
-    def status(self, name: str) -> Dict[str, Any]:
+    def status(self, name: str) -> dict[str, Any]:
         """`exfil-guard status --json` on a host."""
         done = self.run([self.path(name, "python"), "/usr/sbin/exfil-guard", "status", "--json"])
-        found: Dict[str, Any] = json.loads(done.text)
+        found: dict[str, Any] = json.loads(done.text)
         return found

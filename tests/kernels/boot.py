@@ -9,17 +9,19 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Iterable, List, NamedTuple, Optional
+from typing import Iterable, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import image  # noqa: E402
+import contextlib
+
+import image
 
 KERNELS = ("6.1", "6.12", "7.2")
 COUNTING = ["-accel", "tcg,thread=single", "-icount", "shift=0,align=off,sleep=off"]
 
 
 class Result(NamedTuple):
-    status: Optional[int]  # the script's exit status; None: the guest did not get that far
+    status: int | None  # the script's exit status; None: the guest did not get that far
     output: str  # what the script printed
     console: str  # what the kernel printed
 
@@ -35,7 +37,7 @@ def fetch(kernels: Iterable[str] = KERNELS) -> None:
 
 def boot(
     kernel: str,
-    command: List[str],
+    command: list[str],
     *,
     extra: Iterable[Path] = (),
     sysctl: Iterable[str] = (),
@@ -43,7 +45,7 @@ def boot(
     counting: bool = False,
     seconds: int = 180,
     memory: int = 512,
-    bpf_object: Optional[Path] = None,
+    bpf_object: Path | None = None,
 ) -> Result:
     fetch([kernel])
     with tempfile.TemporaryDirectory(prefix="guest-") as name:
@@ -79,14 +81,11 @@ def boot(
             "-serial",
             f"file:{folder}/output",
         ]
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(qemu, check=True, timeout=seconds, stdin=subprocess.DEVNULL)
-        except subprocess.TimeoutExpired:
-            pass
         output = (folder / "output").read_text(errors="replace").replace("\r\n", "\n")
         console = (folder / "console").read_text(errors="replace").replace("\r\n", "\n")
     body, _found, last = output.rstrip("\n").rpartition("exit ")
-    if body.endswith("\n") or not body:
-        if last.isdigit():
-            return Result(int(last), body, console)
+    if (body.endswith("\n") or not body) and last.isdigit():
+        return Result(int(last), body, console)
     return Result(None, output, console)

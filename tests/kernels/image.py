@@ -14,7 +14,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterable, List, Tuple
+from typing import BinaryIO, Iterable
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -112,7 +112,7 @@ def _library(guest: Path, name: str) -> Path:
     raise FileNotFoundError(f"{name} is in none of the guest's packages: remove {guest} and fetch again")
 
 
-def _standard_library(guest: Path) -> Iterable[Tuple[str, bytes]]:
+def _standard_library(guest: Path) -> Iterable[tuple[str, bytes]]:
     top = guest / "usr" / "lib" / PYTHON
     with tempfile.TemporaryDirectory() as scratch:
         compiled = os.path.join(scratch, "module.pyc")
@@ -176,7 +176,7 @@ def base() -> Path:
     return target
 
 
-def programs(folder: Path = HERE / "guest") -> Dict[str, bytes]:
+def programs(folder: Path = HERE / "guest") -> dict[str, bytes]:
     """A folder's small C programs for the guest; all but two linked statically."""
     built = CACHE / "programs"
     built.mkdir(exist_ok=True)
@@ -185,7 +185,9 @@ def programs(folder: Path = HERE / "guest") -> Dict[str, bytes]:
         target = built / source.stem
         if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
             linking = [] if source.stem in ("dynamic", "linked") else ["-static"]
-            subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-s", *linking, "-o", str(target), str(source)], check=True)
+            subprocess.run(
+                ["gcc", "-O2", "-Wall", "-Werror", "-s", *linking, "-o", str(target), str(source)], check=True
+            )
         found[source.stem] = target.read_bytes()
     return found
 
@@ -193,7 +195,7 @@ def programs(folder: Path = HERE / "guest") -> Dict[str, bytes]:
 def boot_archive(
     target: Path,
     kernel: str,
-    command: List[str],
+    command: list[str],
     extra: Iterable[Path] = (),
     sysctl: Iterable[str] = (),
     bpf_object: Path = ROOT / "roles" / "enforcer" / "files" / "guard.bpf.o",
@@ -216,7 +218,7 @@ def boot_archive(
         archive.close()
 
 
-def package(bpf_object: Path) -> Dict[str, bytes]:
+def package(bpf_object: Path) -> dict[str, bytes]:
     """What role enforcer installs, units and command aside."""
     source = ROOT / "plugins" / "module_utils" / "guard"
     files = {f"usr/lib/exfil-guard/exfil_guard/{path.name}": path.read_bytes() for path in source.glob("*.py")}

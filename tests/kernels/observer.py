@@ -8,13 +8,12 @@ from __future__ import annotations
 import sys
 import zipfile
 from pathlib import Path
-from typing import List
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import image  # noqa: E402
+import image
 
 
-def files(folder: Path) -> List[Path]:
+def files(folder: Path) -> list[Path]:
     """For boot.boot(extra=)."""
     target = folder / "observer.zip"
     with zipfile.ZipFile(target, "w") as archive:
@@ -22,5 +21,9 @@ def files(folder: Path) -> List[Path]:
         for name in ("guard", "observe"):
             for path in sorted((image.ROOT / "plugins" / "module_utils" / name).glob("*.py")):
                 archive.write(path, f"exfil/{name}/{path.name}")
-    return [target, image.ROOT / "roles" / "observe" / "files" / "observe.bpf.o", image.ROOT / "bpf" / "observe.h",
-            image.ROOT / "bpf" / "observe.bcc.c"]
+    return [
+        target,
+        image.ROOT / "roles" / "observe" / "files" / "observe.bpf.o",
+        image.ROOT / "bpf" / "observe.h",
+        image.ROOT / "bpf" / "observe.bcc.c",
+    ]

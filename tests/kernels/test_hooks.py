@@ -12,23 +12,26 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List
+from typing import Callable, Iterable, Iterator
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import boot  # noqa: E402
+import boot
 
 SCRIPT = boot.image.HERE / "guest" / "hooks.py"
-CHECKS = [SCRIPT, *(SCRIPT.with_name(name + ".py") for name in ("files", "network", "powers", "attacks", "audit", "certificates"))]
-VARIANTS: Dict[str, dict] = {
+CHECKS = [
+    SCRIPT,
+    *(SCRIPT.with_name(name + ".py") for name in ("files", "network", "powers", "attacks", "audit", "certificates")),
+]
+VARIANTS: dict[str, dict] = {
     "plain": {},
     "kptr_restrict=2": {"sysctl": ["kernel.kptr_restrict=2"]},
     "preempt=full": {"arguments": "preempt=full"},
 }
 
 
-def checks(scripts: Iterable[Path]) -> List[str]:
+def checks(scripts: Iterable[Path]) -> list[str]:
     names = []
     for node in [node for script in scripts for node in ast.parse(script.read_text()).body]:
         if isinstance(node, ast.FunctionDef):
@@ -39,18 +42,23 @@ def checks(scripts: Iterable[Path]) -> List[str]:
 
 
 # a variant on one kernel each, but in the long run; 7.2 is preempted as it comes
-PAIRS = [(kernel, variant) for kernel in boot.KERNELS for variant in VARIANTS
-         if os.environ.get("HOOKS") == "all" or variant == "plain"
-         or (kernel, variant) in (("6.1", "kptr_restrict=2"), ("6.12", "preempt=full"))]
+PAIRS = [
+    (kernel, variant)
+    for kernel in boot.KERNELS
+    for variant in VARIANTS
+    if os.environ.get("HOOKS") == "all"
+    or variant == "plain"
+    or (kernel, variant) in (("6.1", "kptr_restrict=2"), ("6.12", "preempt=full"))
+]
 
 
-def checks_of(variant: str) -> List[str]:
+def checks_of(variant: str) -> list[str]:
     """Of the variants those of hooks.py itself, which the variants are about; all of them in the long run."""
     every = variant == "plain" or os.environ.get("HOOKS") == "all"
     return checks(CHECKS if every else [SCRIPT])
 
 
-def run(kernel: str, variant: str) -> Dict[str, dict]:
+def run(kernel: str, variant: str) -> dict[str, dict]:
     result = boot.boot(kernel, [str(SCRIPT), *checks_of(variant)], seconds=1200, **VARIANTS[variant])
     found = {}
     for line in result.output.splitlines():
@@ -62,7 +70,7 @@ def run(kernel: str, variant: str) -> Dict[str, dict]:
 
 
 @pytest.fixture(scope="session", name="ran")
-def fixture_ran(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], Dict[str, dict]]]:
+def fixture_ran(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], dict[str, dict]]]:
     """One boot for each pair that a selected test asks for, as many at once as there are processors."""
     parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     pairs = dict.fromkeys((p["kernel"], p["variant"]) for p in parameters if {"kernel", "variant"} <= set(p))
@@ -76,7 +84,8 @@ def fixture_ran(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str],
 
 
 @pytest.mark.parametrize(
-    "kernel, variant, check", [(kernel, variant, check) for kernel, variant in PAIRS for check in checks_of(variant)])
+    "kernel, variant, check", [(kernel, variant, check) for kernel, variant in PAIRS for check in checks_of(variant)]
+)
 def test_hook(ran: Callable, kernel: str, variant: str, check: str) -> None:
     found = ran(kernel, variant)
     assert check in found, "did not report:\n" + found[""]["detail"]

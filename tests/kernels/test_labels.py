@@ -13,18 +13,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import boot  # noqa: E402
+import boot
 
 GUEST = boot.image.HERE / "guest"
 KERNELS = boot.KERNELS if os.environ.get("HOOKS") == "all" else [boot.KERNELS[0], boot.KERNELS[-1]]
 
 
-def ways(*kinds: str) -> List[str]:
+def ways(*kinds: str) -> list[str]:
     return [
         node.name
         for node in ast.parse((GUEST / "labels.py").read_text()).body
@@ -34,7 +33,7 @@ def ways(*kinds: str) -> List[str]:
 
 
 @functools.lru_cache(None)
-def boots() -> Dict[str, concurrent.futures.Future]:
+def boots() -> dict[str, concurrent.futures.Future]:
     """All of them, as many at once as there are processors."""
     boot.fetch()
     boot.image.base()
@@ -45,7 +44,7 @@ def boots() -> Dict[str, concurrent.futures.Future]:
 
 
 @functools.lru_cache(None)
-def ran(kernel: str) -> Tuple[Dict[str, dict], str]:
+def ran(kernel: str) -> tuple[dict[str, dict], str]:
     result = boots()[kernel].result()
     found = {}
     for line in result.output.splitlines():

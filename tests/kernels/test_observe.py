@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import boot  # noqa: E402
-import observer  # noqa: E402
+import boot
+import observer
 
 
 @pytest.mark.parametrize("kernel", [boot.KERNELS[0], boot.KERNELS[-1]])

@@ -31,7 +31,9 @@ def lay_out(package):
             os.makedirs(os.path.dirname(place), exist_ok=True)
             shutil.copy2(path, place, follow_symlinks=False)
     for end in SCRIPTS:
-        for path in glob.glob("/var/lib/dpkg/info/{0}.{1}".format(package, end)) + glob.glob("/var/lib/dpkg/info/{0}:*.{1}".format(package, end)):
+        for path in glob.glob(f"/var/lib/dpkg/info/{package}.{end}") + glob.glob(
+            f"/var/lib/dpkg/info/{package}:*.{end}"
+        ):
             shutil.copy(path, TREE + "/DEBIAN/" + end)
     told = subprocess.check_output(["dpkg-query", "-s", package], text=True)
     control = "".join(line + "\n" for line in told.splitlines() if not line.startswith("Status:"))
@@ -46,14 +48,17 @@ def main(packages):
         for package in packages:
             control, name = lay_out(package), package + ".deb"
             path = os.path.join(FOLDER, name)
-            subprocess.check_call(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", TREE, path], stdout=subprocess.DEVNULL)
+            subprocess.check_call(
+                ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", TREE, path], stdout=subprocess.DEVNULL
+            )
             with open(path, "rb") as file:
                 data = file.read()
-            index.write("{0}Filename: ./{1}\nSize: {2}\nSHA256: {3}\n\n".format(
-                control, name, len(data), hashlib.sha256(data).hexdigest()))
+            index.write(
+                f"{control}Filename: ./{name}\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n\n"
+            )
     shutil.rmtree(TREE)
     with open("/etc/apt/sources.list.d/archive.list", "w") as file:
-        file.write("deb [trusted=yes] file:{0} ./\n".format(FOLDER))
+        file.write(f"deb [trusted=yes] file:{FOLDER} ./\n")
     subprocess.check_call(["apt-get", "-q", "update"], stdout=subprocess.DEVNULL)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import machines  # noqa: E402
+import machines
 
 
 @pytest.fixture(name="lab")

@@ -38,16 +38,30 @@ class Lab:
         hosts = self.folder / "hosts.yml"
         hosts.write_text(hosts.read_text().replace("guarded:\n", "canary:\n  hosts:\n    web1:\nguarded:\n", 1))
         common = self.folder / "group_vars" / "all.yml"
-        common.write_text(common.read_text().replace("{{ inventory_dir }}/../../lab/.build/ssh-config", str(SSH_CONFIG)))
+        common.write_text(
+            common.read_text().replace("{{ inventory_dir }}/../../lab/.build/ssh-config", str(SSH_CONFIG))
+        )
 
     def ssh(self, machine, command, **options):
         return run("ssh", "-F", SSH_CONFIG, machine, command, timeout=300, **options)
 
     def playbook(self, name, *arguments):
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.folder / "hosts.yml"), name, *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=1200,
-            cwd=ROOT, env=dict(os.environ, ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), NO_COLOR="1"))
+            [
+                str(Path(sys.executable).with_name("ansible-playbook")),
+                "-i",
+                str(self.folder / "hosts.yml"),
+                name,
+                *arguments,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=1200,
+            cwd=ROOT,
+            env=dict(os.environ, ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), NO_COLOR="1"),
+        )
         print(done.stdout)
         return Ran(done)
 
@@ -76,5 +90,5 @@ class Lab:
 def wait(seconds, condition, what):
     ends = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < ends, "not within {0} seconds: {1}".format(seconds, what)
+        assert time.monotonic() < ends, f"not within {seconds} seconds: {what}"
         time.sleep(3)

@@ -75,16 +75,31 @@ kernel._bpf(10, struct.pack("=IIIIQQIIIIQQII", program, 0, 0, 0, 0, 0, 0, 0, 0, 
 
 def play(lab, **variables):
     path = lab.folder / "audit.json"
-    path.write_text(json.dumps([{
-        "name": "Keep an audit trail", "hosts": MACHINE, "gather_facts": False, "become": True,
-        "tasks": [{"name": "The trail", "ansible.builtin.include_role": {"name": "exfil.guard.audit"},
-                   "vars": dict({"exfil_guard_audit_fold_seconds": FOLD}, **variables)}]}]))
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Keep an audit trail",
+                    "hosts": MACHINE,
+                    "gather_facts": False,
+                    "become": True,
+                    "tasks": [
+                        {
+                            "name": "The trail",
+                            "ansible.builtin.include_role": {"name": "exfil.guard.audit"},
+                            "vars": dict({"exfil_guard_audit_fold_seconds": FOLD}, **variables),
+                        }
+                    ],
+                }
+            ]
+        )
+    )
     return lab.playbook(str(path))
 
 
 def python(lab, machine, text, user="root"):
     coded = base64.b64encode(text.encode()).decode()
-    return lab.ssh(machine, "sudo -u {0} python3 -c \"import base64; exec(base64.b64decode('{1}'))\"".format(user, coded))
+    return lab.ssh(machine, f"sudo -u {user} python3 -c \"import base64; exec(base64.b64decode('{coded}'))\"")
 
 
 @pytest.fixture(name="audited")
@@ -112,23 +127,32 @@ def settled(lab, file_waits=False):
         found.update(lab.status(MACHINE))
         audit = found["audit"] or {}
         return audit.get("running") and not (
-            found["events"]["waiting"] or audit["held"] or set(audit["undelivered"]) - ({"file"} if file_waits else set())
-            or [each for each in audit["failing"] if not (file_waits and each.startswith(FILE))])
+            found["events"]["waiting"]
+            or audit["held"]
+            or set(audit["undelivered"]) - ({"file"} if file_waits else set())
+            or [each for each in audit["failing"] if not (file_waits and each.startswith(FILE))]
+        )
 
     wait(300, there, "the trail is told whole")
     return found
 
 
 def entries(lab, machine=MACHINE, folder="", *matches):
-    text = lab.ssh(machine, "sudo journalctl {0} -q --all -o json _SYSTEMD_UNIT={1} _UID=0 EXFIL_GUARD_KIND=decision {2}".format(
-        folder, UNIT, " ".join(matches)))
+    text = lab.ssh(
+        machine,
+        "sudo journalctl {0} -q --all -o json _SYSTEMD_UNIT={1} _UID=0 EXFIL_GUARD_KIND=decision {2}".format(
+            folder, UNIT, " ".join(matches)
+        ),
+    )
     return [json.loads(line) for line in text.splitlines()]
 
 
 def told(lab):
     """Every decision in the journal: each line once, though a unit that was killed may tell some again."""
-    return {(line["EXFIL_GUARD_VERDICT"], int(line["EXFIL_GUARD_SEQUENCE"]), int(line["EXFIL_GUARD_BOOTTIME_NS"])): line
-            for line in entries(lab)}
+    return {
+        (line["EXFIL_GUARD_VERDICT"], int(line["EXFIL_GUARD_SEQUENCE"]), int(line["EXFIL_GUARD_BOOTTIME_NS"])): line
+        for line in entries(lab)
+    }
 
 
 def of_rule(status, name=RULE):
@@ -150,8 +174,11 @@ class Burst:
         self.status, self.lines, self.cpu = settled(lab, file_waits), told(lab), cpu(lab)
         text = base64.b64encode(BURST.format(left=LEFT, objects=OBJECTS, tries=self.tries, stop=STOP).encode()).decode()
         lab.ssh(MACHINE, "sudo systemctl reset-failed burst 2>/dev/null; sudo rm -f /run/burst.json " + STOP)
-        lab.ssh(MACHINE, "sudo systemd-run -q --unit burst --uid alice --collect --property=StandardOutput=truncate:/run/burst.json "
-                         "python3 -c \"import base64; exec(base64.b64decode('{0}'))\"".format(text))
+        lab.ssh(
+            MACHINE,
+            "sudo systemd-run -q --unit burst --uid alice --collect --property=StandardOutput=truncate:/run/burst.json "
+            f"python3 -c \"import base64; exec(base64.b64decode('{text}'))\"",
+        )
         self.began = time.monotonic()
 
     def under_way(self):
@@ -184,8 +211,9 @@ class Burst:
         collected, missing = (after["audit"][key] - self.status["audit"][key] for key in ("collected", "missing"))
         lines = {key: line for key, line in told(self.lab).items() if key not in self.lines}
         counted = sum(int(line["EXFIL_GUARD_COUNT"]) for line in lines.values())
-        print("{0:,} denied in {1:.0f} s: {2}, collected {3:,}, missing {4:,}, told {5:,} in {6:,} lines; {7:.2f} s of the processor".format(
-            self.tries, took, events, collected, missing, counted, len(lines), cpu(self.lab) - self.cpu))
+        print(
+            f"{self.tries:,} denied in {took:.0f} s: {events}, collected {collected:,}, missing {missing:,}, told {counted:,} in {len(lines):,} lines; {cpu(self.lab) - self.cpu:.2f} s of the processor"
+        )
         assert events["written"] + events["lost"] == events["decided"] >= self.tries + self.more
         assert after["events"]["unaccounted"] == 0 and after["audit"]["unreadable"] == 0
         assert counted == collected == events["written"]
@@ -197,7 +225,7 @@ def test_a_flood(audited):
     _, lines = Burst(audited).ended()
     assert {line["EXFIL_GUARD_ACTION"] for line in lines if line["EXFIL_GUARD_USER"] == "alice"} == {"read", "write"}
     used = audited.ssh(MACHINE, "systemctl show -p MemoryCurrent --value " + UNIT)
-    print("the unit's memory: {0} MB".format(int(used) // 1_000_000))
+    print(f"the unit's memory: {int(used) // 1_000_000} MB")
 
 
 def test_the_unit_is_killed_in_a_flood(audited):
@@ -218,7 +246,11 @@ def test_the_kernels_buffer_is_full_for_a_minute(audited):
     audited.ssh(MACHINE, "sudo systemctl kill --signal=STOP systemd-journald")
     try:
         wait(60, lambda: audited.status(MACHINE)["audit"]["failing"], "the journal's socket is full")
-        wait(40, lambda: audited.status(MACHINE)["events"]["lost"] > burst.status["events"]["lost"], "the kernel's buffer is full")
+        wait(
+            40,
+            lambda: audited.status(MACHINE)["events"]["lost"] > burst.status["events"]["lost"],
+            "the kernel's buffer is full",
+        )
         found, began = [audited.status(MACHINE)], time.monotonic()
         while time.monotonic() - began < FULL:
             burst.attempt()
@@ -229,10 +261,15 @@ def test_the_kernels_buffer_is_full_for_a_minute(audited):
         audited.ssh(MACHINE, "sudo systemctl kill --signal=CONT systemd-journald")
     burst.stop()
     lost = [each["events"]["lost"] for each in found]
-    print("full for {0:.0f} s: {1} events wait, lost were {2:,} and then {3:,}".format(
-        took, {each["events"]["waiting"] for each in found}, lost[0], lost[-1]))
+    print(
+        "full for {0:.0f} s: {1} events wait, lost were {2:,} and then {3:,}".format(
+            took, {each["events"]["waiting"] for each in found}, lost[0], lost[-1]
+        )
+    )
     assert lost == sorted(set(lost))  # in each five seconds some more
-    assert len({(each["events"]["waiting"], each["events"]["written"], each["audit"]["collected"]) for each in found}) == 1
+    assert (
+        len({(each["events"]["waiting"], each["events"]["written"], each["audit"]["collected"]) for each in found}) == 1
+    )
     assert any("the journal takes nothing" in problem for problem in found[-1]["problems"])
     events, _ = burst.ended()
     assert events["lost"] > lost[-1] - lost[0]
@@ -240,34 +277,34 @@ def test_the_kernels_buffer_is_full_for_a_minute(audited):
 
 def test_the_disk_of_the_file_is_full(audited):
     """The file of JSON lines on a disk of its own. The journal goes on; what finds no room in the file is counted."""
-    audited.ssh(MACHINE, "sudo sh -ec 'mkdir -p {0}; mount -t tmpfs -o size=2m,mode=0755 exports-disk {0}'".format(DISK))
+    audited.ssh(MACHINE, f"sudo sh -ec 'mkdir -p {DISK}; mount -t tmpfs -o size=2m,mode=0755 exports-disk {DISK}'")
     try:
         done = play(audited, exfil_guard_audit_json_lines=FILE)
         assert done.code == 0, done.text
         before = settled(audited)
         assert audited.may(MACHINE, "alice", "read:" + LEFT + "3.csv") == "denied"
-        wait(60, lambda: audited.ssh(MACHINE, "sudo cat {0} 2>/dev/null || :".format(FILE)), "the file has a line")
-        audited.ssh(MACHINE, "sudo sh -c 'head -c 4M /dev/zero >{0}/filler 2>/dev/null || :'".format(DISK))
-        room = "df --output=avail {0} | tail -n 1".format(DISK)
+        wait(60, lambda: audited.ssh(MACHINE, f"sudo cat {FILE} 2>/dev/null || :"), "the file has a line")
+        audited.ssh(MACHINE, f"sudo sh -c 'head -c 4M /dev/zero >{DISK}/filler 2>/dev/null || :'")
+        room = f"df --output=avail {DISK} | tail -n 1"
         assert int(audited.ssh(MACHINE, room)) == 0
         for _ in range(4):  # the journal has all of each; for the file there is room for 500 lines to wait
             Burst(audited, 2 * OBJECTS, file_waits=True).ended()
             time.sleep(FOLD)
         status = audited.status(MACHINE)
         assert status["audit"]["undelivered"].get("file") == 500
-        full = "{0}: No space left on device".format(FILE)
+        full = f"{FILE}: No space left on device"
         assert any(full in problem for problem in status["problems"]), status["problems"]
         text = audited.ssh(MACHINE, "sudo exfil-guard status || [ $? = 1 ]")
         print(text)
         assert "lines without room in the file" in text and "500 lines wait for the file" in text and full in text
 
-        audited.ssh(MACHINE, "sudo rm {0}/filler".format(DISK))
+        audited.ssh(MACHINE, f"sudo rm {DISK}/filler")
         after = settled(audited)
         assert not [problem for problem in after["problems"] if FILE in problem]
         written = [json.loads(line) for line in audited.ssh(MACHINE, "sudo cat " + FILE).splitlines()]
         lines = after["audit"]["lines"] - before["audit"]["lines"]
         lost = after["audit"]["file_lost"] - before["audit"]["file_lost"]
-        print("{0} lines, in the file {1}, counted as lost {2}".format(lines, len(written), lost))
+        print(f"{lines} lines, in the file {len(written)}, counted as lost {lost}")
         assert lost > 0 and len(written) + lost == lines
         in_journal = {(verdict, sequence) for verdict, sequence, _ in told(audited)}
         assert {(each["verdict"], each["sequence"]) for each in written if each["kind"] == "decision"} <= in_journal
@@ -275,7 +312,7 @@ def test_the_disk_of_the_file_is_full(audited):
         wait(60, lambda: LEFT + "7.csv" in audited.ssh(MACHINE, "sudo tail -n 1 " + FILE), "the file goes on")
     finally:
         done = play(audited)
-        audited.ssh(MACHINE, "sudo sh -c 'umount {0}; rmdir {0}'".format(DISK))
+        audited.ssh(MACHINE, f"sudo sh -c 'umount {DISK}; rmdir {DISK}'")
     assert done.code == 0, done.text
 
 
@@ -292,7 +329,9 @@ def test_the_clock_is_set_back_in_a_flood(audited):
         python(audited, MACHINE, settime.format(offset))
     lines.sort(key=lambda line: int(line["EXFIL_GUARD_BOOTTIME_NS"]))
     times = [line["EXFIL_GUARD_TIME"] for line in lines]
-    assert any(later < earlier for earlier, later in zip(times, times[1:])), "no line was told by the clock that was set back"
+    assert any(later < earlier for earlier, later in zip(times, times[1:])), (
+        "no line was told by the clock that was set back"
+    )
     for verdict in {line["EXFIL_GUARD_VERDICT"] for line in lines}:  # the order is known all the same
         numbers = [int(line["EXFIL_GUARD_SEQUENCE"]) for line in lines if line["EXFIL_GUARD_VERDICT"] == verdict]
         assert numbers == sorted(numbers)
@@ -300,18 +339,25 @@ def test_the_clock_is_set_back_in_a_flood(audited):
 
 def test_an_executable_whose_name_deceives(audited):
     before = told(audited)
-    python(audited, MACHINE, "import shutil\nshutil.copy('/usr/bin/cat', '/srv/public/' + {0!r})".format(NASTY))
+    python(audited, MACHINE, f"import shutil\nshutil.copy('/usr/bin/cat', '/srv/public/' + {NASTY!r})")
     try:
-        ran = python(audited, MACHINE, "import subprocess\nprint(subprocess.run(['/srv/public/' + {0!r}, '{1}0.csv'],"
-                                       "stderr=subprocess.DEVNULL).returncode)".format(NASTY, LEFT), "alice")
+        ran = python(
+            audited,
+            MACHINE,
+            f"import subprocess\nprint(subprocess.run(['/srv/public/' + {NASTY!r}, '{LEFT}0.csv'],"
+            "stderr=subprocess.DEVNULL).returncode)",
+            "alice",
+        )
     finally:
-        python(audited, MACHINE, "import os\nos.unlink('/srv/public/' + {0!r})".format(NASTY))
+        python(audited, MACHINE, f"import os\nos.unlink('/srv/public/' + {NASTY!r})")
     assert ran == "1"  # it ran, and was denied
     settled(audited)
     lines = [line for key, line in told(audited).items() if key not in before and line["EXFIL_GUARD_USER"] == "alice"]
     assert len(lines) == 1 and lines[0]["_UID"] == "0"
-    assert lines[0]["EXFIL_GUARD_EXECUTABLE"] == \
-        "/srv/public/\\x1b[2J\\x1b]0;x\\x07\\x0a_UID=1\\x0d<script>alert(1)<script>\\xe2\\x80\\xae"
+    assert (
+        lines[0]["EXFIL_GUARD_EXECUTABLE"]
+        == "/srv/public/\\x1b[2J\\x1b]0;x\\x07\\x0a_UID=1\\x0d<script>alert(1)<script>\\xe2\\x80\\xae"
+    )
     assert all(value.isprintable() for key, value in lines[0].items() if key.startswith(("EXFIL_GUARD_", "MESSAGE")))
     said = audited.ssh(MACHINE, "sudo exfil-guard why --user alice --limit 1")
     assert "\\x1b[2J" in said and all(line.isprintable() for line in said.splitlines())
@@ -324,7 +370,11 @@ def test_a_record_of_another_layout(audited):
     python(audited, MACHINE, OTHER)
     assert audited.may(MACHINE, "alice", "read:" + LEFT + "5.csv") == "denied"
     waiting = audited.ssh(MACHINE, "sudo exfil-guard events").splitlines()
-    assert waiting[0] == "a record of 64 bytes is not of layout 1 and was not read" and LEFT + "5.csv" in waiting[1] and len(waiting) == 2
+    assert (
+        waiting[0] == "a record of 64 bytes is not of layout 1 and was not read"
+        and LEFT + "5.csv" in waiting[1]
+        and len(waiting) == 2
+    )
     assert LEFT + "5.csv" in audited.ssh(MACHINE, "sudo exfil-guard why --user alice --limit 1")
     audited.ssh(MACHINE, "sudo systemctl start " + UNIT)
     after = settled(audited)
@@ -332,33 +382,69 @@ def test_a_record_of_another_layout(audited):
     assert after["audit"]["collected"] == before["audit"]["collected"] + 2
     assert after["events"]["unaccounted"] == 0
     assert "1 unreadable" in audited.ssh(MACHINE, "sudo exfil-guard status || [ $? = 1 ]")
-    note, = json.loads("[" + ",".join(audited.ssh(MACHINE, "sudo journalctl -q -o json _SYSTEMD_UNIT={0} EXFIL_GUARD_KIND=unreadable".format(
-        UNIT)).splitlines()) + "]")
+    (note,) = json.loads(
+        "["
+        + ",".join(
+            audited.ssh(
+                MACHINE, f"sudo journalctl -q -o json _SYSTEMD_UNIT={UNIT} EXFIL_GUARD_KIND=unreadable"
+            ).splitlines()
+        )
+        + "]"
+    )
     assert (note["EXFIL_GUARD_COUNT"], note["EXFIL_GUARD_SIZE"]) == ("1", "64")
     print(note["MESSAGE"])
     assert entries(audited, MACHINE, "", "EXFIL_GUARD_OBJECT=" + LEFT + "5.csv")
     module = audited.folder / "module.json"
-    module.write_text(json.dumps([{"name": "Read it", "hosts": MACHINE, "gather_facts": False, "become": True, "tasks": [
-        {"name": "Ask", "exfil.guard.audit_info": {}, "register": "found"},
-        {"name": "Tell", "ansible.builtin.assert": {"that": "found.records | selectattr('kind', 'equalto', 'unreadable') | list | length == 1"}}]}]))
+    module.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Read it",
+                    "hosts": MACHINE,
+                    "gather_facts": False,
+                    "become": True,
+                    "tasks": [
+                        {"name": "Ask", "exfil.guard.audit_info": {}, "register": "found"},
+                        {
+                            "name": "Tell",
+                            "ansible.builtin.assert": {
+                                "that": "found.records | selectattr('kind', 'equalto', 'unreadable') | list | length == 1"
+                            },
+                        },
+                    ],
+                }
+            ]
+        )
+    )
     assert audited.playbook(str(module)).code == 0
 
 
 def test_the_trail_on_another_machine(audited):
     """Over http, since this network has nobody else in it; with https role audit takes a key and two certificates."""
     folder = "/var/tmp/collected"
-    audited.ssh(COLLECTOR, "sudo sh -ec 'systemctl stop collector 2>/dev/null || :; rm -rf {0}; install -d {0}; "
-                           "systemd-run -q --unit collector --collect /lib/systemd/systemd-journal-remote --listen-http={1}:{2} "
-                           "--output={0}'".format(folder, ADDRESS, PORT))
+    audited.ssh(
+        COLLECTOR,
+        f"sudo sh -ec 'systemctl stop collector 2>/dev/null || :; rm -rf {folder}; install -d {folder}; "
+        f"systemd-run -q --unit collector --collect /lib/systemd/systemd-journal-remote --listen-http={ADDRESS}:{PORT} "
+        f"--output={folder}'",
+    )
     before = of_rule(settled(audited), NETWORK_RULE)
     try:
-        done = play(audited, exfil_guard_audit_upload_url="http://{0}:{1}".format(ADDRESS, PORT), exfil_guard_audit_upload_plain=True)
+        done = play(
+            audited, exfil_guard_audit_upload_url=f"http://{ADDRESS}:{PORT}", exfil_guard_audit_upload_plain=True
+        )
         assert done.code == 0, done.text
-        again = play(audited, exfil_guard_audit_upload_url="http://{0}:{1}".format(ADDRESS, PORT), exfil_guard_audit_upload_plain=True)
+        again = play(
+            audited, exfil_guard_audit_upload_url=f"http://{ADDRESS}:{PORT}", exfil_guard_audit_upload_plain=True
+        )
         assert again.code == 0 and "changed=0" in again.text, again.text
         where = "--directory=" + folder
         assert audited.may(MACHINE, "alice", "write:" + LEFT + "0.csv") == "denied"
-        wait(300, lambda: entries(audited, COLLECTOR, where, "EXFIL_GUARD_OBJECT=" + LEFT + "0.csv"), "what was there before has arrived")
+        wait(
+            300,
+            lambda: entries(audited, COLLECTOR, where, "EXFIL_GUARD_OBJECT=" + LEFT + "0.csv"),
+            "what was there before has arrived",
+        )
 
         match = "EXFIL_GUARD_OBJECT=" + LEFT + "7.csv"
         assert audited.may(MACHINE, "alice", "read:" + LEFT + "7.csv") == "denied"
@@ -366,10 +452,12 @@ def test_the_trail_on_another_machine(audited):
         found = []
         while not found and time.monotonic() < ends:
             found = entries(audited, COLLECTOR, where, match)
-        print("read on the collector {0:.1f} s after the attempt".format(time.monotonic() - began))
+        print(f"read on the collector {time.monotonic() - began:.1f} s after the attempt")
         here = entries(audited, MACHINE, "", match)
         assert len(found) == len(here) == 1
-        there, here = ({key: value for key, value in line.items() if not key.startswith("__")} for line in (found[0], here[0]))
+        there, here = (
+            {key: value for key, value in line.items() if not key.startswith("__")} for line in (found[0], here[0])
+        )
         assert there == here and here["EXFIL_GUARD_USER"] == "alice" and here["_HOSTNAME"] == MACHINE
         assert of_rule(audited.status(MACHINE), NETWORK_RULE) == before  # the policy lets it through
 
@@ -378,12 +466,17 @@ def test_the_trail_on_another_machine(audited):
         match = "EXFIL_GUARD_OBJECT=" + LEFT + "8.csv"
         assert audited.may(MACHINE, "alice", "read:" + LEFT + "8.csv") == "denied"
         time.sleep(15)
-        audited.ssh(COLLECTOR, "sudo systemd-run -q --unit collector --collect /lib/systemd/systemd-journal-remote "
-                               "--listen-http={0}:{1} --output={2}".format(ADDRESS, PORT, folder))
+        audited.ssh(
+            COLLECTOR,
+            "sudo systemd-run -q --unit collector --collect /lib/systemd/systemd-journal-remote "
+            f"--listen-http={ADDRESS}:{PORT} --output={folder}",
+        )
         wait(120, lambda: entries(audited, COLLECTOR, where, match), "the journal is sent on")
     finally:
         done = play(audited)
-        audited.ssh(COLLECTOR, "sudo sh -c 'systemctl stop collector; rm -rf {0}'".format(folder))
+        audited.ssh(COLLECTOR, f"sudo sh -c 'systemctl stop collector; rm -rf {folder}'")
     assert done.code == 0, done.text
-    state = audited.ssh(MACHINE, "systemctl show -p ActiveState --value systemd-journal-upload; ls /etc/systemd/journal-upload.conf.d")
+    state = audited.ssh(
+        MACHINE, "systemctl show -p ActiveState --value systemd-journal-upload; ls /etc/systemd/journal-upload.conf.d"
+    )
     assert state == "inactive"

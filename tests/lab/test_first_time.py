@@ -11,7 +11,10 @@ import pytest
 from machines import Lab
 from test_observe import LISTED, MACHINE
 
-KEPT = {"exfil_guard_audit_json_lines": "/var/log/exfil-guard.jsonl", "exfil_guard_audit_metrics": "/var/log/exfil_guard.prom"}
+KEPT = {
+    "exfil_guard_audit_json_lines": "/var/log/exfil-guard.jsonl",
+    "exfil_guard_audit_metrics": "/var/log/exfil_guard.prom",
+}
 
 
 @pytest.fixture(name="lab")
@@ -26,8 +29,23 @@ def state(lab):
 
 def play(lab, roles, *arguments, **variables):
     path = lab.folder / "first.json"
-    path.write_text(json.dumps([{"name": "Guard", "hosts": MACHINE, "gather_facts": False, "become": True, "vars": variables,
-                                 "tasks": [{"name": role, "ansible.builtin.include_role": {"name": "exfil.guard." + role}} for role in roles]}]))
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Guard",
+                    "hosts": MACHINE,
+                    "gather_facts": False,
+                    "become": True,
+                    "vars": variables,
+                    "tasks": [
+                        {"name": role, "ansible.builtin.include_role": {"name": "exfil.guard." + role}}
+                        for role in roles
+                    ],
+                }
+            ]
+        )
+    )
     done = lab.playbook(str(path), "--diff", *arguments)
     assert done.code == 0, done.text
     return done.text
@@ -40,17 +58,24 @@ def told(text, role):
         name = part.partition("]")[0]
         times = len(re.findall(r"^changed: ", part, re.MULTILINE))
         if times and name.startswith("exfil.guard.%s : " % role):
-            found[name.partition(" : ")[2]] = (times, [line for line in part.splitlines() if re.match(r"[+-](?![+-]{2} )", line)])
+            found[name.partition(" : ")[2]] = (
+                times,
+                [line for line in part.splitlines() if re.match(r"[+-](?![+-]{2} )", line)],
+            )
     return found
 
 
-STARTED = {"Start the audit unit, anew when it changed": "Tell that the audit unit would be started",
-           "Start the timer for metrics, anew when it changed": "Tell that the timer for metrics would be started"}
+STARTED = {
+    "Start the audit unit, anew when it changed": "Tell that the audit unit would be started",
+    "Start the timer for metrics, anew when it changed": "Tell that the timer for metrics would be started",
+}
 
 
 def as_check_mode_says(found):
     """What is started has a task of its own in check mode, as systemd does not know the unit yet."""
-    return {STARTED.get(name, name): (times, [] if name in STARTED else lines) for name, (times, lines) in found.items()}
+    return {
+        STARTED.get(name, name): (times, [] if name in STARTED else lines) for name, (times, lines) in found.items()
+    }
 
 
 def test_check_mode_tells_what_a_run_does(lab):
@@ -63,7 +88,10 @@ def test_check_mode_tells_what_a_run_does(lab):
         print(json.dumps([told(would, "audit"), told(did, "audit")], indent=1))
         assert told(would, "audit") == as_check_mode_says(told(did, "audit")) != {}
         assert lab.may(MACHINE, "alice", "read:/srv/exports/customers.csv") == "denied"
-        assert lab.ssh(MACHINE, "systemctl is-active exfil-guard-audit.service exfil-guard-metrics.timer").split() == ["active"] * 2
+        assert (
+            lab.ssh(MACHINE, "systemctl is-active exfil-guard-audit.service exfil-guard-metrics.timer").split()
+            == ["active"] * 2
+        )
         for again in (("--check",), ()):
             assert "changed=0" in play(lab, roles, *again, **KEPT)
     finally:

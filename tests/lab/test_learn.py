@@ -73,9 +73,14 @@ class Shop:
 
     def as_user(self, user, command):
         """Exit status and output."""
-        done = subprocess.run(["ssh", "-F", str(SSH_CONFIG), "db1",
-                               "cd / && sudo runuser -u %s -- sh -c '%s'" % (user, command)],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300)
+        done = subprocess.run(
+            ["ssh", "-F", str(SSH_CONFIG), "db1", "cd / && sudo runuser -u %s -- sh -c '%s'" % (user, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
+        )
         return done.returncode, done.stdout
 
     def restart(self):
@@ -85,12 +90,17 @@ class Shop:
     def work(self):
         """All of it has to succeed, and the dump to arrive whole."""
         for user, command in (
-                ("postgres", "pgbench -n -c 2 -t 20 shop"), ("postgres", "psql -q -c checkpoint shop"),
-                ("dumper", "pg_dump -f %s shop" % DUMP),
-                ("dumper", "scp %s %s vault@%s:shop.sql" % (SSH, DUMP, BACKUP_HOST))):
+            ("postgres", "pgbench -n -c 2 -t 20 shop"),
+            ("postgres", "psql -q -c checkpoint shop"),
+            ("dumper", "pg_dump -f %s shop" % DUMP),
+            ("dumper", "scp %s %s vault@%s:shop.sql" % (SSH, DUMP, BACKUP_HOST)),
+        ):
             code, text = self.as_user(user, command)
-            assert code == 0, "{0} as {1} ended with {2}:\n{3}".format(command, user, code, text)
-        sent, there = self.lab.ssh("db1", "sudo sha256sum " + DUMP), self.lab.ssh("web1", "sudo sha256sum ~vault/shop.sql")
+            assert code == 0, f"{command} as {user} ended with {code}:\n{text}"
+        sent, there = (
+            self.lab.ssh("db1", "sudo sha256sum " + DUMP),
+            self.lab.ssh("web1", "sudo sha256sum ~vault/shop.sql"),
+        )
         assert sent.split()[0] == there.split()[0]
 
     def exfiltrate(self):
@@ -117,11 +127,24 @@ def fixture_shop(lab):
 
 def observe_at_work(lab, shop):
     """Runs the observation, and the workload until it is over; how often that was."""
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(lab.folder / "hosts.yml"), "exfil.guard.observe",
-               "-e", "exfil_guard_hosts=db", "-e", "exfil_guard_observe_seconds=%d" % SECONDS]
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "-i",
+        str(lab.folder / "hosts.yml"),
+        "exfil.guard.observe",
+        "-e",
+        "exfil_guard_hosts=db",
+        "-e",
+        "exfil_guard_observe_seconds=%d" % SECONDS,
+    ]
     with open(lab.folder / "observe.log", "w") as log:
-        observing = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT,
-                                     env=dict(os.environ, ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), NO_COLOR="1"))
+        observing = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=dict(os.environ, ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), NO_COLOR="1"),
+        )
         rounds = 0
         try:
             while observing.poll() is None:
@@ -139,8 +162,11 @@ def observe_at_work(lab, shop):
 
 def learned(lab):
     """Of the rules in force, those that are about the workload: denied and reported."""
-    return {rule["name"]: (rule["denied"], rule["audited"]) for rule in lab.status("db1")["rules"]
-            if rule["name"].startswith(("db: shop is ", "db: dumper reaches "))}
+    return {
+        rule["name"]: (rule["denied"], rule["audited"])
+        for rule in lab.status("db1")["rules"]
+        if rule["name"].startswith(("db: shop is ", "db: dumper reaches "))
+    }
 
 
 def test_what_is_learned_lets_the_work_pass_and_nothing_else(lab, shop):
@@ -152,8 +178,15 @@ def test_what_is_learned_lets_the_work_pass_and_nothing_else(lab, shop):
     assert any(line.get("address") == BACKUP_HOST and line.get("user") == "dumper" for line in seen)
 
     variables = lab.folder / "learn.json"
-    variables.write_text(json.dumps({"exfil_guard_hosts": "db", "exfil_guard_learn_resources": SENSITIVE,
-                                     "exfil_guard_learn_unbound": ["systemd-networkd.service"]}))  # a lease is renewed seldom
+    variables.write_text(
+        json.dumps(
+            {
+                "exfil_guard_hosts": "db",
+                "exfil_guard_learn_resources": SENSITIVE,
+                "exfil_guard_learn_unbound": ["systemd-networkd.service"],
+            }
+        )
+    )  # a lease is renewed seldom
     proposal = lab.folder / "learned-db.yml.j2"
     found = lab.playbook("exfil.guard.learn", "-e", "@%s" % variables, "--check", "--diff")
     assert found.code == 0 and not proposal.exists(), found.text
@@ -174,11 +207,15 @@ def test_what_is_learned_lets_the_work_pass_and_nothing_else(lab, shop):
     before = learned(lab)
     assert before
     shop.work()
-    assert learned(lab) == before, "what was seen is reported: {0}".format(lab.ssh("db1", "sudo exfil-guard why --limit 5"))
+    assert learned(lab) == before, "what was seen is reported: {0}".format(
+        lab.ssh("db1", "sudo exfil-guard why --limit 5")
+    )
     assert shop.exfiltrate() and shop.read_by_another_program()  # the control: it passes, and is reported
     after = learned(lab)
     assert {name for name in after if after[name][1] > before[name][1]} == {
-        "db: dumper reaches only what was seen", "db: shop is read by those that were seen to read it"}
+        "db: dumper reaches only what was seen",
+        "db: shop is read by those that were seen to read it",
+    }
 
     place.write_text(text.replace('{% set learned_mode = "audit" %}', '{% set learned_mode = "enforce" %}'))
     assert place.read_text() != text
@@ -186,12 +223,16 @@ def test_what_is_learned_lets_the_work_pass_and_nothing_else(lab, shop):
     assert found.code == 0, found.text
     before = learned(lab)
     shop.work()
-    assert learned(lab) == before, "what was seen is denied: {0}".format(lab.ssh("db1", "sudo exfil-guard why --limit 5"))
+    assert learned(lab) == before, "what was seen is denied: {0}".format(
+        lab.ssh("db1", "sudo exfil-guard why --limit 5")
+    )
     assert not shop.exfiltrate() and not shop.read_by_another_program()
     assert lab.may("db1", "alice", "read:" + DUMP) in ("denied", "EACCES")
     after = learned(lab)
     assert {name for name in after if after[name][0] > before[name][0]} >= {
-        "db: dumper reaches only what was seen", "db: shop is read by those that were seen to read it"}
+        "db: dumper reaches only what was seen",
+        "db: shop is read by those that were seen to read it",
+    }
     shop.restart()
     shop.work()
 
@@ -204,8 +245,19 @@ REPORTED = {"web1": ("read:" + FILE, "tcp:192.168.157.200:443"), "db1": ("read:"
 def fixture_reporting(lab):
     """Both machines only report, and keep an audit trail."""
     play = lab.folder / "audit.json"
-    play.write_text(json.dumps([{"name": "Keep an audit trail", "hosts": "guarded", "gather_facts": False, "become": True, "tasks": [
-        {"name": "The trail", "ansible.builtin.include_role": {"name": "exfil.guard.audit"}}]}]))
+    play.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Keep an audit trail",
+                    "hosts": "guarded",
+                    "gather_facts": False,
+                    "become": True,
+                    "tasks": [{"name": "The trail", "ansible.builtin.include_role": {"name": "exfil.guard.audit"}}],
+                }
+            ]
+        )
+    )
     for arguments in ((str(play),), ("site.yml", "-e", "policy_mode=audit")):
         done = lab.playbook(*arguments)
         assert done.code == 0, done.text
@@ -223,13 +275,33 @@ def test_what_audit_mode_reported_of_a_group(reporting):
         for what in attempts:
             assert lab.may(machine, "alice", what) == "ok"
     for machine, attempts in REPORTED.items():
-        wait(60, lambda machine=machine, attempts=attempts: int(lab.ssh(
-            machine, "sudo journalctl -q -o json _SYSTEMD_UNIT=exfil-guard-audit.service EXFIL_GUARD_VERDICT=audit EXFIL_GUARD_USER=alice"
-                     " | wc -l")) >= len(attempts), "it is reported")
+        wait(
+            60,
+            lambda machine=machine, attempts=attempts: (
+                int(
+                    lab.ssh(
+                        machine,
+                        "sudo journalctl -q -o json _SYSTEMD_UNIT=exfil-guard-audit.service EXFIL_GUARD_VERDICT=audit EXFIL_GUARD_USER=alice"
+                        " | wc -l",
+                    )
+                )
+                >= len(attempts)
+            ),
+            "it is reported",
+        )
     variables = lab.folder / "learn.json"
-    variables.write_text(json.dumps({
-        "exfil_guard_hosts": "guarded", "exfil_guard_learn_from": "audit", "exfil_guard_learn_resources": {"exports": ["/srv/exports/**"]},
-        "exfil_guard_learn_since": "-10min", "exfil_guard_learn_unbound": ["systemd-networkd.service"], "policy_mode": "audit"}))
+    variables.write_text(
+        json.dumps(
+            {
+                "exfil_guard_hosts": "guarded",
+                "exfil_guard_learn_from": "audit",
+                "exfil_guard_learn_resources": {"exports": ["/srv/exports/**"]},
+                "exfil_guard_learn_since": "-10min",
+                "exfil_guard_learn_unbound": ["systemd-networkd.service"],
+                "policy_mode": "audit",
+            }
+        )
+    )
     proposal = lab.folder / "learned-guarded.yml.j2"
     told = lab.playbook("exfil.guard.learn", "-e", "@%s" % variables, "--check", "--diff")
     assert told.code == 0 and not proposal.exists(), told.text
@@ -253,6 +325,6 @@ def test_what_audit_mode_reported_of_a_group(reporting):
         assert lab.may(machine, "alice", "write:" + FILE) == "denied"
         assert lab.may(machine, "bob", "read:" + FILE) == "denied"
         assert lab.may(machine, "alice", "tcp:[fd57:e9::200]:443") == "denied"
-        another = lab.ssh(machine, "sudo -u alice cat {0} >/dev/null 2>&1 && echo ok || echo denied".format(FILE))
+        another = lab.ssh(machine, f"sudo -u alice cat {FILE} >/dev/null 2>&1 && echo ok || echo denied")
         assert another == "denied"  # by another program
         assert lab.may(machine, "dora", "read:" + FILE) == "ok"  # whom the rule excepted

@@ -17,13 +17,15 @@ from machines import ROOT, Lab
 
 MACHINE = "outside"  # has no enforcer
 SECONDS = 90
-LISTED = ("sudo bpftool prog list -j | python3 -c 'import json,sys; print(sorted((p[\"id\"], p.get(\"name\")) for p in json.load(sys.stdin)))'",
-          "sudo bpftool map list -j | python3 -c 'import json,sys; print(sorted((m[\"id\"], m.get(\"name\")) for m in json.load(sys.stdin)))'",
-          "dpkg-query -W",
-          "sudo find /etc /usr /var/lib /run/lock /lib/systemd /opt /root -xdev -not -path '*/__pycache__*' -newermt '2020-01-01' "
-          "-path '*exfil*' | sort",
-          "systemctl list-unit-files --no-legend --no-pager | awk '$2 != \"transient\" {print $1}' | sort",
-          "sudo find /root /home /run /tmp /var/tmp -xdev -mindepth 1 -path '*async*' -o -path '*exfil*' | sort")
+LISTED = (
+    'sudo bpftool prog list -j | python3 -c \'import json,sys; print(sorted((p["id"], p.get("name")) for p in json.load(sys.stdin)))\'',
+    'sudo bpftool map list -j | python3 -c \'import json,sys; print(sorted((m["id"], m.get("name")) for m in json.load(sys.stdin)))\'',
+    "dpkg-query -W",
+    "sudo find /etc /usr /var/lib /run/lock /lib/systemd /opt /root -xdev -not -path '*/__pycache__*' -newermt '2020-01-01' "
+    "-path '*exfil*' | sort",
+    "systemctl list-unit-files --no-legend --no-pager | awk '$2 != \"transient\" {print $1}' | sort",
+    "sudo find /root /home /run /tmp /var/tmp -xdev -mindepth 1 -path '*async*' -o -path '*exfil*' | sort",
+)
 LOOKS = """
 import os, sys, time
 user, where, file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -56,16 +58,16 @@ def fixture_ids(lab):
     """Two users, and a directory for each with a file in it."""
     ids = {}
     for place, (name, folder) in enumerate(ACCOUNTS.items()):
-        lab.ssh(MACHINE, "id {0} 2>/dev/null || sudo useradd -u {1} {0}".format(name, 4001 + place))
-        ids[name] = int(lab.ssh(MACHINE, "id -u {0}".format(name)))
-        lab.ssh(MACHINE, "sudo sh -ec 'mkdir -p {0}; echo 1 >{0}/{1}.csv; chmod -R a+rX {0}'".format(folder, name))
+        lab.ssh(MACHINE, f"id {name} 2>/dev/null || sudo useradd -u {4001 + place} {name}")
+        ids[name] = int(lab.ssh(MACHINE, f"id -u {name}"))
+        lab.ssh(MACHINE, f"sudo sh -ec 'mkdir -p {folder}; echo 1 >{folder}/{name}.csv; chmod -R a+rX {folder}'")
     yield ids
     lab.ssh(MACHINE, "sudo rm -r " + " ".join(ACCOUNTS.values()))
 
 
 def look(lab, ids):
     for name, folder in ACCOUNTS.items():
-        lab.ssh(MACHINE, "sudo python3 - {0} {1} {1}/{2}.csv".format(ids[name], folder, name), input=LOOKS)
+        lab.ssh(MACHINE, f"sudo python3 - {ids[name]} {folder} {folder}/{name}.csv", input=LOOKS)
 
 
 def state(lab):
@@ -81,8 +83,20 @@ def wait_until_attached(lab):
 
 def start(lab, *arguments):
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(lab.folder / "hosts.yml"), "playbooks/observe.yml",
-         "-e", "exfil_guard_hosts=" + MACHINE, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            str(lab.folder / "hosts.yml"),
+            "playbooks/observe.yml",
+            "-e",
+            "exfil_guard_hosts=" + MACHINE,
+            *arguments,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def observed(lab):
@@ -99,8 +113,13 @@ def observed(lab):
 @pytest.mark.parametrize("actions", [["chdir"], None], ids=["chdir by CO-RE alone", "everything"])
 def test_two_users_look_around(lab, ids, actions):
     before = state(lab)
-    playing = start(lab, "-e", json.dumps({"exfil_guard_observe_seconds": SECONDS,
-                                           **({"exfil_guard_observe_actions": actions} if actions else {})}))
+    playing = start(
+        lab,
+        "-e",
+        json.dumps(
+            {"exfil_guard_observe_seconds": SECONDS, **({"exfil_guard_observe_actions": actions} if actions else {})}
+        ),
+    )
     try:
         wait_until_attached(lab)
         look(lab, ids)
@@ -112,12 +131,16 @@ def test_two_users_look_around(lab, ids, actions):
     found = observed(lab)
     for name, folder in ACCOUNTS.items():
         mine = [line for line in found if line["kind"] == "seen" and line.get("user") == name]
-        moved, = [line for line in mine if line["action"] == "chdir" and line["path"] == folder]
-        assert moved["count"] == 2 and moved["executable"].startswith("/usr/bin/python3") and moved["unit"].endswith(".scope")
+        (moved,) = [line for line in mine if line["action"] == "chdir" and line["path"] == folder]
+        assert (
+            moved["count"] == 2
+            and moved["executable"].startswith("/usr/bin/python3")
+            and moved["unit"].endswith(".scope")
+        )
         assert moved["uid"] == moved["euid"] == ids[name]
-        listing, = [line for line in found if line["kind"] == "listing" and line["path"] == folder]
+        (listing,) = [line for line in found if line["kind"] == "listing" and line["path"] == folder]
         assert listing["entries"] == [name + ".csv"] and listing["user"] == name
-        read = [line for line in mine if line["action"] == "read" and line["path"] == "{0}/{1}.csv".format(folder, name)]
+        read = [line for line in mine if line["action"] == "read" and line["path"] == f"{folder}/{name}.csv"]
         executed = [line for line in mine if line["action"] == "execute" and line["path"] == "/usr/bin/true"]
         assert bool(read) == bool(executed) == (actions is None)
     if actions is None:
@@ -136,18 +159,30 @@ def test_check_mode_changes_nothing(lab):
 
 def test_one_that_runs_is_ended_and_what_it_left_removed(lab):
     before = state(lab)
-    playing = start(lab, "-e", json.dumps({"exfil_guard_observe_seconds": 3000, "exfil_guard_observe_actions": ["chdir"]}))
+    playing = start(
+        lab, "-e", json.dumps({"exfil_guard_observe_seconds": 3000, "exfil_guard_observe_actions": ["chdir"]})
+    )
     try:
         wait_until_attached(lab)
     finally:
         playing.kill()
         playing.communicate()
     assert state(lab) != before  # it goes on without its controller
-    second = lab.playbook("playbooks/observe.yml", "-e", json.dumps({
-        "exfil_guard_hosts": MACHINE, "exfil_guard_observe_seconds": 1, "exfil_guard_observe_actions": ["chdir"]}))
+    second = lab.playbook(
+        "playbooks/observe.yml",
+        "-e",
+        json.dumps(
+            {"exfil_guard_hosts": MACHINE, "exfil_guard_observe_seconds": 1, "exfil_guard_observe_actions": ["chdir"]}
+        ),
+    )
     assert second.code != 0 and "another run holds the lock" in " ".join(second.text.split())
     wait_until_attached(lab)  # the first goes on
-    assert lab.playbook("playbooks/observe.yml", "-e", "exfil_guard_hosts=" + MACHINE, "-e", "exfil_guard_state=absent").code == 0
+    assert (
+        lab.playbook(
+            "playbooks/observe.yml", "-e", "exfil_guard_hosts=" + MACHINE, "-e", "exfil_guard_state=absent"
+        ).code
+        == 0
+    )
     assert state(lab) == before
 
 
@@ -155,7 +190,9 @@ def test_the_disk_is_full(lab):
     before = state(lab)
     lab.ssh(MACHINE, "sudo sh -es", input=SMALL)
     try:
-        playing = start(lab, "-e", json.dumps({"exfil_guard_observe_seconds": 40, "exfil_guard_observe_actions": ["chdir"]}))
+        playing = start(
+            lab, "-e", json.dumps({"exfil_guard_observe_seconds": 40, "exfil_guard_observe_actions": ["chdir"]})
+        )
         try:
             wait_until_attached(lab)
             lab.ssh(MACHINE, "sudo sh -c 'head -c 2M /dev/zero >/var/lib/filler 2>/dev/null || :'")
@@ -165,13 +202,15 @@ def test_the_disk_is_full(lab):
             playing.kill()
         print(said)
         assert playing.returncode == 2
-        told = "cannot be written to /var/lib/exfil-guard-observe/observed.jsonl: No space left on device. Make room there"
+        told = (
+            "cannot be written to /var/lib/exfil-guard-observe/observed.jsonl: No space left on device. Make room there"
+        )
         assert told in " ".join(said.split())
         assert "Traceback" not in said and "failed=1" in said
         assert not (lab.folder / "observed").exists()
         assert lab.ssh(MACHINE, "ls /var/lib | grep exfil || :") == ""
     finally:
-        lab.ssh(MACHINE, "sudo sh -c '{0}'".format(LARGE))
+        lab.ssh(MACHINE, f"sudo sh -c '{LARGE}'")
     assert state(lab) == before
 
 
@@ -191,17 +230,25 @@ def test_packages_that_were_not_there_are_installed_and_no_more_than_these_remov
         try:
             wait_until_attached(lab)
             there = lab.ssh(MACHINE, "dpkg-query -W")
-            assert {line.split()[0].split(":")[0] for line in set(there.splitlines()) - set(before["dpkg-query -W"].splitlines())} == set(own)
+            assert {
+                line.split()[0].split(":")[0]
+                for line in set(there.splitlines()) - set(before["dpkg-query -W"].splitlines())
+            } == set(own)
             look(lab, ids)
             said = playing.communicate(timeout=1800)[0]
         finally:
             playing.kill()
         print(said)
         assert playing.returncode == 0
-        assert any(line.get("action") == "read" and line.get("user") == "alice" and line["path"] == "/srv/alpha/alice.csv"
-                   for line in observed(lab))
+        assert any(
+            line.get("action") == "read" and line.get("user") == "alice" and line["path"] == "/srv/alpha/alice.csv"
+            for line in observed(lab)
+        )
         assert state(lab) == before
     finally:
-        lab.ssh(MACHINE, "sudo apt-get -q -y install {0} >/dev/null; sudo rm -rf /var/tmp/archive /etc/apt/sources.list.d/archive.list; "
-                         "sudo apt-get -q update >/dev/null".format(" ".join(own + others)))
+        lab.ssh(
+            MACHINE,
+            "sudo apt-get -q -y install {0} >/dev/null; sudo rm -rf /var/tmp/archive /etc/apt/sources.list.d/archive.list; "
+            "sudo apt-get -q update >/dev/null".format(" ".join(own + others)),
+        )
     assert lab.ssh(MACHINE, "dpkg-query -W") == installed

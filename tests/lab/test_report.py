@@ -19,8 +19,19 @@ RULE = """  - name: alice leaves the tool alone, reported
 
 def test_the_figures_are_those_of_the_machines(lab, tmp_path):
     play = lab.folder / "audit.json"
-    play.write_text(json.dumps([{"name": "Keep an audit trail", "hosts": "guarded", "gather_facts": False, "become": True, "tasks": [
-        {"name": "The trail", "ansible.builtin.include_role": {"name": "exfil.guard.audit"}}]}]))
+    play.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Keep an audit trail",
+                    "hosts": "guarded",
+                    "gather_facts": False,
+                    "become": True,
+                    "tasks": [{"name": "The trail", "ansible.builtin.include_role": {"name": "exfil.guard.audit"}}],
+                }
+            ]
+        )
+    )
     done = lab.playbook(str(play))
     assert done.code == 0, done.text
     page = tmp_path / "report.html"
@@ -42,15 +53,23 @@ def test_the_figures_are_those_of_the_machines(lab, tmp_path):
     for host in found["hosts"]:
         status = before[host["name"]]
         assert host["state"] == "enforcing" and host["collector"] == "running" and host["plan"] == "would change"
-        assert (host["generation"], host["kernel"], host["mode"]) == (status["generation"], status["kernel"], status["mode"])
+        assert (host["generation"], host["kernel"], host["mode"]) == (
+            status["generation"],
+            status["kernel"],
+            status["mode"],
+        )
         assert (host["drift"], host["unenforced"]) == (len(status["drift"]), len(status["unenforced"]))
         assert after[host["name"]]["generation"] == status["generation"]  # nothing was changed
         for key, name in (("denied", "denied"), ("audited", "audited"), ("lost", "events_lost")):
             assert status["totals"][name] <= host[key] <= after[host["name"]]["totals"][name]
     assert [group["name"] for group in found["groups"] if group["hosts"] == 2] == ["guarded"]
-    denied = {(row["host"], row["verdict"], row["object"]) for row in found["rows"] if row["subject"].startswith("alice")}
+    denied = {
+        (row["host"], row["verdict"], row["object"]) for row in found["rows"] if row["subject"].startswith("alice")
+    }
     assert {("web1", "denied", "/srv/exports/customers.csv"), ("db1", "audit", "/srv/public/readme.txt")} <= denied
-    assert any(name.startswith("192.168.157.200") for name in (each["name"] for each in found["top"]["denied"]["destinations"]))
+    assert any(
+        name.startswith("192.168.157.200") for name in (each["name"] for each in found["top"]["denied"]["destinations"])
+    )
     assert "who reads what is published" in {each["name"] for each in found["top"]["audit"]["rules"]}
     planned = [change for entry in found["plan"]["entries"] for change in (entry["decisions"] or {}).get("changes", ())]
     assert {"stricter"} == {change["direction"] for change in planned}
@@ -75,7 +94,7 @@ def test_a_host_that_is_down(lab, tmp_path):
     found = json.loads(page.with_suffix(".json").read_text())
     there = {host["name"]: host for host in found["hosts"]}
     assert {name: host["state"] for name, host in there.items()} == {"db1": "no answer", "web1": "enforcing"}
-    told, = there["db1"]["attention"]
+    (told,) = there["db1"]["attention"]
     assert "timed out" in told or "Timeout" in told  # by what of the connection was there already
     assert there["web1"]["generation"] == lab.status("web1")["generation"]
     text = page.read_text()

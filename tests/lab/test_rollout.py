@@ -13,7 +13,13 @@ RULE = """  - name: {name}
     subjects: {{users: [alice]}}
     resources: {{paths: [/srv/public/tool]}}
 """
-ROLLOUT = ("exfil.guard.rollout", "-e", '{"exfil_guard_waves": ["100%"]}', "-e", "exfil_guard_confirm_seconds=%d" % CONFIRM)
+ROLLOUT = (
+    "exfil.guard.rollout",
+    "-e",
+    '{"exfil_guard_waves": ["100%"]}',
+    "-e",
+    "exfil_guard_confirm_seconds=%d" % CONFIRM,
+)
 HEALTH = """- name: Look whether the service answers
   ansible.builtin.command:
     argv: [test, -e, /run/healthy]

@@ -61,8 +61,14 @@ MEDDLING = {
 
 
 def verify(lab):
-    done = subprocess.run(["ssh", "-F", SSH_CONFIG, MACHINE, "sudo exfil-guard verify"], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        ["ssh", "-F", SSH_CONFIG, MACHINE, "sudo exfil-guard verify"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     print(done.stdout)
     return done.returncode, done.stdout
 

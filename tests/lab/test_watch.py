@@ -15,11 +15,13 @@ from machines import SSH_CONFIG
 from test_audit import NASTY, play, python, settled
 
 MACHINE, FILE = "web1", "/srv/exports/customers.csv"
-SEEN = re.compile(r"\d\d:\d\d:\d\d denied read (\S+) alice \(login vagrant\) \[(\S+), session-\d+\.scope, pid \d+\] "
-                  r"by exports are for the exporter and the DBAs(?: x(\d+))?")
+SEEN = re.compile(
+    r"\d\d:\d\d:\d\d denied read (\S+) alice \(login vagrant\) \[(\S+), session-\d+\.scope, pid \d+\] "
+    r"by exports are for the exporter and the DBAs(?: x(\d+))?"
+)
 COLOURS = re.compile(r"\x1b\[(0|1|2|31|33)m")
 # six denials by one process within a second, and one read that passes
-READS = "i=0; while [ $i -lt 6 ]; do i=$((i + 1)); sudo -u alice cat {0} 2>/dev/null; sleep 0.1; done; sudo -u dora cat {0} >/dev/null".format(FILE)
+READS = f"i=0; while [ $i -lt 6 ]; do i=$((i + 1)); sudo -u alice cat {FILE} 2>/dev/null; sleep 0.1; done; sudo -u dora cat {FILE} >/dev/null"
 
 
 @pytest.fixture(name="seen", params=["the journal", "the ring"])
@@ -41,7 +43,10 @@ class Watch:
         # it ends there, by itself: an ssh that is ended here leaves it
         self.process = subprocess.Popen(
             ["ssh", "-F", str(SSH_CONFIG), MACHINE, "sudo timeout 30 exfil-guard watch " + " ".join(arguments)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         self._rest = b""
 
     def lines(self, seconds):
@@ -87,26 +92,31 @@ def lives(seen):
 
 
 def colours(seen):
-    python(seen, MACHINE, "import shutil\nshutil.copy('/usr/bin/cat', '/srv/public/' + {0!r})".format(NASTY))
-    attempt = "import subprocess\nsubprocess.run(['/srv/public/' + {0!r}, '{1}'], stderr=subprocess.DEVNULL)".format(NASTY, FILE)
+    python(seen, MACHINE, f"import shutil\nshutil.copy('/usr/bin/cat', '/srv/public/' + {NASTY!r})")
+    attempt = f"import subprocess\nsubprocess.run(['/srv/public/' + {NASTY!r}, '{FILE}'], stderr=subprocess.DEVNULL)"
     found = {}
     try:
-        for name, command in (("pipe", "timeout 14 exfil-guard watch --before 0"),
-                              ("pipe, json", "timeout 14 exfil-guard watch --json --before 0"),
-                              ("terminal", "script -qec \"timeout 14 exfil-guard watch --before 0\" /dev/null")):
-            seen.ssh(MACHINE, "sudo sh -c '{0} </dev/null >/tmp/seen 2>&1 &'".format(command))
+        for name, command in (
+            ("pipe", "timeout 14 exfil-guard watch --before 0"),
+            ("pipe, json", "timeout 14 exfil-guard watch --json --before 0"),
+            ("terminal", 'script -qec "timeout 14 exfil-guard watch --before 0" /dev/null'),
+        ):
+            seen.ssh(MACHINE, f"sudo sh -c '{command} </dev/null >/tmp/seen 2>&1 &'")
             time.sleep(5)
             python(seen, MACHINE, attempt, "alice")
             time.sleep(14)
             found[name] = seen.ssh(MACHINE, "sudo cat /tmp/seen; sudo rm /tmp/seen")
     finally:
-        python(seen, MACHINE, "import os\nos.unlink('/srv/public/' + {0!r})".format(NASTY))
+        python(seen, MACHINE, f"import os\nos.unlink('/srv/public/' + {NASTY!r})")
     print("\n".join(map(repr, found.items())))
     assert found["pipe"].isprintable() and "\\x1b[2J\\x1b]0;x\\x07" in found["pipe"]
     assert json.loads(found["pipe, json"])["executable"].startswith("/srv/public/\\x1b[2J")
     assert "\x1b[31mdenied\x1b[0m" in found["terminal"]
     plain = COLOURS.sub("", found["terminal"])
-    assert plain.isprintable() and plain.partition(" ")[2].split(", session")[0] == found["pipe"].partition(" ")[2].split(", session")[0]
+    assert (
+        plain.isprintable()
+        and plain.partition(" ")[2].split(", session")[0] == found["pipe"].partition(" ")[2].split(", session")[0]
+    )
 
 
 def test_a_second_one_is_told_who_takes_the_events(lab):
@@ -116,19 +126,30 @@ def test_a_second_one_is_told_who_takes_the_events(lab):
         said = lab.ssh(MACHINE, "sudo timeout 20 exfil-guard watch || echo $?")
     finally:
         first.end()
-    assert re.fullmatch(r"exfil-guard: another run holds the lock /\S+: pid \d+, watch\. Wait until it ends and run again\n1", said)
+    assert re.fullmatch(
+        r"exfil-guard: another run holds the lock /\S+: pid \d+, watch\. Wait until it ends and run again\n1", said
+    )
 
 
 ASSERTION = ("path: /srv/exports/customers.csv, expect: deny", "path: /srv/exports/customers.csv, expect: allow")
 FILES = {  # what `why` says: what to write
-    "subjects 'dba', which the rule excepts: `groups` with alice": ("dba: {groups: [dba]}", "dba: {groups: [dba, alice]}"),
+    "subjects 'dba', which the rule excepts: `groups` with alice": (
+        "dba: {groups: [dba]}",
+        "dba: {groups: [dba, alice]}",
+    ),
     "resources 'exports': `paths` without /srv/exports/**": ("paths: [/srv/exports/**]", "paths: [/srv/public/*.none]"),
-    "rule 'exports are for the exporter and the DBAs', `deny`: without read": ("deny: [read, write]", "deny: [write]")}
+    "rule 'exports are for the exporter and the DBAs', `deny`: without read": ("deny: [read, write]", "deny: [write]"),
+}
 ADDRESSES = {
-    "destinations 'company': `cidrs` with 192.168.157.200/32": ('"192.168.157.0/26"', '"192.168.157.0/26", "192.168.157.200/32"'),
+    "destinations 'company': `cidrs` with 192.168.157.200/32": (
+        '"192.168.157.0/26"',
+        '"192.168.157.0/26", "192.168.157.200/32"',
+    ),
     "rule 'web servers reach the company network only', `deny`: without connect": (
         "deny: [connect, send]\n    destinations: {not: [loopback, link-local, company]}",
-        "deny: [send]\n    destinations: {not: [loopback, link-local, company]}")}
+        "deny: [send]\n    destinations: {not: [loopback, link-local, company]}",
+    ),
+}
 READ, CONTROL = "read:" + FILE, "tcp:[fd57:e9::200]:443"
 TRY = """
 import os, socket
@@ -142,20 +163,22 @@ except OSError as error:
 
 def newest(lab, *arguments):
     print(lab.ssh(MACHINE, "sudo exfil-guard why --limit 1 " + " ".join(arguments)))
-    found, = json.loads(lab.ssh(MACHINE, "sudo exfil-guard why --json --limit 1 " + " ".join(arguments)))["denials"]
+    (found,) = json.loads(lab.ssh(MACHINE, "sudo exfil-guard why --json --limit 1 " + " ".join(arguments)))["denials"]
     return found
 
 
 @pytest.fixture(name="changed")
 def fixture_changed(lab):
     """A function that puts the templates in force with these changes and no others."""
-    texts = {path: path.read_text() for path in (lab.folder / name for name in (
-        "policies/all.yml.j2", "policies/web.yml.j2", "group_vars/all.yml"))}
+    texts = {
+        path: path.read_text()
+        for path in (lab.folder / name for name in ("policies/all.yml.j2", "policies/web.yml.j2", "group_vars/all.yml"))
+    }
 
     def changed(*edits):
         found = dict(texts)
         for old, new in edits:
-            path, = [path for path, text in found.items() if old in text]
+            (path,) = [path for path, text in found.items() if old in text]
             found[path] = found[path].replace(old, new)
         for path, text in found.items():
             path.write_text(text)
@@ -183,7 +206,7 @@ def test_each_change_that_why_names_lets_it_pass(lab, changed):
     for place, (text, edit) in enumerate(FILES.items()):
         # an assertion knows nothing of alice's own group, so it holds as it is
         edits = [edit] if "groups" in text else [edit, ASSERTION]
-        done = changed(*edits, *addresses[place:place + 1])
+        done = changed(*edits, *addresses[place : place + 1])
         assert done.code == 0, done.text
         assert lab.may(MACHINE, "alice", READ) == "ok", text
         # the attempt that was denied: what is sent over it then is another one

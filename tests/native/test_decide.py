@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "tests" / "property")]
 
-import kernel_model  # noqa: E402
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, compile, layout, semantics  # noqa: E402
-from strategies import events, policies  # noqa: E402
+import kernel_model
+from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, compile, layout, semantics
+from strategies import events, policies
 
 TODAY = datetime.date(2026, 6, 1)
 Vector = ctypes.c_uint64 * layout.WORDS
@@ -139,7 +139,17 @@ def test_numbers_are_those_of_the_layout():
                  "USES_GROUPS", "USES_SERVICES", "USES_EXECUTABLES", "USES_LOGIN", "USES_LABELS",
                  "DENIES_LABELS"):  # fmt: skip
         assert getattr(layout, name) == defined[name], name
-    reasons = ["BY_RULE", "NO_CHAIN", "TOO_DEEP", "UNKNOWN_FS", "UNSTABLE", "BROKEN_MAP", "NO_ADDRESS", "NO_LABEL", "TAMPER"]
+    reasons = [
+        "BY_RULE",
+        "NO_CHAIN",
+        "TOO_DEEP",
+        "UNKNOWN_FS",
+        "UNSTABLE",
+        "BROKEN_MAP",
+        "NO_ADDRESS",
+        "NO_LABEL",
+        "TAMPER",
+    ]
     assert [defined[reason] for reason in reasons] == list(range(len(layout.REASONS)))
     assert defined["REASONS"] == layout.REASON_SLOTS
     for action in actions.MACHINE:

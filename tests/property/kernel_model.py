@@ -66,8 +66,7 @@ class Model:
         self.core = core or PythonCore()
         fields = layout.POLICY.unpack(self.tables["policy"][_index(0)])
         vectors = [
-            _join(fields[i : i + layout.WORDS])
-            for i in range(0, layout.WORDS * (4 + layout.ACTIONS), layout.WORDS)
+            _join(fields[i : i + layout.WORDS]) for i in range(0, layout.WORDS * (4 + layout.ACTIONS), layout.WORDS)
         ]
         self.policy = {
             "raw": self.tables["policy"][_index(0)],
@@ -237,7 +236,8 @@ class Model:
             self.ids(layout.ID_PROTOCOL, event.protocol),
         )
         return self._covering(
-            self.core.destination_sets(self.policy, plain, *more), self.core.destination_sets(self.policy, spared, *more)
+            self.core.destination_sets(self.policy, plain, *more),
+            self.core.destination_sets(self.policy, spared, *more),
         )
 
     def reach_vsock(self, event: records.VsockEvent) -> int:

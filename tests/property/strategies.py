@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 IDS = [0, 1000, 1001, 4294967295]
 DEVICES = [1, 2]
-ON_DEVICES = DEVICES + [layout.ABSTRACT]
-ACTIONS = [*all_actions.RESOURCES, *all_actions.DESTINATIONS, "raw-socket", "packet-socket", "other-socket", "mount", "cap-bpf"]
+ON_DEVICES = [*DEVICES, layout.ABSTRACT]
+ACTIONS = [
+    *all_actions.RESOURCES,
+    *all_actions.DESTINATIONS,
+    "raw-socket",
+    "packet-socket",
+    "other-socket",
+    "mount",
+    "cap-bpf",
+]
 CIDS, VSOCK_PORTS = [1, 2, 0xFFFFFFFF], [0, 1024, 0xFFFFFFFF]
 LONG = "x" * 40
 NAMES = ["a", "b", "ab", "aab", "c.csv", ".csv", LONG, LONG + "y", "é"]
@@ -63,9 +71,7 @@ subject_sets = st.builds(
     executables=maybe(paths),
     has_read=st.none(),  # policies() names their own resource sets
 )
-endpoints = st.one_of(
-    st.just((None, None)), st.tuples(st.sampled_from(CIDS), st.sampled_from([None, *VSOCK_PORTS]))
-)
+endpoints = st.one_of(st.just((None, None)), st.tuples(st.sampled_from(CIDS), st.sampled_from([None, *VSOCK_PORTS])))
 destination_sets = st.one_of(
     st.builds(
         records.DestinationSet,
@@ -106,13 +112,19 @@ def policies(draw):
                 expires=draw(st.sampled_from([None, None, "2026-05-31", "2026-06-01", "2026-06-02"])),
             )
         )
-    return records.Resolved(tuple(rules), subjects, resources, destinations, frozenset(DEVICES),
-                            protected=draw(st.frozensets(own_patterns, max_size=2)))
+    return records.Resolved(
+        tuple(rules),
+        subjects,
+        resources,
+        destinations,
+        frozenset(DEVICES),
+        protected=draw(st.frozensets(own_patterns, max_size=2)),
+    )
 
 
 locations = st.builds(
     records.Location,
-    st.sampled_from(ON_DEVICES + [3]),  # the last is a superblock that nobody resolved
+    st.sampled_from([*ON_DEVICES, 3]),  # the last is a superblock that nobody resolved
     st.lists(st.sampled_from(NAMES), max_size=4).map(tuple),
     st.booleans(),
     st.sampled_from([None, None, None, "too-deep"]),

@@ -18,7 +18,9 @@ TODAY = datetime.date(2026, 6, 1)
 DAYS = [TODAY, datetime.date(2026, 6, 2), datetime.date(2026, 6, 3)]
 SEVERITY = ("allow", "audit", "deny").index
 of_the_language = decided_by_rules.filter(lambda event: not isinstance(event, records.AliasEvent))
-tries = settings(max_examples=min(settings().max_examples // 3, 1500), deadline=None, suppress_health_check=list(HealthCheck))
+tries = settings(
+    max_examples=min(settings().max_examples // 3, 1500), deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @st.composite
@@ -38,8 +40,12 @@ def neighbours(draw):
 
 def told(comparison, day):
     """Direction and action of every change that is there on a day, and of what is left open."""
-    found = {(each.direction, action) for each in comparison.changes for action in each.actions
-             if each.since is None or each.since <= day.isoformat()}
+    found = {
+        (each.direction, action)
+        for each in comparison.changes
+        for action in each.actions
+        if each.since is None or each.since <= day.isoformat()
+    }
     return found | {tuple(each.split(": ")) for each in comparison.open}
 
 
@@ -82,7 +88,8 @@ def test_the_other_way_round_it_is_the_opposite(pair):
     there, back = _compare.compare(*pair, TODAY), _compare.compare(*reversed(pair), TODAY)
     opposite = {"stricter": "weaker", "weaker": "stricter"}
     assert {(opposite[each.direction], action, each.since) for each in there.changes for action in each.actions} == {
-        (each.direction, action, each.since) for each in back.changes for action in each.actions}
+        (each.direction, action, each.since) for each in back.changes for action in each.actions
+    }
 
 
 @tries
@@ -97,8 +104,15 @@ def test_a_rule_less_is_weaker_or_nothing(policy, data):
 
 
 def policy_of(**rule):
-    rule = records.Rule(**{"name": "one", "deny": frozenset(["connect"]), "subjects": frozenset(["s"]),
-                           "destinations": records.Selection(frozenset(["d"])), **rule})
+    rule = records.Rule(
+        **{
+            "name": "one",
+            "deny": frozenset(["connect"]),
+            "subjects": frozenset(["s"]),
+            "destinations": records.Selection(frozenset(["d"])),
+            **rule,
+        }
+    )
     who = records.SubjectSet(groups=frozenset([500]))
     where = records.DestinationSet(ports=frozenset([(80, 90)]))
     return records.Resolved((rule,), {"s": who}, {}, {"d": where}, frozenset([1]))
@@ -125,8 +139,9 @@ def test_what_is_left_out_is_found(seeded, monkeypatch):
     elif seeded == "ports":
         whole = examples.endpoints
         monkeypatch.setattr(examples, "endpoints", lambda *of: [each for each in whole(*of) if each[1] == 443])
-        monkeypatch.setattr(_compare, "_folded", lambda cases, fold=_compare._folded: fold(
-            [case for case in cases if not case.untold]))
+        monkeypatch.setattr(
+            _compare, "_folded", lambda cases, fold=_compare._folded: fold([case for case in cases if not case.untold])
+        )
     else:
         meaning = _compare._meaning
         monkeypatch.setattr(_compare, "_meaning", lambda *of: meaning(*of)._replace(excepts=frozenset()))

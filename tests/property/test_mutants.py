@@ -66,7 +66,7 @@ def places(data, path=()):
     yield path
     inside = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in inside:
-        yield from places(value, path + (key,))
+        yield from places(value, (*path, key))
 
 
 def at(data, path):
@@ -107,13 +107,13 @@ def mutate_text(chance, source):
         if kind == 0:
             source = source[:spot] + chance.choice(JUNK) + source[spot:]
         elif kind == 1:
-            source = source[:spot] + source[spot + chance.choice((1, 1, 5, 40)):]
+            source = source[:spot] + source[spot + chance.choice((1, 1, 5, 40)) :]
         elif kind == 2 and lines:
-            source = "".join(lines[:line] + lines[line + 1:])
+            source = "".join(lines[:line] + lines[line + 1 :])
         elif kind == 3 and lines:
-            source = "".join(lines[:line] + [lines[line]] + lines[line:])
+            source = "".join([*lines[:line], lines[line], *lines[line:]])
         elif kind == 4 and lines:
-            source = "".join(lines[:line] + [chance.choice(("  ", " ", "\t")) + lines[line]] + lines[line + 1:])
+            source = "".join([*lines[:line], chance.choice(("  ", " ", "\t")) + lines[line], *lines[line + 1 :]])
         else:
             source = source[:spot]
     return source
@@ -196,6 +196,7 @@ def test_a_document_that_loses_something_would_be_found(monkeypatch):
     assert wrong(sources) == []
     calls = iter((True, False))
     canonical = _policy._document.finished
-    monkeypatch.setattr(_policy._document, "finished", lambda found: dict(
-        canonical(found), **({} if next(calls) else {"rules": []})))
+    monkeypatch.setattr(
+        _policy._document, "finished", lambda found: dict(canonical(found), **({} if next(calls) else {"rules": []}))
+    )
     assert wrong(sources) == ["the digest differs"]

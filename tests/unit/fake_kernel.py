@@ -11,22 +11,73 @@ import errno
 import os
 import struct
 import zlib
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Iterable, Mapping
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import hooks, instructions, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
-    ARRAY, ARRAY_OF_MAPS, INNER_MAP, INODE_STORAGE, LRU_HASH, LSM_MAC, SK_STORAGE, TASK_STORAGE, Environment, LinkInfo,
-    Loaded, MapInfo, MapSpec, ObjectInfo, ProgramInfo, Relocated, hook_of)
+    ARRAY,
+    ARRAY_OF_MAPS,
+    INNER_MAP,
+    INODE_STORAGE,
+    LRU_HASH,
+    LSM_MAC,
+    SK_STORAGE,
+    TASK_STORAGE,
+    Environment,
+    LinkInfo,
+    Loaded,
+    MapInfo,
+    MapSpec,
+    ObjectInfo,
+    ProgramInfo,
+    Relocated,
+    hook_of,
+)
 from ansible_collections.exfil.guard.plugins.module_utils.guard.ring import Batch
 
 HOOKS = (
-    "task_alloc", "bprm_committed_creds", "cred_free", "file_open", "file_permission", "file_receive", "mmap_file",
-    "mmap_backing_file", "file_mprotect", "inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl",
-    "inode_remove_acl", "inode_symlink", "inode_mkdir", "inode_mknod", "inode_readlink", "inode_getxattr", "inode_link",
-    "inode_rename", "socket_connect", "socket_sendmsg", "socket_setsockopt", "socket_listen", "socket_accept",
-    "sctp_bind_connect", "sctp_sk_clone", "bprm_creds_for_exec", "inode_free_security", "msg_queue_free_security",
-    "msg_queue_msgrcv", "msg_queue_msgsnd", "key_alloc", "key_permission", "sk_free_security", "socket_recvmsg", "task_free", "unix_may_send",
-    *hooks.BUILT_IN, *(name for name in hooks._LABELS if name.endswith("__label")))
+    "task_alloc",
+    "bprm_committed_creds",
+    "cred_free",
+    "file_open",
+    "file_permission",
+    "file_receive",
+    "mmap_file",
+    "mmap_backing_file",
+    "file_mprotect",
+    "inode_setattr",
+    "inode_setxattr",
+    "inode_removexattr",
+    "inode_set_acl",
+    "inode_remove_acl",
+    "inode_symlink",
+    "inode_mkdir",
+    "inode_mknod",
+    "inode_readlink",
+    "inode_getxattr",
+    "inode_link",
+    "inode_rename",
+    "socket_connect",
+    "socket_sendmsg",
+    "socket_setsockopt",
+    "socket_listen",
+    "socket_accept",
+    "sctp_bind_connect",
+    "sctp_sk_clone",
+    "bprm_creds_for_exec",
+    "inode_free_security",
+    "msg_queue_free_security",
+    "msg_queue_msgrcv",
+    "msg_queue_msgsnd",
+    "key_alloc",
+    "key_permission",
+    "sk_free_security",
+    "socket_recvmsg",
+    "task_free",
+    "unix_may_send",
+    *hooks.BUILT_IN,
+    *(name for name in hooks._LABELS if name.endswith("__label")),
+)
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
 
 
@@ -35,11 +86,19 @@ class Killed(BaseException):
 
 
 def good_object() -> ObjectInfo:
-    maps = dict(reconcile.MAPS, tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1), inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
-                spare=MapSpec(LRU_HASH, 8, 208, 4096), blank=MapSpec(reconcile.ARRAY, 4, 208, 1),
-                known=MapSpec(reconcile.ARRAY, 4, 48, 2048), covered=MapSpec(reconcile.ARRAY, 4, 64, 1024),
-                readings=MapSpec(reconcile.ARRAY, 4, 64, 4096), marked_files=MapSpec(reconcile.ARRAY, 4, 4, 1),
-                sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201), marks=MapSpec(INODE_STORAGE, 4, 160, 0, 1))
+    maps = dict(
+        reconcile.MAPS,
+        tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1),
+        inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
+        spare=MapSpec(LRU_HASH, 8, 208, 4096),
+        blank=MapSpec(reconcile.ARRAY, 4, 208, 1),
+        known=MapSpec(reconcile.ARRAY, 4, 48, 2048),
+        covered=MapSpec(reconcile.ARRAY, 4, 64, 1024),
+        readings=MapSpec(reconcile.ARRAY, 4, 64, 4096),
+        marked_files=MapSpec(reconcile.ARRAY, 4, 4, 1),
+        sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201),
+        marks=MapSpec(INODE_STORAGE, 4, 160, 0, 1),
+    )
     inner = dict(reconcile.TABLES, control=reconcile.RECORD)
     programs = [name for name in HOOKS if name != "inode_setattr"] + ["inode_setattr__2", "inode_setattr__3"]
     return ObjectInfo(maps, inner, tuple(programs))
@@ -48,14 +107,14 @@ def good_object() -> ObjectInfo:
 class _Map:
     def __init__(self, number: int, name: str, spec: MapSpec) -> None:
         self.number, self.name, self.spec, self.frozen = number, name, spec, False
-        self.entries: Dict[bytes, bytes] = {}
-        self.inner: Dict[bytes, "_Map"] = {}
+        self.entries: dict[bytes, bytes] = {}
+        self.inner: dict[bytes, _Map] = {}
         if spec.type == ARRAY:
             self.entries = {struct.pack("=I", i): bytes(spec.value_size) for i in range(spec.max_entries)}
 
 
 class _Program:
-    def __init__(self, number: int, name: str, maps: Tuple[_Map, ...]) -> None:
+    def __init__(self, number: int, name: str, maps: tuple[_Map, ...]) -> None:
         self.number, self.name, self.maps = number, name, maps
         self.code = _code(name, range(len(maps)))
 
@@ -83,7 +142,7 @@ class FakeRing:
 
     def __init__(self, room: int = 1 << 20) -> None:
         self.room, self.lost, self.consumer = room, 0, 0
-        self.written: List[bytes] = []
+        self.written: list[bytes] = []
 
     def put(self, *records: bytes) -> None:
         for each in records:
@@ -92,18 +151,18 @@ class FakeRing:
             else:
                 self.lost += 1
 
-    def positions(self) -> Tuple[int, int]:
+    def positions(self) -> tuple[int, int]:
         return self.consumer, len(self.written)
 
-    def peek(self, limit: Optional[int] = None) -> Batch:
-        found = self.written[self.consumer:][:limit]
+    def peek(self, limit: int | None = None) -> Batch:
+        found = self.written[self.consumer :][:limit]
         return Batch(found, self.consumer, self.consumer + len(found))
 
     def advance(self, position: int) -> None:
         assert self.consumer <= position <= len(self.written)
         self.consumer = position
 
-    def __enter__(self) -> "FakeRing":
+    def __enter__(self) -> FakeRing:
         return self
 
     def __exit__(self, *_unused: Any) -> None:
@@ -114,19 +173,19 @@ class FakeKernel:
     def __init__(self) -> None:
         self.found = GOOD
         self.object = good_object()
-        self.booted, self.types = "boot {0}".format(id(self)), "b7f0" * 16
+        self.booted, self.types = f"boot {id(self)}", "b7f0" * 16
         self.now = 1_000 * reconcile.SECOND
         self.listening = frozenset({22})
-        self.pins: Dict[str, Any] = {}
+        self.pins: dict[str, Any] = {}
         self.folders = {"/bpf"}
-        self.calls: List[str] = []  # that changed something
-        self.kill_at: Optional[int] = None
-        self.refusals: Dict[str, Tuple[int, int]] = {}  # method -> (how many calls pass first, errno)
+        self.calls: list[str] = []  # that changed something
+        self.kill_at: int | None = None
+        self.refusals: dict[str, tuple[int, int]] = {}  # method -> (how many calls pass first, errno)
         self.dead = False
         self.buffer = FakeRing()
-        self.labelled: Set[str] = set()  # what is denied to whoever has read what this session has read
+        self.labelled: set[str] = set()  # what is denied to whoever has read what this session has read
         self.runs = True  # False: programs attach and never run
-        self._descriptors: Dict[int, Tuple[Any, bool]] = {}
+        self._descriptors: dict[int, tuple[Any, bool]] = {}
         self._next = 3
         self._numbers = 100
 
@@ -140,7 +199,7 @@ class FakeKernel:
         self.dead, self.kill_at, self.calls = False, None, []
         self._descriptors.clear()
 
-    def attached(self) -> List[str]:
+    def attached(self) -> list[str]:
         """Hooks that run, by pins."""
         return sorted(each.program.name for each in self.pins.values() if isinstance(each, _Link))
 
@@ -179,9 +238,9 @@ class FakeKernel:
         self._numbers += 1
         return self._numbers
 
-    def _alive(self) -> List[Any]:
+    def _alive(self) -> list[Any]:
         """Everything that something refers to."""
-        found: List[Any] = []
+        found: list[Any] = []
         todo = list(self.pins.values()) + [thing for thing, _ in self._descriptors.values()]
         while todo:
             thing = todo.pop()
@@ -206,7 +265,7 @@ class FakeKernel:
     def environment(self) -> Environment:
         return self.found
 
-    def lsm_hooks(self) -> FrozenSet[str]:
+    def lsm_hooks(self) -> frozenset[str]:
         return frozenset(each.partition("__")[0] for each in self.object.programs if self.has_hook(each))
 
     def boot_id(self) -> str:
@@ -221,7 +280,7 @@ class FakeKernel:
     def boottime(self) -> int:
         return self.now
 
-    def listening_ports(self) -> FrozenSet[int]:
+    def listening_ports(self) -> frozenset[int]:
         return self.listening
 
     def as_user(self, user: int, operation: Callable[[], None]) -> int:
@@ -234,13 +293,16 @@ class FakeKernel:
     # ---- bpffs ------------------------------------------------------------------------------------------------
 
     def path(self, *parts: str) -> str:
-        return "/".join(("/bpf",) + parts)
+        return "/".join(("/bpf", *parts))
 
-    def names(self, path: str) -> List[str]:
+    def names(self, path: str) -> list[str]:
         self._enter("names", False)
         inside = path + "/"
-        return sorted(each[len(inside):] for each in list(self.pins) + list(self.folders)
-                      if each.startswith(inside) and "/" not in each[len(inside):])
+        return sorted(
+            each[len(inside) :]
+            for each in list(self.pins) + list(self.folders)
+            if each.startswith(inside) and "/" not in each[len(inside) :]
+        )
 
     def exists(self, path: str) -> bool:
         return path in self.pins or path in self.folders
@@ -253,9 +315,10 @@ class FakeKernel:
     def rename(self, old: str, new: str) -> None:
         self._enter("rename", True)
         assert old in self.folders and new not in self.folders
-        self.folders = {new + each[len(old):] if (each + "/").startswith(old + "/") else each for each in self.folders}
-        self.pins = {new + each[len(old):] if each.startswith(old + "/") else each: thing
-                     for each, thing in self.pins.items()}
+        self.folders = {new + each[len(old) :] if (each + "/").startswith(old + "/") else each for each in self.folders}
+        self.pins = {
+            new + each[len(old) :] if each.startswith(old + "/") else each: thing for each, thing in self.pins.items()
+        }
 
     def unlink(self, path: str) -> None:
         self._enter("unlink", True)
@@ -284,7 +347,7 @@ class FakeKernel:
 
     # ---- maps -------------------------------------------------------------------------------------------------
 
-    def create_map(self, name: str, spec: MapSpec, inner: Optional[int] = None) -> int:
+    def create_map(self, name: str, spec: MapSpec, inner: int | None = None) -> int:
         self._enter("create_map", True)
         return self._open(_Map(self._number(), name, spec))
 
@@ -292,7 +355,7 @@ class FakeKernel:
         found = self._thing(fd)
         return MapInfo(found.number, found.name, found.spec, found.frozen)
 
-    def ring(self, fd: int, take: bool) -> "FakeRing":
+    def ring(self, fd: int, take: bool) -> FakeRing:
         self._thing(fd, take)
         return self.buffer
 
@@ -302,7 +365,7 @@ class FakeKernel:
     def map_by_id(self, number: int, readonly: bool = False) -> int:
         return self._open(self._by_number(_Map, number), readonly)
 
-    def lookup(self, fd: int, key: bytes) -> Optional[bytes]:
+    def lookup(self, fd: int, key: bytes) -> bytes | None:
         self._enter("lookup", False)
         found = self._thing(fd)
         if found.spec.type == ARRAY_OF_MAPS:
@@ -345,7 +408,7 @@ class FakeKernel:
         for key, value in entries.items():
             self._put(self._thing(fd, write=True), key, value)
 
-    def read_all(self, fd: int) -> Dict[bytes, bytes]:
+    def read_all(self, fd: int) -> dict[bytes, bytes]:
         self._enter("read_all", False)
         return dict(self._thing(fd).entries)
 
@@ -357,8 +420,9 @@ class FakeKernel:
 
     def program_info(self, fd: int) -> ProgramInfo:
         found = self._thing(fd)
-        return ProgramInfo(found.number, found.name, instructions.tags(found.code)[0],
-                           tuple(each.number for each in found.maps))
+        return ProgramInfo(
+            found.number, found.name, instructions.tags(found.code)[0], tuple(each.number for each in found.maps)
+        )
 
     def program_by_id(self, number: int) -> int:
         return self._open(self._by_number(_Program, number))
@@ -366,7 +430,7 @@ class FakeKernel:
     def link_info(self, fd: int) -> LinkInfo:
         return self._told(self._thing(fd))
 
-    def links(self) -> List[LinkInfo]:
+    def links(self) -> list[LinkInfo]:
         return sorted(self._told(thing) for thing in self._alive() if isinstance(thing, _Link))
 
     def _told(self, link: _Link) -> LinkInfo:
@@ -384,16 +448,26 @@ class FakeKernel:
     def has_hook(self, program: str) -> bool:
         return not program.endswith("__3")  # as before 6.9
 
-    def relocate(self, data: bytes, btf: str = "") -> List[Relocated]:
+    def relocate(self, data: bytes, btf: str = "") -> list[Relocated]:
         maps = dict(enumerate(self.object.maps, 4))
-        return [Relocated(name, name.partition("__")[0], function_of(name), _code(name, maps), maps)
-                for name in self.object.programs if self.has_hook(name)]
+        return [
+            Relocated(name, name.partition("__")[0], function_of(name), _code(name, maps), maps)
+            for name in self.object.programs
+            if self.has_hook(name)
+        ]
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
         self._enter("load", True)
-        maps = {name: self._thing(reuse[name]) if name in reuse else _Map(self._number(), name, spec)
-                for name, spec in self.object.maps.items()}
+        maps = {
+            name: self._thing(reuse[name]) if name in reuse else _Map(self._number(), name, spec)
+            for name, spec in self.object.maps.items()
+        }
         used = tuple(maps.values())
-        return Loaded({name: self._open(each) for name, each in maps.items()},
-                      {hook_of(name): self._open(_Program(self._number(), name, used)) for name in self.object.programs
-                       if self.has_hook(name)})
+        return Loaded(
+            {name: self._open(each) for name, each in maps.items()},
+            {
+                hook_of(name): self._open(_Program(self._number(), name, used))
+                for name in self.object.programs
+                if self.has_hook(name)
+            },
+        )

@@ -8,26 +8,32 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard import instructions
 
 
-def install(folder: Path, data: bytes, proved: Dict[str, Any]) -> str:
+def install(folder: Path, data: bytes, proved: dict[str, Any]) -> str:
     """Gives the folder; only the files that are listed are vouched for."""
     (folder / "exfil_guard").mkdir(parents=True, exist_ok=True)
     files = {"guard.bpf.o": data, "proved.json": json.dumps(proved).encode(), "exfil_guard/cli.py": b"# code\n"}
     lines = []
     for name, content in sorted(files.items()):
         (folder / name).write_bytes(content)
-        lines.append("{0}  {1}\n".format(hashlib.sha256(content).hexdigest(), folder / name))
+        lines.append(f"{hashlib.sha256(content).hexdigest()}  {folder / name}\n")
     (folder / "PACKAGE").write_text("".join(lines))
     return str(folder)
 
 
-def proved(kernel: Any, data: bytes) -> Dict[str, Any]:
+def proved(kernel: Any, data: bytes) -> dict[str, Any]:
     """Everything proved of everything, for this kernel alone."""
-    programs = {each.name: {"digest": instructions.submitted(each, ()).digest(), "symbols": [], "proved": ["verdict"]}
-                for each in kernel.relocate(data)}
-    return {"version": 1, "object": hashlib.sha256(data).hexdigest(), "properties": ["verdict"],
-            "kernels": {kernel.btf_digest(): {"release": kernel.environment().release, "programs": programs}}}
+    programs = {
+        each.name: {"digest": instructions.submitted(each, ()).digest(), "symbols": [], "proved": ["verdict"]}
+        for each in kernel.relocate(data)
+    }
+    return {
+        "version": 1,
+        "object": hashlib.sha256(data).hexdigest(),
+        "properties": ["verdict"],
+        "kernels": {kernel.btf_digest(): {"release": kernel.environment().release, "programs": programs}},
+    }

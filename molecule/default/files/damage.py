@@ -30,8 +30,11 @@ def main():
     # An inner map is frozen: nobody changes it. The slot that points to it can be emptied.
     for slot in range(3):
         key = ["key", str(slot), "0", "0", "0"]
-        done = subprocess.run(["bpftool", "map", "delete", "pinned", PINS + "/maps/ipv6"] + key,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            ["bpftool", "map", "delete", "pinned", PINS + "/maps/ipv6", *key],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         print("emptied ipv6's slot %d: %s" % (slot, "yes" if done.returncode == 0 else done.stdout.decode().strip()))
 
     for link in sorted(glob.glob(PINS + "/links-*/file_open")):

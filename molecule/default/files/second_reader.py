@@ -32,8 +32,14 @@ def entries(*which):
 
 def inner(name, index):
     """The id of an inner map, as the kernel gives it for a slot of an array of maps."""
-    found = bpftool("map", "lookup", "pinned", os.path.join(PINS, "maps", name), "key",
-                    *("%d" % byte for byte in struct.pack("<I", index)))
+    found = bpftool(
+        "map",
+        "lookup",
+        "pinned",
+        os.path.join(PINS, "maps", name),
+        "key",
+        *("%d" % byte for byte in struct.pack("<I", index)),
+    )
     if "inner_map_id" in found:
         return found["inner_map_id"]
     return struct.unpack("<I", raw(found["value"]))[0]
@@ -50,10 +56,10 @@ def main():
     for name, size, kind in (("ipv4", 4, ipaddress.IPv4Network), ("ipv6", 16, ipaddress.IPv6Network)):
         for key, _sets in table(name, slot):
             prefix = struct.unpack("<I", key[:4])[0]
-            networks.append(str(kind((key[4:4 + size], prefix))))
+            networks.append(str(kind((key[4 : 4 + size], prefix))))
     rules = {}
     for _index, value in table("rules", slot):
-        name = value[8:8 + NAME].rstrip(b"\0").decode()
+        name = value[8 : 8 + NAME].rstrip(b"\0").decode()
         if name:
             rules[struct.unpack("<Q", value[:8])[0]] = name
     counts = {}
@@ -67,10 +73,20 @@ def main():
         program = bpftool("prog", "show", "id", str(link["prog_id"]))
         links[os.path.basename(path)] = {"type": program["type"], "name": program["name"]}
     ids = [list(struct.unpack("<II", key)) for key, _sets in table("ids", slot)]
-    print(json.dumps({
-        "generation": generation, "confirmed": deadline == 0, "slot": slot, "rules": sorted(rules.values()),
-        "networks": sorted(networks), "ids": sorted(ids), "counts": counts, "links": links,
-    }))
+    print(
+        json.dumps(
+            {
+                "generation": generation,
+                "confirmed": deadline == 0,
+                "slot": slot,
+                "rules": sorted(rules.values()),
+                "networks": sorted(networks),
+                "ids": sorted(ids),
+                "counts": counts,
+                "links": links,
+            }
+        )
+    )
 
 
 main()

@@ -10,10 +10,25 @@ import datetime
 import errno
 import hashlib
 import json
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional
+from typing import Any, Iterable, Mapping, NamedTuple
 
-from . import (canary, certificate, compile, enforcement, enforcer, evidence, hardlinks, history, hooks, lock, myself,
-               origin, plan, reconcile, resolve)
+from . import (
+    canary,
+    certificate,
+    compile,
+    enforcement,
+    enforcer,
+    evidence,
+    hardlinks,
+    history,
+    hooks,
+    lock,
+    myself,
+    origin,
+    plan,
+    reconcile,
+    resolve,
+)
 from . import soak as soaking
 from .errors import EnforcerError, PolicyErrors, Problem
 from .kernel import Kernel
@@ -26,7 +41,7 @@ _NOT_INSTALLED = Problem("host", "enforcer not installed", "", "run role exfil.g
 _KERNEL_REMEDIES = {
     errno.ENOMEM: "Free some memory and run again",
     errno.EPERM: "Run as root with CAP_BPF, CAP_SYS_ADMIN and CAP_PERFMON, as a task that no rule with `subjects` "
-                 "binds and that has read nothing labelled, and without lockdown=confidentiality",
+    "binds and that has read nothing labelled, and without lockdown=confidentiality",
 }
 
 
@@ -34,28 +49,35 @@ class Compiled(NamedTuple):
     """A resolved policy as the kernel takes it, the canary's rules and hooks with it."""
 
     image: Any
-    hooks: FrozenSet[str]
-    rules: List[str]  # names, in order of their bits
+    hooks: frozenset[str]
+    rules: list[str]  # names, in order of their bits
     places: canary.Places
-    labels: Dict[str, int]
+    labels: dict[str, int]
 
 
 class _Wanted(NamedTuple):
     """What the document means here and now."""
 
-    document: Dict[str, Any]
+    document: dict[str, Any]
     digest: str
     resolved: Resolved
     image: Any
-    hooks: FrozenSet[str]
-    rules: List[str]
+    hooks: frozenset[str]
+    rules: list[str]
     places: canary.Places
-    labels: Dict[str, int]
-    kept: Dict[str, Any] = {}  # what else is stored with it: the revision it was made from, what a soak replaces
+    labels: dict[str, int]
+    kept: dict[str, Any] = {}  # what else is stored with it: the revision it was made from, what a soak replaces
 
 
-def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder: str,
-             labels: Mapping[str, int], available: FrozenSet[str], sendpage: bool) -> Compiled:
+def compiled(
+    resolved: Resolved,
+    system: Any,
+    now: datetime.date,
+    canary_folder: str,
+    labels: Mapping[str, int],
+    available: frozenset[str],
+    sendpage: bool,
+) -> Compiled:
     """The same for an apply and at boot, so that the first run after a reboot finds nothing to do. ``labels``: the bits
     that names have already; ``available``: the programs that are loaded; ``sendpage``: of the kernel's environment."""
     places = canary.find(system, canary_folder)
@@ -69,9 +91,20 @@ def compiled(resolved: Resolved, system: Any, now: datetime.date, canary_folder:
     return Compiled(image, hooks.attached(wanted, available), rules, places, compile.labels_of(image.tables))
 
 
-def apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], *, now: datetime.date,
-          check: bool = False, confirm_seconds: float = 60, canary_folder: str = canary.FOLDER,
-          lock_path: str = lock.PATH, revision: Optional[str] = None, soak: bool = False) -> Dict[str, Any]:
+def apply(
+    kernel: Kernel,
+    system: Any,
+    store: Store,
+    document: dict[str, Any],
+    *,
+    now: datetime.date,
+    check: bool = False,
+    confirm_seconds: float = 60,
+    canary_folder: str = canary.FOLDER,
+    lock_path: str = lock.PATH,
+    revision: str | None = None,
+    soak: bool = False,
+) -> dict[str, Any]:
     """``revision``: what the document was made from, kept with it. ``soak``: what is in force goes on, and what is new
     in ``document`` only reports."""
     work = (_apply, kernel, system, store, document, now, check, confirm_seconds, canary_folder, {}, revision, soak)
@@ -81,27 +114,39 @@ def apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], *
         return _told(*work)
 
 
-def restore(kernel: Kernel, system: Any, store: Store, *, now: datetime.date, generation: Optional[int] = None,
-            revisions: Iterable[str] = (), check: bool = False, **options: Any) -> Dict[str, Any]:
+def restore(
+    kernel: Kernel,
+    system: Any,
+    store: Store,
+    *,
+    now: datetime.date,
+    generation: int | None = None,
+    revisions: Iterable[str] = (),
+    check: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
     """An earlier generation's document applied again, under a new number. Which one: see history.find."""
     stored = history.find(history.generations(store), generation, revisions)
-    result = apply(kernel, system, store, stored["document"], now=now, check=check, revision=stored.get("revision"),
-                   **options)
+    result = apply(
+        kernel, system, store, stored["document"], now=now, check=check, revision=stored.get("revision"), **options
+    )
     return dict(result, restored=stored["generation"])
 
 
-def confirm(kernel: Kernel, store: Store, generation: Optional[int], *, check: bool = False,
-            lock_path: str = lock.PATH) -> Dict[str, Any]:
+def confirm(
+    kernel: Kernel, store: Store, generation: int | None, *, check: bool = False, lock_path: str = lock.PATH
+) -> dict[str, Any]:
     """Makes the generation on trial the one that stays. Refused once the deadline has passed: the kernel has gone
     back to the fallback by itself. None: whichever is on trial, if one is."""
     if check:
         return _told(_confirm, kernel, store, generation, True)
-    with lock.hold("confirming {0}".format("the policy on trial" if generation is None else
-                                           "generation {0}".format(generation)), lock_path):
+    with lock.hold(
+        "confirming {0}".format("the policy on trial" if generation is None else f"generation {generation}"), lock_path
+    ):
         return _told(_confirm, kernel, store, generation, False)
 
 
-def rollback(kernel: Kernel, store: Store, *, check: bool = False, lock_path: str = lock.PATH) -> Dict[str, Any]:
+def rollback(kernel: Kernel, store: Store, *, check: bool = False, lock_path: str = lock.PATH) -> dict[str, Any]:
     """Puts the fallback in force now."""
     if check:
         return _told(_rollback, kernel, store, True)
@@ -109,7 +154,7 @@ def rollback(kernel: Kernel, store: Store, *, check: bool = False, lock_path: st
         return _told(_rollback, kernel, store, False)
 
 
-def remove(kernel: Kernel, store: Store, *, check: bool = False, lock_path: str = lock.PATH) -> Dict[str, Any]:
+def remove(kernel: Kernel, store: Store, *, check: bool = False, lock_path: str = lock.PATH) -> dict[str, Any]:
     """No policy: nothing is denied, no hook attached, no document left. The enforcer stays loaded."""
     if check:
         return _told(_remove, kernel, store, True)
@@ -117,60 +162,81 @@ def remove(kernel: Kernel, store: Store, *, check: bool = False, lock_path: str 
         return _told(_remove, kernel, store, False)
 
 
-def _told(function: Any, *arguments: Any) -> Dict[str, Any]:
+def _told(function: Any, *arguments: Any) -> dict[str, Any]:
     """What the kernel refuses on the way is told as an error of ours."""
     try:
         return function(*arguments)
     except OSError as error:
-        what = " ({0})".format(error.filename) if error.filename else ""
+        what = f" ({error.filename})" if error.filename else ""
         stays = "; the old policy is in force" if function is _apply else ""
-        raise EnforcerError("the kernel refuses: {0}{1}{2}".format(error.strerror or error, what, stays),
-                            _KERNEL_REMEDIES.get(error.errno or 0, "")) from error
+        raise EnforcerError(
+            f"the kernel refuses: {error.strerror or error}{what}{stays}", _KERNEL_REMEDIES.get(error.errno or 0, "")
+        ) from error
 
 
 # ---- apply --------------------------------------------------------------------------------------------------------
 
 
-def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], now: datetime.date, check: bool,
-           confirm_seconds: float, folder: str, last: Mapping[str, FrozenSet[str]] = {},
-           revision: Optional[str] = None, soak: bool = False) -> Dict[str, Any]:
+def _apply(
+    kernel: Kernel,
+    system: Any,
+    store: Store,
+    document: dict[str, Any],
+    now: datetime.date,
+    check: bool,
+    confirm_seconds: float,
+    folder: str,
+    last: Mapping[str, frozenset[str]] = {},
+    revision: str | None = None,
+    soak: bool = False,
+) -> dict[str, Any]:
     version = enforcer.installed(kernel) if check else _installed(kernel)
     if not check:
         canary.prepare(folder)
     live = reconcile.read(kernel) if version else None
     before = store.load(live.generation) if live and live.generation else None
-    kept: Dict[str, Any] = {"revision": revision} if revision else {}
-    soaked: List[str] = []
+    kept: dict[str, Any] = {"revision": revision} if revision else {}
+    soaked: list[str] = []
     if soak:
         replaced = _replaced(before)
         document, soaked = soaking.document(replaced, document)
         if document != replaced:
             kept["replaces"] = replaced
-    wanted = _want(document, system, now, folder, compile.labels_of(live.tables) if live else {},
-                   reconcile.available_hooks(kernel, version) if version else hooks.before_install(kernel.lsm_hooks()),
-                   kernel.environment().sendpage, last)._replace(kept=kept)
-    warnings: List[str] = []
+    wanted = _want(
+        document,
+        system,
+        now,
+        folder,
+        compile.labels_of(live.tables) if live else {},
+        reconcile.available_hooks(kernel, version) if version else hooks.before_install(kernel.lsm_hooks()),
+        kernel.environment().sendpage,
+        last,
+    )._replace(kept=kept)
+    warnings: list[str] = []
     if version is None or live is None:
         lacking = enforcer.shortcomings(kernel.environment())
         warnings.append("the enforcer is not installed yet: run without check mode installs it first")
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
         result = _result(wanted, None, 1, True, _plan(None, wanted), _attaches(wanted.hooks), confirm_seconds, warnings)
-        return dict(result, soaked=soaked, **origin.nowhere(store),
-                    **enforcement.before_install(wanted.resolved, now, kernel))
+        return dict(
+            result, soaked=soaked, **origin.nowhere(store), **enforcement.before_install(wanted.resolved, now, kernel)
+        )
     _check_capability(kernel, version, wanted, now)
     locked = myself.locked_out(wanted.resolved, system, now)
     wrong = reconcile.differences(wanted.image.tables, live.tables) if live.generation else {"policy": 1}
     # without it what the programs remember may be of a cred that is gone: a new generation forgets all of it
     attached = reconcile.attached_hooks(kernel, version)
     forgetful = live.generation and reconcile.CREDS_HOOK not in attached
-    origins = origin.apart(kernel, live, before, _stored(wanted, live.generation, True), bool(wrong), attached, system,
-                           now, folder)
+    origins = origin.apart(
+        kernel, live, before, _stored(wanted, live.generation, True), bool(wrong), attached, system, now, folder
+    )
     if not wrong and not forgetful:
         result = _keep(kernel, store, version, live, before, wanted, attached, now, check, confirm_seconds, folder)
     else:
         found = hardlinks.look(wanted.resolved, system, now)
-        result = _switch(kernel, store, version, live, before, wanted, attached, wrong, found, now, check,
-                         confirm_seconds, folder)
+        result = _switch(
+            kernel, store, version, live, before, wanted, attached, wrong, found, now, check, confirm_seconds, folder
+        )
     result["warnings"].extend(locked)
     result.update(origins)
     available = reconcile.available_hooks(kernel, version)
@@ -183,8 +249,9 @@ def _apply(kernel: Kernel, system: Any, store: Store, document: Dict[str, Any], 
     return dict(result, **enforcement.told(wanted.resolved, now, kernel.environment(), available, attached))
 
 
-def _certify(kernel: Kernel, store: Store, version: str, result: Dict[str, Any], check: bool,
-             locked_out: bool) -> List[str]:
+def _certify(
+    kernel: Kernel, store: Store, version: str, result: dict[str, Any], check: bool, locked_out: bool
+) -> list[str]:
     """Last of all; a run that changed nothing repeats what its certificate says to be wrong."""
     tried = result.pop("canary", None)
     if check:
@@ -200,11 +267,11 @@ def _certify(kernel: Kernel, store: Store, version: str, result: Dict[str, Any],
         return ["no certificate is written: this very task is bound by the policy that it put in force"]
 
 
-def _replaced(before: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+def _replaced(before: dict[str, Any] | None) -> dict[str, Any] | None:
     """The document that rules, without what an earlier soak put beside it."""
     if before is None:
         return None
-    found: Optional[Dict[str, Any]] = before["replaces"] if "replaces" in before else before["document"]
+    found: dict[str, Any] | None = before["replaces"] if "replaces" in before else before["document"]
     return found
 
 
@@ -215,14 +282,23 @@ def _installed(kernel: Kernel) -> str:
     return version
 
 
-def _want(document: Dict[str, Any], system: Any, now: datetime.date, folder: str, labels: Mapping[str, int],
-          available: FrozenSet[str], sendpage: bool, last: Mapping[str, FrozenSet[str]]) -> _Wanted:
+def _want(
+    document: dict[str, Any],
+    system: Any,
+    now: datetime.date,
+    folder: str,
+    labels: Mapping[str, int],
+    available: frozenset[str],
+    sendpage: bool,
+    last: Mapping[str, frozenset[str]],
+) -> _Wanted:
     resolved = resolve.resolve(document, system, last)
-    return _Wanted(document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels, available,
-                                                             sendpage))
+    return _Wanted(
+        document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels, available, sendpage)
+    )
 
 
-def _digest(document: Dict[str, Any]) -> str:
+def _digest(document: dict[str, Any]) -> str:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -233,68 +309,120 @@ def _check_capability(kernel: Kernel, version: str, wanted: _Wanted, now: dateti
     environment = kernel.environment()
     lsms = environment.lsms
     if "bpf" not in lsms:
-        problems.append(Problem("host", "bpf is not among the active Linux Security Modules ({0})".format(
-            ",".join(lsms) or "the list cannot be read"), "", "Run role exfil.guard.enforcer; it adds bpf and reboots"))
+        problems.append(
+            Problem(
+                "host",
+                "bpf is not among the active Linux Security Modules ({0})".format(
+                    ",".join(lsms) or "the list cannot be read"
+                ),
+                "",
+                "Run role exfil.guard.enforcer; it adds bpf and reboots",
+            )
+        )
     available = reconcile.available_hooks(kernel, version)
     for rule in wanted.resolved.rules:
         alone = wanted.resolved._replace(rules=(rule,))
         for hook in sorted(hooks.here(hooks.needed(alone, now, environment.sendpage), available) - available):
-            problems.append(Problem("rule " + rule.name, "this kernel's hook {0} is not guarded".format(hook), "",
-                                    "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's "
-                                    "action ({0})".format(", ".join(sorted(rule.deny)))))
+            problems.append(
+                Problem(
+                    "rule " + rule.name,
+                    f"this kernel's hook {hook} is not guarded",
+                    "",
+                    "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's action ({0})".format(
+                        ", ".join(sorted(rule.deny))
+                    ),
+                )
+            )
     for hook in sorted(wanted.hooks - available) if not problems else ():
-        problems.append(Problem("host", "the program for hook {0} is not loaded".format(hook), "",
-                                "Run role exfil.guard.enforcer"))
+        problems.append(
+            Problem("host", f"the program for hook {hook} is not loaded", "", "Run role exfil.guard.enforcer")
+        )
     if problems:
         raise PolicyErrors(problems)
 
 
-def _stored(wanted: _Wanted, generation: int, confirmed: bool) -> Dict[str, Any]:
+def _stored(wanted: _Wanted, generation: int, confirmed: bool) -> dict[str, Any]:
     resolved = json.loads(json.dumps(resolve.to_json(wanted.resolved)))  # as it will be read back
-    return {"generation": generation, "document": wanted.document, "digest": wanted.digest, "confirmed": confirmed,
-            "resolved": resolved, "hooks": sorted(wanted.hooks),
-            "image": wanted.image.digest(), "labels": wanted.labels,
-            "applied_at": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
-            **wanted.kept}
-
-
-def _plan(before: Optional[Dict[str, Any]], wanted: _Wanted) -> Any:
-    return plan.plan(before, _stored(wanted, 0, False))
-
-
-def _result(wanted: _Wanted, before: Optional[Dict[str, Any]], generation: int, changed: bool, planned: Any,
-            lines: Iterable[str], seconds: float, warnings: List[str]) -> Dict[str, Any]:
-    text = "".join(line + "\n" for line in list(planned.lines) + list(lines))
-    counts = dict(planned.counts)
     return {
-        "changed": changed, "generation": generation,
-        "digest_before": before["digest"] if before else None, "digest_after": wanted.digest,
-        "rules": {key: counts.get(key, 0) for key in ("added", "removed", "changed")},
-        "confirm_needed": bool(changed and seconds), "deadline_seconds": seconds if changed else 0,
-        "warnings": warnings, "diff": {"prepared": text}, "hooks": sorted(wanted.hooks),
+        "generation": generation,
+        "document": wanted.document,
+        "digest": wanted.digest,
+        "confirmed": confirmed,
+        "resolved": resolved,
+        "hooks": sorted(wanted.hooks),
+        "image": wanted.image.digest(),
+        "labels": wanted.labels,
+        "applied_at": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
+        **wanted.kept,
     }
 
 
-def _attaches(found: Iterable[str]) -> List[str]:
-    return ["+ hook {0}".format(hook) for hook in sorted(found)]
+def _plan(before: dict[str, Any] | None, wanted: _Wanted) -> Any:
+    return plan.plan(before, _stored(wanted, 0, False))
 
 
-def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
-            attached: FrozenSet[str], wrong: Dict[str, int], found: Dict[str, Any], now: datetime.date, check: bool,
-            confirm_seconds: float, folder: str) -> Dict[str, Any]:
+def _result(
+    wanted: _Wanted,
+    before: dict[str, Any] | None,
+    generation: int,
+    changed: bool,
+    planned: Any,
+    lines: Iterable[str],
+    seconds: float,
+    warnings: list[str],
+) -> dict[str, Any]:
+    text = "".join(line + "\n" for line in list(planned.lines) + list(lines))
+    counts = dict(planned.counts)
+    return {
+        "changed": changed,
+        "generation": generation,
+        "digest_before": before["digest"] if before else None,
+        "digest_after": wanted.digest,
+        "rules": {key: counts.get(key, 0) for key in ("added", "removed", "changed")},
+        "confirm_needed": bool(changed and seconds),
+        "deadline_seconds": seconds if changed else 0,
+        "warnings": warnings,
+        "diff": {"prepared": text},
+        "hooks": sorted(wanted.hooks),
+    }
+
+
+def _attaches(found: Iterable[str]) -> list[str]:
+    return [f"+ hook {hook}" for hook in sorted(found)]
+
+
+def _switch(
+    kernel: Kernel,
+    store: Store,
+    version: str,
+    live: Live,
+    before: dict[str, Any] | None,
+    wanted: _Wanted,
+    attached: frozenset[str],
+    wrong: dict[str, int],
+    found: dict[str, Any],
+    now: datetime.date,
+    check: bool,
+    confirm_seconds: float,
+    folder: str,
+) -> dict[str, Any]:
     """A new generation: all of it beside the old one, then one pointer store."""
     generation = reconcile.next_generation(live, store.numbers())
     warnings = hardlinks.lines(found)
     lines = []
     if live.generation and before is None:
-        lines.append("! the document of generation {0} is missing: all of the policy is shown as new".format(
-            live.generation))
+        lines.append(f"! the document of generation {live.generation} is missing: all of the policy is shown as new")
     elif before and before["digest"] == wanted.digest and before.get("image") == wanted.image.digest():
-        lines.extend("! table {0} of generation {1} was changed from outside: {2} entries".format(
-            name, live.generation, count) for name, count in sorted(wrong.items()))
+        lines.extend(
+            f"! table {name} of generation {live.generation} was changed from outside: {count} entries"
+            for name, count in sorted(wrong.items())
+        )
     elif before and before["digest"] == wanted.digest:
-        lines.append("~ the same document means something else on this host now: {0}".format(
-            ", ".join("{0} ({1} entries)".format(*each) for each in sorted(wrong.items()))))
+        lines.append(
+            "~ the same document means something else on this host now: {0}".format(
+                ", ".join("{0} ({1} entries)".format(*each) for each in sorted(wrong.items()))
+            )
+        )
     if live.expired:
         lines.append(_expired(live))
     lines.extend(_attaches(wanted.hooks - attached))
@@ -306,8 +434,7 @@ def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Opti
     stored = dict(_stored(wanted, generation, False), hardlinks=found)
     store.save(stored)
     try:
-        reconcile.load(kernel, wanted.image, generation, wanted.hooks, version=version,
-                       confirm_seconds=confirm_seconds)
+        reconcile.load(kernel, wanted.image, generation, wanted.hooks, version=version, confirm_seconds=confirm_seconds)
         result["canary"] = canary.try_it(kernel, wanted.rules, wanted.resolved, now, wanted.places, folder)
         warnings.extend(result["canary"])
     except Exception:
@@ -320,7 +447,7 @@ def _switch(kernel: Kernel, store: Store, version: str, live: Live, before: Opti
     return result
 
 
-def _undo(kernel: Kernel, version: str, live: Live, generation: int, attached: FrozenSet[str]) -> None:
+def _undo(kernel: Kernel, version: str, live: Live, generation: int, attached: frozenset[str]) -> None:
     """The record as it was; its generations have not been touched."""
     record = reconcile.read_record(kernel)
     if record and record.generation == generation:
@@ -331,49 +458,67 @@ def _undo(kernel: Kernel, version: str, live: Live, generation: int, attached: F
             reconcile.publish(kernel, old)
         except OSError as error:
             raise EnforcerError(
-                "generation {0} does not work and cannot be taken back: {1}".format(generation, error.strerror),
-                "Run `exfil-guard rollback`, or wait: unconfirmed, it ends by itself") from error
+                f"generation {generation} does not work and cannot be taken back: {error.strerror}",
+                "Run `exfil-guard rollback`, or wait: unconfirmed, it ends by itself",
+            ) from error
     reconcile.detach(kernel, version, reconcile.attached_hooks(kernel, version) - attached)
     # the document stays, never confirmed: its number must not be given again
 
 
-def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Optional[Dict[str, Any]], wanted: _Wanted,
-          attached: FrozenSet[str], now: datetime.date, check: bool, confirm_seconds: float,
-          folder: str) -> Dict[str, Any]:
+def _keep(
+    kernel: Kernel,
+    store: Store,
+    version: str,
+    live: Live,
+    before: dict[str, Any] | None,
+    wanted: _Wanted,
+    attached: frozenset[str],
+    now: datetime.date,
+    check: bool,
+    confirm_seconds: float,
+    folder: str,
+) -> dict[str, Any]:
     """The kernel decides as the document says already: mended is what is missing around it."""
-    lines: List[str] = []
-    warnings: List[str] = []
+    lines: list[str] = []
+    warnings: list[str] = []
     lost = sorted(wanted.hooks - attached)
-    lines.extend("+ hook {0} (it was not attached)".format(hook) for hook in lost)
+    lines.extend(f"+ hook {hook} (it was not attached)" for hook in lost)
     surplus = [] if live.pending else sorted(attached - wanted.hooks)
-    lines.extend("- hook {0} (no rule needs it)".format(hook) for hook in surplus)
+    lines.extend(f"- hook {hook} (no rule needs it)" for hook in surplus)
     uncounted = reconcile.missing_counters(kernel, wanted.image.tables)
     if uncounted:
-        lines.append("+ counters of {0} rules (they were missing)".format(len(uncounted)))
+        lines.append(f"+ counters of {len(uncounted)} rules (they were missing)")
     if live.expired:
         lines.append(_expired(live))
     if live.pending:
-        lines.append("~ generation {0} is not confirmed: its confirm window starts again".format(live.generation)
-                     if confirm_seconds else "~ generation {0} is confirmed".format(live.generation))
+        lines.append(
+            f"~ generation {live.generation} is not confirmed: its confirm window starts again"
+            if confirm_seconds
+            else f"~ generation {live.generation} is confirmed"
+        )
 
     stored = _stored(wanted, live.generation, not live.pending or not confirm_seconds)
     # a revision under which nothing changed is not written down: the document has been there since an earlier one
-    same = before is not None and all(before.get(key) == stored[key] for key in stored
-                                      if key not in ("applied_at", "revision")) and _is_soak(before) == _is_soak(stored)
+    same = (
+        before is not None
+        and all(before.get(key) == stored[key] for key in stored if key not in ("applied_at", "revision"))
+        and _is_soak(before) == _is_soak(stored)
+    )
     planned = plan.Plan([], {})
     if before is None:
-        lines.append("+ document of generation {0} (it was missing)".format(live.generation))
+        lines.append(f"+ document of generation {live.generation} (it was missing)")
     elif not same and not live.pending:
         planned = _plan(before, wanted)
         if not list(planned.lines):
-            lines.append("~ document of generation {0} (it was not up to date)".format(live.generation))
+            lines.append(f"~ document of generation {live.generation} (it was not up to date)")
     if same and before:
         stored = before
     elif before and "hardlinks" in before:
         stored["hardlinks"] = before["hardlinks"]
     overdue = [] if live.pending else _overdue(store, live.generation)
-    lines.extend("~ document of generation {0}: not confirmed, after all".format(each["generation"])
-                 for each in overdue)
+    lines.extend(
+        "~ document of generation {0}: not confirmed, after all".format(each["generation"]) for each in overdue
+    )
 
     if not lines and not list(planned.lines):
         lines.extend(_outdated(kernel, store, version, live, stored))
@@ -402,25 +547,25 @@ def _keep(kernel: Kernel, store: Store, version: str, live: Live, before: Option
     return result
 
 
-def _outdated(kernel: Kernel, store: Store, version: str, live: Live, stored: Dict[str, Any]) -> List[str]:
+def _outdated(kernel: Kernel, store: Store, version: str, live: Live, stored: dict[str, Any]) -> list[str]:
     package = evidence.package(store)
     if package is None:
         return []  # in check mode, before the package is installed
     why = certificate.outdated(store.certificate(), evidence.read(kernel, version, live), stored, package)
-    return ["~ certificate of generation {0} (it was {1})".format(live.generation, why)] if why else []
+    return [f"~ certificate of generation {live.generation} (it was {why})"] if why else []
 
 
-def _is_soak(stored: Dict[str, Any]) -> bool:
+def _is_soak(stored: dict[str, Any]) -> bool:
     return "replaces" in stored
 
 
 def _expired(live: Live) -> str:
     number = live.record.generation if live.record else 0
-    now = "generation {0} is in force again".format(live.generation) if live.generation else "no policy is in force"
-    return "! generation {0} was not confirmed in time: {1}".format(number, now)
+    now = f"generation {live.generation} is in force again" if live.generation else "no policy is in force"
+    return f"! generation {number} was not confirmed in time: {now}"
 
 
-def _overdue(store: Store, generation: int) -> List[Dict[str, Any]]:
+def _overdue(store: Store, generation: int) -> list[dict[str, Any]]:
     """Documents that boot would prefer to the one in force: left by a rollback that was killed."""
     found = (store.load(number) for number in store.numbers() if number > generation)
     return [each for each in found if each and each["confirmed"]]
@@ -428,11 +573,16 @@ def _overdue(store: Store, generation: int) -> List[Dict[str, Any]]:
 
 def _back(record: Record) -> Record:
     """The fallback in force for good. The number that is given up is kept: caches are tagged with it."""
-    return Record(record.fallback_generation if record.fallback_slot != NO_SLOT else 0, 0,
-                  max(record.generation, record.fallback_generation), record.fallback_slot, NO_SLOT)
+    return Record(
+        record.fallback_generation if record.fallback_slot != NO_SLOT else 0,
+        0,
+        max(record.generation, record.fallback_generation),
+        record.fallback_slot,
+        NO_SLOT,
+    )
 
 
-def _settle(kernel: Kernel, store: Store, version: str, stored: Dict[str, Any]) -> None:
+def _settle(kernel: Kernel, store: Store, version: str, stored: dict[str, Any]) -> None:
     """After a confirm: the document says so, and only the hooks that it needs stay attached."""
     if not stored["confirmed"]:
         store.save(dict(stored, confirmed=True))
@@ -446,7 +596,7 @@ def _settle(kernel: Kernel, store: Store, version: str, stored: Dict[str, Any]) 
 # ---- confirm, rollback, remove ------------------------------------------------------------------------------------
 
 
-def _confirm(kernel: Kernel, store: Store, generation: Optional[int], check: bool) -> Dict[str, Any]:
+def _confirm(kernel: Kernel, store: Store, generation: int | None, check: bool) -> dict[str, Any]:
     version = _installed(kernel)
     record = reconcile.read_record(kernel)
     if generation is None:
@@ -454,9 +604,12 @@ def _confirm(kernel: Kernel, store: Store, generation: Optional[int], check: boo
             return {"changed": False, "generation": 0, "warnings": []}
         generation = record.generation
     if record is None or record.slot == NO_SLOT or record.generation != generation:
-        raise EnforcerError("generation {0} is not the one on trial{1}".format(
-            generation, ": that is {0}".format(record.generation) if record and record.slot != NO_SLOT else ""),
-            "Apply the policy again and confirm the generation that this gives")
+        raise EnforcerError(
+            "generation {0} is not the one on trial{1}".format(
+                generation, f": that is {record.generation}" if record and record.slot != NO_SLOT else ""
+            ),
+            "Apply the policy again and confirm the generation that this gives",
+        )
     stored = store.load(generation)
     result = {"changed": True, "generation": generation, "warnings": []}
     if not record.deadline:
@@ -465,9 +618,11 @@ def _confirm(kernel: Kernel, store: Store, generation: Optional[int], check: boo
             _settle(kernel, store, version, stored)
         return dict(result, changed=mend)
     if kernel.boottime() + MARGIN >= record.deadline:
-        back = "generation {0}".format(record.fallback_generation) if record.fallback_slot != NO_SLOT else "no policy"
-        raise EnforcerError("generation {0} was not confirmed in time: {1} is in force".format(generation, back),
-                            "Apply the policy again, with a longer confirm_seconds if the way here takes that long")
+        back = f"generation {record.fallback_generation}" if record.fallback_slot != NO_SLOT else "no policy"
+        raise EnforcerError(
+            f"generation {generation} was not confirmed in time: {back} is in force",
+            "Apply the policy again, with a longer confirm_seconds if the way here takes that long",
+        )
     if check:
         return result
     reconcile.publish(kernel, record._replace(deadline=0))
@@ -475,12 +630,11 @@ def _confirm(kernel: Kernel, store: Store, generation: Optional[int], check: boo
         _settle(kernel, store, version, stored)
     result["warnings"].extend(certificate.issue(kernel, store, version))
     if stored is None:
-        result["warnings"].append(
-            "the document of generation {0} is missing: apply the policy again".format(generation))
+        result["warnings"].append(f"the document of generation {generation} is missing: apply the policy again")
     return result
 
 
-def _rollback(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
+def _rollback(kernel: Kernel, store: Store, check: bool) -> dict[str, Any]:
     version = _installed(kernel)
     live = reconcile.read(kernel)
     record = live.record
@@ -502,26 +656,31 @@ def _rollback(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
     elif back.slot == NO_SLOT:
         reconcile.detach(kernel, version, reconcile.attached_hooks(kernel, version))
     else:
-        result["warnings"].append("the document of generation {0} is missing: apply the policy".format(back.generation))
+        result["warnings"].append(f"the document of generation {back.generation} is missing: apply the policy")
     result["warnings"].extend(certificate.issue(kernel, store, version))
     return result
 
 
-def _remove(kernel: Kernel, store: Store, check: bool) -> Dict[str, Any]:
+def _remove(kernel: Kernel, store: Store, check: bool) -> dict[str, Any]:
     version = enforcer.installed(kernel)
-    lines: List[str] = []
+    lines: list[str] = []
     record = reconcile.read_record(kernel) if version else None
     in_force = record is not None and (record.slot != NO_SLOT or bool(record.deadline))
     if record and in_force:
-        lines.append("- policy of generation {0}".format(record.generation))
+        lines.append(f"- policy of generation {record.generation}")
     hooks = kernel.names(reconcile.links_path(kernel, version)) if version else []
-    lines.extend("- hook {0}".format(hook) for hook in hooks)
-    lines.extend("- document of generation {0}".format(number) for number in store.numbers())
+    lines.extend(f"- hook {hook}" for hook in hooks)
+    lines.extend(f"- document of generation {number}" for number in store.numbers())
     if store.certificate() is not None:
         lines.append("- certificate")
     stored = store.load(record.generation) if record and in_force else None
-    result = {"changed": bool(lines), "diff": {"prepared": "".join(line + "\n" for line in lines)}, "warnings": [],
-              "generation": 0, "document_before": stored["document"] if stored else None}
+    result = {
+        "changed": bool(lines),
+        "diff": {"prepared": "".join(line + "\n" for line in lines)},
+        "warnings": [],
+        "generation": 0,
+        "document_before": stored["document"] if stored else None,
+    }
     if check or not lines:
         return result
     if version:

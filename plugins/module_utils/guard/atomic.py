@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 
 def beside(path: str) -> str:
     """Where it is written first; a run that was killed may have left it, and the next one takes the same. It begins and
     ends as nothing does that anybody gathers by name."""
-    return os.path.join(os.path.dirname(path), ".{0}.exfil-guard".format(os.path.basename(path)))
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.exfil-guard")
 
 
 def write(path: str, content: bytes, mode: int = 0o600, *, durable: bool = True, exact: bool = False) -> None:
@@ -31,10 +32,8 @@ def write(path: str, content: bytes, mode: int = 0o600, *, durable: bool = True,
                 os.fsync(fd)
         os.replace(temporary, path)
     except OSError:
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
-        except OSError:
-            pass
         raise
 
 

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Any, Callable
 
 from . import atomic, events, fold, journal, lock, privilege, reconcile, trail
 from .errors import EnforcerError
@@ -36,32 +36,47 @@ _KEPT = ("sys-ptrace",)  # to see what a parent executes
 # ---- the unit's own state -----------------------------------------------------------------------------------------
 
 
-def fresh(ring: str) -> Dict[str, Any]:
+def fresh(ring: str) -> dict[str, Any]:
     """``position``: how far the ring is written down. ``collected``: events taken from this ring; ``lines``: what came
     of them. ``seen``: of each verdict the first sequence number, the next, and how many. ``outbox``: lines that have
     not arrived."""
-    return {"version": 1, "ring": ring, "position": 0, "collected": 0, "unreadable": 0, "lines": 0, "seen": {},
-            "missing": 0, "held": {}, "outbox": {"journal": [], "file": []}, "file_lost": 0, "failing": {}}
+    return {
+        "version": 1,
+        "ring": ring,
+        "position": 0,
+        "collected": 0,
+        "unreadable": 0,
+        "lines": 0,
+        "seen": {},
+        "missing": 0,
+        "held": {},
+        "outbox": {"journal": [], "file": []},
+        "file_lost": 0,
+        "failing": {},
+    }
 
 
-def load(path: str = STATE) -> Optional[Dict[str, Any]]:
+def load(path: str = STATE) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except (OSError, ValueError):
         return None
     model = fresh("")
-    whole = isinstance(found, dict) and found.get("version") == model["version"] and \
-        all(isinstance(found.get(key), type(value)) for key, value in model.items())
+    whole = (
+        isinstance(found, dict)
+        and found.get("version") == model["version"]
+        and all(isinstance(found.get(key), type(value)) for key, value in model.items())
+    )
     return found if whole else None
 
 
-def save(state: Dict[str, Any], path: str) -> None:
+def save(state: dict[str, Any], path: str) -> None:
     # it is in memory, as the ring is: a power cut takes both
     atomic.write(path, json.dumps(state, separators=(",", ":")).encode("ascii"), durable=False)
 
 
-def adopt(found: Optional[Dict[str, Any]], ring: str) -> Dict[str, Any]:
+def adopt(found: dict[str, Any] | None, ring: str) -> dict[str, Any]:
     """What an earlier run left. From another ring, only what is still to be told."""
     if found is None or found["ring"] == ring:
         return found or fresh(ring)
@@ -75,18 +90,23 @@ def _say(text: str) -> None:
         pass  # nobody listens; the state tells
 
 
-def told(path: str = STATE, lock_path: str = events.LOCK, unit_file: str = UNIT_FILE) -> Optional[Dict[str, Any]]:
+def told(path: str = STATE, lock_path: str = events.LOCK, unit_file: str = UNIT_FILE) -> dict[str, Any] | None:
     """For `exfil-guard status`; None when this host has no such unit."""
     state = load(path)
     if state is None and not os.path.lexists(unit_file):
         return None
     state = state or fresh("")
-    return {"running": lock.holder(lock_path).endswith(events.COLLECTOR), "collected": state["collected"],
-            "lines": state["lines"], "missing": state["missing"], "unreadable": state["unreadable"],
-            "held": sum(each["line"]["count"] for each in state["held"].values() if each["line"]),
-            "undelivered": {name: len(lines) for name, lines in sorted(state["outbox"].items()) if lines},
-            "file_lost": state["file_lost"],
-            "failing": [text for _, text in sorted(state["failing"].items())]}
+    return {
+        "running": lock.holder(lock_path).endswith(events.COLLECTOR),
+        "collected": state["collected"],
+        "lines": state["lines"],
+        "missing": state["missing"],
+        "unreadable": state["unreadable"],
+        "held": sum(each["line"]["count"] for each in state["held"].values() if each["line"]),
+        "undelivered": {name: len(lines) for name, lines in sorted(state["outbox"].items()) if lines},
+        "file_lost": state["file_lost"],
+        "failing": [text for _, text in sorted(state["failing"].items())],
+    }
 
 
 # ---- one turn after another ---------------------------------------------------------------------------------------
@@ -95,15 +115,24 @@ def told(path: str = STATE, lock_path: str = events.LOCK, unit_file: str = UNIT_
 class Collector:
     """``view``: names as they are now. ``clock``: CLOCK_BOOTTIME in ns. ``sinks``: journal and, perhaps, file."""
 
-    def __init__(self, ring: Any, view: Callable[[], trail.View], sinks: Dict[str, Any], state: Dict[str, Any],
-                 path: str, clock: Callable[[], int], window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        ring: Any,
+        view: Callable[[], trail.View],
+        sinks: dict[str, Any],
+        state: dict[str, Any],
+        path: str,
+        clock: Callable[[], int],
+        window: int = WINDOW,
+    ) -> None:
         self.ring, self.view, self.sinks, self.clock = ring, view, sinks, clock
         self.state, self.path = state, path
         self.fold = fold.Fold(window * _SECOND, state["held"])
-        self.outbox: Dict[str, Deque[Dict[str, Any]]] = {
-            name: collections.deque(state["outbox"][name] if name in sinks else ()) for name in ("journal", "file")}
+        self.outbox: dict[str, collections.deque[dict[str, Any]]] = {
+            name: collections.deque(state["outbox"][name] if name in sinks else ()) for name in ("journal", "file")
+        }
         self._unsaved = False
-        self._unreadable: Dict[int, int] = {}  # size -> how many
+        self._unreadable: dict[int, int] = {}  # size -> how many
         consumer, producer = ring.positions()
         if consumer < state["position"] <= producer:  # killed between the two
             ring.advance(state["position"])
@@ -146,12 +175,14 @@ class Collector:
         first, following, count = self.state["seen"].get(verdict, (sequence, sequence, 0))
         self.state["seen"][verdict] = [min(first, sequence), max(following, sequence + 1), count + 1]
 
-    def _notes(self, now: int) -> List[Dict[str, Any]]:
+    def _notes(self, now: int) -> list[dict[str, Any]]:
         """Gaps in the sequence numbers, and records that could not be read. Events of several processors come a little
         out of order, so a gap counts when nothing waits any more."""
         found = []
-        missing = sum(following - first - count for first, following, count in self.state["seen"].values()) \
+        missing = (
+            sum(following - first - count for first, following, count in self.state["seen"].values())
             - self.state["unreadable"]
+        )
         if missing > self.state["missing"]:
             consumer, producer = self.ring.positions()
             if max(consumer, self.state["position"]) == producer:
@@ -162,7 +193,7 @@ class Collector:
         self._unreadable.clear()
         return found
 
-    def _put(self, lines: List[Dict[str, Any]]) -> None:
+    def _put(self, lines: list[dict[str, Any]]) -> None:
         self.state["lines"] += len(lines)
         self.outbox["journal"].extend(lines)
         if "file" in self.sinks:
@@ -197,15 +228,15 @@ class Collector:
         return not self.outbox["journal"]
 
     def _failing(self, what: str, error: OSError) -> None:
-        text = "{0}: {1}".format(error.filename or what, error.strerror or error)
+        text = f"{error.filename or what}: {error.strerror or error}"
         if self.state["failing"].get(what) != text:
-            _say("the audit trail does not go on: {0}".format(text))
+            _say(f"the audit trail does not go on: {text}")
             self.state["failing"][what] = text
             self._unsaved = True
 
     def _well(self, what: str) -> None:
         if self.state["failing"].pop(what, None):
-            _say("the audit trail goes on ({0})".format(what))
+            _say(f"the audit trail goes on ({what})")
             self._unsaved = True
 
 
@@ -217,10 +248,10 @@ class _Names:
 
     def __init__(self, system: Any) -> None:
         self._system = system
-        self._users: Dict[int, Any] = {}
+        self._users: dict[int, Any] = {}
         self._since = 0.0
 
-    def user_name(self, number: int) -> Optional[str]:
+    def user_name(self, number: int) -> str | None:
         if time.monotonic() - self._since > 60:
             self._users.clear()
             self._since = time.monotonic()
@@ -247,7 +278,7 @@ class Stop:
     def _ask(self, *_unused: Any) -> None:
         self.asked = True
 
-    def wait(self, milliseconds: int, fd: Optional[int] = None) -> None:
+    def wait(self, milliseconds: int, fd: int | None = None) -> None:
         poll = select.poll()
         for each in (self.fd, fd):
             if each is not None:
@@ -255,8 +286,17 @@ class Stop:
         poll.poll(milliseconds)
 
 
-def run(kernel: Any, system: Any, store: Any, *, json_lines: Optional[str] = None, window: int = WINDOW,
-        state_path: str = STATE, lock_path: str = events.LOCK, journal_path: str = journal.SOCKET) -> int:
+def run(
+    kernel: Any,
+    system: Any,
+    store: Any,
+    *,
+    json_lines: str | None = None,
+    window: int = WINDOW,
+    state_path: str = STATE,
+    lock_path: str = events.LOCK,
+    journal_path: str = journal.SOCKET,
+) -> int:
     """Until it is told to stop, or another ring is pinned: then whoever started it starts it again."""
     stop = Stop()
     path = reconcile.map_path(kernel, "events")
@@ -271,18 +311,25 @@ def run(kernel: Any, system: Any, store: Any, *, json_lines: Optional[str] = Non
             fd = kernel.get(path)
             ring = kernel.ring(fd, True)
         except OSError as error:
-            raise EnforcerError("cannot open the events: {0}".format(error.strerror),
-                                "Except {0} from the rules that bind it".format(journal.UNIT)) from error
+            raise EnforcerError(
+                f"cannot open the events: {error.strerror}", f"Except {journal.UNIT} from the rules that bind it"
+            ) from error
         pinned = kernel.identity(path)
         privilege.keep("cap-" + name for name in _KEPT)
         names, documents, boot = _Names(system), trail.Documents(store), kernel.boot_id()
-        sinks: Dict[str, Any] = {"journal": journal.Journal(journal_path)}
+        sinks: dict[str, Any] = {"journal": journal.Journal(journal_path)}
         if json_lines:
             sinks["file"] = journal.File(json_lines)
 
         def view() -> trail.View:
-            return trail.view(names, now=time.time(), boottime=kernel.boottime(), boot=boot,
-                              host=socket.gethostname(), labels=documents.labels)
+            return trail.view(
+                names,
+                now=time.time(),
+                boottime=kernel.boottime(),
+                boot=boot,
+                host=socket.gethostname(),
+                labels=documents.labels,
+            )
 
         collector = Collector(ring, view, sinks, adopt(load(state_path), pinned), state_path, kernel.boottime, window)
         while not stop.asked and kernel.exists(path) and kernel.identity(path) == pinned:

@@ -7,7 +7,7 @@ literal, one over its bytes. A state is known by what is left of the patterns in
 from __future__ import annotations
 
 import os
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Tuple
+from typing import FrozenSet, Mapping, NamedTuple, Tuple
 
 from . import layout, records
 
@@ -26,26 +26,26 @@ class TooLarge(ValueError):
 class State(NamedTuple):
     marks: int  # of every pattern that accepts here
     otherwise: int  # next state for any other component
-    edges: Dict[bytes, int]  # component -> next state; empty where the byte automaton decides
+    edges: dict[bytes, int]  # component -> next state; empty where the byte automaton decides
     bytes: int  # its first row plus one; 0: none
 
 
 class Row(NamedTuple):
     target: int  # the next state when the component ends here
-    next: Dict[int, int]  # byte -> row plus one
+    next: dict[int, int]  # byte -> row plus one
 
 
 class Automaton(NamedTuple):
-    states: List[State]  # 0 is dead
-    rows: List[Row]
-    starts: List[int]  # by the index of the pattern list
+    states: list[State]  # 0 is dead
+    rows: list[Row]
+    starts: list[int]  # by the index of the pattern list
 
 
 def items(patterns: Mapping[records.Components, int]) -> Items:
     return frozenset((tuple(os.fsencode(c) for c in components), marks) for components, marks in patterns.items())
 
 
-def build(starts: List[Mapping[records.Components, int]]) -> Automaton:
+def build(starts: list[Mapping[records.Components, int]]) -> Automaton:
     """One automaton for several roots; each start maps patterns to marks. Raises TooLarge."""
     builder = _Builder()
     numbers = [builder.number(items(patterns)) for patterns in starts]
@@ -55,10 +55,10 @@ def build(starts: List[Mapping[records.Components, int]]) -> Automaton:
 
 class _Builder:
     def __init__(self) -> None:
-        self._numbers: Dict[Items, int] = {DEAD: 0}
-        self._pending: List[Items] = [DEAD]
-        self.states: List[State] = []
-        self.rows: List[Row] = []
+        self._numbers: dict[Items, int] = {DEAD: 0}
+        self._pending: list[Items] = [DEAD]
+        self.states: list[State] = []
+        self.rows: list[Row] = []
 
     def number(self, state: Items) -> int:
         if state not in self._numbers:
@@ -86,8 +86,8 @@ class _Builder:
             return State(marks, otherwise, {h: n for h, n in edges.items() if n != otherwise}, 0)
         return State(marks, otherwise, {}, self._byte_rows(state, sorted(heads), otherwise))
 
-    def _after(self, state: Items, matched: FrozenSet[bytes]) -> int:
-        left: Dict[Tuple[bytes, ...], int] = {}
+    def _after(self, state: Items, matched: frozenset[bytes]) -> int:
+        left: dict[tuple[bytes, ...], int] = {}
         for rest, mark in state:
             if not rest:
                 continue
@@ -97,7 +97,7 @@ class _Builder:
                 left[rest[1:]] = left.get(rest[1:], 0) | mark
         return self.number(frozenset(left.items()))
 
-    def _byte_rows(self, state: Items, heads: List[bytes], otherwise: int) -> int:
+    def _byte_rows(self, state: Items, heads: list[bytes], otherwise: int) -> int:
         start = _closure({(h, 0) for h in range(len(heads))}, heads)
         numbers = {start: len(self.rows)}
         pending = [start]
@@ -125,7 +125,7 @@ class _Builder:
         return first + 1
 
 
-def _closure(positions, heads: List[bytes]) -> FrozenSet[Tuple[int, int]]:
+def _closure(positions, heads: list[bytes]) -> frozenset[tuple[int, int]]:
     """A ``*`` may also stand for nothing."""
     found = set(positions)
     for h, at in positions:

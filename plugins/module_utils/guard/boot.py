@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from typing import Any, List
+from typing import Any
 
 from . import apply, canary, certificate, compile, enforcer, hooks, lock, reconcile, resolve
 from .errors import EnforcerError
@@ -26,20 +26,30 @@ def _object(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise EnforcerError("cannot read the enforcer's object {0}: {1}".format(path, error.strerror),
-                            "Run role exfil.guard.enforcer") from error
+        raise EnforcerError(
+            f"cannot read the enforcer's object {path}: {error.strerror}", "Run role exfil.guard.enforcer"
+        ) from error
 
 
-def boot(kernel: Any, system: Any, store: Any, now: datetime.date, *, object_path: str = OBJECT,
-         canary_folder: str = canary.FOLDER, lock_path: str = lock.PATH) -> str:
+def boot(
+    kernel: Any,
+    system: Any,
+    store: Any,
+    now: datetime.date,
+    *,
+    object_path: str = OBJECT,
+    canary_folder: str = canary.FOLDER,
+    lock_path: str = lock.PATH,
+) -> str:
     """Loads the enforcer and puts the last confirmed generation in force under its own number. Only devices are
     looked up: there is no directory service and no network yet."""
     with lock.hold("loading the policy at boot", lock_path):
         try:
             return _boot(kernel, system, store, now, _object(object_path), canary_folder)
         except OSError as error:
-            raise EnforcerError("the kernel refuses: {0} ({1})".format(error.strerror or error, error.filename or
-                                                                       "bpf")) from error
+            raise EnforcerError(
+                "the kernel refuses: {0} ({1})".format(error.strerror or error, error.filename or "bpf")
+            ) from error
 
 
 def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes, folder: str) -> str:
@@ -48,7 +58,7 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
         enforcer.ensure(kernel, data)
         broken = store.numbers()
         if broken and all(store.load(number) is None for number in broken):
-            raise EnforcerError("no document of {0} can be read".format(store.folder), "Run role exfil.guard.policy")
+            raise EnforcerError(f"no document of {store.folder} can be read", "Run role exfil.guard.policy")
         return "no confirmed policy: nothing is denied"
     enforcer.ensure(kernel, data)
     version = enforcer.installed(kernel)
@@ -56,7 +66,7 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
     if version is None:
         raise EnforcerError("the enforcer is not loaded", "Run role exfil.guard.enforcer")
     if live.generation:
-        return "generation {0} is in force already".format(live.generation)
+        return f"generation {live.generation} is in force already"
     resolved = resolve.renumber(stored["resolved"], system)
     canary.prepare(folder)
     places = canary.find(system, folder)
@@ -66,23 +76,37 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
     wanted = set(hooks.attached(wanted.union(reconcile.IDENTITY_HOOKS), available))
     lacking = sorted(wanted - available)
     if lacking:
-        raise EnforcerError("this kernel has no hook {0}, which the policy needs".format(", ".join(lacking)),
-                            "Boot the kernel that the policy was applied on")
+        raise EnforcerError(
+            "this kernel has no hook {0}, which the policy needs".format(", ".join(lacking)),
+            "Boot the kernel that the policy was applied on",
+        )
     generation = stored["generation"]
     if live.newest >= generation:
         generation = reconcile.next_generation(live, store.numbers())
     reconcile.load(kernel, image, generation, wanted, version=version)
-    renewed = dict(stored, generation=generation, image=image.digest(), hooks=sorted(wanted),
-                   resolved=json.loads(json.dumps(resolve.to_json(resolved))))
+    renewed = dict(
+        stored,
+        generation=generation,
+        image=image.digest(),
+        hooks=sorted(wanted),
+        resolved=json.loads(json.dumps(resolve.to_json(resolved))),
+    )
     if renewed != stored:
         store.save(renewed)
     warnings = canary.try_it(kernel, compile.rule_bits(image), resolved, now, places, folder)
     warnings.extend(certificate.issue(kernel, store, version, list(warnings)))
-    return "; ".join(["generation {0} is in force".format(generation)] + warnings)
+    return "; ".join([f"generation {generation} is in force", *warnings])
 
 
-def refresh(kernel: Any, system: Any, store: Any, now: datetime.date, *, canary_folder: str = canary.FOLDER,
-            lock_path: str = lock.PATH) -> str:
+def refresh(
+    kernel: Any,
+    system: Any,
+    store: Any,
+    now: datetime.date,
+    *,
+    canary_folder: str = canary.FOLDER,
+    lock_path: str = lock.PATH,
+) -> str:
     """Users, groups, units, mounts and host names of the confirmed document as they are now, and rules that have
     expired. A host name that does not resolve keeps the addresses it had. What someone changed behind our back is left
     for a play to report: this compares with what was applied."""
@@ -90,8 +114,9 @@ def refresh(kernel: Any, system: Any, store: Any, now: datetime.date, *, canary_
         try:
             return _refresh(kernel, system, store, now, canary_folder)
         except OSError as error:
-            raise EnforcerError("the kernel refuses: {0} ({1})".format(error.strerror or error, error.filename or
-                                                                       "bpf")) from error
+            raise EnforcerError(
+                "the kernel refuses: {0} ({1})".format(error.strerror or error, error.filename or "bpf")
+            ) from error
 
 
 def _refresh(kernel: Any, system: Any, store: Any, now: datetime.date, folder: str) -> str:
@@ -103,12 +128,16 @@ def _refresh(kernel: Any, system: Any, store: Any, now: datetime.date, folder: s
         raise EnforcerError("enforcer not installed", "Start exfil-guard-boot.service or run role exfil.guard.enforcer")
     record = reconcile.read_record(kernel)
     if record and record.deadline and kernel.boottime() < record.deadline:
-        return "generation {0} is on trial: nothing is refreshed before that is settled".format(record.generation)
+        return f"generation {record.generation} is on trial: nothing is refreshed before that is settled"
     in_force = record is not None and record.slot != reconcile.NO_SLOT and not record.deadline
     last = resolve.from_json(stored["resolved"]).names
     if in_force:
-        image = compile.compile_policy(resolve.resolve(stored["document"], system, last), now,
-                                       canary=canary.find(system, folder).denied, labels=stored.get("labels") or {})
+        image = compile.compile_policy(
+            resolve.resolve(stored["document"], system, last),
+            now,
+            canary=canary.find(system, folder).denied,
+            labels=stored.get("labels") or {},
+        )
         if image.digest() == stored.get("image"):
             return "generation {0} is up to date".format(stored["generation"])
     # under the lock that is held already, so that no other run comes in between
@@ -117,5 +146,5 @@ def _refresh(kernel: Any, system: Any, store: Any, now: datetime.date, folder: s
 
 
 def _first(text: str) -> str:
-    lines: List[str] = [line for line in text.splitlines() if line]
+    lines: list[str] = [line for line in text.splitlines() if line]
     return "; ".join(lines[:5]) + (" ..." if lines[5:] else "") if lines else "nothing else changed"

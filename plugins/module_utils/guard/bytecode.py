@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib.util
 import marshal
 import sys
-from typing import Dict, Mapping
+from typing import Mapping
 
 _CHECKED = 0b11  # by hash, at each import
 _VERSION = 2  # later ones write references, which depend on what else is in memory
 
 
-def compiled(files: Mapping[str, bytes]) -> Dict[str, bytes]:
+def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """Of the ``files`` (path -> content) that are modules: where this Python looks for them compiled -> content. The
     same source gives the same bytes. A module that can't be written down like that is left out: it works all the
     same."""
@@ -28,7 +28,8 @@ def compiled(files: Mapping[str, bytes]) -> Dict[str, bytes]:
             code = marshal.dumps(compile(source, path, "exec", dont_inherit=True), _VERSION)
         except (SyntaxError, ValueError):  # Python 3.14 has constants that older versions of the format have not
             continue
-        folder, _, name = path[:-len(".py")].rpartition("/")
-        found["{0}/__pycache__/{1}.{2}.pyc".format(folder, name, sys.implementation.cache_tag)] = (
-            importlib.util.MAGIC_NUMBER + _CHECKED.to_bytes(4, "little") + importlib.util.source_hash(source) + code)
+        folder, _, name = path[: -len(".py")].rpartition("/")
+        found[f"{folder}/__pycache__/{name}.{sys.implementation.cache_tag}.pyc"] = (
+            importlib.util.MAGIC_NUMBER + _CHECKED.to_bytes(4, "little") + importlib.util.source_hash(source) + code
+        )
     return found

@@ -10,7 +10,7 @@ import datetime
 import errno
 import os
 import socket
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Iterable, NamedTuple
 
 from . import resolve, semantics
 from .errors import EnforcerError, PolicyErrors
@@ -28,8 +28,8 @@ _REMEDY = "The old policy is in force. Look for another security module in the w
 class Places(NamedTuple):
     """Where the canary's files are inside their superblock; None: they are not there yet."""
 
-    denied: Optional[PathPattern]
-    allowed: Optional[PathPattern]
+    denied: PathPattern | None
+    allowed: PathPattern | None
 
 
 def prepare(folder: str = FOLDER) -> None:
@@ -44,19 +44,27 @@ def prepare(folder: str = FOLDER) -> None:
             if os.stat(path).st_mode & 0o777 != 0o644:
                 os.chmod(path, 0o644)
     except OSError as error:
-        raise EnforcerError("cannot write the canary's files in {0}: {1}".format(folder, error.strerror),
-                            "Run the role exfil.guard.enforcer") from error
+        raise EnforcerError(
+            f"cannot write the canary's files in {folder}: {error.strerror}", "Run the role exfil.guard.enforcer"
+        ) from error
 
 
 def find(system: Any, folder: str = FOLDER) -> Places:
     return Places(*(place(system, os.path.join(folder, name)) for name in ("denied", "allowed")))
 
 
-def place(system: Any, path: str) -> Optional[PathPattern]:
+def place(system: Any, path: str) -> PathPattern | None:
     """Asked the way a policy asks, so that the canary shares the policy's idea of a path."""
-    document = {"policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "destinations": {},
-                "assertions": [], "resources": {"canary": {"paths": [path]}},
-                "rules": [{"name": "canary", "deny": ["read"], "resources": ["canary"]}]}
+    document = {
+        "policy": 1,
+        "mode": "enforce",
+        "boot": "best-effort",
+        "subjects": {},
+        "destinations": {},
+        "assertions": [],
+        "resources": {"canary": {"paths": [path]}},
+        "rules": [{"name": "canary", "deny": ["read"], "resources": ["canary"]}],
+    }
     try:
         found = sorted(resolve.resolve(document, system).resources["canary"].paths)
     except PolicyErrors:
@@ -64,31 +72,48 @@ def place(system: Any, path: str) -> Optional[PathPattern]:
     return found[0] if found else None
 
 
-def try_it(kernel: Kernel, rules: Iterable[str], resolved: Resolved, now: datetime.date, places: Places,
-           folder: str = FOLDER) -> List[str]:
+def try_it(
+    kernel: Kernel, rules: Iterable[str], resolved: Resolved, now: datetime.date, places: Places, folder: str = FOLDER
+) -> list[str]:
     """Tries what the image's canary ``rules`` deny, and what passes unless the operator's rules deny it too. Gives
     warnings about what could not be tried; raises when the kernel does not do as the policy says."""
-    warnings: List[str] = []
+    warnings: list[str] = []
     names = set(rules)
     task = _task(places)
     if places.allowed:  # the image has the canary's superblock, whatever it is
         resolved = resolved._replace(superblocks=resolved.superblocks | {places.allowed.device})
     allowed = Location(places.allowed.device, places.allowed.components) if places.allowed else None
     if FILE_RULE in names:
-        _must(kernel, True, "reading {0}/denied".format(folder), _reader(folder + "/denied"))
-        warnings.extend(_pass(
-            kernel, "file", "reading {0}/allowed".format(folder), _reader(folder + "/allowed"),
-            _outcomes(resolved, task, lambda who: FileEvent(who, "read", allowed), now) if allowed else {"deny"}))
+        _must(kernel, True, f"reading {folder}/denied", _reader(folder + "/denied"))
+        warnings.extend(
+            _pass(
+                kernel,
+                "file",
+                f"reading {folder}/allowed",
+                _reader(folder + "/allowed"),
+                _outcomes(resolved, task, lambda who: FileEvent(who, "read", allowed), now) if allowed else {"deny"},
+            )
+        )
     if NETWORK_RULE in names:
-        _must(kernel, True, "connecting to {0}".format(DENIED_ADDRESS), _connector(DENIED_ADDRESS))
-        warnings.extend(_pass(
-            kernel, "address", "connecting to {0}".format(ALLOWED_ADDRESS), _connector(ALLOWED_ADDRESS),
-            _outcomes(resolved, task,
-                      lambda who: NetworkEvent(who, "connect", ALLOWED_ADDRESS, PORT, socket.IPPROTO_UDP), now)))
+        _must(kernel, True, f"connecting to {DENIED_ADDRESS}", _connector(DENIED_ADDRESS))
+        warnings.extend(
+            _pass(
+                kernel,
+                "address",
+                f"connecting to {ALLOWED_ADDRESS}",
+                _connector(ALLOWED_ADDRESS),
+                _outcomes(
+                    resolved,
+                    task,
+                    lambda who: NetworkEvent(who, "connect", ALLOWED_ADDRESS, PORT, socket.IPPROTO_UDP),
+                    now,
+                ),
+            )
+        )
     return warnings
 
 
-def _outcomes(resolved: Resolved, task: Task, event: Callable[[Task], Any], now: datetime.date) -> Set[str]:
+def _outcomes(resolved: Resolved, task: Task, event: Callable[[Task], Any], now: datetime.date) -> set[str]:
     """How it may end. The canary has what this session has read, which only the kernel knows: nothing, or anything that
     a rule asks for. More labels only ever deny more."""
     labels = frozenset(name for who in resolved.subjects.values() for name in who.has_read or ())
@@ -96,12 +121,14 @@ def _outcomes(resolved: Resolved, task: Task, event: Callable[[Task], Any], now:
     return {semantics.decide(resolved, event(who), now).outcome for who in whoever}
 
 
-def _pass(kernel: Kernel, kind: str, what: str, operation: Callable[[], None], outcomes: Set[str]) -> List[str]:
+def _pass(kernel: Kernel, kind: str, what: str, operation: Callable[[], None], outcomes: set[str]) -> list[str]:
     if outcomes == {"deny"}:
-        return ["the canary's allowed {0} is denied by the policy itself: nothing was seen to pass".format(kind)]
+        return [f"the canary's allowed {kind} is denied by the policy itself: nothing was seen to pass"]
     if "deny" in outcomes and kernel.as_user(CANARY_USER, operation) == errno.EPERM:
-        return ["the canary's allowed {0} is denied by the policy to whoever has read what this session has read: "
-                "nothing was seen to pass".format(kind)]
+        return [
+            f"the canary's allowed {kind} is denied by the policy to whoever has read what this session has read: "
+            "nothing was seen to pass"
+        ]
     _must(kernel, False, what, operation)
     return []
 
@@ -109,16 +136,16 @@ def _pass(kernel: Kernel, kind: str, what: str, operation: Callable[[], None], o
 def _must(kernel: Kernel, be_denied: bool, what: str, operation: Callable[[], None]) -> None:
     number = kernel.as_user(CANARY_USER, operation)
     if be_denied and number != errno.EPERM:
-        happened = "passed" if not number else "failed with {0}".format(os.strerror(number))
-        raise EnforcerError("the canary was not denied: {0} {1}".format(what, happened), _REMEDY)
+        happened = "passed" if not number else f"failed with {os.strerror(number)}"
+        raise EnforcerError(f"the canary was not denied: {what} {happened}", _REMEDY)
     if not be_denied and number:
-        raise EnforcerError("the canary was denied what must pass: {0} failed with {1}".format(
-            what, os.strerror(number)), _REMEDY)
+        raise EnforcerError(f"the canary was denied what must pass: {what} failed with {os.strerror(number)}", _REMEDY)
 
 
 def _reader(path: str) -> Callable[[], None]:
     def read() -> None:
         os.close(os.open(path, os.O_RDONLY))
+
     return read
 
 
@@ -126,6 +153,7 @@ def _connector(address: str) -> Callable[[], None]:
     def connect() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:  # a datagram socket sends nothing
             connection.connect((address, PORT))
+
     return connect
 
 

@@ -20,7 +20,7 @@ import datetime
 import hashlib
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 from . import evidence, instructions, proved
 from .errors import EnforcerError
@@ -43,14 +43,14 @@ class Difference(NamedTuple):
 class Expected(NamedTuple):
     """What the object gives for this kernel, by the hook that a program is pinned as. ``lines``: why it gives none."""
 
-    programs: Dict[str, Relocated]
-    lines: List[str]
+    programs: dict[str, Relocated]
+    lines: list[str]
 
 
 # ---- what is compared, from records alone ---------------------------------------------------------------------------
 
 
-def strangers(found: Evidence, expected: Expected) -> List[Difference]:
+def strangers(found: Evidence, expected: Expected) -> list[Difference]:
     """Programs, links and maps that are not those of the object."""
     wrong = [Difference(line, "Run role exfil.guard.enforcer") for line in expected.lines]
 
@@ -64,16 +64,25 @@ def strangers(found: Evidence, expected: Expected) -> List[Difference]:
                 tell("the program pinned as {0} is none of the object's", hook)
             continue
         if running.tag not in instructions.tags(wanted.code):
-            tell("the program pinned as {0} (id {1}, tag {2}) is not the object's (tag {3})", hook, running.id,
-                 running.tag, " or ".join(instructions.tags(wanted.code)))
+            tell(
+                "the program pinned as {0} (id {1}, tag {2}) is not the object's (tag {3})",
+                hook,
+                running.id,
+                running.tag,
+                " or ".join(instructions.tags(wanted.code)),
+            )
         # one that is not pinned may be held besides, as libbpf does with constants: no instruction loads it
         names = set(instructions.submitted(wanted, ()).maps.values())
         if running.maps.intersection(found.maps.values()) != {found.maps.get(name, 0) for name in names}:
             tell("the program pinned as {0} does not use the maps that are pinned", hook)
         link = running.link
         if link and link.program != running.id:
-            tell("the link pinned as {0} runs another program (id {1}) than is pinned (id {2})", hook, link.program,
-                 running.id)
+            tell(
+                "the link pinned as {0} runs another program (id {1}) than is pinned (id {2})",
+                hook,
+                link.program,
+                running.id,
+            )
         if link and (link.attach_type != LSM_MAC or link.function != wanted.function):
             tell("the link pinned as {0} is not attached to the LSM hook {1}", hook, wanted.hook)
     for hook in sorted(set(expected.programs) - set(found.programs)):
@@ -83,7 +92,7 @@ def strangers(found: Evidence, expected: Expected) -> List[Difference]:
     return wrong
 
 
-def outdated(known: Optional[Dict[str, Any]], found: Evidence, stored: Dict[str, Any], package: Package) -> str:
+def outdated(known: dict[str, Any] | None, found: Evidence, stored: dict[str, Any], package: Package) -> str:
     """Why a certificate is not that of what runs now; empty when it is. Without relocating anything, as each run asks
     it."""
     if known is None:
@@ -91,30 +100,43 @@ def outdated(known: Optional[Dict[str, Any]], found: Evidence, stored: Dict[str,
     if known["version"] != VERSION:
         return "of another release"
     now = _of_records(found, stored, package)
-    for key, name in (("kernel", "boot"), ("package", "package"), ("object", "object"), ("enforcer", "enforcer"),
-                      ("policy", "policy"), ("tables", "tables"), ("maps", "maps"), ("attached", "hooks")):
+    for key, name in (
+        ("kernel", "boot"),
+        ("package", "package"),
+        ("object", "object"),
+        ("enforcer", "enforcer"),
+        ("policy", "policy"),
+        ("tables", "tables"),
+        ("maps", "maps"),
+        ("attached", "hooks"),
+    ):
         then = dict(known[key], btf="") if key == "kernel" else known[key]
         if then != now[key]:
-            return "of another {0}".format(name) if key not in ("tables", "maps", "attached") else \
-                "of other {0}".format(name)
+            return f"of another {name}" if key not in ("tables", "maps", "attached") else f"of other {name}"
     return "" if _programs(known) == _running(found) else "of other programs"
 
 
-def _programs(known: Dict[str, Any]) -> Dict[str, Tuple[int, str]]:
+def _programs(known: dict[str, Any]) -> dict[str, tuple[int, str]]:
     return {hook: (each.get("id"), each.get("tag")) for hook, each in known["programs"].items()}
 
 
-def _running(found: Evidence) -> Dict[str, Tuple[int, str]]:
+def _running(found: Evidence) -> dict[str, tuple[int, str]]:
     return {hook: (each.id, each.tag) for hook, each in found.programs.items()}
 
 
-def _holds(before: Optional[Dict[str, Any]], now: Dict[str, Any], found: Evidence) -> bool:
+def _holds(before: dict[str, Any] | None, now: dict[str, Any], found: Evidence) -> bool:
     """Is what the certificate before says of the programs true still? Then they need not be compared with the object
     once more: within one boot a program's number is never another's, nor can its maps and its hook change."""
-    return before is not None and before["version"] == VERSION and not before["differences"] \
-        and not found.stray and all(before[key] == now[key] for key in ("object", "package", "enforcer", "maps")) \
-        and before["kernel"].get("boot") == found.boot and _programs(before) == _running(found) \
+    return (
+        before is not None
+        and before["version"] == VERSION
+        and not before["differences"]
+        and not found.stray
+        and all(before[key] == now[key] for key in ("object", "package", "enforcer", "maps"))
+        and before["kernel"].get("boot") == found.boot
+        and _programs(before) == _running(found)
         and all(each.link.program == each.id for each in found.programs.values() if each.link)
+    )
 
 
 def digest_of(value: Any) -> str:
@@ -122,14 +144,21 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _of_records(found: Evidence, stored: Dict[str, Any], package: Package) -> Dict[str, Any]:
+def _of_records(found: Evidence, stored: dict[str, Any], package: Package) -> dict[str, Any]:
     return {
         "kernel": {"release": found.release, "boot": found.boot, "btf": ""},
-        "object": package.object, "package": package.digest, "enforcer": found.version,
-        "policy": {"generation": found.live.generation, "digest": stored["digest"],
-                   "resolved": digest_of(stored["resolved"]), "image": stored.get("image")},
+        "object": package.object,
+        "package": package.digest,
+        "enforcer": found.version,
+        "policy": {
+            "generation": found.live.generation,
+            "digest": stored["digest"],
+            "resolved": digest_of(stored["resolved"]),
+            "image": stored.get("image"),
+        },
         "tables": {name: {"id": held.id, "digest": held.digest} for name, held in sorted(found.tables.items())},
-        "maps": dict(sorted(found.maps.items())), "attached": found.attached,
+        "maps": dict(sorted(found.maps.items())),
+        "attached": found.attached,
     }
 
 
@@ -145,22 +174,22 @@ def expect(kernel: Kernel, store: Store, version: str) -> Expected:
             return Expected({}, ["the object file is not the one whose programs are loaded: they were not compared"])
         return Expected({hook_of(each.name): each for each in kernel.relocate(data)}, [])
     except (EnforcerError, OSError) as error:
-        return Expected({}, ["the programs were not compared with the object: {0}".format(error)])
+        return Expected({}, [f"the programs were not compared with the object: {error}"])
 
 
-def judged(kernel: Kernel, store: Store, object_digest: str, expected: Expected) -> Tuple[str, proved.Judged]:
+def judged(kernel: Kernel, store: Store, object_digest: str, expected: Expected) -> tuple[str, proved.Judged]:
     """The digest of the kernel's types, and what is proved of the programs."""
     btf = kernel.btf_digest()
     if not expected.programs:
-        return btf, proved.Judged("", {}, expected.lines + ["nothing is proved of programs that were not compared"])
+        return btf, proved.Judged("", {}, [*expected.lines, "nothing is proved of programs that were not compared"])
     try:
         known = proved.load(store.library)
     except EnforcerError as error:
-        return btf, proved.Judged("", {}, ["nothing is proved: {0}".format(error)])
+        return btf, proved.Judged("", {}, [f"nothing is proved: {error}"])
     return btf, proved.judge(known, object_digest, btf, expected.programs.values())
 
 
-def issue(kernel: Kernel, store: Store, version: str, canary: Optional[List[str]] = None) -> List[str]:
+def issue(kernel: Kernel, store: Store, version: str, canary: list[str] | None = None) -> list[str]:
     """Reads everything back and writes the certificate, or takes it away where no policy is in force. ``canary``: the
     warnings of one that ended well just now. Gives warnings: one for each thing that is not as it must be."""
     package = evidence.package(store)
@@ -168,35 +197,47 @@ def issue(kernel: Kernel, store: Store, version: str, canary: Optional[List[str]
     stored = store.load(found.live.generation) if found.live.generation else None
     if stored is None or package is None:
         store.decertify()
-        return ["no certificate is written: no package is installed in {0}".format(store.library)] if stored else []
+        return [f"no certificate is written: no package is installed in {store.library}"] if stored else []
     before, now = store.certificate(), _of_records(found, stored, package)
     same = before is not None and before["policy"].get("generation") == found.live.generation
-    now["canary"] = {"tried": True, "warnings": canary} if canary is not None else \
-        before["canary"] if same and before else {"tried": False, "warnings": []}
+    now["canary"] = (
+        {"tried": True, "warnings": canary}
+        if canary is not None
+        else before["canary"]
+        if same and before
+        else {"tried": False, "warnings": []}
+    )
     if before is not None and _holds(before, now, found):
         now["kernel"]["btf"] = before["kernel"].get("btf", "")
         now.update({key: before[key] for key in ("programs", "proof", "not_proved", "differences")})
     else:
         now.update(_compared(kernel, store, found, package, now))
-    store.certify(dict(now, version=VERSION, issued_at=datetime.datetime.now(
-        datetime.timezone.utc).replace(microsecond=0).isoformat()))
+    store.certify(
+        dict(
+            now,
+            version=VERSION,
+            issued_at=datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
+        )
+    )
     return now["differences"]
 
 
-def _compared(kernel: Kernel, store: Store, found: Evidence, package: Package, now: Dict[str, Any]) -> Dict[str, Any]:
+def _compared(kernel: Kernel, store: Store, found: Evidence, package: Package, now: dict[str, Any]) -> dict[str, Any]:
     """What the certificate says of the programs."""
     expected = expect(kernel, store, found.version)
     now["kernel"]["btf"], judgement = judged(kernel, store, package.object, expected)
     return {
-        "programs": {hook: {"id": each.id, "tag": each.tag,
-                            "proved": _properties(each, expected.programs.get(hook), judgement)}
-                     for hook, each in sorted(found.programs.items())},
-        "proof": {"version": proved.VERSION, "release": judgement.release}, "not_proved": judgement.lines,
+        "programs": {
+            hook: {"id": each.id, "tag": each.tag, "proved": _properties(each, expected.programs.get(hook), judgement)}
+            for hook, each in sorted(found.programs.items())
+        },
+        "proof": {"version": proved.VERSION, "release": judgement.release},
+        "not_proved": judgement.lines,
         "differences": [str(each) for each in strangers(found, expected)],
     }
 
 
-def _properties(running: Running, wanted: Optional[Relocated], judgement: proved.Judged) -> List[str]:
+def _properties(running: Running, wanted: Relocated | None, judgement: proved.Judged) -> list[str]:
     if wanted is None or running.tag not in instructions.tags(wanted.code):
         return []
     return list(judgement.properties.get(wanted.name, ()))

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable
 
 from .errors import EnforcerError, PolicyErrors
 
@@ -20,9 +20,12 @@ PROBLEM, USAGE = 1, 2
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="exfil-guard", description="See and settle what exfil.guard denies on this host. Policies come from "
-        "Ansible; this command never writes one.", epilog="Exit status: 0 well, 1 a problem, 2 wrong usage. "
-        "`exfilguard.off` on the kernel command line boots without any policy.")
+        prog="exfil-guard",
+        description="See and settle what exfil.guard denies on this host. Policies come from "
+        "Ansible; this command never writes one.",
+        epilog="Exit status: 0 well, 1 a problem, 2 wrong usage. "
+        "`exfilguard.off` on the kernel command line boots without any policy.",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
 
@@ -39,24 +42,38 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--follow", action="store_true", help="go on until interrupted (implies --take)")
     events.add_argument("--limit", type=int, metavar="N", help="show at most N events, oldest first")
     watch = command("watch", "what is denied or reported, as it happens, the same told once with a count")
-    watch.add_argument("--before", type=int, metavar="N", default=10,
-                       help="so many lines that are in the journal already come first; default: 10")
-    why = command("why", "the last denials, each with its rule and what would have to change in which set for it to "
-                  "pass")
+    watch.add_argument(
+        "--before",
+        type=int,
+        metavar="N",
+        default=10,
+        help="so many lines that are in the journal already come first; default: 10",
+    )
+    why = command(
+        "why", "the last denials, each with its rule and what would have to change in which set for it to pass"
+    )
     why.add_argument("--user", help="of whom: name or number; also who logged in as that user")
     why.add_argument("--pid", type=int, help="of which process")
     why.add_argument("--limit", type=int, metavar="N", default=5, help="at most N, newest first; default: 5")
     metrics = command("metrics", "status as a Prometheus textfile", False)
     metrics.add_argument("--output", metavar="FILE", help="written in one step; default: to be seen here")
-    explain = command("explain", "what the stored policy says about an attempt, and which rules say it; without "
-                      "--user, who may do it and who may not")
+    explain = command(
+        "explain",
+        "what the stored policy says about an attempt, and which rules say it; without "
+        "--user, who may do it and who may not",
+    )
     explain.add_argument("--user", help="whose attempt it is: name or number")
     explain.add_argument("--group", action="append", metavar="GROUP", help="a group besides the user's own; repeatable")
     explain.add_argument("--login-user", help="who logged in, if another (sudo); default: the user, none for a service")
     explain.add_argument("--service", help="systemd unit that the process belongs to; default: the user's session")
     explain.add_argument("--executable", help="the program; default: unknown, which binds and does not except")
-    explain.add_argument("--has-read", action="append", metavar="SET", default=[],
-                         help="a resource set that the process has read something of; repeatable")
+    explain.add_argument(
+        "--has-read",
+        action="append",
+        metavar="SET",
+        default=[],
+        help="a resource set that the process has read something of; repeatable",
+    )
     explain.add_argument("--action", help="default: all that fit the object; one without an object has to be said")
     target = explain.add_mutually_exclusive_group()
     target.add_argument("--path", help="the file, or a unix socket")
@@ -69,8 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     command("rollback", "put the generation before in force now")
     audit = command("audit", "(units only) hand events to the journal until told to stop", False)
     audit.add_argument("--json-lines", metavar="FILE", help="append each record there, too")
-    audit.add_argument("--fold", type=int, metavar="SECONDS", default=10,
-                       help="the same is told again only after so long; default: 10")
+    audit.add_argument(
+        "--fold", type=int, metavar="SECONDS", default=10, help="the same is told again only after so long; default: 10"
+    )
     command("boot", "(units only) load the last confirmed policy", False)
     command("refresh", "(units only) follow changed users, units, mounts and expiry dates", False)
     return parser
@@ -83,11 +101,12 @@ class _Host:
         from .kernel import Kernel
         from .store import Store
         from .system import System
+
         self.kernel: Any = Kernel()
         self.store: Any = Store()
         self.system: Any = System()
         self.now = datetime.datetime.now(datetime.timezone.utc).date()
-        self.options: Dict[str, Any] = {}  # for boot, refresh, confirm, rollback
+        self.options: dict[str, Any] = {}  # for boot, refresh, confirm, rollback
         self.root = os.geteuid() == 0
 
 
@@ -97,6 +116,7 @@ def _show(value: Any, text: Callable[[Any], str], as_json: bool) -> None:
 
 def _status(host: _Host, arguments: argparse.Namespace) -> int:
     from . import status
+
     found = status.status(host.kernel, host.store, host.system, host.now)
     _show(found, status.to_text, arguments.json)
     return PROBLEM if found["drift"] or found["problems"] or not found["installed"] else 0
@@ -104,18 +124,22 @@ def _status(host: _Host, arguments: argparse.Namespace) -> int:
 
 def _verify(host: _Host, arguments: argparse.Namespace) -> int:
     from . import canary, verify
-    found = verify.verify(host.kernel, host.store, host.system, host.now,
-                          canary_folder=host.options.get("canary_folder", canary.FOLDER))
+
+    found = verify.verify(
+        host.kernel, host.store, host.system, host.now, canary_folder=host.options.get("canary_folder", canary.FOLDER)
+    )
     _show(found, verify.to_text, arguments.json)
     return 0 if found["verified"] else PROBLEM
 
 
 def _events(host: _Host, arguments: argparse.Namespace) -> int:
     from . import events
+
     line = events.to_json_line if arguments.json else events.to_line
     while True:
-        for event in events.read(host.kernel, host.system, take=arguments.take or arguments.follow,
-                                 limit=arguments.limit):
+        for event in events.read(
+            host.kernel, host.system, take=arguments.take or arguments.follow, limit=arguments.limit
+        ):
             print(line(event), flush=True)
         if not arguments.follow:
             return 0
@@ -124,6 +148,7 @@ def _events(host: _Host, arguments: argparse.Namespace) -> int:
 
 def _watch(host: _Host, arguments: argparse.Namespace) -> int:
     from . import watch
+
     colour = watch.coloured(sys.stdout)
     for record in watch.records(host.kernel, host.system, host.store, before=arguments.before):
         print(json.dumps(record) if arguments.json else watch.to_line(record, colour), flush=True)
@@ -132,19 +157,31 @@ def _watch(host: _Host, arguments: argparse.Namespace) -> int:
 
 def _why(host: _Host, arguments: argparse.Namespace) -> int:
     from . import audit, reconcile, trail, why
+
     generation = reconcile.read(host.kernel).generation
     user = why.user_number(host.system, arguments.user) if arguments.user is not None else None
-    records = why.denials(host.kernel, host.system, host.store, user=user, pid=arguments.pid, limit=arguments.limit,
-                          collector=audit.told())
+    records = why.denials(
+        host.kernel,
+        host.system,
+        host.store,
+        user=user,
+        pid=arguments.pid,
+        limit=arguments.limit,
+        collector=audit.told(),
+    )
     documents = trail.Documents(host.store)
     answers = [why.explain_record(record, documents.get(record["generation"]), host.system) for record in records]
-    _show({"generation": generation, "denials": answers},
-          lambda found: why.to_text(found["denials"], generation), arguments.json)
+    _show(
+        {"generation": generation, "denials": answers},
+        lambda found: why.to_text(found["denials"], generation),
+        arguments.json,
+    )
     return 0
 
 
 def _metrics(host: _Host, arguments: argparse.Namespace) -> int:
     from . import metrics, status
+
     text = metrics.to_text(status.status(host.kernel, host.store, host.system, host.now))
     if arguments.output:
         metrics.write(text, arguments.output)
@@ -155,12 +192,15 @@ def _metrics(host: _Host, arguments: argparse.Namespace) -> int:
 
 def _audit(host: _Host, arguments: argparse.Namespace) -> int:
     from . import audit
-    return audit.run(host.kernel, host.system, host.store, json_lines=arguments.json_lines, window=arguments.fold,
-                     **host.options)
+
+    return audit.run(
+        host.kernel, host.system, host.store, json_lines=arguments.json_lines, window=arguments.fold, **host.options
+    )
 
 
 def _explain(host: _Host, arguments: argparse.Namespace) -> int:
     from . import explain, reconcile, resolve
+
     number = arguments.generation
     if number is None:
         try:
@@ -169,26 +209,39 @@ def _explain(host: _Host, arguments: argparse.Namespace) -> int:
             number = 0
     stored = host.store.load(number) if number else host.store.last_confirmed()
     if stored is None:
-        which = " of generation {0}".format(number) if number else ""
-        raise EnforcerError("there is no stored policy" + which,
-                            "Apply one with role exfil.guard.policy")
+        which = f" of generation {number}" if number else ""
+        raise EnforcerError("there is no stored policy" + which, "Apply one with role exfil.guard.policy")
     resolved = resolve.from_json(stored["resolved"])
-    asked = {"path": arguments.path, "address": arguments.address, "port": arguments.port,
-             "protocol": arguments.protocol, "action": arguments.action, "system": host.system}
+    asked = {
+        "path": arguments.path,
+        "address": arguments.address,
+        "port": arguments.port,
+        "protocol": arguments.protocol,
+        "action": arguments.action,
+        "system": host.system,
+    }
     if arguments.user is None:
         if any((arguments.group, arguments.login_user, arguments.service, arguments.executable, arguments.has_read)):
             raise EnforcerError("it is not said whose attempt it is", "Add --user, root for most services")
         answers, text = explain.who_may(resolved, host.now, **asked), explain.who_to_text
     else:
-        who = explain.task(host.system, user=arguments.user, groups=arguments.group, login_user=arguments.login_user,
-                           service=arguments.service, executable=arguments.executable, has_read=arguments.has_read)
+        who = explain.task(
+            host.system,
+            user=arguments.user,
+            groups=arguments.group,
+            login_user=arguments.login_user,
+            service=arguments.service,
+            executable=arguments.executable,
+            has_read=arguments.has_read,
+        )
         answers, text = explain.explain(resolved, who, host.now, **asked), explain.to_text
-    _show({"generation": stored["generation"], "answers": answers}, lambda found: text(found["answers"]),
-          arguments.json)
+    _show(
+        {"generation": stored["generation"], "answers": answers}, lambda found: text(found["answers"]), arguments.json
+    )
     return 0
 
 
-def _settled(result: Dict[str, Any], text: str, arguments: argparse.Namespace) -> int:
+def _settled(result: dict[str, Any], text: str, arguments: argparse.Namespace) -> int:
     _show(result, lambda _: text, arguments.json)
     for warning in result.get("warnings", ()):
         print("exfil-guard: warning: " + warning, file=sys.stderr)
@@ -197,6 +250,7 @@ def _settled(result: Dict[str, Any], text: str, arguments: argparse.Namespace) -
 
 def _confirm(host: _Host, arguments: argparse.Namespace) -> int:
     from . import apply, reconcile
+
     number = arguments.generation
     if number is None:
         record = reconcile.read_record(host.kernel)
@@ -204,11 +258,12 @@ def _confirm(host: _Host, arguments: argparse.Namespace) -> int:
             raise EnforcerError("no generation is on trial")
         number = record.generation
     result = apply.confirm(host.kernel, host.store, number, **host.options)
-    return _settled(result, "generation {0} is confirmed".format(number), arguments)
+    return _settled(result, f"generation {number} is confirmed", arguments)
 
 
 def _rollback(host: _Host, arguments: argparse.Namespace) -> int:
     from . import apply
+
     result = apply.rollback(host.kernel, host.store, **host.options)
     now = "generation {0} is in force".format(result["generation"]) if result["generation"] else "no policy is in force"
     return _settled(result, now, arguments)
@@ -216,6 +271,7 @@ def _rollback(host: _Host, arguments: argparse.Namespace) -> int:
 
 def _boot(host: _Host, arguments: argparse.Namespace) -> int:
     from . import boot
+
     try:
         print(boot.boot(host.kernel, host.system, host.store, host.now, **host.options))
         return 0
@@ -223,28 +279,41 @@ def _boot(host: _Host, arguments: argparse.Namespace) -> int:
         if boot.required(host.store):
             raise
         # the unit must not fail: what requires it would be held back
-        print("exfil-guard: NOT GUARDED (boot: best-effort): {0}".format(error), file=sys.stderr)
+        print(f"exfil-guard: NOT GUARDED (boot: best-effort): {error}", file=sys.stderr)
         return 0
 
 
 def _refresh(host: _Host, arguments: argparse.Namespace) -> int:
     from . import boot
+
     print(boot.refresh(host.kernel, host.system, host.store, host.now, **host.options))
     return 0
 
 
-_COMMANDS = {"status": _status, "verify": _verify, "events": _events, "explain": _explain, "confirm": _confirm,
-             "rollback": _rollback, "watch": _watch, "why": _why, "metrics": _metrics,
-             "audit": _audit, "boot": _boot, "refresh": _refresh}
+_COMMANDS = {
+    "status": _status,
+    "verify": _verify,
+    "events": _events,
+    "explain": _explain,
+    "confirm": _confirm,
+    "rollback": _rollback,
+    "watch": _watch,
+    "why": _why,
+    "metrics": _metrics,
+    "audit": _audit,
+    "boot": _boot,
+    "refresh": _refresh,
+}
 
 
-def main(argv: Optional[List[str]] = None, host: Optional[_Host] = None) -> int:
+def main(argv: list[str] | None = None, host: _Host | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         host = host or _Host()
         if not host.root:
-            raise EnforcerError("only root can read and settle what the kernel enforces",
-                                "Run: sudo exfil-guard {0}".format(arguments.command))
+            raise EnforcerError(
+                "only root can read and settle what the kernel enforces", f"Run: sudo exfil-guard {arguments.command}"
+            )
         return _COMMANDS[arguments.command](host, arguments)
     except KeyboardInterrupt:
         return 130
@@ -255,5 +324,5 @@ def main(argv: Optional[List[str]] = None, host: Optional[_Host] = None) -> int:
         told = "enforcer not installed. Run role exfil.guard.enforcer" if "exfil_guard" in str(error) else str(error)
         print("exfil-guard: " + told, file=sys.stderr)
     except (EnforcerError, PolicyErrors, OSError, ValueError) as error:
-        print("exfil-guard: {0}".format(error), file=sys.stderr)
+        print(f"exfil-guard: {error}", file=sys.stderr)
     return PROBLEM

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, Mapping, NamedTuple
 
 from . import actions, automaton, layout, records, semantics
 
@@ -20,7 +20,7 @@ Table = Dict[bytes, bytes]
 
 
 class Image(NamedTuple):
-    tables: Dict[str, Table]
+    tables: dict[str, Table]
 
     def digest(self) -> str:
         """SHA-256 over every table's entries in order."""
@@ -32,7 +32,7 @@ class Image(NamedTuple):
         return total.hexdigest()
 
 
-def rule_bits(image: Image) -> List[str]:
+def rule_bits(image: Image) -> list[str]:
     """Names of the rules by bit."""
     rows = sorted((int.from_bytes(k, "little"), v) for k, v in image.tables["rules"].items())
     return [layout.RULE.unpack(value)[1].rstrip(b"\0").decode() for _index, value in rows if any(value)]
@@ -45,7 +45,7 @@ def rule_id(name: str) -> int:
 def compile_policy(
     resolved: records.Resolved,
     now: datetime.date,
-    canary: Optional[records.PathPattern] = None,
+    canary: records.PathPattern | None = None,
     labels: Mapping[str, int] = {},
 ) -> Image:
     """``canary``: the file that only layout.CANARY_USER may not read; ``labels``: the bits that names have in the
@@ -62,10 +62,10 @@ def compile_policy(
         subjects[CANARY_FILE] = records.SubjectSet(users=frozenset([layout.CANARY_USER]))
     where = sorted(destinations)
     # the canary's set has a place of its own, since no other set may be taken for it on suspicion
-    who: List[Optional[str]] = [name for name in sorted(subjects) if name != CANARY_FILE]
+    who: list[str | None] = [name for name in sorted(subjects) if name != CANARY_FILE]
     if CANARY_FILE in subjects:
         who += [None] * (layout.CANARY_SET - len(who)) + [CANARY_FILE]
-    tables: Dict[str, Table] = {"ids": {}}
+    tables: dict[str, Table] = {"ids": {}}
     bits = _label_bits(subjects, labels)
     superblocks = resolved.superblocks | {canary.device} if canary else resolved.superblocks
     root = _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits, resolved.protected)
@@ -88,7 +88,7 @@ def _index(number: int) -> bytes:
     return number.to_bytes(4, "little")
 
 
-def _vector(bits: int) -> Tuple[int, ...]:
+def _vector(bits: int) -> tuple[int, ...]:
     return tuple(bits >> (64 * word) & (1 << 64) - 1 for word in range(layout.WORDS))
 
 
@@ -96,14 +96,14 @@ def _bits(rules: Iterable[records.Rule], wanted) -> int:
     return sum(1 << bit for bit, rule in enumerate(rules) if wanted(rule))
 
 
-def _sets(names: List[Optional[str]], wanted) -> int:
+def _sets(names: list[str | None], wanted) -> int:
     return sum(1 << bit for bit, name in enumerate(names) if name is not None and wanted(name))
 
 
 # -- labels -------------------------------------------------------------------------------------------------------
 
 
-def labels_of(tables: Mapping[str, Table]) -> Dict[str, int]:
+def labels_of(tables: Mapping[str, Table]) -> dict[str, int]:
     """The bits that names have in a generation: what the next one starts from."""
     named = {
         layout.LABEL.unpack(value)[0].rstrip(b"\0").decode(): int.from_bytes(key, "little")
@@ -112,7 +112,7 @@ def labels_of(tables: Mapping[str, Table]) -> Dict[str, int]:
     return {name: bit for name, bit in named.items() if name}
 
 
-def _label_bits(subjects: Mapping[str, records.SubjectSet], labels: Mapping[str, int]) -> Dict[str, int]:
+def _label_bits(subjects: Mapping[str, records.SubjectSet], labels: Mapping[str, int]) -> dict[str, int]:
     """A name keeps its bit, also while no rule needs it: tasks may still carry it. When none is free, such a bit goes
     to a new name."""
     wanted = sorted({name for who in subjects.values() for name in who.has_read or ()})
@@ -134,7 +134,7 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
     superblocks = set(superblocks) | {layout.ABSTRACT} | {p.device for p in protected}
     names = sorted(resources)
     devices = sorted(superblocks | {p.device for r in resources.values() for p in r.paths})
-    roots: Dict[int, Dict[records.Components, int]] = {device: {} for device in devices}
+    roots: dict[int, dict[records.Components, int]] = {device: {} for device in devices}
     for bit, name in enumerate(names):
         for pattern in resources[name].paths:
             root = roots[pattern.device]
@@ -142,7 +142,7 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
     for pattern in protected:
         root = roots[pattern.device]
         root[pattern.components] = root.get(pattern.components, 0) | 1 << (2 * layout.SETS + len(names))
-    services: Dict[records.Components, int] = {}
+    services: dict[records.Components, int] = {}
     for bit, name in enumerate(who):
         if name is None:
             continue
@@ -150,7 +150,7 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
             root = roots.setdefault(pattern.device, {})
             root[pattern.components] = root.get(pattern.components, 0) | 1 << bit
         for path in subjects[name].services or ():
-            tree = path + ("**",)
+            tree = (*path, "**")
             services[tree] = services.get(tree, 0) | 1 << (layout.SETS + bit)
     devices = sorted(roots)
     built = automaton.build([roots[device] for device in devices] + [services])
@@ -166,7 +166,7 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
         for index, name in enumerate(names):
             if name in rule.resources.names:
                 (negated if rule.resources.negated else plain)[index] |= 1 << bit
-    known: Dict[int, int] = {}
+    known: dict[int, int] = {}
 
     def covering(marks: int) -> int:
         marks >>= 2 * layout.SETS
@@ -213,7 +213,7 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
     return built.starts[-1]
 
 
-def _below(built: automaton.Automaton, covers: List[int]) -> Tuple[List[int], List[int]]:
+def _below(built: automaton.Automaton, covers: list[int]) -> tuple[list[int], list[int]]:
     """Which rules cover a state or one that can be reached from it; which cover it and all of those."""
     following = []
     for state in built.states:
@@ -247,7 +247,7 @@ def _below(built: automaton.Automaton, covers: List[int]) -> Tuple[List[int], Li
 
 def _number_tables(tables, subjects, who, destinations, where, bits) -> None:
     """Fills ids, ipv4, ipv6, ports and vsock."""
-    ids: Dict[Tuple[int, int], int] = {}
+    ids: dict[tuple[int, int], int] = {}
     for bit, name in enumerate(who):
         if name is None:
             continue
@@ -260,8 +260,8 @@ def _number_tables(tables, subjects, who, destinations, where, bits) -> None:
         ):
             for number in numbers or ():
                 ids[kind, number] = ids.get((kind, number), 0) | 1 << bit
-    networks: Dict[object, int] = {}
-    ports: Dict[Tuple[int, int], int] = {}
+    networks: dict[object, int] = {}
+    ports: dict[tuple[int, int], int] = {}
     for bit, name in enumerate(where):
         found = destinations[name]
         for number in found.protocols or ():
@@ -291,7 +291,7 @@ def _number_tables(tables, subjects, who, destinations, where, bits) -> None:
 
 def _vsock_table(destinations, where) -> Table:
     """Keyed by context id, then port; resolve refuses a port of any context id, which a trie can't say."""
-    entries: Dict[Tuple[Optional[int], Optional[int]], int] = {}
+    entries: dict[tuple[int | None, int | None], int] = {}
     for bit, name in enumerate(where):
         for entry in destinations[name].vsock or ():
             entries[entry] = entries.get(entry, 0) | 1 << bit
@@ -307,7 +307,7 @@ def _vsock_table(destinations, where) -> Table:
     return table
 
 
-def _port_prefixes(first: int, last: int) -> Iterable[Tuple[int, int]]:
+def _port_prefixes(first: int, last: int) -> Iterable[tuple[int, int]]:
     while first <= last:
         size = first & -first or 1 << 16
         while first + size - 1 > last:
@@ -333,8 +333,13 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
         | (layout.USES_EXECUTABLES if any(s.executables is not None for s in found) else 0)
         | (layout.USES_LOGIN if any(s.login_users is not None for s in found) else 0)
         | (layout.USES_LABELS if any(s.has_read is not None for s in found) else 0)
-        | (layout.DENIES_LABELS if any(subjects[name].has_read is not None for rule in rules if not rule.audit
-                                       for name in rule.subjects or ()) else 0)
+        | (
+            layout.DENIES_LABELS
+            if any(
+                subjects[name].has_read is not None for rule in rules if not rule.audit for name in rule.subjects or ()
+            )
+            else 0
+        )
     )
     labels = sum(1 << bits[name] for name in {name for s in found for name in s.has_read or ()})
     vectors = _vector(_bits(rules, lambda rule: rule.subjects is None))
@@ -379,7 +384,7 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
     tables["rules"] = _rows(layout.RULE, [(rule_id(rule.name), rule.name.encode()) for rule in rules], (0, b""))
 
 
-def _union(of_action: List[int], names: Iterable[str]) -> int:
+def _union(of_action: list[int], names: Iterable[str]) -> int:
     rules = 0
     for name in names:
         rules |= of_action[actions.NUMBERS[name]]

@@ -7,7 +7,7 @@ A node is known by its number, whatever it is called and wherever it lies."""
 from __future__ import annotations
 
 import re
-from typing import Dict, FrozenSet, Iterator, Mapping, Set, Tuple
+from typing import Iterator, Mapping, Tuple
 
 from . import layout
 
@@ -17,18 +17,34 @@ ACTIONS = frozenset(("block-device", "virtio-port", "serial", "tun", "guest-devi
 # by the names of /proc/devices; disks past their block layer are block devices, too
 _MAJORS = {
     "virtio-portsdev": "virtio-port",
-    "macvtap": "tun", "ipvtap": "tun",
-    "sg": "block-device", "bsg": "block-device", "st": "block-device", "nvme": "block-device",
-    "nvme-generic": "block-device", "raw": "block-device",
+    "macvtap": "tun",
+    "ipvtap": "tun",
+    "sg": "block-device",
+    "bsg": "block-device",
+    "st": "block-device",
+    "nvme": "block-device",
+    "nvme-generic": "block-device",
+    "raw": "block-device",
 }
 # by the names of /proc/misc
 _MISC = {
     "tun": "tun",
-    "vmci": "guest-device", "vboxguest": "guest-device", "vboxuser": "guest-device", "vhost-vsock": "guest-device",
-    "vhost-net": "guest-device", "vhost-vdpa": "guest-device", "vmbus/hv_fcopy": "guest-device",
-    "vmbus/hv_kvp": "guest-device", "vmbus/hv_vss": "guest-device", "xen/xenbus": "guest-device",
-    "xen/gntalloc": "guest-device", "xen/gntdev": "guest-device", "xen/evtchn": "guest-device",
-    "xen/privcmd": "guest-device", "nitro_enclaves": "guest-device", "sev-guest": "guest-device",
+    "vmci": "guest-device",
+    "vboxguest": "guest-device",
+    "vboxuser": "guest-device",
+    "vhost-vsock": "guest-device",
+    "vhost-net": "guest-device",
+    "vhost-vdpa": "guest-device",
+    "vmbus/hv_fcopy": "guest-device",
+    "vmbus/hv_kvp": "guest-device",
+    "vmbus/hv_vss": "guest-device",
+    "xen/xenbus": "guest-device",
+    "xen/gntalloc": "guest-device",
+    "xen/gntdev": "guest-device",
+    "xen/evtchn": "guest-device",
+    "xen/privcmd": "guest-device",
+    "nitro_enclaves": "guest-device",
+    "sev-guest": "guest-device",
     "tdx_guest": "guest-device",
 }
 # numbers that never change: opening the node loads the driver, so that it need not be there yet
@@ -38,9 +54,9 @@ _LINES = re.compile(r"hvc|ttyS|ttyAMA|ttyUSB|ttyACM")  # serial lines whose driv
 _CONSOLE = 5 << 20 | 1
 
 
-def find(tables: Mapping[str, str]) -> FrozenSet[Device]:
+def find(tables: Mapping[str, str]) -> frozenset[Device]:
     """``tables``: see System.device_tables."""
-    found: Set[Device] = {(False, _MISC_MAJOR << 20 | minor, action) for minor, action in _FIXED.items()}
+    found: set[Device] = {(False, _MISC_MAJOR << 20 | minor, action) for minor, action in _FIXED.items()}
     for number, name in _pairs(tables["misc"]):
         if name in _MISC:
             found.add((False, _MISC_MAJOR << 20 | number, _MISC[name]))
@@ -55,17 +71,17 @@ def find(tables: Mapping[str, str]) -> FrozenSet[Device]:
     return frozenset(found)
 
 
-def _pairs(text: str) -> Iterator[Tuple[int, str]]:
+def _pairs(text: str) -> Iterator[tuple[int, str]]:
     for line in text.splitlines():
         fields = line.split()
         if len(fields) == 2 and fields[0].isdigit():
             yield int(fields[0]), fields[1]
 
 
-def _serial(text: str) -> FrozenSet[int]:
+def _serial(text: str) -> frozenset[int]:
     """One number for a major that is nothing but serial lines; else one for each line, since virtual consoles share
     theirs with the PC's own serial lines."""
-    ranges: Dict[int, Set[int]] = {}
+    ranges: dict[int, set[int]] = {}
     shared = set()
     for line in text.splitlines():
         fields = line.split()
@@ -92,5 +108,5 @@ def _consoles(text: str) -> Iterator[int]:
             yield int(major) << 20 | int(minor)
 
 
-def _is_in(number: int, numbers: FrozenSet[int]) -> bool:
+def _is_in(number: int, numbers: frozenset[int]) -> bool:
     return number in numbers or number | layout.ANY_MINOR in numbers

@@ -7,7 +7,7 @@ action is loaded and attached."""
 from __future__ import annotations
 
 import datetime
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping
+from typing import Any, Iterable, Mapping
 
 from . import hooks, semantics
 from .kernel import Environment, Kernel
@@ -16,8 +16,14 @@ from .records import Resolved, Rule
 NO_BPF = "bpf is not among the active Linux Security Modules"
 
 
-def of_rule(resolved: Resolved, rule: Rule, environment: Environment, available: FrozenSet[str],
-            attached: FrozenSet[str], absent: str = "not loaded") -> List[Dict[str, Any]]:
+def of_rule(
+    resolved: Resolved,
+    rule: Rule,
+    environment: Environment,
+    available: frozenset[str],
+    attached: frozenset[str],
+    absent: str = "not loaded",
+) -> list[dict[str, Any]]:
     """``available``: the programs that are loaded; ``absent``: what is said of the others."""
     found = []
     for action in sorted(rule.deny):
@@ -28,8 +34,14 @@ def of_rule(resolved: Resolved, rule: Rule, environment: Environment, available:
     return found
 
 
-def told(resolved: Resolved, now: datetime.date, environment: Environment, available: FrozenSet[str],
-         attached: FrozenSet[str], absent: str = "not loaded") -> Dict[str, Any]:
+def told(
+    resolved: Resolved,
+    now: datetime.date,
+    environment: Environment,
+    available: frozenset[str],
+    attached: frozenset[str],
+    absent: str = "not loaded",
+) -> dict[str, Any]:
     """As an operator wants it: the actions of each rule that this host enforces, and a line for each rule of which it
     does not enforce all. A rule that only reports is none that is enforced."""
     enforced, rules = {}, []
@@ -42,25 +54,31 @@ def told(resolved: Resolved, now: datetime.date, environment: Environment, avail
     return {"enforced": enforced, "unenforced": lines(rules, environment)}
 
 
-def before_install(resolved: Resolved, now: datetime.date, kernel: Kernel) -> Dict[str, Any]:
+def before_install(resolved: Resolved, now: datetime.date, kernel: Kernel) -> dict[str, Any]:
     """The same of a host without the enforcer, as it will be with it: by the hooks that its kernel has."""
     environment, present = kernel.environment(), kernel.lsm_hooks()
-    known = frozenset(hook for hook in hooks.needed(resolved, now, environment.sendpage)
-                      if hook.partition("__")[0] in present)
+    known = frozenset(
+        hook for hook in hooks.needed(resolved, now, environment.sendpage) if hook.partition("__")[0] in present
+    )
     return told(resolved, now, environment, known, known, "not in this kernel")
 
 
-def lines(rules: Iterable[Mapping[str, Any]], environment: Environment) -> List[str]:
+def lines(rules: Iterable[Mapping[str, Any]], environment: Environment) -> list[str]:
     rules = list(rules)
     if rules and "bpf" not in environment.lsms:
         return ["every rule: " + NO_BPF]
     found = []
     for rule in rules:
-        lacking: Dict[str, str] = {}
+        lacking: dict[str, str] = {}
         for each in rule["actions"]:
             lacking.update(each["lacking"])
         if lacking:
             actions = [each["action"] for each in rule["actions"] if not each["enforced"]]
-            found.append("{0}: {1} ({2})".format(rule["name"], ", ".join(actions), ", ".join(
-                "hook {0} {1}".format(*one) for one in sorted(lacking.items()))))
+            found.append(
+                "{0}: {1} ({2})".format(
+                    rule["name"],
+                    ", ".join(actions),
+                    ", ".join("hook {0} {1}".format(*one) for one in sorted(lacking.items())),
+                )
+            )
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any
 
 from . import reconcile
 from .errors import EnforcerError
@@ -21,41 +21,49 @@ _RUN_ROLE = "Run the role exfil.guard.enforcer"
 # ---- what the host must offer -------------------------------------------------------------------------------------
 
 
-def shortcomings(found: Environment) -> List[Tuple[str, str]]:
+def shortcomings(found: Environment) -> list[tuple[str, str]]:
     """What keeps a host from being guarded, each with its remedy."""
     lacking = []
     if not found.root:
         lacking.append(("not running as root", "Run with become: true"))
     if found.machine not in OLDEST:
-        lacking.append(("the architecture {0} is not supported".format(found.machine), "Use x86_64 or aarch64"))
+        lacking.append((f"the architecture {found.machine} is not supported", "Use x86_64 or aarch64"))
     release = re.match(r"(\d+)\.(\d+)", found.release)
     oldest = OLDEST.get(found.machine, (6, 1))
     if not release or (int(release.group(1)), int(release.group(2))) < oldest:
-        lacking.append(("Linux {0} is too old".format(found.release), "Boot Linux {0}.{1} or newer".format(*oldest)))
+        lacking.append((f"Linux {found.release} is too old", "Boot Linux {0}.{1} or newer".format(*oldest)))
     if not found.libbpf:
         lacking.append(("libbpf.so.1 is not there", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
     elif found.libbpf.startswith("0"):
         lacking.append(("libbpf is older than 1.0", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
     if not found.bpffs:
-        lacking.append(("no bpf filesystem is mounted at /sys/fs/bpf",
-                        "Start sys-fs-bpf.mount, or: mount -t bpf bpf /sys/fs/bpf"))
+        lacking.append(
+            ("no bpf filesystem is mounted at /sys/fs/bpf", "Start sys-fs-bpf.mount, or: mount -t bpf bpf /sys/fs/bpf")
+        )
     if not found.cgroup2:
         lacking.append(("/sys/fs/cgroup is not cgroup v2", "Boot with systemd.unified_cgroup_hierarchy=1"))
     if "bpf" not in found.lsms:
         active = ",".join(found.lsms)
-        lacking.append((
-            "bpf is not among the active Linux Security Modules ({0})".format(active or "the list cannot be read"),
-            "Boot with lsm={0} on the kernel command line".format(",".join(
-                [name for name in found.lsms if name != "capability"] + ["bpf"])) if active
-            else "Mount securityfs at /sys/kernel/security and run again"))
+        lacking.append(
+            (
+                "bpf is not among the active Linux Security Modules ({0})".format(active or "the list cannot be read"),
+                "Boot with lsm={0} on the kernel command line".format(
+                    ",".join([name for name in found.lsms if name != "capability"] + ["bpf"])
+                )
+                if active
+                else "Mount securityfs at /sys/kernel/security and run again",
+            )
+        )
     return lacking
 
 
-def _as_error(lacking: List[Tuple[str, str]]) -> EnforcerError:
+def _as_error(lacking: list[tuple[str, str]]) -> EnforcerError:
     if len(lacking) == 1:
         return EnforcerError(*lacking[0])
-    return EnforcerError("this host cannot be guarded yet: " + "; ".join(found for found, _ in lacking),
-                         "; ".join(remedy for _, remedy in lacking))
+    return EnforcerError(
+        "this host cannot be guarded yet: " + "; ".join(found for found, _ in lacking),
+        "; ".join(remedy for _, remedy in lacking),
+    )
 
 
 def require(kernel: Kernel) -> None:
@@ -67,18 +75,20 @@ def require(kernel: Kernel) -> None:
 def check_layout(info: ObjectInfo) -> None:
     """An object and a package of different releases would misread each other's tables."""
     remedy = "Install the package and the object of one release"
-    wanted: List[Tuple[str, Any, Any]] = [(name, spec, info.maps.get(name)) for name, spec in reconcile.MAPS.items()]
+    wanted: list[tuple[str, Any, Any]] = [(name, spec, info.maps.get(name)) for name, spec in reconcile.MAPS.items()]
     inner = dict(reconcile.TABLES, control=reconcile.RECORD)
     wanted += [("entries of " + name, spec, info.inner.get(name)) for name, spec in inner.items()]
     for name, spec, found in wanted:
         if found is None:
-            raise EnforcerError("the object is built for another layout: it has no map {0}".format(name), remedy)
+            raise EnforcerError(f"the object is built for another layout: it has no map {name}", remedy)
         if found != spec:
-            raise EnforcerError("the object is built for another layout: map {0} is {1}, expected {2}".format(
-                name, _sizes(found), _sizes(spec)), remedy)
+            raise EnforcerError(
+                f"the object is built for another layout: map {name} is {_sizes(found)}, expected {_sizes(spec)}",
+                remedy,
+            )
     for name in reconcile.STORAGES:
         if name not in info.maps:
-            raise EnforcerError("the object is built for another layout: it has no map {0}".format(name), remedy)
+            raise EnforcerError(f"the object is built for another layout: it has no map {name}", remedy)
 
 
 def _sizes(spec: Any) -> str:
@@ -92,12 +102,15 @@ def version_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
-def missing_maps(kernel: Kernel) -> List[str]:
-    return [name for name in list(reconcile.MAPS) + list(reconcile.STORAGES)
-            if not kernel.exists(reconcile.map_path(kernel, name))]
+def missing_maps(kernel: Kernel) -> list[str]:
+    return [
+        name
+        for name in list(reconcile.MAPS) + list(reconcile.STORAGES)
+        if not kernel.exists(reconcile.map_path(kernel, name))
+    ]
 
 
-def installed(kernel: Kernel) -> Optional[str]:
+def installed(kernel: Kernel) -> str | None:
     """The version of the enforcer in place; None when there is none; an error when it is not whole."""
     found = reconcile.versions(kernel)
     missing = missing_maps(kernel)
@@ -110,7 +123,7 @@ def installed(kernel: Kernel) -> Optional[str]:
     return found[0]
 
 
-def strangers(kernel: Kernel, version: str) -> List[str]:
+def strangers(kernel: Kernel, version: str) -> list[str]:
     """Hooks as whose program something is pinned that uses none of our maps, which each of ours does. Whether one that
     does is the object's is `exfil-guard verify`'s to find out: that takes seconds."""
     ours = set()
@@ -126,12 +139,12 @@ def strangers(kernel: Kernel, version: str) -> List[str]:
     return found
 
 
-def _link_versions(kernel: Kernel) -> List[str]:
-    return [name[len("links-"):] for name in kernel.names(reconcile.base(kernel)) if name.startswith("links-")]
+def _link_versions(kernel: Kernel) -> list[str]:
+    return [name[len("links-") :] for name in kernel.names(reconcile.base(kernel)) if name.startswith("links-")]
 
 
-def _attached(kernel: Kernel, versions: List[str]) -> List[str]:
-    hooks: Set[str] = set()
+def _attached(kernel: Kernel, versions: list[str]) -> list[str]:
+    hooks: set[str] = set()
     for version in versions:
         hooks.update(kernel.names(reconcile.links_path(kernel, version)))
     return sorted(hooks)
@@ -140,24 +153,26 @@ def _attached(kernel: Kernel, versions: List[str]) -> List[str]:
 # ---- ensure -------------------------------------------------------------------------------------------------------
 
 
-def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any]:
+def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> dict[str, Any]:
     """Programs and maps of ``data`` loaded and pinned; hooks that another version holds go over to it first."""
     lacking = shortcomings(kernel.environment())
     if lacking and not check:
         raise _as_error(lacking)
     version = version_of(data)
     warnings = ["{0}. {1}".format(*each) for each in lacking]
-    other = [name for name in kernel.names(kernel.path("exfil_guard")) if name != "v{0}".format(reconcile.LAYOUT)]
+    other = [name for name in kernel.names(kernel.path("exfil_guard")) if name != f"v{reconcile.LAYOUT}"]
     if other:
-        raise EnforcerError("an enforcer of another layout is in place: {0}".format(", ".join(other)),
-                            "Remove it with the release that installed it (state: absent)")
-    programs: Tuple[str, ...] = ()
+        raise EnforcerError(
+            "an enforcer of another layout is in place: {0}".format(", ".join(other)),
+            "Remove it with the release that installed it (state: absent)",
+        )
+    programs: tuple[str, ...] = ()
     if not lacking:
         info = kernel.describe(data)
         check_layout(info)
         programs = info.programs
 
-    folder = "{0}/programs-{1}".format(reconcile.base(kernel), version)
+    folder = f"{reconcile.base(kernel)}/programs-{version}"
     present = kernel.names(folder)
     absent = [program for program in programs if hook_of(program) not in present]
     if absent and present:
@@ -169,27 +184,31 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
     leftovers = [name for name in kernel.names(reconcile.base(kernel)) if name.startswith("loading-")]
     moved = _attached(kernel, old)
 
-    lines: List[str] = []
+    lines: list[str] = []
     if not present:
-        lines.append("+ enforcer {0}".format(version))
+        lines.append(f"+ enforcer {version}")
     elif absent:
-        lines.extend("+ program {0} (its pin was missing)".format(hook) for hook in absent)
-    lines.extend("~ program {0} (another was pinned in its place)".format(hook) for hook in others)
+        lines.extend(f"+ program {hook} (its pin was missing)" for hook in absent)
+    lines.extend(f"~ program {hook} (another was pinned in its place)" for hook in others)
     if maps and kernel.names(reconcile.base(kernel) + "/maps"):
-        lines.extend("+ map {0} (its pin was missing)".format(name) for name in maps)
+        lines.extend(f"+ map {name} (its pin was missing)" for name in maps)
     elif maps and present:
         lines.append("+ maps (their pins were missing)")
     lines.extend("~ hook {0}: from {1} to {2}".format(hook, ", ".join(old), version) for hook in moved)
-    lines.extend("- enforcer {0}".format(each) for each in old)
-    lines.extend("- {0} (left by an interrupted run)".format(name) for name in leftovers)
-    result = {"changed": bool(lines), "version": version, "diff": {"prepared": "".join(line + "\n" for line in lines)},
-              "warnings": warnings}
+    lines.extend(f"- enforcer {each}" for each in old)
+    lines.extend(f"- {name} (left by an interrupted run)" for name in leftovers)
+    result = {
+        "changed": bool(lines),
+        "version": version,
+        "diff": {"prepared": "".join(line + "\n" for line in lines)},
+        "warnings": warnings,
+    }
     if check or not lines:
         return result
 
     _make_folders(kernel)
     for name in leftovers:
-        _remove_folder(kernel, "{0}/{1}".format(reconcile.base(kernel), name))
+        _remove_folder(kernel, f"{reconcile.base(kernel)}/{name}")
     _recover_maps(kernel, maps)
     for hook in others:
         kernel.unlink(reconcile.program_path(kernel, version, hook))
@@ -203,7 +222,7 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> Dict[str, Any
         reconcile.attach(kernel, version, [hook for hook in hooks if hook in available])
     for each in old:
         _remove_folder(kernel, reconcile.links_path(kernel, each))
-        _remove_folder(kernel, "{0}/programs-{1}".format(reconcile.base(kernel), each))
+        _remove_folder(kernel, f"{reconcile.base(kernel)}/programs-{each}")
     return result
 
 
@@ -213,7 +232,7 @@ def _make_folders(kernel: Kernel) -> None:
             kernel.mkdir(path)
 
 
-def _recover_maps(kernel: Kernel, missing: List[str]) -> None:
+def _recover_maps(kernel: Kernel, missing: list[str]) -> None:
     """A map whose pin is gone lives on in the programs that use it: pinned again, with all that is in it."""
     if not missing:
         return
@@ -234,7 +253,7 @@ def _recover_maps(kernel: Kernel, missing: List[str]) -> None:
                 kernel.close(found)
 
 
-def _programs(kernel: Kernel) -> List[int]:
+def _programs(kernel: Kernel) -> list[int]:
     """Descriptors of all programs of ours: those pinned, and those that pinned links run."""
     found = []
     for version in reconcile.versions(kernel):
@@ -247,10 +266,10 @@ def _programs(kernel: Kernel) -> List[int]:
     return found
 
 
-def _load(kernel: Kernel, data: bytes, version: str, absent: List[str]) -> None:
+def _load(kernel: Kernel, data: bytes, version: str, absent: list[str]) -> None:
     info = kernel.describe(data)
-    reuse: Dict[str, int] = {}
-    opened: List[int] = []
+    reuse: dict[str, int] = {}
+    opened: list[int] = []
     try:
         for name, spec in info.maps.items():
             path = reconcile.map_path(kernel, name)
@@ -262,8 +281,10 @@ def _load(kernel: Kernel, data: bytes, version: str, absent: List[str]) -> None:
             if pinned == spec:
                 reuse[name] = fd
             elif name not in reconcile.STORAGES:  # a storage is a cache: a new one takes its place
-                raise EnforcerError("the pinned map {0} is {1}, the object's is {2}".format(
-                    name, _sizes(pinned), _sizes(spec)), "Remove the enforcer (state: absent) and run again")
+                raise EnforcerError(
+                    f"the pinned map {name} is {_sizes(pinned)}, the object's is {_sizes(spec)}",
+                    "Remove the enforcer (state: absent) and run again",
+                )
         loaded = kernel.load(data, reuse)
         opened.extend(loaded.maps.values())
         opened.extend(loaded.programs.values())
@@ -274,13 +295,13 @@ def _load(kernel: Kernel, data: bytes, version: str, absent: List[str]) -> None:
             if kernel.exists(path):
                 kernel.unlink(path)
             kernel.pin(fd, path)
-        final = "{0}/programs-{1}".format(reconcile.base(kernel), version)
+        final = f"{reconcile.base(kernel)}/programs-{version}"
         if kernel.exists(final):
             for hook in absent:
                 if hook in loaded.programs:
                     kernel.pin(loaded.programs[hook], final + "/" + hook)
             return
-        loading = "{0}/loading-{1}".format(reconcile.base(kernel), version)
+        loading = f"{reconcile.base(kernel)}/loading-{version}"
         kernel.mkdir(loading)
         for hook, fd in loaded.programs.items():
             kernel.pin(fd, loading + "/" + hook)
@@ -293,24 +314,24 @@ def _load(kernel: Kernel, data: bytes, version: str, absent: List[str]) -> None:
 # ---- remove -------------------------------------------------------------------------------------------------------
 
 
-def remove(kernel: Kernel, store: Any = None, *, check: bool = False) -> Dict[str, Any]:
+def remove(kernel: Kernel, store: Any = None, *, check: bool = False) -> dict[str, Any]:
     """No link, program, map, folder or document of ours is left."""
     root = kernel.path("exfil_guard")
-    lines = ["- {0}/{1}".format(root, name) for name in kernel.names(root)]
+    lines = [f"- {root}/{name}" for name in kernel.names(root)]
     if not lines and kernel.exists(root):
-        lines.append("- {0}".format(root))
+        lines.append(f"- {root}")
     if store is not None:
-        lines.extend("- document of generation {0}".format(number) for number in store.numbers())
+        lines.extend(f"- document of generation {number}" for number in store.numbers())
         if store.certificate() is not None:
             lines.append("- certificate")
     result = {"changed": bool(lines), "diff": {"prepared": "".join(line + "\n" for line in lines)}, "warnings": []}
     if check or not lines:
         return result
     for layout in kernel.names(root):
-        inside = "{0}/{1}".format(root, layout)
+        inside = f"{root}/{layout}"
         folders = kernel.names(inside)
         for name in sorted(folders, key=lambda name: not name.startswith("links-")):  # the links first
-            _remove_folder(kernel, "{0}/{1}".format(inside, name))
+            _remove_folder(kernel, f"{inside}/{name}")
         kernel.rmdir(inside)
     if kernel.exists(root):
         kernel.rmdir(root)

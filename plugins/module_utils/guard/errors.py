@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, List, NamedTuple
+from typing import Iterable, NamedTuple
 
 
 class Problem(NamedTuple):
@@ -17,11 +17,11 @@ class Problem(NamedTuple):
     remedy: str
 
     def __str__(self) -> str:
-        text = "{0}: {1}".format(self.where, self.found)
+        text = f"{self.where}: {self.found}"
         if self.expected:
-            text += "; expected {0}".format(self.expected)
+            text += f"; expected {self.expected}"
         if self.remedy:
-            text += ". {0}".format(self.remedy)
+            text += f". {self.remedy}"
         return text
 
 
@@ -29,14 +29,14 @@ class PolicyErrors(Exception):
     """Every error of a policy on this host, all at once."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems: List[Problem] = list(problems)
+        self.problems: list[Problem] = list(problems)
         super().__init__(str(self))
 
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return str(self.problems[0])
-        lines = ["{0} problems:".format(len(self.problems))]
-        lines.extend("  - {0}".format(problem) for problem in self.problems)
+        lines = [f"{len(self.problems)} problems:"]
+        lines.extend(f"  - {problem}" for problem in self.problems)
         return "\n".join(lines)
 
 
@@ -49,4 +49,4 @@ class EnforcerError(Exception):
         super().__init__(message, remedy)
 
     def __str__(self) -> str:
-        return "{0}. {1}".format(self.message, self.remedy) if self.remedy else self.message
+        return f"{self.message}. {self.remedy}" if self.remedy else self.message

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set
+from typing import NamedTuple
 
 from . import bytecode, reconcile
 from .kernel import LSM_MAC, MODIFY_RETURN, Kernel, LinkInfo
@@ -22,8 +22,8 @@ class Running(NamedTuple):
 
     id: int
     tag: str
-    maps: FrozenSet[int]  # ids
-    link: Optional[LinkInfo]
+    maps: frozenset[int]  # ids
+    link: LinkInfo | None
 
 
 class Held(NamedTuple):
@@ -39,7 +39,7 @@ class Package(NamedTuple):
 
     digest: str
     object: str  # SHA-256
-    edited: List[str]
+    edited: list[str]
 
 
 class Evidence(NamedTuple):
@@ -47,18 +47,18 @@ class Evidence(NamedTuple):
     boot: str  # the boot's id
     version: str  # of the enforcer: the first digits of its object's digest
     live: Live
-    programs: Dict[str, Running]  # by the hook that each is pinned as
-    stray: List[str]  # links that are pinned as ours, with no program of that name
-    maps: Dict[str, int]  # pinned, by name -> id
-    tables: Dict[str, Held]
+    programs: dict[str, Running]  # by the hook that each is pinned as
+    stray: list[str]  # links that are pinned as ours, with no program of that name
+    maps: dict[str, int]  # pinned, by name -> id
+    tables: dict[str, Held]
 
     @property
-    def attached(self) -> List[str]:
+    def attached(self) -> list[str]:
         """Hooks whose pinned link runs the pinned program."""
         return sorted(hook for hook, each in self.programs.items() if each.link and each.link.program == each.id)
 
 
-def read(kernel: Kernel, version: str, live: Optional[Live] = None) -> Evidence:
+def read(kernel: Kernel, version: str, live: Live | None = None) -> Evidence:
     """``live``: if it was read just now."""
     live = live or reconcile.read(kernel)
     linked = set(kernel.names(reconcile.links_path(kernel, version)))
@@ -72,8 +72,16 @@ def read(kernel: Kernel, version: str, live: Optional[Live] = None) -> Evidence:
     for name in list(reconcile.MAPS) + list(reconcile.STORAGES):
         with opened(kernel, reconcile.map_path(kernel, name), readonly=True) as fd:
             maps[name] = kernel.map_info(fd).id
-    return Evidence(kernel.environment().release, kernel.boot_id(), version, live, programs,
-                    sorted(linked - set(programs)), maps, _tables(kernel, live))
+    return Evidence(
+        kernel.environment().release,
+        kernel.boot_id(),
+        version,
+        live,
+        programs,
+        sorted(linked - set(programs)),
+        maps,
+        _tables(kernel, live),
+    )
 
 
 def _link(kernel: Kernel, version: str, hook: str) -> LinkInfo:
@@ -81,7 +89,7 @@ def _link(kernel: Kernel, version: str, hook: str) -> LinkInfo:
         return kernel.link_info(fd)
 
 
-def _tables(kernel: Kernel, live: Live) -> Dict[str, Held]:
+def _tables(kernel: Kernel, live: Live) -> dict[str, Held]:
     held = {}
     for name, entries in live.tables.items():
         with opened(kernel, reconcile.map_path(kernel, name), readonly=True) as outer:
@@ -97,21 +105,21 @@ def _tables(kernel: Kernel, live: Live) -> Dict[str, Held]:
     return held
 
 
-def digest_of(entries: Dict[bytes, bytes]) -> str:
+def digest_of(entries: dict[bytes, bytes]) -> str:
     total = hashlib.sha256()
     for key, value in sorted(entries.items()):
         total.update(key + value)  # each of one size in a table
     return total.hexdigest()
 
 
-def package(store: Store) -> Optional[Package]:
+def package(store: Store) -> Package | None:
     """None: there is no package here."""
     listed = _content(os.path.join(store.library, "PACKAGE"))
     data = _content(os.path.join(store.library, "guard.bpf.o"))
     if listed is None or data is None:
         return None
-    edited: List[str] = []
-    known: Set[str] = set()
+    edited: list[str] = []
+    known: set[str] = set()
     for line in listed.decode("utf-8", "replace").splitlines():
         digest, _, path = line.partition("  ")
         content = _content(path)
@@ -126,7 +134,7 @@ def package(store: Store) -> Optional[Package]:
     return Package(hashlib.sha256(listed).hexdigest(), hashlib.sha256(data).hexdigest(), edited)
 
 
-def miscompiled(store: Store) -> List[str]:
+def miscompiled(store: Store) -> list[str]:
     """Compiled modules of the package that are not what their source gives."""
     folder = os.path.join(store.library, "exfil_guard")
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -135,7 +143,7 @@ def miscompiled(store: Store) -> List[str]:
     return [path for path, content in made.items() if _content(path) not in (None, content)]
 
 
-def _content(path: str) -> Optional[bytes]:
+def _content(path: str) -> bytes | None:
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -143,13 +151,20 @@ def _content(path: str) -> Optional[bytes]:
         return None
 
 
-def foreign(kernel: Kernel, evidence: Evidence) -> List[LinkInfo]:
+def foreign(kernel: Kernel, evidence: Evidence) -> list[LinkInfo]:
     """Links of others that trace programs of ours, stand on a hook that ours stand on, or replace what functions of the
     kernel return."""
     ours = {each.id for each in evidence.programs.values()}
     links = [each.link for each in evidence.programs.values() if each.link]
     hooks = {link.function for link in links}
     traced = ours - {link.target for link in links}  # a target is a program's id or that of the kernel's types
-    return [link for link in kernel.links() if link.program not in ours and (
-        link.target in traced or link.attach_type == MODIFY_RETURN
-        or (link.attach_type == LSM_MAC and link.function in hooks))]
+    return [
+        link
+        for link in kernel.links()
+        if link.program not in ours
+        and (
+            link.target in traced
+            or link.attach_type == MODIFY_RETURN
+            or (link.attach_type == LSM_MAC and link.function in hooks)
+        )
+    ]

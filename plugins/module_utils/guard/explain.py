@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
+from typing import Any, Callable, Iterable, NamedTuple
 
 from . import actions, examples, resolve, semantics
 from .errors import EnforcerError
@@ -25,29 +25,40 @@ class Attempt(NamedTuple):
 def location(system: Any, path: str) -> Location:
     """Where a path leads today, links followed."""
     if not path.startswith("/"):
-        raise EnforcerError("{0!r} is no absolute path".format(path), "Begin it with /")
+        raise EnforcerError(f"{path!r} is no absolute path", "Begin it with /")
     components = resolve.split(system.realpath(path))
-    best = [mount for mount in resolve.visible(resolve.parse_mounts(system.mountinfo()))
-            if mount.root is not None and components[:len(mount.point)] == mount.point]
+    best = [
+        mount
+        for mount in resolve.visible(resolve.parse_mounts(system.mountinfo()))
+        if mount.root is not None and components[: len(mount.point)] == mount.point
+    ]
     if not best:
-        raise EnforcerError("{0!r} lies on no known mount".format(path))
+        raise EnforcerError(f"{path!r} lies on no known mount")
     mount = max(best, key=lambda each: len(each.point))
-    return Location(mount.device, (mount.root or ()) + components[len(mount.point):], mount.type in resolve.PSEUDO)
+    return Location(mount.device, (mount.root or ()) + components[len(mount.point) :], mount.type in resolve.PSEUDO)
 
 
 def _number(name: str, look_up: Any, kind: str) -> int:
     number = int(name) if name.isdigit() else look_up(name)
     if number is None:
-        raise EnforcerError("unknown {0} {1!r}".format(kind, name))
+        raise EnforcerError(f"unknown {kind} {name!r}")
     return number
 
 
-def task(system: Any, *, user: str, groups: Optional[List[str]] = None, login_user: Optional[str] = None,
-         service: Optional[str] = None, executable: Optional[str] = None, has_read: Iterable[str] = ()) -> Task:
+def task(
+    system: Any,
+    *,
+    user: str,
+    groups: list[str] | None = None,
+    login_user: str | None = None,
+    service: str | None = None,
+    executable: str | None = None,
+    has_read: Iterable[str] = (),
+) -> Task:
     number = _number(user, system.user, "user")
     members = set(system.memberships(number))
     members.update(_number(name, system.group, "group") for name in groups or ())
-    cgroup = ("user.slice", "user-{0}.slice".format(number))
+    cgroup = ("user.slice", f"user-{number}.slice")
     if service:
         body = {"subjects": {"service": {"services": [service]}}, "rules": []}
         cgroup = sorted(resolve.resolve(body, system).subjects["service"].services or ())[0]
@@ -56,19 +67,33 @@ def task(system: Any, *, user: str, groups: Optional[List[str]] = None, login_us
         login = _number(login_user, system.user, "user")
     elif not service:
         login = number
-    return Task(frozenset({number}), frozenset(members), frozenset(members), login, cgroup,
-                location(system, executable) if executable else None, frozenset(has_read))
+    return Task(
+        frozenset({number}),
+        frozenset(members),
+        frozenset(members),
+        login,
+        cgroup,
+        location(system, executable) if executable else None,
+        frozenset(has_read),
+    )
 
 
-def attempts(*, path: Optional[str] = None, address: Optional[str] = None, port: int = 443, protocol: Any = "tcp",
-             action: Optional[str] = None, system: Any = None) -> List[Attempt]:
+def attempts(
+    *,
+    path: str | None = None,
+    address: str | None = None,
+    port: int = 443,
+    protocol: Any = "tcp",
+    action: str | None = None,
+    system: Any = None,
+) -> list[Attempt]:
     """What is asked about: one attempt for each action that fits. An address may be `vsock:CID`; an action without an
     object needs neither path nor address. Raises EnforcerError."""
     if path is not None and address is not None:
         raise EnforcerError("say either a path or an address")
     vsock = address is not None and address.startswith("vsock:")
     if path is not None:
-        possible, what = actions.FILES + ("unix-connect",), "a path"
+        possible, what = (*actions.FILES, "unix-connect"), "a path"
     elif vsock:
         possible, what = ("vsock",), "a vsock address"
     elif address is not None:
@@ -76,20 +101,20 @@ def attempts(*, path: Optional[str] = None, address: Optional[str] = None, port:
     else:
         possible, what = actions.PLAIN, "nothing"
         if action is None:
-            raise EnforcerError("say a path, an address or an action without an object",
-                                "Actions without an object are {0}".format(", ".join(possible)))
+            raise EnforcerError(
+                "say a path, an address or an action without an object",
+                "Actions without an object are {0}".format(", ".join(possible)),
+            )
     if action is not None and action not in possible:
-        raise EnforcerError("{0!r} is no action on {1}".format(action, what),
-                            "Use one of {0}".format(", ".join(possible)))
+        raise EnforcerError(f"{action!r} is no action on {what}", "Use one of {0}".format(", ".join(possible)))
     event = _event(path, address, port, protocol, system)
-    told = path or (address if vsock else address and "{0} port {1}/{2}".format(address, port, protocol)) or ""
+    told = path or (address if vsock else address and f"{address} port {port}/{protocol}") or ""
     # of an address that is said without an action, it is the other side's
     chosen = (action,) if action else possible[:3] if address and not vsock else possible
     return [Attempt(each, told, lambda who, each=each: event(who, each)) for each in chosen]  # type: ignore[misc]
 
 
-def _event(path: Optional[str], address: Optional[str], port: int, protocol: Any,
-           system: Any) -> Callable[[Task, str], Any]:
+def _event(path: str | None, address: str | None, port: int, protocol: Any, system: Any) -> Callable[[Task, str], Any]:
     if path is not None:
         where = location(system, path)
         return lambda who, action: FileEvent(who, action, where)
@@ -97,17 +122,16 @@ def _event(path: Optional[str], address: Optional[str], port: int, protocol: Any
         return PlainEvent
     try:
         if address.startswith("vsock:"):
-            cid = int(address[len("vsock:"):])
+            cid = int(address[len("vsock:") :])
             return lambda who, action: VsockEvent(who, cid, port)
         ipaddress.ip_address(address)
         number = resolve.parse_protocol(protocol)
     except ValueError as error:
-        raise EnforcerError("{0}".format(error), "Say an IPv4 or IPv6 address or vsock:CID, and a protocol as tcp") \
-            from error
+        raise EnforcerError(f"{error}", "Say an IPv4 or IPv6 address or vsock:CID, and a protocol as tcp") from error
     return lambda who, action: NetworkEvent(who, action, address or "", port, number)
 
 
-def explain(resolved: Resolved, who: Task, now: datetime.date, **asked: Any) -> List[Dict[str, Any]]:
+def explain(resolved: Resolved, who: Task, now: datetime.date, **asked: Any) -> list[dict[str, Any]]:
     """For each action: the verdict on a task, and every rule that alone would decide it so. ``asked``: see
     attempts."""
     answers = []
@@ -119,12 +143,20 @@ def explain(resolved: Resolved, who: Task, now: datetime.date, **asked: Any) -> 
             alone = semantics.decide(resolved._replace(rules=(rule,)), event, now)
             if alone.outcome != "allow":
                 rules.append({"name": rule.name, "outcome": alone.outcome, "reason": alone.reason})
-        answers.append({"action": attempt.action, "object": attempt.object, "outcome": verdict.outcome,
-                        "rule": verdict.rule, "reason": verdict.reason, "rules": rules})
+        answers.append(
+            {
+                "action": attempt.action,
+                "object": attempt.object,
+                "outcome": verdict.outcome,
+                "rule": verdict.rule,
+                "reason": verdict.reason,
+                "rules": rules,
+            }
+        )
     return answers
 
 
-def who_may(resolved: Resolved, now: datetime.date, **asked: Any) -> List[Dict[str, Any]]:
+def who_may(resolved: Resolved, now: datetime.date, **asked: Any) -> list[dict[str, Any]]:
     """For each action: who may, whose attempt is reported and whose is denied, in the policy's own names, each with
     the rule. ``asked``: see attempts. Of every kind of task that the rules involved tell apart, an example is
     decided."""
@@ -133,14 +165,18 @@ def who_may(resolved: Resolved, now: datetime.date, **asked: Any) -> List[Dict[s
         rules = tuple(rule for rule in resolved.rules if _covers(resolved, rule, attempt.event(_NOBODY), now))
         names = sorted({name for rule in rules for name in list(rule.subjects or ()) + list(rule.excepts)})
         kinds, whole = examples.tasks([resolved.subjects[name] for name in names], resolved.superblocks)
-        found: Dict[Any, List[examples.TaskKind]] = {}
+        found: dict[Any, list[examples.TaskKind]] = {}
         for kind in kinds:
             verdict = semantics.decide(resolved._replace(rules=rules), attempt.event(kind.task), now)
             found.setdefault((verdict.outcome, verdict.rule), []).append(kind)
         outcomes = [
-            {"outcome": outcome, "rule": rule,
-             "who": examples.who(names, chosen, [kind for kind in kinds if kind not in chosen])}
-            for (outcome, rule), chosen in sorted(found.items(), key=lambda each: (each[0][0], each[0][1] or ""))]
+            {
+                "outcome": outcome,
+                "rule": rule,
+                "who": examples.who(names, chosen, [kind for kind in kinds if kind not in chosen]),
+            }
+            for (outcome, rule), chosen in sorted(found.items(), key=lambda each: (each[0][0], each[0][1] or ""))
+        ]
         answers.append({"action": attempt.action, "object": attempt.object, "outcomes": outcomes, "complete": whole})
     return answers
 
@@ -151,18 +187,21 @@ def _covers(resolved: Resolved, rule: Rule, event: Any, now: datetime.date) -> b
     return semantics.decide(resolved._replace(rules=(everybody,)), event, now).outcome != "allow"
 
 
-def to_text(answers: List[Dict[str, Any]]) -> str:
+def to_text(answers: list[dict[str, Any]]) -> str:
     lines = []
     for answer in answers:
         lines.append("{outcome:<5} {action} {object}".format(**answer).rstrip())
         for rule in answer["rules"]:
             why = "" if rule["reason"] == "rule" else " ({0})".format(rule["reason"])
-            lines.append("      {0}: rule {1!r}{2}".format(
-                "denied by" if rule["outcome"] == "deny" else "reported by", rule["name"], why))
+            lines.append(
+                "      {0}: rule {1!r}{2}".format(
+                    "denied by" if rule["outcome"] == "deny" else "reported by", rule["name"], why
+                )
+            )
     return "\n".join(lines)
 
 
-def who_to_text(answers: List[Dict[str, Any]]) -> str:
+def who_to_text(answers: list[dict[str, Any]]) -> str:
     words = {"allow": "allowed to", "audit": "reported of", "deny": "denied to"}
     lines = []
     for answer in answers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
-from typing import Any, Dict, List
+from typing import Any
 
 from . import trail
 
@@ -21,8 +21,15 @@ def key(data: bytes) -> str:
     choose; nor the inode of a file that has a path."""
     path, executable, cgroup = _SIZES.unpack_from(data, 240)
     same = hashlib.blake2b(digest_size=12)
-    for start, end in ((16, 32), (56, 76), (84, 128), (144, 252), (256, 256 + path), (768, 768 + executable),
-                       (1024, 1024 + cgroup)):
+    for start, end in (
+        (16, 32),
+        (56, 76),
+        (84, 128),
+        (144, 252),
+        (256, 256 + path),
+        (768, 768 + executable),
+        (1024, 1024 + cgroup),
+    ):
         same.update(data[start:end])
     if not path:
         same.update(data[48:56])
@@ -33,9 +40,9 @@ class Fold:
     """The first event of a kind is told at once, with what came along; those after it when ``window`` has passed.
     ``held``: kind -> {until, line}, all that has to outlive the process."""
 
-    def __init__(self, window: int, held: Dict[str, Dict[str, Any]]) -> None:
+    def __init__(self, window: int, held: dict[str, dict[str, Any]]) -> None:
         self.window, self.held = window, held
-        self._early: List[Dict[str, Any]] = []  # had to make room
+        self._early: list[dict[str, Any]] = []  # had to make room
 
     def add(self, data: bytes, now: int, seen: trail.View) -> None:
         kind = key(data)
@@ -49,7 +56,7 @@ class Fold:
         else:
             trail.extend(found["line"], data, seen)
 
-    def due(self, now: int, everything: bool = False) -> List[Dict[str, Any]]:
+    def due(self, now: int, everything: bool = False) -> list[dict[str, Any]]:
         """The lines whose time has come, oldest first; each belongs to whoever takes it."""
         lines, self._early = self._early, []
         for kind, each in list(self.held.items()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Set, Tuple
+from typing import Any, Callable, Iterator, NamedTuple
 
 from . import actions, records, resolve, semantics
 
@@ -21,22 +21,22 @@ class Found(NamedTuple):
     path: str  # the first of the names inside
     links: int
     inside: int  # names that a rule covers, of the rule that covers most
-    rules: Tuple[str, ...]
+    rules: tuple[str, ...]
 
 
 class Seen(NamedTuple):
     """A regular file with more than one link, by one of its names."""
 
     path: str
-    file: Tuple[int, int]  # device and inode
+    file: tuple[int, int]  # device and inode
     links: int
 
 
-def outside(rules: Dict[str, List[Seen]]) -> List[Found]:
+def outside(rules: dict[str, list[Seen]]) -> list[Found]:
     """Per rule, what was seen inside: those files that have a name elsewhere."""
-    found: Dict[str, Found] = {}
+    found: dict[str, Found] = {}
     for rule, seen in sorted(rules.items()):
-        names: Dict[Tuple[int, int], Set[str]] = {}
+        names: dict[tuple[int, int], set[str]] = {}
         for each in seen:
             names.setdefault(each.file, set()).add(each.path)
         links = {each.file: each.links for each in seen}
@@ -53,18 +53,18 @@ class _Look:
     def __init__(self, system: Any, clock: Callable[[], float]) -> None:
         self.system, self.clock = system, clock
         self.left, self.ends = ENTRIES, clock() + SECONDS
-        self.cut: Set[str] = set()  # policy paths that were not looked through
+        self.cut: set[str] = set()  # policy paths that were not looked through
 
-    def under(self, pattern: str) -> List[Seen]:
+    def under(self, pattern: str) -> list[Seen]:
         seen = []
         components = resolve.split(pattern)
         top = resolve.literal_prefix(components)
-        for path, entry in self._walk("/" + "/".join(top), components[len(top):], None, pattern):
+        for path, entry in self._walk("/" + "/".join(top), components[len(top) :], None, pattern):
             if entry.regular and entry.links > 1:
                 seen.append(Seen(path, (entry.device, entry.inode), entry.links))
         return seen
 
-    def _walk(self, path: str, rest: records.Components, device: Any, pattern: str) -> Iterator[Tuple[str, Any]]:
+    def _walk(self, path: str, rest: records.Components, device: Any, pattern: str) -> Iterator[tuple[str, Any]]:
         """What is at ``path`` and below it, as far as ``rest`` goes; not over to another file system."""
         pending = [(path, self.system.entry(path), rest)]
         while pending:
@@ -86,13 +86,14 @@ class _Look:
                         pending.append((os.path.join(path, name), below, rest[1:]))
 
 
-def look(resolved: records.Resolved, system: Any, now: datetime.date,
-         clock: Callable[[], float] = time.monotonic) -> Dict[str, Any]:
+def look(
+    resolved: records.Resolved, system: Any, now: datetime.date, clock: Callable[[], float] = time.monotonic
+) -> dict[str, Any]:
     """As it is stored: ``found`` and ``cut``, the policy paths that were not looked through. What a rule covers by
     `not` is most of the machine, and is not looked through."""
     looking = _Look(system, clock)
-    sets: Dict[str, List[Seen]] = {}
-    rules: Dict[str, List[Seen]] = {}
+    sets: dict[str, list[Seen]] = {}
+    rules: dict[str, list[Seen]] = {}
     for rule in resolved.rules:
         if not semantics.in_force(rule, now) or not rule.deny.intersection(actions.FILES):
             continue
@@ -100,26 +101,34 @@ def look(resolved: records.Resolved, system: Any, now: datetime.date,
             continue
         for name in sorted(rule.resources.names):
             if name not in sets:
-                sets[name] = [seen for path in sorted(resolved.paths.get("resources/" + name, ()))
-                              for seen in looking.under(path)]
+                sets[name] = [
+                    seen for path in sorted(resolved.paths.get("resources/" + name, ())) for seen in looking.under(path)
+                ]
             rules.setdefault(rule.name, []).extend(sets[name])
-    return {"found": [dict(each._asdict(), rules=list(each.rules)) for each in outside(rules)],
-            "cut": sorted(looking.cut)}
+    return {
+        "found": [dict(each._asdict(), rules=list(each.rules)) for each in outside(rules)],
+        "cut": sorted(looking.cut),
+    }
 
 
 def _shown(path: str) -> str:
     return ascii(path)[1:-1]
 
 
-def lines(stored: Dict[str, Any]) -> List[str]:
+def lines(stored: dict[str, Any]) -> list[str]:
     """For warnings and for `status`."""
     found = stored["found"]
-    told = ["{0} has {1} more hard link(s) that no path of {2} covers: by that name it is open. Remove the other name "
-            "(find FOLDER -xdev -samefile FILE), or cover it".format(
-                _shown(each["path"]), each["links"] - each["inside"],
-                ", ".join("rule {0!r}".format(rule) for rule in each["rules"])) for each in found[:TOLD]]
+    told = [
+        "{0} has {1} more hard link(s) that no path of {2} covers: by that name it is open. Remove the other name "
+        "(find FOLDER -xdev -samefile FILE), or cover it".format(
+            _shown(each["path"]), each["links"] - each["inside"], ", ".join(f"rule {rule!r}" for rule in each["rules"])
+        )
+        for each in found[:TOLD]
+    ]
     if found[TOLD:]:
-        told.append("{0} more files have hard links that no path of their rules covers".format(len(found) - TOLD))
-    told.extend("the look for hard links ended after {0} files or {1:.0f} seconds and did not get through {2}".format(
-        ENTRIES, SECONDS, _shown(path)) for path in stored["cut"])
+        told.append(f"{len(found) - TOLD} more files have hard links that no path of their rules covers")
+    told.extend(
+        f"the look for hard links ended after {ENTRIES} files or {SECONDS:.0f} seconds and did not get through {_shown(path)}"
+        for path in stored["cut"]
+    )
     return told

@@ -11,7 +11,7 @@ import os
 import stat
 import subprocess
 import zipfile
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Sequence
 
 from . import atomic, bytecode
 from .errors import EnforcerError
@@ -22,8 +22,8 @@ UNITS = "/etc/systemd/system"
 COMMAND = "/usr/sbin/exfil-guard"
 BOOT, REFRESH, TIMER = "exfil-guard-boot.service", "exfil-guard-refresh.service", "exfil-guard-refresh.timer"
 ENABLED = {  # link -> unit, as `systemctl enable` makes them
-    "{0}/sysinit.target.wants/{1}".format(UNITS, BOOT): "{0}/{1}".format(UNITS, BOOT),
-    "{0}/timers.target.wants/{1}".format(UNITS, TIMER): "{0}/{1}".format(UNITS, TIMER),
+    f"{UNITS}/sysinit.target.wants/{BOOT}": f"{UNITS}/{BOOT}",
+    f"{UNITS}/timers.target.wants/{TIMER}": f"{UNITS}/{TIMER}",
 }
 _DROP_IN = "exfil-guard.conf"
 
@@ -32,29 +32,28 @@ Systemctl = Callable[[Sequence[str]], str]
 
 def systemctl(arguments: Sequence[str]) -> str:
     try:
-        return subprocess.run(["systemctl", *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              universal_newlines=True, timeout=60).stdout
+        return subprocess.run(["systemctl", *arguments], check=True, capture_output=True, text=True, timeout=60).stdout
     except OSError as error:
-        raise EnforcerError("cannot run systemctl: {0}".format(error.strerror), "exfil.guard needs systemd") from error
+        raise EnforcerError(f"cannot run systemctl: {error.strerror}", "exfil.guard needs systemd") from error
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         said = (error.stderr or "").strip() if isinstance(error, subprocess.CalledProcessError) else "no answer"
         raise EnforcerError("systemctl {0} failed: {1}".format(" ".join(arguments), said)) from error
 
 
-def read_package(library: str) -> Dict[str, bytes]:
+def read_package(library: str) -> dict[str, bytes]:
     """Path -> content, from a zip (``….zip/usr/lib/exfil-guard``) or from the host itself."""
     suffix = ".zip" + LIBRARY
     if library.endswith(suffix):
-        with zipfile.ZipFile(library[:-len(LIBRARY)]) as archive:
+        with zipfile.ZipFile(library[: -len(LIBRARY)]) as archive:
             return {"/" + name: archive.read(name) for name in archive.namelist()}
     found = {}
-    for path in [LIBRARY + "/PACKAGE"] + _listed(library):
+    for path in [LIBRARY + "/PACKAGE", *_listed(library)]:
         with open(path, "rb") as file:
             found[path] = file.read()
     return found
 
 
-def _listed(library: str) -> List[str]:
+def _listed(library: str) -> list[str]:
     with open(os.path.join(library, "PACKAGE"), encoding="ascii") as file:
         return [line.split("  ", 1)[1] for line in file.read().splitlines()]
 
@@ -70,27 +69,31 @@ def _there(root: str, path: str) -> str:
 # ---- install ------------------------------------------------------------------------------------------------------
 
 
-def ensure(package: Dict[str, bytes], *, check: bool = False, root: str = "/",
-           control: Systemctl = systemctl) -> List[str]:
+def ensure(
+    package: dict[str, bytes], *, check: bool = False, root: str = "/", control: Systemctl = systemctl
+) -> list[str]:
     """Every file as in ``package``, and its modules compiled; no other in its folder, units enabled and the timer
     running. Gives the lines of the diff, none when nothing was to do."""
     package = dict(package, **bytecode.compiled(package))
-    lines: List[str] = []
-    todo: List[Callable[[], None]] = []
-    changed: List[str] = []
+    lines: list[str] = []
+    todo: list[Callable[[], None]] = []
+    changed: list[str] = []
     for path in sorted(package, key=lambda each: (each == LIBRARY + "/PACKAGE", each)):
         found = _difference(_there(root, path), package[path], mode_of(path))
         if found:
-            lines.append("{0} {1}{2}".format("+" if found == "missing" else "~", path,
-                                             "" if found == "missing" else " ({0})".format(found)))
+            lines.append(
+                "{0} {1}{2}".format(
+                    "+" if found == "missing" else "~", path, "" if found == "missing" else f" ({found})"
+                )
+            )
             changed.append(path)
             todo.append(functools.partial(_write, root, path, package[path], mode_of(path)))
     for path in _strangers(root, package):
-        lines.append("- {0}".format(path))
+        lines.append(f"- {path}")
         todo.append(functools.partial(os.unlink, _there(root, path)))
     for link, unit in sorted(ENABLED.items()):
         if _target(_there(root, link)) != unit:
-            lines.append("+ {0} is enabled".format(os.path.basename(unit)))
+            lines.append(f"+ {os.path.basename(unit)} is enabled")
             changed.append(link)
             todo.append(functools.partial(_enable, _there(root, link), unit))
     shown = control(["show", "-p", "NeedDaemonReload", "-p", "ActiveState", BOOT, REFRESH, TIMER])
@@ -100,7 +103,7 @@ def ensure(package: Dict[str, bytes], *, check: bool = False, root: str = "/",
         touched = True
     started = "ActiveState=active" in shown.strip().split("\n\n")[-1]
     if not started:
-        lines.append("+ {0} is started".format(TIMER))
+        lines.append(f"+ {TIMER} is started")
     if check:
         return lines
     for step in todo:
@@ -123,7 +126,7 @@ def _difference(path: str, content: bytes, mode: int) -> str:
         if file.read() != content:
             return "content"
     if stat.S_IMODE(found.st_mode) != mode:
-        return "mode {0:04o}, was {1:04o}".format(mode, stat.S_IMODE(found.st_mode))
+        return f"mode {mode:04o}, was {stat.S_IMODE(found.st_mode):04o}"
     if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
         return "owner"
     return ""
@@ -136,11 +139,11 @@ def _write(root: str, path: str, content: bytes, mode: int) -> None:
     try:
         atomic.write(where, content, mode, exact=True)
     except OSError as error:
-        raise EnforcerError("cannot write {0}: {1}".format(path, error.strerror or error)) from error
+        raise EnforcerError(f"cannot write {path}: {error.strerror or error}") from error
     atomic.sync(folder)
 
 
-def _strangers(root: str, package: Dict[str, bytes]) -> List[str]:
+def _strangers(root: str, package: dict[str, bytes]) -> list[str]:
     """Files in our folder that this package does not have: code of another release must not be imported."""
     found = []
     for folder, _, names in os.walk(_there(root, LIBRARY)):
@@ -170,10 +173,10 @@ def _enable(link: str, unit: str) -> None:
 # ---- remove -------------------------------------------------------------------------------------------------------
 
 
-def traces(root: str = "/") -> List[str]:
+def traces(root: str = "/") -> list[str]:
     """Every file and folder of ours, in the order in which they go: a folder after what is in it, and what leans on the
     boot unit before the unit."""
-    found: List[str] = []
+    found: list[str] = []
 
     def add(path: str) -> bool:
         paths = [each for each in (atomic.beside(path), path) if os.path.lexists(_there(root, each))]
@@ -184,26 +187,27 @@ def traces(root: str = "/") -> List[str]:
         add(link)
     units = _there(root, UNITS)
     for name in sorted(os.listdir(units)) if os.path.isdir(units) else ():
-        folder = "{0}/{1}".format(UNITS, name)
-        if name.endswith(".d") and add("{0}/{1}".format(folder, _DROP_IN)):
-            if all("{0}/{1}".format(folder, each) in found for each in os.listdir(_there(root, folder))):
+        folder = f"{UNITS}/{name}"
+        if name.endswith(".d") and add(f"{folder}/{_DROP_IN}"):
+            if all(f"{folder}/{each}" in found for each in os.listdir(_there(root, folder))):
                 found.append(folder)
-    for path in ["{0}/{1}".format(UNITS, unit) for unit in (BOOT, REFRESH, TIMER)] + [COMMAND]:
+    for path in [f"{UNITS}/{unit}" for unit in (BOOT, REFRESH, TIMER)] + [COMMAND]:
         add(path)
     for top in (STATE, LIBRARY):  # the code last: until then the next run can end what this one began
         for folder, folders, names in os.walk(_there(root, top), topdown=False):
             inside = "/" + os.path.relpath(folder, root)
             links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-            found.extend("{0}/{1}".format(inside, name) for name in sorted(names + links))
+            found.extend(f"{inside}/{name}" for name in sorted(names + links))
             found.append(inside)
     return found
 
 
-def remove(*, check: bool = False, gone: Sequence[str] = (), root: str = "/",
-           control: Systemctl = systemctl) -> List[str]:
+def remove(
+    *, check: bool = False, gone: Sequence[str] = (), root: str = "/", control: Systemctl = systemctl
+) -> list[str]:
     """None of our files and units is left. ``gone``: what somebody else has taken away by then."""
     paths = [path for path in traces(root) if path not in gone]
-    lines = ["- {0}".format(path) for path in paths]
+    lines = [f"- {path}" for path in paths]
     if check or not paths:
         return lines
     units = [path for path in paths if path.startswith(UNITS)]
@@ -222,11 +226,11 @@ def remove(*, check: bool = False, gone: Sequence[str] = (), root: str = "/",
 
 def quiet(*, root: str = "/", control: Systemctl = systemctl) -> None:
     """Before a removal: the timer must not put back what goes."""
-    if os.path.lexists(_there(root, "{0}/{1}".format(UNITS, TIMER))):
+    if os.path.lexists(_there(root, f"{UNITS}/{TIMER}")):
         control(["stop", TIMER, REFRESH])
 
 
-def result_of(files: List[str], kernel: Dict[str, Any]) -> Dict[str, Any]:
+def result_of(files: list[str], kernel: dict[str, Any]) -> dict[str, Any]:
     """One result for the files and what is in the kernel."""
     text = "".join(line + "\n" for line in files) + kernel["diff"]["prepared"]
     return dict(kernel, changed=bool(files) or kernel["changed"], diff={"prepared": text})

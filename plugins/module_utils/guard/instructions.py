@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Dict, Iterable, List, NamedTuple, Tuple
+from typing import Iterable, NamedTuple
 
 from .kernel import Relocated, hook_of
 
@@ -25,8 +25,8 @@ class Submitted(NamedTuple):
     name: str
     hook: str
     code: bytes
-    maps: Dict[int, str]
-    symbols: Dict[int, str]
+    maps: dict[int, str]
+    symbols: dict[int, str]
 
     @property
     def key(self) -> str:
@@ -36,9 +36,9 @@ class Submitted(NamedTuple):
     def digest(self) -> str:
         """SHA-256, in hex, of all that the proofs are about: the instructions, which map and which symbol each loads,
         and the hook. The same at each boot."""
-        lines = ["hook {0}\n".format(self.hook)]
+        lines = [f"hook {self.hook}\n"]
         for kind, loads in (("map", self.maps), ("symbol", self.symbols)):
-            lines.extend("{0} {1} {2}\n".format(kind, place, loads[place]) for place in sorted(loads))
+            lines.extend(f"{kind} {place} {loads[place]}\n" for place in sorted(loads))
         return hashlib.sha256("".join(lines).encode("ascii") + self.code).hexdigest()
 
     def at(self, address: int) -> bytes:
@@ -52,7 +52,7 @@ class Submitted(NamedTuple):
 def submitted(relocated: Relocated, symbols: Iterable[int]) -> Submitted:
     """``symbols``: the places where SYMBOL's address is loaded."""
     code = bytearray(relocated.code)
-    maps: Dict[int, str] = {}
+    maps: dict[int, str] = {}
     for place in _map_loads(code):
         maps[place] = relocated.maps[struct.unpack_from("<I", code, place * SIZE + 4)[0]]
         struct.pack_into("<I", code, place * SIZE + 4, 0)  # the other half is an offset in the map's value
@@ -62,7 +62,7 @@ def submitted(relocated: Relocated, symbols: Iterable[int]) -> Submitted:
     return Submitted(relocated.name, relocated.hook, bytes(code), maps, places)
 
 
-def tags(code: bytes) -> Tuple[str, str]:
+def tags(code: bytes) -> tuple[str, str]:
     """The first 8 bytes, in hex, of the kernel's own digest: SHA-1 and, since Linux 6.18, SHA-256. It is over the
     instructions as submitted, without what stands for maps."""
     bare = bytearray(code)
@@ -71,9 +71,12 @@ def tags(code: bytes) -> Tuple[str, str]:
     return hashlib.sha1(bytes(bare)).hexdigest()[:16], hashlib.sha256(bytes(bare)).hexdigest()[:16]
 
 
-def _map_loads(code: bytearray) -> List[int]:
-    return [at // SIZE for at in range(0, len(code), SIZE)
-            if code[at] == _WIDE and code[at + 1] >> 4 in (_FROM_MAP, _FROM_VALUE)]
+def _map_loads(code: bytearray) -> list[int]:
+    return [
+        at // SIZE
+        for at in range(0, len(code), SIZE)
+        if code[at] == _WIDE and code[at + 1] >> 4 in (_FROM_MAP, _FROM_VALUE)
+    ]
 
 
 def _set(code: bytearray, place: int, value: int) -> None:

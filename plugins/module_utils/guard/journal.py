@@ -11,7 +11,8 @@ import os
 import socket
 import struct
 import subprocess
-from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from collections import deque
+from typing import Any, Iterable, Iterator, Sequence
 
 from . import trail
 from .errors import EnforcerError
@@ -23,7 +24,7 @@ _PATIENCE = struct.pack("@ll", 1, 0)  # a second, for a journal that is slow
 _OURS = ("_SYSTEMD_UNIT=" + UNIT, "_UID=0")
 
 
-def encode(fields: Iterable[Tuple[str, str]]) -> bytes:
+def encode(fields: Iterable[tuple[str, str]]) -> bytes:
     """One entry. A value with a newline is told with its length, so that none can end an entry or forge a field."""
     parts = []
     for name, value in fields:
@@ -43,7 +44,7 @@ class Journal:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
 
-    def deliver(self, lines: Deque[Dict[str, Any]]) -> None:
+    def deliver(self, lines: deque[dict[str, Any]]) -> None:
         """Takes from ``lines`` what has arrived. OSError: the rest has not."""
         while lines:
             try:
@@ -59,7 +60,7 @@ class File:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def deliver(self, lines: Deque[Dict[str, Any]]) -> None:
+    def deliver(self, lines: deque[dict[str, Any]]) -> None:
         if not lines:
             return
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -78,29 +79,30 @@ class File:
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
-def matches(kind: Optional[str] = None, **values: Any) -> List[str]:
+def matches(kind: str | None = None, **values: Any) -> list[str]:
     """For journalctl: entries of the unit that have these values."""
     found = [*_OURS] + (["MESSAGE_ID=" + trail.MESSAGE_IDS[kind]] if kind else [])
-    return found + ["EXFIL_GUARD_{0}={1}".format(key.upper(), value) for key, value in values.items()]
+    return found + [f"EXFIL_GUARD_{key.upper()}={value}" for key, value in values.items()]
 
 
-def read(wanted: Sequence[str], limit: int) -> List[Dict[str, Any]]:
+def read(wanted: Sequence[str], limit: int) -> list[dict[str, Any]]:
     """The newest records, newest first."""
-    return list(_records(["--reverse", "--lines={0}".format(limit), *wanted]))
+    return list(_records(["--reverse", f"--lines={limit}", *wanted]))
 
 
-def follow(wanted: Sequence[str], before: int) -> Iterator[Dict[str, Any]]:
+def follow(wanted: Sequence[str], before: int) -> Iterator[dict[str, Any]]:
     """Without an end, after so many that are there already."""
-    return _records(["--follow", "--lines={0}".format(before), *wanted])
+    return _records(["--follow", f"--lines={before}", *wanted])
 
 
-def _records(arguments: Sequence[str]) -> Iterator[Dict[str, Any]]:
+def _records(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
     command = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", *arguments]
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
-        raise EnforcerError("journalctl cannot be run: {0}".format(error.strerror),
-                            "exfil.guard's audit trail is in systemd's journal") from error
+        raise EnforcerError(
+            f"journalctl cannot be run: {error.strerror}", "exfil.guard's audit trail is in systemd's journal"
+        ) from error
     ended = False
     try:
         for line in process.stdout or ():
@@ -113,11 +115,13 @@ def _records(arguments: Sequence[str]) -> Iterator[Dict[str, Any]]:
             process.terminate()
         said = process.communicate()[1].decode("utf-8", "replace").strip().splitlines()
     if process.returncode:
-        raise EnforcerError("journalctl ended with status {0}: {1}".format(
-            process.returncode, said[-1] if said else "it said nothing"), "Look at systemctl status systemd-journald")
+        raise EnforcerError(
+            "journalctl ended with status {0}: {1}".format(process.returncode, said[-1] if said else "it said nothing"),
+            "Look at systemctl status systemd-journald",
+        )
 
 
-def _record(line: bytes) -> Optional[Dict[str, Any]]:
+def _record(line: bytes) -> dict[str, Any] | None:
     try:
         fields = json.loads(line.decode("utf-8"))
     except ValueError:

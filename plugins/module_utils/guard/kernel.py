@@ -17,7 +17,7 @@ import re
 import struct
 import sys
 import time
-from typing import Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Mapping, NamedTuple
 
 from .errors import EnforcerError
 from .ring import Ring
@@ -66,7 +66,7 @@ class ProgramInfo(NamedTuple):
     id: int
     name: str
     tag: str
-    maps: Tuple[int, ...]  # ids
+    maps: tuple[int, ...]  # ids
 
 
 class LinkInfo(NamedTuple):
@@ -83,14 +83,14 @@ class LinkInfo(NamedTuple):
 class ObjectInfo(NamedTuple):
     """What an object file holds. ``inner``: the inner maps of its arrays of maps."""
 
-    maps: Dict[str, MapSpec]
-    inner: Dict[str, MapSpec]
-    programs: Tuple[str, ...]
+    maps: dict[str, MapSpec]
+    inner: dict[str, MapSpec]
+    programs: tuple[str, ...]
 
 
 class Loaded(NamedTuple):
-    maps: Dict[str, int]  # name -> descriptor
-    programs: Dict[str, int]
+    maps: dict[str, int]  # name -> descriptor
+    programs: dict[str, int]
 
 
 class Relocated(NamedTuple):
@@ -100,7 +100,7 @@ class Relocated(NamedTuple):
     hook: str  # what it is attached to: the kernel's bpf_lsm_HOOK
     function: int  # the number of that in the BTF
     code: bytes  # struct bpf_insn, 8 bytes each
-    maps: Dict[int, str]  # the numbers that stand for maps -> their names
+    maps: dict[int, str]  # the numbers that stand for maps -> their names
 
 
 class Environment(NamedTuple):
@@ -111,7 +111,7 @@ class Environment(NamedTuple):
     release: str
     bpffs: bool
     cgroup2: bool
-    lsms: Tuple[str, ...]
+    lsms: tuple[str, ...]
     libbpf: str  # its version; empty: there is none
 
     @property
@@ -143,7 +143,7 @@ class Kernel:
         self.bpffs = bpffs
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._number = SYSCALL.get(platform.machine()) if sys.maxsize > 1 << 32 else None
-        self._libbpf: Optional[_Libbpf] = None
+        self._libbpf: _Libbpf | None = None
 
     # ---- the host ---------------------------------------------------------------------------------------------
 
@@ -157,11 +157,18 @@ class Kernel:
                 lsms = tuple(file.read().strip().split(","))
         except OSError:
             lsms = ()
-        machine = platform.machine() if self._number else "{0}, 32 bits".format(platform.machine())
-        return Environment(os.geteuid() == 0, machine if platform.machine() in SYSCALL else platform.machine(),
-                           platform.release(), _mounted(self.bpffs, "bpf"), _mounted(CGROUPS, "cgroup2"), lsms, version)
+        machine = platform.machine() if self._number else f"{platform.machine()}, 32 bits"
+        return Environment(
+            os.geteuid() == 0,
+            machine if platform.machine() in SYSCALL else platform.machine(),
+            platform.release(),
+            _mounted(self.bpffs, "bpf"),
+            _mounted(CGROUPS, "cgroup2"),
+            lsms,
+            version,
+        )
 
-    def lsm_hooks(self) -> FrozenSet[str]:
+    def lsm_hooks(self) -> frozenset[str]:
         """The hooks that a program could be attached to, by their names in the kernel's BTF; none without BTF."""
         try:
             with open(BTF, "rb") as file:
@@ -188,20 +195,20 @@ class Kernel:
     def boottime(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    def listening_ports(self) -> FrozenSet[int]:
+    def listening_ports(self) -> frozenset[int]:
         """The TCP ports that are listened on now, in every network namespace that a process is in."""
         namespaces = {}
         for process in os.listdir("/proc"):
             if process.isdigit():
                 try:
-                    namespaces[os.readlink("/proc/{0}/ns/net".format(process))] = process
+                    namespaces[os.readlink(f"/proc/{process}/ns/net")] = process
                 except OSError:
                     continue  # it has ended
         found = set()
         for process in namespaces.values():
             for table in ("tcp", "tcp6"):
                 try:
-                    with open("/proc/{0}/net/{1}".format(process, table), encoding="ascii") as file:
+                    with open(f"/proc/{process}/net/{table}", encoding="ascii") as file:
                         next(file)
                         for line in file:
                             _number, local, _remote, state = line.split(None, 4)[:4]
@@ -236,7 +243,7 @@ class Kernel:
     def path(self, *parts: str) -> str:
         return os.path.join(self.bpffs, *parts)
 
-    def names(self, path: str) -> List[str]:
+    def names(self, path: str) -> list[str]:
         """What a folder holds; nothing when there is no such folder."""
         try:
             return sorted(os.listdir(path))
@@ -249,7 +256,7 @@ class Kernel:
     def identity(self, path: str) -> str:
         """Of what is pinned there: another for another thing of the same name."""
         found = os.stat(path)
-        return "{0}-{1}".format(found.st_dev, found.st_ino)
+        return f"{found.st_dev}-{found.st_ino}"
 
     def mkdir(self, path: str) -> None:
         os.mkdir(path, 0o700)
@@ -277,15 +284,24 @@ class Kernel:
 
     # ---- maps -------------------------------------------------------------------------------------------------
 
-    def create_map(self, name: str, spec: MapSpec, inner: Optional[int] = None) -> int:
-        attr = struct.pack("=7I16s", spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags,
-                           inner or 0, 0, name.encode()[:15])
+    def create_map(self, name: str, spec: MapSpec, inner: int | None = None) -> int:
+        attr = struct.pack(
+            "=7I16s",
+            spec.type,
+            spec.key_size,
+            spec.value_size,
+            spec.max_entries,
+            spec.flags,
+            inner or 0,
+            0,
+            name.encode()[:15],
+        )
         return self._bpf(_MAP_CREATE, attr, "create map " + name)[0]
 
     def map_info(self, fd: int) -> MapInfo:
         raw = self._info(fd, 80)
         kind, number, key, value, entries, flags, name = struct.unpack_from("=6I16s", raw)
-        with open("/proc/self/fdinfo/{0}".format(fd), encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
             frozen = any(line.split() == ["frozen:", "1"] for line in file)
         return MapInfo(number, name.rstrip(b"\0").decode(), MapSpec(kind, key, value, entries, flags), frozen)
 
@@ -296,7 +312,7 @@ class Kernel:
     def map_by_id(self, number: int, readonly: bool = False) -> int:
         return self._bpf(_MAP_BY_ID, struct.pack("=III", number, 0, _RDONLY if readonly else 0), "open map by id")[0]
 
-    def lookup(self, fd: int, key: bytes) -> Optional[bytes]:
+    def lookup(self, fd: int, key: bytes) -> bytes | None:
         """The value; of an array of maps, the id of the inner map."""
         value = ctypes.create_string_buffer(self.map_info(fd).spec.value_size)
         if self._element(_LOOKUP, fd, key, value, "look up", (_ENOENT,)) is None:
@@ -325,16 +341,25 @@ class Kernel:
             for key, value in entries.items():
                 self.update(fd, key, value)
 
-    def read_all(self, fd: int) -> Dict[bytes, bytes]:
+    def read_all(self, fd: int) -> dict[bytes, bytes]:
         spec = self.map_info(fd).spec
-        entries: Dict[bytes, bytes] = {}
+        entries: dict[bytes, bytes] = {}
         keys = ctypes.create_string_buffer(spec.key_size * spec.max_entries)
         values = ctypes.create_string_buffer(spec.value_size * spec.max_entries)
         token = ctypes.create_string_buffer(max(spec.key_size, 4))
         start = 0
         while True:
-            attr = struct.pack("=QQQQIIQQ", start, ctypes.addressof(token), ctypes.addressof(keys),
-                               ctypes.addressof(values), spec.max_entries, fd, 0, 0)
+            attr = struct.pack(
+                "=QQQQIIQQ",
+                start,
+                ctypes.addressof(token),
+                ctypes.addressof(keys),
+                ctypes.addressof(values),
+                spec.max_entries,
+                fd,
+                0,
+                0,
+            )
             try:
                 _, out = self._bpf(_LOOKUP_BATCH, attr, "read map", (_ENOENT,))
             except OSError as error:
@@ -344,8 +369,9 @@ class Kernel:
             count = struct.unpack_from("=I", out, 32)[0]
             ended = self._last_errno == _ENOENT
             for i in range(count):
-                entries[keys.raw[i * spec.key_size:(i + 1) * spec.key_size]] = \
-                    values.raw[i * spec.value_size:(i + 1) * spec.value_size]
+                entries[keys.raw[i * spec.key_size : (i + 1) * spec.key_size]] = values.raw[
+                    i * spec.value_size : (i + 1) * spec.value_size
+                ]
             if ended or not count:
                 return entries
             start = ctypes.addressof(token)
@@ -363,9 +389,9 @@ class Kernel:
         struct.pack_into("=IQ", asked, 52, 64, ctypes.addressof(ids))
         raw = self._info(fd, 232, bytes(asked))
         number, tag = struct.unpack_from("=4xI8s", raw)
-        count, = struct.unpack_from("=I", raw, 52)
+        (count,) = struct.unpack_from("=I", raw, 52)
         name = raw[64:80].rstrip(b"\0").decode()
-        return ProgramInfo(number, name, tag.hex(), tuple(ids[:min(count, 64)]))
+        return ProgramInfo(number, name, tag.hex(), tuple(ids[: min(count, 64)]))
 
     def program_by_id(self, number: int) -> int:
         return self._bpf(_PROG_BY_ID, struct.pack("=III", number, 0, 0), "open program by id")[0]
@@ -375,9 +401,9 @@ class Kernel:
         kind, number, program = struct.unpack_from("=III", raw)
         return LinkInfo(number, program, *(struct.unpack_from("=III", raw, 16) if kind == _TRACING else ()))
 
-    def links(self) -> List[LinkInfo]:
+    def links(self) -> list[LinkInfo]:
         """Every link there is, whoever made it."""
-        found: List[LinkInfo] = []
+        found: list[LinkInfo] = []
         number = 0
         while True:
             try:
@@ -416,7 +442,7 @@ class Kernel:
         left out, the others are given by their hook; maps in ``reuse`` are not made anew."""
         return self._library().load(data, reuse)
 
-    def relocate(self, data: bytes, btf: str = "") -> List[Relocated]:
+    def relocate(self, data: bytes, btf: str = "") -> list[Relocated]:
         """The object's programs that a kernel has hooks for, relocated and not loaded: for this kernel, or for the one
         whose BTF is in the file ``btf``. Raises EnforcerError."""
         place = self.create_map("eg_place", _PLACE)
@@ -434,7 +460,7 @@ class Kernel:
                     return int(address, 16)
         return 0
 
-    def _library(self) -> "_Libbpf":
+    def _library(self) -> _Libbpf:
         if self._libbpf is None:
             self._libbpf = _Libbpf(self._libc)
         return self._libbpf
@@ -443,33 +469,36 @@ class Kernel:
 
     _last_errno = 0
 
-    def _bpf(self, command: int, attr: bytes, what: str, tolerated: Tuple[int, ...] = ()) -> Tuple[int, bytes]:
+    def _bpf(self, command: int, attr: bytes, what: str, tolerated: tuple[int, ...] = ()) -> tuple[int, bytes]:
         if self._number is None:
             raise OSError(38, "no bpf(2) number for this architecture", what)
         buffer = ctypes.create_string_buffer(attr, max(len(attr), 128))
-        result = self._libc.syscall(ctypes.c_long(self._number), ctypes.c_int(command), buffer,
-                                    ctypes.c_uint(len(attr)))
+        result = self._libc.syscall(
+            ctypes.c_long(self._number), ctypes.c_int(command), buffer, ctypes.c_uint(len(attr))
+        )
         self._last_errno = ctypes.get_errno() if result < 0 else 0
         if result < 0 and self._last_errno not in tolerated:
             reason = "not supported" if self._last_errno == _ENOTSUPP else os.strerror(self._last_errno)
             raise OSError(self._last_errno, reason, what)
         return result, buffer.raw
 
-    def _element(self, command: int, fd: int, key: bytes, value: Optional[ctypes.Array], what: str,
-                 tolerated: Tuple[int, ...] = ()) -> Optional[int]:
+    def _element(
+        self, command: int, fd: int, key: bytes, value: ctypes.Array | None, what: str, tolerated: tuple[int, ...] = ()
+    ) -> int | None:
         key_buffer = ctypes.create_string_buffer(key, len(key))
         address = ctypes.addressof(value) if value is not None else 0
         attr = struct.pack("=I4xQQQ", fd, ctypes.addressof(key_buffer), address, 0)
         result, _ = self._bpf(command, attr, what + " map entry", tolerated)
         return None if result < 0 else result
 
-    def _read_singly(self, fd: int, spec: MapSpec) -> Dict[bytes, bytes]:
-        entries: Dict[bytes, bytes] = {}
+    def _read_singly(self, fd: int, spec: MapSpec) -> dict[bytes, bytes]:
+        entries: dict[bytes, bytes] = {}
         after = ctypes.create_string_buffer(spec.key_size)
-        key: Optional[ctypes.Array] = None
+        key: ctypes.Array | None = None
         while True:
-            attr = struct.pack("=I4xQQQ", fd, ctypes.addressof(key) if key is not None else 0,
-                               ctypes.addressof(after), 0)
+            attr = struct.pack(
+                "=I4xQQQ", fd, ctypes.addressof(key) if key is not None else 0, ctypes.addressof(after), 0
+            )
             result, _ = self._bpf(_NEXT_KEY, attr, "iterate map", (_ENOENT,))
             if result < 0 or after.raw in entries:
                 return entries
@@ -502,34 +531,42 @@ class _Libbpf:
             raise EnforcerError("libbpf.so.1 cannot be loaded", "Install libbpf 1.0 or newer") from error
         pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32
         for name, result, arguments in (
-                ("libbpf_version_string", text, ()),
-                ("bpf_object__open_mem", pointer, (text, ctypes.c_size_t, pointer)),
-                ("bpf_object__load", ctypes.c_int, (pointer,)),
-                ("bpf_object__close", None, (pointer,)),
-                ("bpf_object__next_map", pointer, (pointer, pointer)),
-                ("bpf_object__next_program", pointer, (pointer, pointer)),
-                ("bpf_map__name", text, (pointer,)), ("bpf_map__fd", ctypes.c_int, (pointer,)),
-                ("bpf_map__type", number, (pointer,)), ("bpf_map__key_size", number, (pointer,)),
-                ("bpf_map__value_size", number, (pointer,)), ("bpf_map__max_entries", number, (pointer,)),
-                ("bpf_map__map_flags", number, (pointer,)), ("bpf_map__inner_map", pointer, (pointer,)),
-                ("bpf_map__is_internal", ctypes.c_bool, (pointer,)),
-                ("bpf_map__reuse_fd", ctypes.c_int, (pointer, ctypes.c_int)),
-                ("bpf_program__name", text, (pointer,)), ("bpf_program__fd", ctypes.c_int, (pointer,)),
-                ("bpf_program__set_autoload", ctypes.c_int, (pointer, ctypes.c_bool)),
-                ("bpf_program__section_name", text, (pointer,)),
-                ("bpf_program__insns", pointer, (pointer,)), ("bpf_program__insn_cnt", ctypes.c_size_t, (pointer,)),
-                ("bpf_program__autoload", ctypes.c_bool, (pointer,)),
-                ("libbpf_register_prog_handler", ctypes.c_int, (text, ctypes.c_int, ctypes.c_int, pointer)),
-                ("libbpf_unregister_prog_handler", ctypes.c_int, (ctypes.c_int,)),
-                ("btf__load_vmlinux_btf", pointer, ()), ("btf__parse", pointer, (text, pointer)),
-                ("btf__free", None, (pointer,)),
-                ("btf__find_by_name_kind", ctypes.c_int, (pointer, text, number)),
-                ("btf__type_by_id", pointer, (pointer, number))):
+            ("libbpf_version_string", text, ()),
+            ("bpf_object__open_mem", pointer, (text, ctypes.c_size_t, pointer)),
+            ("bpf_object__load", ctypes.c_int, (pointer,)),
+            ("bpf_object__close", None, (pointer,)),
+            ("bpf_object__next_map", pointer, (pointer, pointer)),
+            ("bpf_object__next_program", pointer, (pointer, pointer)),
+            ("bpf_map__name", text, (pointer,)),
+            ("bpf_map__fd", ctypes.c_int, (pointer,)),
+            ("bpf_map__type", number, (pointer,)),
+            ("bpf_map__key_size", number, (pointer,)),
+            ("bpf_map__value_size", number, (pointer,)),
+            ("bpf_map__max_entries", number, (pointer,)),
+            ("bpf_map__map_flags", number, (pointer,)),
+            ("bpf_map__inner_map", pointer, (pointer,)),
+            ("bpf_map__is_internal", ctypes.c_bool, (pointer,)),
+            ("bpf_map__reuse_fd", ctypes.c_int, (pointer, ctypes.c_int)),
+            ("bpf_program__name", text, (pointer,)),
+            ("bpf_program__fd", ctypes.c_int, (pointer,)),
+            ("bpf_program__set_autoload", ctypes.c_int, (pointer, ctypes.c_bool)),
+            ("bpf_program__section_name", text, (pointer,)),
+            ("bpf_program__insns", pointer, (pointer,)),
+            ("bpf_program__insn_cnt", ctypes.c_size_t, (pointer,)),
+            ("bpf_program__autoload", ctypes.c_bool, (pointer,)),
+            ("libbpf_register_prog_handler", ctypes.c_int, (text, ctypes.c_int, ctypes.c_int, pointer)),
+            ("libbpf_unregister_prog_handler", ctypes.c_int, (ctypes.c_int,)),
+            ("btf__load_vmlinux_btf", pointer, ()),
+            ("btf__parse", pointer, (text, pointer)),
+            ("btf__free", None, (pointer,)),
+            ("btf__find_by_name_kind", ctypes.c_int, (pointer, text, number)),
+            ("btf__type_by_id", pointer, (pointer, number)),
+        ):
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
         self._lib, self._libc = lib, libc
         self.version = lib.libbpf_version_string().decode().lstrip("v")
-        self._log: List[str] = []
+        self._log: list[str] = []
         # a va_list is passed as a pointer on both architectures
         self._printer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(self._keep)
         lib.libbpf_set_print.restype = ctypes.c_void_p
@@ -540,8 +577,9 @@ class _Libbpf:
     def _keep(self, level: int, form: int, arguments: int) -> int:
         if level == 0:
             buffer = ctypes.create_string_buffer(1 << 24)  # libbpf's longest log, at whose end the reason is
-            self._libc.vsnprintf(buffer, ctypes.c_size_t(len(buffer)), ctypes.c_void_p(form),
-                                 ctypes.c_void_p(arguments))
+            self._libc.vsnprintf(
+                buffer, ctypes.c_size_t(len(buffer)), ctypes.c_void_p(form), ctypes.c_void_p(arguments)
+            )
             self._log.extend(buffer.value.decode("utf-8", "replace").splitlines())
         return 0
 
@@ -550,8 +588,9 @@ class _Libbpf:
         # struct bpf_object_open_opts: size, name, relaxed maps, pin root, nothing, kconfig, BTF to relocate by;
         # without a name, libbpf makes one up from an address
         name, types = ctypes.create_string_buffer(b"exfil_guard"), ctypes.create_string_buffer(os.fsencode(btf))
-        options = ctypes.create_string_buffer(struct.pack("=QQQQQQQ", 56, ctypes.addressof(name), 0, 0, 0, 0,
-                                                          ctypes.addressof(types) if btf else 0), 56)
+        options = ctypes.create_string_buffer(
+            struct.pack("=QQQQQQQ", 56, ctypes.addressof(name), 0, 0, 0, 0, ctypes.addressof(types) if btf else 0), 56
+        )
         handle = self._lib.bpf_object__open_mem(data, len(data), options)
         if not handle:
             self._refuse("the object file cannot be read", ctypes.get_errno(), "Install the enforcer's package again")
@@ -560,11 +599,12 @@ class _Libbpf:
     def _refuse(self, message: str, number: int, remedy: str) -> None:
         tail = [line[8:] if line.startswith("libbpf: ") else line for line in self._log if line.strip()][-12:]
         reason = os.strerror(abs(number)) if abs(number) < 4000 else "not a BPF object"  # libbpf's own numbers
-        raise EnforcerError("{0}: {1}{2}".format(message, reason,
-                                                 "; libbpf says: " + " | ".join(tail) if tail else ""), remedy)
+        raise EnforcerError(
+            "{0}: {1}{2}".format(message, reason, "; libbpf says: " + " | ".join(tail) if tail else ""), remedy
+        )
 
-    def _each(self, following: Callable[[int, Optional[int]], Optional[int]], handle: int) -> List[int]:
-        found: List[int] = []
+    def _each(self, following: Callable[[int, int | None], int | None], handle: int) -> list[int]:
+        found: list[int] = []
         at = following(handle, None)
         while at:
             found.append(at)
@@ -573,8 +613,13 @@ class _Libbpf:
 
     def _spec(self, handle: int) -> MapSpec:
         lib = self._lib
-        return MapSpec(lib.bpf_map__type(handle), lib.bpf_map__key_size(handle), lib.bpf_map__value_size(handle),
-                       lib.bpf_map__max_entries(handle), lib.bpf_map__map_flags(handle))
+        return MapSpec(
+            lib.bpf_map__type(handle),
+            lib.bpf_map__key_size(handle),
+            lib.bpf_map__value_size(handle),
+            lib.bpf_map__max_entries(handle),
+            lib.bpf_map__map_flags(handle),
+        )
 
     def describe(self, data: bytes) -> ObjectInfo:
         lib = self._lib
@@ -590,8 +635,9 @@ class _Libbpf:
                     inside = lib.bpf_map__inner_map(each)
                     if inside:
                         inner[name] = self._spec(inside)
-            programs = tuple(lib.bpf_program__name(each).decode()
-                             for each in self._each(lib.bpf_object__next_program, handle))
+            programs = tuple(
+                lib.bpf_program__name(each).decode() for each in self._each(lib.bpf_object__next_program, handle)
+            )
             return ObjectInfo(maps, inner, programs)
         finally:
             lib.bpf_object__close(handle)
@@ -629,13 +675,15 @@ class _Libbpf:
         lib = self._lib
         handle = self._open(data)
         try:
-            maps = {lib.bpf_map__name(each).decode(): each for each in self._each(lib.bpf_object__next_map, handle)
-                    if not lib.bpf_map__is_internal(each)}
+            maps = {
+                lib.bpf_map__name(each).decode(): each
+                for each in self._each(lib.bpf_object__next_map, handle)
+                if not lib.bpf_map__is_internal(each)
+            }
             for name, fd in reuse.items():
                 result = lib.bpf_map__reuse_fd(maps[name], fd)
                 if result:
-                    self._refuse("the pinned map {0} cannot be used".format(name), result,
-                                 "Remove the enforcer and run again")
+                    self._refuse(f"the pinned map {name} cannot be used", result, "Remove the enforcer and run again")
             programs = {}
             for each in self._each(lib.bpf_object__next_program, handle):
                 name = lib.bpf_program__name(each).decode()
@@ -647,23 +695,28 @@ class _Libbpf:
             del self._log[:]
             result = lib.bpf_object__load(handle)
             if result:
-                self._refuse("the kernel refuses the enforcer's programs", result,
-                             "Run a kernel that allows BPF LSM programs (CONFIG_BPF_LSM, CONFIG_DEBUG_INFO_BTF, "
-                             "`bpf` among the active LSMs)")
-            return Loaded({name: os.dup(lib.bpf_map__fd(each)) for name, each in maps.items()},
-                          {name: os.dup(lib.bpf_program__fd(each)) for name, each in programs.items()})
+                self._refuse(
+                    "the kernel refuses the enforcer's programs",
+                    result,
+                    "Run a kernel that allows BPF LSM programs (CONFIG_BPF_LSM, CONFIG_DEBUG_INFO_BTF, "
+                    "`bpf` among the active LSMs)",
+                )
+            return Loaded(
+                {name: os.dup(lib.bpf_map__fd(each)) for name, each in maps.items()},
+                {name: os.dup(lib.bpf_program__fd(each)) for name, each in programs.items()},
+            )
         finally:
             lib.bpf_object__close(handle)
 
-    def relocate(self, data: bytes, btf: str, place: int) -> List[Relocated]:
+    def relocate(self, data: bytes, btf: str, place: int) -> list[Relocated]:
         """libbpf relocates all programs before it loads the first: there it is stopped. As socket filters, so that it
         asks nothing of the kernel that runs here."""
         lib = self._lib
         types = lib.btf__parse(btf.encode(), None) if btf else lib.btf__load_vmlinux_btf()
         if not types:
-            raise EnforcerError("no BTF in {0}".format(btf or BTF), "Give a kernel's BTF (CONFIG_DEBUG_INFO_BTF)")
-        found: List[Relocated] = []
-        maps: Dict[int, str] = {}
+            raise EnforcerError(f"no BTF in {btf or BTF}", "Give a kernel's BTF (CONFIG_DEBUG_INFO_BTF)")
+        found: list[Relocated] = []
+        maps: dict[int, str] = {}
 
         def stop(_first: int, _options: int, _cookie: int) -> int:
             for each in self._each(lib.bpf_object__next_program, handle):

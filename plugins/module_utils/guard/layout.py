@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 
-
 LAYOUT = 1
 RULES = 512
 WORDS = 9
@@ -30,8 +29,17 @@ READ, WRITE, EXECUTE, CONNECT, SEND, REPLY, BIND, LISTEN, ACCEPT, UNIX_CONNECT, 
 PLAIN, LINK, RENAME, SOCKET = 13, 14, 15, 16
 OTHER_SOCKET, RAW_SOCKET, CAPABILITY, ACTIONS = 63, 64, 80, 128
 REASON_SLOTS = 16
-REASONS = ("rule", "no-chain", "too-deep", "unknown-filesystem", "unstable", "broken-map", "no-address", "no-label",
-           "tamper")
+REASONS = (
+    "rule",
+    "no-chain",
+    "too-deep",
+    "unknown-filesystem",
+    "unstable",
+    "broken-map",
+    "no-address",
+    "no-label",
+    "tamper",
+)
 ID_USER, ID_LOGIN, ID_GROUP, ID_PROTOCOL, ID_LABEL = range(5)
 USES_GROUPS, USES_SERVICES, USES_EXECUTABLES, USES_LOGIN, USES_LABELS = 1, 2, 4, 8, 16
 DENIES_LABELS = 32

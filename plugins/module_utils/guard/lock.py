@@ -57,7 +57,7 @@ def hold(command: str, path: str = PATH, wait: float = WAIT) -> Iterator[None]:
     try:
         fd = _open(path)
     except OSError as error:
-        raise EnforcerError("cannot open the lock {0}: {1}".format(path, error.strerror), "Run as root") from error
+        raise EnforcerError(f"cannot open the lock {path}: {error.strerror}", "Run as root") from error
     try:
         until = time.monotonic() + wait
         while True:
@@ -67,11 +67,12 @@ def hold(command: str, path: str = PATH, wait: float = WAIT) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= until:
                     holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
-                    raise EnforcerError("another run holds the lock {0}: {1}".format(path, holder),
-                                        "Wait until it ends and run again") from None
+                    raise EnforcerError(
+                        f"another run holds the lock {path}: {holder}", "Wait until it ends and run again"
+                    ) from None
                 time.sleep(0.1)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, "pid {0}, {1}\n".format(os.getpid(), command).encode(), 0)
+        os.pwrite(fd, f"pid {os.getpid()}, {command}\n".encode(), 0)
         yield
     finally:
         os.close(fd)

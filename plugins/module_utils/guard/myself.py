@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, List
+from typing import Any
 
 from . import canary, semantics
 from .records import Location, Resolved, Task
@@ -24,20 +24,29 @@ def task(system: Any) -> Task:
         if line.startswith("0::"):
             service = tuple(part for part in line[3:].split("/") if part)
     executable = canary.place(system, found["executable"])
-    return Task(frozenset(users), frozenset(groups + more), frozenset(groups[:1] + more),
-                int(found.get("loginuid") or 0xFFFFFFFF), service,
-                Location(executable.device, executable.components) if executable else None)
+    return Task(
+        frozenset(users),
+        frozenset(groups + more),
+        frozenset(groups[:1] + more),
+        int(found.get("loginuid") or 0xFFFFFFFF),
+        service,
+        Location(executable.device, executable.components) if executable else None,
+    )
 
 
-def locked_out(resolved: Resolved, system: Any, now: datetime.date) -> List[str]:
+def locked_out(resolved: Resolved, system: Any, now: datetime.date) -> list[str]:
     """What a task like this one will not be able to undo; a policy on trial ends by itself all the same."""
     if not resolved.rules:
         return []
     who = task(system)
     warnings = []
     for rule in resolved.rules:
-        if rule.audit or not semantics.in_force(rule, now) or not semantics.binds(resolved, rule, who) \
-                or semantics.excepts(resolved, rule, who):
+        if (
+            rule.audit
+            or not semantics.in_force(rule, now)
+            or not semantics.binds(resolved, rule, who)
+            or semantics.excepts(resolved, rule, who)
+        ):
             continue
         denied = sorted(rule.deny & _NEEDED)
         if rule.subjects is not None:
@@ -46,6 +55,8 @@ def locked_out(resolved: Resolved, system: Any, now: datetime.date) -> List[str]
             why = "denies {0} to the task that applies it".format(", ".join(denied))
         else:
             continue
-        warnings.append("rule {0!r} {1}: such a task can neither confirm nor change this policy. Except the operator "
-                        "in the rule".format(rule.name, why))
+        warnings.append(
+            f"rule {rule.name!r} {why}: such a task can neither confirm nor change this policy. Except the operator "
+            "in the rule"
+        )
     return warnings

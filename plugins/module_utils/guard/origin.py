@@ -7,46 +7,69 @@ the policy is pending, the host itself has changed, or a trial was left unsettle
 from __future__ import annotations
 
 import datetime
-from typing import Any, Dict, FrozenSet, List, Optional
+from typing import Any
 
 from . import plan, reconcile
 from .reconcile import Live
 
 
-def nowhere(store: Any) -> Dict[str, Any]:
+def nowhere(store: Any) -> dict[str, Any]:
     """Without an enforcer: whatever is stored as confirmed is not in force."""
     lost = store.last_confirmed()
-    drift = ["the enforcer is not in the kernel, generation {0} is stored as in force".format(lost["generation"])] \
-        if lost else []
+    drift = (
+        ["the enforcer is not in the kernel, generation {0} is stored as in force".format(lost["generation"])]
+        if lost
+        else []
+    )
     return {"drift": drift, "pending": True, "renewal": [], "unsettled": [], "document_before": None}
 
 
-def apart(kernel: Any, live: Live, before: Optional[Dict[str, Any]], after: Dict[str, Any], wrong: bool,
-          attached: FrozenSet[str], system: Any, now: datetime.date, folder: str) -> Dict[str, Any]:
+def apart(
+    kernel: Any,
+    live: Live,
+    before: dict[str, Any] | None,
+    after: dict[str, Any],
+    wrong: bool,
+    attached: frozenset[str],
+    system: Any,
+    now: datetime.date,
+    folder: str,
+) -> dict[str, Any]:
     """``before``: the stored generation in force; ``after``: what is wanted, as it would be stored; ``wrong``: whether
     the kernel's tables differ from it; ``attached``: the hooks; ``folder``: of the canary. Gives `drift`, `renewal` and
     `unsettled`, each a list of lines, `pending`, and the document before when that is another one."""
     pending = before is None or before["digest"] != after["digest"] if live.generation else True
-    drift: List[str] = []
+    drift: list[str] = []
     if live.generation and (wrong or pending):
         from . import status  # a run that finds nothing does not wait for it to be read
+
         drift.extend(status.drift(live, before, sorted(attached), system, now, folder))
     elif live.generation:
-        drift.extend("hook {0} is not attached".format(hook) for hook in sorted(set(after["hooks"]) - attached))
+        drift.extend(f"hook {hook} is not attached" for hook in sorted(set(after["hooks"]) - attached))
     if before and not live.pending:
-        drift.extend("hook {0} is attached, and no rule needs it".format(hook)
-                     for hook in sorted(attached - set(before.get("hooks") or attached)))
+        drift.extend(
+            f"hook {hook} is attached, and no rule needs it"
+            for hook in sorted(attached - set(before.get("hooks") or attached))
+        )
     uncounted = reconcile.missing_counters(kernel, live.tables) if live.generation else []
     if uncounted:
-        drift.append("the counters of {0} rules are missing".format(len(uncounted)))
-    renewal = plan.plan(before, after).lines[:-1] if before and not pending \
-        and before["resolved"] != after["resolved"] else []
+        drift.append(f"the counters of {len(uncounted)} rules are missing")
+    renewal = (
+        plan.plan(before, after).lines[:-1]
+        if before and not pending and before["resolved"] != after["resolved"]
+        else []
+    )
     if before and not pending and wrong and not renewal and before.get("image") != after["image"]:
         renewal = ["the same document means something else today"]
     unsettled = []
     if live.pending:
-        unsettled.append("generation {0} is on trial".format(live.generation))
+        unsettled.append(f"generation {live.generation} is on trial")
     if live.expired and live.record:
-        unsettled.append("generation {0} was not confirmed in time".format(live.record.generation))
-    return {"drift": drift, "pending": pending and not (before is None and live.generation), "renewal": renewal,
-            "unsettled": unsettled, "document_before": before["document"] if before and pending else None}
+        unsettled.append(f"generation {live.record.generation} was not confirmed in time")
+    return {
+        "drift": drift,
+        "pending": pending and not (before is None and live.generation),
+        "renewal": renewal,
+        "unsettled": unsettled,
+        "document_before": before["document"] if before and pending else None,
+    }

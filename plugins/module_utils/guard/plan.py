@@ -6,21 +6,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 LINES = 200
 _KINDS = ("subjects", "resources", "destinations")
 
 
 class Plan(NamedTuple):
-    lines: List[str]
-    counts: Dict[str, int]  # rules added, removed, changed; sets_added, sets_removed, sets_changed
+    lines: list[str]
+    counts: dict[str, int]  # rules added, removed, changed; sets_added, sets_removed, sets_changed
 
 
 def _text(value: Any) -> str:
     """One value on one line; nothing in it moves the cursor."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return "".join(char if char.isprintable() else "\\x{0:02x}".format(ord(char)) for char in text)
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def _selection(value: Any) -> str:
@@ -33,11 +33,11 @@ def _values(value: Any) -> str:
     return ", ".join(_text(each) for each in value) if isinstance(value, (list, tuple)) else _text(value)
 
 
-def _rule_line(rule: Dict[str, Any]) -> str:
+def _rule_line(rule: dict[str, Any]) -> str:
     parts = ["deny {0}".format(", ".join(rule.get("deny", ())))]
     for key, word in (("resources", "of"), ("destinations", "to")):
         if key in rule:
-            parts.append("{0} {1}".format(word, _selection(rule[key])))
+            parts.append(f"{word} {_selection(rule[key])}")
     parts.append("for {0}".format(_values(rule["subjects"])) if rule.get("subjects") is not None else "for everyone")
     if rule.get("except"):
         parts.append("except {0}".format(_values(rule["except"])))
@@ -48,7 +48,7 @@ def _rule_line(rule: Dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _compare(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
+def _compare(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """The keys of a rule or set that differ; lists value by value."""
     lines = []
     for key in sorted(set(before) | set(after)):
@@ -57,17 +57,17 @@ def _compare(before: Dict[str, Any], after: Dict[str, Any]) -> List[str]:
             continue
         negated = isinstance(old, dict) or isinstance(new, dict)
         if isinstance(old, list) and isinstance(new, list):
-            lines.extend("    - {0}: {1}".format(key, _text(each)) for each in old if each not in new)
-            lines.extend("    + {0}: {1}".format(key, _text(each)) for each in new if each not in old)
+            lines.extend(f"    - {key}: {_text(each)}" for each in old if each not in new)
+            lines.extend(f"    + {key}: {_text(each)}" for each in new if each not in old)
         else:
             if old is not None:
-                lines.append("    - {0}: {1}".format(key, _selection(old) if negated else _values(old)))
+                lines.append(f"    - {key}: {_selection(old) if negated else _values(old)}")
             if new is not None:
-                lines.append("    + {0}: {1}".format(key, _selection(new) if negated else _values(new)))
+                lines.append(f"    + {key}: {_selection(new) if negated else _values(new)}")
     return lines
 
 
-def _resolved_changes(before: Dict[str, Any], after: Dict[str, Any], document_same: Any) -> List[str]:
+def _resolved_changes(before: dict[str, Any], after: dict[str, Any], document_same: Any) -> list[str]:
     """The same words that mean something else on this host now: ids, units, devices, addresses of host names."""
     lines = []
     for kind in _KINDS:
@@ -77,21 +77,24 @@ def _resolved_changes(before: Dict[str, Any], after: Dict[str, Any], document_sa
                 keys = []
                 if isinstance(new_sets[name], dict):
                     keys = [key for key in new_sets[name] if old_sets[name].get(key) != new_sets[name][key]]
-                lines.append("~ {0} {1}: means something else on this host now{2}".format(
-                    kind[:-1], _text(name), " ({0})".format(", ".join(keys)) if keys else ""))
+                lines.append(
+                    "~ {0} {1}: means something else on this host now{2}".format(
+                        kind[:-1], _text(name), " ({0})".format(", ".join(keys)) if keys else ""
+                    )
+                )
     return lines
 
 
-def plan(before: Optional[Dict[str, Any]], after: Optional[Dict[str, Any]]) -> Plan:
+def plan(before: dict[str, Any] | None, after: dict[str, Any] | None) -> Plan:
     """``before`` and ``after``: stored generations, or None for no policy."""
     old = (before or {}).get("document") or {}
     new = (after or {}).get("document") or {}
     counts = {"added": 0, "removed": 0, "changed": 0, "sets_added": 0, "sets_removed": 0, "sets_changed": 0}
-    lines: List[str] = []
+    lines: list[str] = []
     for key in ("mode", "boot"):
         if old.get(key) != new.get(key):
             if key in old and key in new:
-                lines.append("~ {0}: {1} -> {2}".format(key, _text(old[key]), _text(new[key])))
+                lines.append(f"~ {key}: {_text(old[key])} -> {_text(new[key])}")
             else:
                 lines.append("{0} {1}: {2}".format("+" if key in new else "-", key, _text(new.get(key, old.get(key)))))
     old_rules = {rule["name"]: rule for rule in old.get("rules") or ()}
@@ -99,30 +102,39 @@ def plan(before: Optional[Dict[str, Any]], after: Optional[Dict[str, Any]]) -> P
     for name in sorted(set(old_rules) | set(new_rules)):
         if name not in old_rules:
             counts["added"] += 1
-            lines.append("+ rule {0}: {1}".format(_text(name), _rule_line(new_rules[name])))
+            lines.append(f"+ rule {_text(name)}: {_rule_line(new_rules[name])}")
         elif name not in new_rules:
             counts["removed"] += 1
-            lines.append("- rule {0}: {1}".format(_text(name), _rule_line(old_rules[name])))
+            lines.append(f"- rule {_text(name)}: {_rule_line(old_rules[name])}")
         elif old_rules[name] != new_rules[name]:
             counts["changed"] += 1
-            lines.append("~ rule {0}".format(_text(name)))
+            lines.append(f"~ rule {_text(name)}")
             lines.extend(_compare(old_rules[name], new_rules[name]))
     for kind in _KINDS:
         old_sets, new_sets = old.get(kind) or {}, new.get(kind) or {}
         for name in sorted(set(old_sets) | set(new_sets)):
             if old_sets.get(name) == new_sets.get(name):
                 continue
-            change, sign = ("added", "+") if name not in old_sets else \
-                ("removed", "-") if name not in new_sets else ("changed", "~")
+            change, sign = (
+                ("added", "+")
+                if name not in old_sets
+                else ("removed", "-")
+                if name not in new_sets
+                else ("changed", "~")
+            )
             counts["sets_" + change] += 1
-            lines.append("{0} {1} {2}".format(sign, kind[:-1], _text(name)))
+            lines.append(f"{sign} {kind[:-1]} {_text(name)}")
             lines.extend(_compare(old_sets.get(name, {}), new_sets.get(name, {})))
     if before and after:
-        lines.extend(_resolved_changes(
-            before.get("resolved") or {}, after.get("resolved") or {},
-            lambda kind, name: (old.get(kind) or {}).get(name) == (new.get(kind) or {}).get(name)))
+        lines.extend(
+            _resolved_changes(
+                before.get("resolved") or {},
+                after.get("resolved") or {},
+                lambda kind, name: (old.get(kind) or {}).get(name) == (new.get(kind) or {}).get(name),
+            )
+        )
     if len(lines) > LINES:
-        lines = lines[:LINES] + ["... and {0} more lines".format(len(lines) - LINES)]
+        lines = [*lines[:LINES], f"... and {len(lines) - LINES} more lines"]
     if lines:
         lines.append("rules: {added} added, {removed} removed, {changed} changed".format(**counts))
         digests = [(each or {}).get("digest") for each in (before, after)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterable, NamedTuple
 
 from . import instructions
 from .errors import EnforcerError
@@ -24,27 +24,27 @@ class Entry(NamedTuple):
     """One program on one kernel. ``digest``: instructions.Submitted.digest; ``symbols``: where it loads an address."""
 
     digest: str
-    symbols: Tuple[int, ...]
-    properties: Tuple[str, ...]
+    symbols: tuple[int, ...]
+    properties: tuple[str, ...]
 
 
 class Kernel(NamedTuple):
     release: str
-    programs: Dict[str, Entry]  # by the program's name in the object
+    programs: dict[str, Entry]  # by the program's name in the object
 
 
 class Proved(NamedTuple):
     object: str  # SHA-256 of the object, in hex
-    properties: Tuple[str, ...]  # all that there are proofs for
-    kernels: Dict[str, Kernel]  # by the SHA-256 of the kernel's BTF
+    properties: tuple[str, ...]  # all that there are proofs for
+    kernels: dict[str, Kernel]  # by the SHA-256 of the kernel's BTF
 
 
 class Judged(NamedTuple):
     """What is proved of the programs that run here, by name; and in ``lines`` what is not."""
 
     release: str  # of the kernel that the proofs were made for; empty: none was made for this one's types
-    properties: Dict[str, Tuple[str, ...]]
-    lines: List[str]
+    properties: dict[str, tuple[str, ...]]
+    lines: list[str]
 
 
 def load(library: str) -> Proved:
@@ -54,30 +54,40 @@ def load(library: str) -> Proved:
         with open(path, encoding="utf-8") as file:
             return read(json.load(file))
     except OSError as error:
-        raise EnforcerError("cannot read {0}: {1}".format(path, error.strerror), "Run role exfil.guard.enforcer") \
-            from error
+        raise EnforcerError(f"cannot read {path}: {error.strerror}", "Run role exfil.guard.enforcer") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EnforcerError("{0} is not a set of proved programs of form {1}".format(path, VERSION),
-                            "Run role exfil.guard.enforcer") from error
+        raise EnforcerError(
+            f"{path} is not a set of proved programs of form {VERSION}", "Run role exfil.guard.enforcer"
+        ) from error
 
 
-def read(found: Dict[str, Any]) -> Proved:
+def read(found: dict[str, Any]) -> Proved:
     if found["version"] != VERSION:
         raise ValueError("another form")
-    return Proved(found["object"], tuple(found["properties"]), {
-        btf: Kernel(kernel["release"], {
-            name: Entry(each["digest"], tuple(each["symbols"]), tuple(each["proved"]))
-            for name, each in kernel["programs"].items()})
-        for btf, kernel in found["kernels"].items()})
+    return Proved(
+        found["object"],
+        tuple(found["properties"]),
+        {
+            btf: Kernel(
+                kernel["release"],
+                {
+                    name: Entry(each["digest"], tuple(each["symbols"]), tuple(each["proved"]))
+                    for name, each in kernel["programs"].items()
+                },
+            )
+            for btf, kernel in found["kernels"].items()
+        },
+    )
 
 
 def judge(known: Proved, object_digest: str, btf: str, programs: Iterable[Relocated]) -> Judged:
     """``programs``: of the object with ``object_digest``, relocated by the types ``btf``."""
     programs = list(programs)
-    nothing: Dict[str, Tuple[str, ...]] = {each.name: () for each in programs}
+    nothing: dict[str, tuple[str, ...]] = {each.name: () for each in programs}
     if known.object != object_digest:
-        return Judged("", nothing, ["nothing is proved of this object: the proofs are for another ({0})".format(
-            known.object[:12])])
+        return Judged(
+            "", nothing, [f"nothing is proved of this object: the proofs are for another ({known.object[:12]})"]
+        )
     kernel = known.kernels.get(btf)
     if kernel is None:
         return Judged("", nothing, [_foreign(known, btf, programs)])
@@ -85,11 +95,11 @@ def judge(known: Proved, object_digest: str, btf: str, programs: Iterable[Reloca
     found = {each.name: kernel.programs[each.name].properties if each.name not in others else () for each in programs}
     lines = []
     if others:
-        lines.append("the instructions of {0} are not those that the proofs are for".format(_names(others)))
+        lines.append(f"the instructions of {_names(others)} are not those that the proofs are for")
     for wanted in known.properties:
         lacking = [each.name for each in programs if wanted not in found[each.name] and each.name not in others]
         if lacking:
-            lines.append("{0} is not proved of {1}".format(wanted, _names(lacking)))
+            lines.append(f"{wanted} is not proved of {_names(lacking)}")
     if not known.properties:
         lines.append("nothing is proved of any program in this release")
     return Judged(kernel.release, found, lines)
@@ -100,17 +110,17 @@ def _same(kernel: Kernel, program: Relocated) -> bool:
     return entry is not None and instructions.submitted(program, entry.symbols).digest() == entry.digest
 
 
-def _foreign(known: Proved, btf: str, programs: List[Relocated]) -> str:
+def _foreign(known: Proved, btf: str, programs: list[Relocated]) -> str:
     text = "nothing is proved for this kernel: its types ({0}) are none of those that the proofs are for ({1})".format(
-        btf[:12] or "none", ", ".join(sorted(each.release for each in known.kernels.values())) or "none")
+        btf[:12] or "none", ", ".join(sorted(each.release for each in known.kernels.values())) or "none"
+    )
     counts = [(sum(_same(kernel, each) for each in programs), kernel.release) for kernel in known.kernels.values()]
-    best: Optional[Tuple[int, str]] = max(counts) if counts else None
+    best: tuple[int, str] | None = max(counts) if counts else None
     if best and best[0]:
-        text += "; {0} of its {1} programs have the instructions that they have on {2}".format(
-            best[0], len(programs), best[1])
+        text += f"; {best[0]} of its {len(programs)} programs have the instructions that they have on {best[1]}"
     return text
 
 
-def _names(names: List[str]) -> str:
+def _names(names: list[str]) -> str:
     shown = ", ".join(names[:_SHOWN])
-    return shown + " and {0} more".format(len(names) - _SHOWN) if names[_SHOWN:] else shown
+    return shown + f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else shown

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Optional
+from typing import Any
 
 RESULT = "/var/lib/exfil-guard-pull/result.json"
 _KEYS = ("outcome", "message", "revision", "started", "ended")
 
 
-def last(path: str = RESULT) -> Optional[Dict[str, Any]]:
+def last(path: str = RESULT) -> dict[str, Any] | None:
     """None when this host does not pull."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -20,7 +20,7 @@ def last(path: str = RESULT) -> Optional[Dict[str, Any]]:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        found = {"outcome": "unknown", "message": "{0} can't be read: {1}".format(path, error)}
+        found = {"outcome": "unknown", "message": f"{path} can't be read: {error}"}
     if not isinstance(found, dict):
-        found = {"outcome": "unknown", "message": "{0} holds no result".format(path)}
+        found = {"outcome": "unknown", "message": f"{path} holds no result"}
     return {key: found.get(key) for key in _KEYS}

@@ -9,9 +9,10 @@ fresh, read back, compared and frozen before the record names them. Killed at an
 from __future__ import annotations
 
 import struct
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple
 
-from . import kernel as kernel_module, layout
+from . import kernel as kernel_module
+from . import layout
 from .errors import EnforcerError
 from .kernel import ARRAY, ARRAY_OF_MAPS, HASH, INNER_MAP, LPM_TRIE, NO_PREALLOC, Kernel, MapSpec
 
@@ -29,7 +30,7 @@ DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_l
 FOLLOWING_HOOKS = ("bprm_committed_creds", "task_alloc", "bprm_creds_for_exec")
 
 # the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
-TABLES: Dict[str, MapSpec] = {
+TABLES: dict[str, MapSpec] = {
     "policy": MapSpec(ARRAY, 4, layout.POLICY.size, 1),
     "subjects": MapSpec(ARRAY, 4, layout.SUBJECT.size, 1, INNER_MAP),
     "destinations": MapSpec(ARRAY, 4, layout.DESTINATION.size, 1, INNER_MAP),
@@ -51,7 +52,7 @@ OUTER = MapSpec(ARRAY_OF_MAPS, 4, 4, SLOTS)
 CONTROL = MapSpec(ARRAY_OF_MAPS, 4, 4, 1)
 
 # the maps that outlive a generation; STORAGES hold caches, whose values may change with the object
-MAPS: Dict[str, MapSpec] = dict(
+MAPS: dict[str, MapSpec] = dict(
     {name: OUTER for name in TABLES},
     control=CONTROL,
     events=MapSpec(kernel_module.RINGBUF, 0, 0, 1 << 20),
@@ -85,14 +86,14 @@ class Record(NamedTuple):
         return struct.pack("=QQQII", *self)
 
     @classmethod
-    def unpack(cls, value: bytes) -> "Record":
+    def unpack(cls, value: bytes) -> Record:
         return cls(*struct.unpack("=QQQII", value))
 
 
 class Live(NamedTuple):
     """What the kernel decides by right now. ``tables``: of the slot in force, what could be read of it."""
 
-    record: Optional[Record]
+    record: Record | None
     generation: int  # in force; 0: none
     slot: int
     pending: bool  # not confirmed yet, and its deadline is still to come
@@ -105,7 +106,7 @@ class Live(NamedTuple):
         return max(self.record.generation, self.record.fallback_generation) if self.record else 0
 
     @property
-    def confirmed(self) -> Tuple[int, int]:
+    def confirmed(self) -> tuple[int, int]:
         """Number and slot of what to fall back to: the last generation that was confirmed."""
         if self.record and self.pending:
             return self.record.fallback_generation, self.record.fallback_slot
@@ -113,11 +114,11 @@ class Live(NamedTuple):
 
 
 def base(kernel: Kernel) -> str:
-    return kernel.path("exfil_guard", "v{0}".format(LAYOUT))
+    return kernel.path("exfil_guard", f"v{LAYOUT}")
 
 
 def map_path(kernel: Kernel, name: str) -> str:
-    return "{0}/maps/{1}".format(base(kernel), name)
+    return f"{base(kernel)}/maps/{name}"
 
 
 class _Opened:
@@ -144,7 +145,7 @@ def _opened_map(kernel: Kernel, name: str, readonly: bool = False) -> _Opened:
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-def read_record(kernel: Kernel) -> Optional[Record]:
+def read_record(kernel: Kernel) -> Record | None:
     with _opened_map(kernel, "control", readonly=True) as outer:
         number = kernel.lookup(outer, _ZERO)
     if number is None:
@@ -171,22 +172,23 @@ def read(kernel: Kernel) -> Live:
     if record is None:
         return Live(None, 0, NO_SLOT, False, False, {})
     expired = bool(record.deadline) and kernel.boottime() >= record.deadline
-    generation, slot = (record.fallback_generation, record.fallback_slot) if expired \
-        else (record.generation, record.slot)
+    generation, slot = (
+        (record.fallback_generation, record.fallback_slot) if expired else (record.generation, record.slot)
+    )
     if slot >= SLOTS:
         generation, slot = 0, NO_SLOT
     tables = read_tables(kernel, slot) if slot != NO_SLOT else {}
     return Live(record, generation, slot, bool(record.deadline) and not expired, expired, tables)
 
 
-def _whole(name: str, entries: Mapping[bytes, bytes]) -> Dict[bytes, bytes]:
+def _whole(name: str, entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """An array has at least one entry, so that an empty one reads back as one of zeros."""
     if TABLES[name].type == ARRAY and not entries:
         return {_ZERO: bytes(TABLES[name].value_size)}
     return dict(entries)
 
 
-def differences(wanted: Mapping[str, Mapping[bytes, bytes]], found: Tables) -> Dict[str, int]:
+def differences(wanted: Mapping[str, Mapping[bytes, bytes]], found: Tables) -> dict[str, int]:
     """How many entries of each table are not as wanted; a table that is missing counts at least one."""
     counts = {}
     for name in TABLES:
@@ -201,7 +203,7 @@ def differences(wanted: Mapping[str, Mapping[bytes, bytes]], found: Tables) -> D
     return counts
 
 
-def idle_slot(record: Optional[Record]) -> int:
+def idle_slot(record: Record | None) -> int:
     used = (record.slot, record.fallback_slot) if record else ()
     return next(slot for slot in range(SLOTS) if slot not in used)
 
@@ -221,8 +223,10 @@ def write(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]], slot: int
                 kernel.update(outer, struct.pack("=I", slot), struct.pack("=I", inner))
     wrong = differences(tables, read_tables(kernel, slot))
     if wrong:
-        raise EnforcerError("the tables read back differ from those written: {0}".format(_counted(wrong)),
-                            "Run again; if it happens again, report it with the kernel's release")
+        raise EnforcerError(
+            f"the tables read back differ from those written: {_counted(wrong)}",
+            "Run again; if it happens again, report it with the kernel's release",
+        )
 
 
 def publish(kernel: Kernel, record: Record) -> None:
@@ -248,12 +252,12 @@ def clear_slots(kernel: Kernel) -> None:
                     kernel.delete(outer, struct.pack("=I", slot))
 
 
-def rule_ids(tables: Mapping[str, Mapping[bytes, bytes]]) -> List[bytes]:
+def rule_ids(tables: Mapping[str, Mapping[bytes, bytes]]) -> list[bytes]:
     """The keys in "counters" of a generation's rules."""
     return [value[:8] for _, value in sorted(tables.get("rules", {}).items()) if any(value[8:])]
 
 
-def missing_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) -> List[bytes]:
+def missing_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) -> list[bytes]:
     with _opened_map(kernel, "counters", readonly=True) as counters:
         present = kernel.read_all(counters)
     return [each for each in rule_ids(tables) if each not in present]
@@ -268,7 +272,7 @@ def add_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) ->
         room = MAPS["counters"].max_entries - len(present)
         if room < len(missing):  # rules of long ago make room
             keep = set(rule_ids(tables))
-            for each in [key for key in sorted(present) if key not in keep][:len(missing) - room]:
+            for each in [key for key in sorted(present) if key not in keep][: len(missing) - room]:
                 kernel.delete(counters, each)
         for each in missing:
             kernel.update(counters, each, bytes(16))
@@ -277,24 +281,24 @@ def add_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) ->
 # ---- hooks ------------------------------------------------------------------------------------------------------
 
 
-def versions(kernel: Kernel) -> List[str]:
+def versions(kernel: Kernel) -> list[str]:
     """The objects whose programs are pinned, by the first digits of their digest; more than one during an upgrade."""
-    return [name[len("programs-"):] for name in kernel.names(base(kernel)) if name.startswith("programs-")]
+    return [name[len("programs-") :] for name in kernel.names(base(kernel)) if name.startswith("programs-")]
 
 
 def program_path(kernel: Kernel, version: str, hook: str) -> str:
-    return "{0}/programs-{1}/{2}".format(base(kernel), version, hook)
+    return f"{base(kernel)}/programs-{version}/{hook}"
 
 
 def links_path(kernel: Kernel, version: str) -> str:
-    return "{0}/links-{1}".format(base(kernel), version)
+    return f"{base(kernel)}/links-{version}"
 
 
-def available_hooks(kernel: Kernel, version: str) -> FrozenSet[str]:
-    return frozenset(kernel.names("{0}/programs-{1}".format(base(kernel), version)))
+def available_hooks(kernel: Kernel, version: str) -> frozenset[str]:
+    return frozenset(kernel.names(f"{base(kernel)}/programs-{version}"))
 
 
-def attached_hooks(kernel: Kernel, version: str) -> FrozenSet[str]:
+def attached_hooks(kernel: Kernel, version: str) -> frozenset[str]:
     """The hooks whose pinned link runs the pinned program."""
     found = set()
     for hook in kernel.names(links_path(kernel, version)):
@@ -309,11 +313,11 @@ def attached_hooks(kernel: Kernel, version: str) -> FrozenSet[str]:
     return frozenset(found)
 
 
-def _in_order(hooks: Iterable[str]) -> List[str]:
+def _in_order(hooks: Iterable[str]) -> list[str]:
     return sorted(hooks, key=lambda hook: (hook not in IDENTITY_HOOKS, hook not in DIRECTION_HOOKS, hook))
 
 
-def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
+def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
     """Attaches what is not attached yet; gives the hooks that were attached."""
     folder = links_path(kernel, version)
     before = attached_hooks(kernel, version)
@@ -350,7 +354,7 @@ def _note_start(kernel: Kernel) -> None:
     _set_facts(kernel, lambda _loaded, *others: (kernel.boottime(), *others))
 
 
-def _set_facts(kernel: Kernel, change: Callable[..., Tuple[int, ...]]) -> None:
+def _set_facts(kernel: Kernel, change: Callable[..., tuple[int, ...]]) -> None:
     with _opened_map(kernel, "facts") as facts:
         value = kernel.lookup(facts, _ZERO) or bytes(layout.FACTS.size)
         kernel.update(facts, _ZERO, layout.FACTS.pack(*change(*layout.FACTS.unpack(value))))
@@ -363,8 +367,10 @@ def labels_since(kernel: Kernel) -> int:
 
 def _following(kernel: Kernel) -> bool:
     """Is every task's label handed on, by whichever version, and has it been since labels came into use?"""
-    return any(all(kernel.exists(links_path(kernel, each) + "/" + hook) for hook in FOLLOWING_HOOKS)
-               for each in versions(kernel))
+    return any(
+        all(kernel.exists(links_path(kernel, each) + "/" + hook) for hook in FOLLOWING_HOOKS)
+        for each in versions(kernel)
+    )
 
 
 def _follow_labels(kernel: Kernel) -> None:
@@ -389,7 +395,7 @@ def _note_listeners(kernel: Kernel) -> None:
         kernel.update_all(listeners, {struct.pack("=I", i): struct.pack("=Q", word) for i, word in enumerate(words)})
 
 
-def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> List[str]:
+def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
     folder = links_path(kernel, version)
     gone = [hook for hook in reversed(_in_order(hooks)) if kernel.exists(folder + "/" + hook)]
     if set(gone) & set(FOLLOWING_HOOKS) and labels_since(kernel):
@@ -425,16 +431,17 @@ def claim(kernel: Kernel, *versions_: str) -> None:
 
 def next_generation(live: Live, stored: Iterable[int]) -> int:
     """A number no cache and no document has: caches in the kernel are told apart by it."""
-    return max([live.newest] + list(stored)) + 1
+    return max([live.newest, *list(stored)]) + 1
 
 
-def load(kernel: Kernel, image: Any, generation: int, hooks: Iterable[str], *, version: str,
-         confirm_seconds: float = 0) -> Record:
+def load(
+    kernel: Kernel, image: Any, generation: int, hooks: Iterable[str], *, version: str, confirm_seconds: float = 0
+) -> Record:
     """Puts ``image`` in force as ``generation``. With ``confirm_seconds`` it is on trial for so long, and what was
     confirmed last stays its fallback; else it is confirmed at once, as at boot."""
     live = read(kernel)
     if generation <= live.newest:
-        raise EnforcerError("generation {0} has been in force already".format(generation), "Take a new number")
+        raise EnforcerError(f"generation {generation} has been in force already", "Take a new number")
     slot = idle_slot(live.record)
     write(kernel, image.tables, slot)
     add_counters(kernel, image.tables)
@@ -448,4 +455,4 @@ def load(kernel: Kernel, image: Any, generation: int, hooks: Iterable[str], *, v
 
 
 def _counted(wrong: Mapping[str, int]) -> str:
-    return ", ".join("{0} ({1})".format(name, count) for name, count in sorted(wrong.items()))
+    return ", ".join(f"{name} ({count})" for name, count in sorted(wrong.items()))

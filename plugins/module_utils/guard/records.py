@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Tuple
 
 Components = Tuple[str, ...]
 
@@ -21,62 +21,62 @@ class PathPattern(NamedTuple):
 class SubjectSet(NamedTuple):
     """AND across keys, OR within a key; None: the key is not there and holds for everybody."""
 
-    users: Optional[FrozenSet[int]] = None
-    login_users: Optional[FrozenSet[int]] = None
-    groups: Optional[FrozenSet[int]] = None
-    services: Optional[FrozenSet[Components]] = None  # cgroup paths from the root; each means the cgroup and all below
-    executables: Optional[FrozenSet[PathPattern]] = None
-    has_read: Optional[FrozenSet[str]] = None  # names of resource sets; binds only
+    users: frozenset[int] | None = None
+    login_users: frozenset[int] | None = None
+    groups: frozenset[int] | None = None
+    services: frozenset[Components] | None = None  # cgroup paths from the root; each means the cgroup and all below
+    executables: frozenset[PathPattern] | None = None
+    has_read: frozenset[str] | None = None  # names of resource sets; binds only
 
 
 class ResourceSet(NamedTuple):
-    paths: FrozenSet[PathPattern]
+    paths: frozenset[PathPattern]
 
 
 class DestinationSet(NamedTuple):
     """AND across keys, OR within a key; None: any."""
 
-    cidrs: Optional[FrozenSet[str]] = None  # canonical text, those of `names` among them; mapped IPv6 has become IPv4
-    ports: Optional[FrozenSet[Tuple[int, int]]] = None  # first and last, both included
-    protocols: Optional[FrozenSet[int]] = None  # IP protocol numbers; MPTCP counts as TCP
+    cidrs: frozenset[str] | None = None  # canonical text, those of `names` among them; mapped IPv6 has become IPv4
+    ports: frozenset[tuple[int, int]] | None = None  # first and last, both included
+    protocols: frozenset[int] | None = None  # IP protocol numbers; MPTCP counts as TCP
     # context id and port, None: any. A set with this key is about vsock alone and has no other
-    vsock: Optional[FrozenSet[Tuple[Optional[int], Optional[int]]]] = None
+    vsock: frozenset[tuple[int | None, int | None]] | None = None
 
 
 class Selection(NamedTuple):
     """Names of sets; negated covers what satisfies none of them."""
 
-    names: FrozenSet[str]
+    names: frozenset[str]
     negated: bool = False
 
 
 class Rule(NamedTuple):
     name: str
-    deny: FrozenSet[str]
-    subjects: Optional[FrozenSet[str]] = None  # None binds everyone
-    excepts: FrozenSet[str] = frozenset()
-    resources: Optional[Selection] = None  # for actions.RESOURCES
-    destinations: Optional[Selection] = None  # for actions.DESTINATIONS
+    deny: frozenset[str]
+    subjects: frozenset[str] | None = None  # None binds everyone
+    excepts: frozenset[str] = frozenset()
+    resources: Selection | None = None  # for actions.RESOURCES
+    destinations: Selection | None = None  # for actions.DESTINATIONS
     audit: bool = False
-    expires: Optional[str] = None  # ISO date (UTC): the first day on which the rule is no longer in force
+    expires: str | None = None  # ISO date (UTC): the first day on which the rule is no longer in force
 
 
 class Resolved(NamedTuple):
     """A policy document on one host, every name resolved. ``superblocks``: every device number that was looked at;
     an object on any other is denied to a task that a path rule binds, pseudo filesystems aside."""
 
-    rules: Tuple[Rule, ...]  # sorted by name; names are unique
-    subjects: Dict[str, SubjectSet]
-    resources: Dict[str, ResourceSet]
-    destinations: Dict[str, DestinationSet]
-    superblocks: FrozenSet[int]
+    rules: tuple[Rule, ...]  # sorted by name; names are unique
+    subjects: dict[str, SubjectSet]
+    resources: dict[str, ResourceSet]
+    destinations: dict[str, DestinationSet]
+    superblocks: frozenset[int]
     # the policy paths of `subjects/<set>` and `resources/<set>`, links followed: from them boot finds new devices
-    paths: Dict[str, FrozenSet[str]] = {}
+    paths: dict[str, frozenset[str]] = {}
     # device numbers whose opening is an action without an object: is it a block device, number (minor
     # layout.ANY_MINOR: any), action
-    devices: FrozenSet[Tuple[bool, int, str]] = frozenset()
-    names: Dict[str, FrozenSet[str]] = {}  # the networks that each host name of `destinations` stands for
-    protected: FrozenSet[PathPattern] = frozenset()  # what enforces: see TamperEvent
+    devices: frozenset[tuple[bool, int, str]] = frozenset()
+    names: dict[str, frozenset[str]] = {}  # the networks that each host name of `destinations` stands for
+    protected: frozenset[PathPattern] = frozenset()  # what enforces: see TamperEvent
 
 
 class Location(NamedTuple):
@@ -85,20 +85,20 @@ class Location(NamedTuple):
     device: int
     components: Components
     pseudo: bool = False  # tmpfs or a pseudo filesystem: not denied for being unresolved
-    trouble: Optional[str] = None
+    trouble: str | None = None
 
 
 class Task(NamedTuple):
     """Who acts. The four ids of ``cred`` and ``real_cred`` and the owners of the user namespaces are told apart only
     as far as the meaning needs it."""
 
-    users: FrozenSet[int]  # real, effective, saved, fs id of both creds, owners of user namespaces above the first
-    groups: FrozenSet[int]  # real, effective, saved, fs and supplementary groups of both creds: what may bind
-    memberships: FrozenSet[int]  # real and supplementary groups that both creds have: what may except
+    users: frozenset[int]  # real, effective, saved, fs id of both creds, owners of user namespaces above the first
+    groups: frozenset[int]  # real, effective, saved, fs and supplementary groups of both creds: what may bind
+    memberships: frozenset[int]  # real and supplementary groups that both creds have: what may except
     login_user: int = 0xFFFFFFFF
-    service: Optional[Components] = ()  # cgroup path; None: could not be read
-    executable: Optional[Location] = None  # None or with trouble: not known; binds, does not except
-    labels: FrozenSet[str] = frozenset()  # resource sets of which it has read something
+    service: Components | None = ()  # cgroup path; None: could not be read
+    executable: Location | None = None  # None or with trouble: not known; binds, does not except
+    labels: frozenset[str] = frozenset()  # resource sets of which it has read something
     lists_cut: bool = False  # more groups or namespaces than looked at: bound by any `users`/`groups`, not excepted
 
 
@@ -125,7 +125,7 @@ class NetworkEvent(NamedTuple):
     address: str  # text form; the meaning treats IPv4-mapped IPv6 as IPv4
     port: int
     protocol: int
-    trouble: Optional[str] = None  # member of layout.REASONS: where it goes can't be told
+    trouble: str | None = None  # member of layout.REASONS: where it goes can't be told
 
 
 class VsockEvent(NamedTuple):
@@ -148,7 +148,7 @@ class TamperEvent(NamedTuple):
 
     task: Task
     root: bool
-    location: Optional[Location]
+    location: Location | None
     below: bool = False
 
 
@@ -156,5 +156,5 @@ class Verdict(NamedTuple):
     """``rule``: first by name among the rules that decided; None when nothing matched or ``reason`` is not 'rule'."""
 
     outcome: str  # 'allow', 'audit' or 'deny'
-    rule: Optional[str] = None
+    rule: str | None = None
     reason: str = "rule"

@@ -12,11 +12,11 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 from . import devices, layout
 from .errors import PolicyErrors, Problem
-from .records import Components, DestinationSet, PathPattern, ResourceSet, Resolved, Rule, Selection, SubjectSet
+from .records import Components, DestinationSet, PathPattern, Resolved, ResourceSet, Rule, Selection, SubjectSet
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 132, "udplite": 136, "mptcp": 6}
 _MPTCP, _TCP = 262, 6
@@ -24,9 +24,14 @@ _NO_ID = 0xFFFFFFFF
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 # What enforces, and what starts it at boot. Nobody but real root has business there: see semantics.
 PROTECTED = (
-    "/usr/lib/exfil-guard/**", "/var/lib/exfil-guard/**", "/usr/sbin/exfil-guard", "/sys/fs/bpf/exfil_guard/**",
-    "/etc/systemd/system/exfil-guard*/**", "/etc/systemd/system/*/exfil-guard*",
-    "/etc/systemd/system.control/exfil-guard*/**", "/run/systemd/system/exfil-guard*/**",
+    "/usr/lib/exfil-guard/**",
+    "/var/lib/exfil-guard/**",
+    "/usr/sbin/exfil-guard",
+    "/sys/fs/bpf/exfil_guard/**",
+    "/etc/systemd/system/exfil-guard*/**",
+    "/etc/systemd/system/*/exfil-guard*",
+    "/etc/systemd/system.control/exfil-guard*/**",
+    "/run/systemd/system/exfil-guard*/**",
     "/run/systemd/system.control/exfil-guard*/**",
 )
 _PROTECTED = "built in/protected"  # among Resolved.paths
@@ -41,16 +46,41 @@ class Mount(NamedTuple):
     number: int
     parent: int
     device: int  # as in records.PathPattern
-    root: Optional[Components]  # inside the superblock; None: not a path (a namespace file)
+    root: Components | None  # inside the superblock; None: not a path (a namespace file)
     point: Components
     type: str
 
 
 # filesystems without data at rest, as pseudo() in bpf/path.h knows them by their magic numbers
-PSEUDO = frozenset((
-    "tmpfs", "devtmpfs", "ramfs", "proc", "sysfs", "devpts", "cgroup", "cgroup2", "bpf", "debugfs", "tracefs",
-    "securityfs", "pipefs", "sockfs", "nsfs", "pidfs", "mqueue", "hugetlbfs", "configfs", "binfmt_misc", "efivarfs",
-    "pstore", "autofs", "selinuxfs", "rpc_pipefs"))
+PSEUDO = frozenset(
+    (
+        "tmpfs",
+        "devtmpfs",
+        "ramfs",
+        "proc",
+        "sysfs",
+        "devpts",
+        "cgroup",
+        "cgroup2",
+        "bpf",
+        "debugfs",
+        "tracefs",
+        "securityfs",
+        "pipefs",
+        "sockfs",
+        "nsfs",
+        "pidfs",
+        "mqueue",
+        "hugetlbfs",
+        "configfs",
+        "binfmt_misc",
+        "efivarfs",
+        "pstore",
+        "autofs",
+        "selinuxfs",
+        "rpc_pipefs",
+    )
+)
 
 
 def split(path: str) -> Components:
@@ -62,7 +92,7 @@ def _unescape(text: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)
 
 
-def parse_mounts(text: str) -> List[Mount]:
+def parse_mounts(text: str) -> list[Mount]:
     mounts = []
     for line in text.splitlines():
         fields = line.split(" ")
@@ -71,17 +101,24 @@ def parse_mounts(text: str) -> List[Mount]:
         major, minor = fields[2].split(":")
         root = _unescape(fields[3])
         if root.endswith("//deleted"):
-            root = root[:-len("//deleted")]
-        mounts.append(Mount(int(fields[0]), int(fields[1]), int(major) << 20 | int(minor),
-                            split(root) if root.startswith("/") else None, split(_unescape(fields[4])),
-                            fields[fields.index("-", 6) + 1]))
+            root = root[: -len("//deleted")]
+        mounts.append(
+            Mount(
+                int(fields[0]),
+                int(fields[1]),
+                int(major) << 20 | int(minor),
+                split(root) if root.startswith("/") else None,
+                split(_unescape(fields[4])),
+                fields[fields.index("-", 6) + 1],
+            )
+        )
     return mounts
 
 
-def visible(mounts: Sequence[Mount]) -> List[Mount]:
+def visible(mounts: Sequence[Mount]) -> list[Mount]:
     """The mounts that a path can lead to: not under another one at the same or a higher point."""
     numbers = {mount.number for mount in mounts}
-    children: Dict[int, List[Mount]] = {}
+    children: dict[int, list[Mount]] = {}
     tops = []
     for mount in mounts:
         if mount.parent in numbers and mount.parent != mount.number:
@@ -98,8 +135,11 @@ def visible(mounts: Sequence[Mount]) -> List[Mount]:
             continue
         found.append(mount)
         points = {child.point for child in below}
-        tops.extend(child for child in below
-                    if not any(child.point[:i] in points for i in range(len(mount.point), len(child.point))))
+        tops.extend(
+            child
+            for child in below
+            if not any(child.point[:i] in points for i in range(len(mount.point), len(child.point)))
+        )
     return sorted(found)
 
 
@@ -109,19 +149,19 @@ def _component_matches(pattern: str, name: str) -> bool:
     return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), name, re.DOTALL) is not None
 
 
-def residual(pattern: Components, point: Components) -> Optional[Components]:
+def residual(pattern: Components, point: Components) -> Components | None:
     """What is left of a pattern below a mount point; None when it covers nothing there."""
     for i, name in enumerate(point):
         if i < len(pattern) and pattern[i] == "**" and i == len(pattern) - 1:
             return ("**",)
         if i >= len(pattern) or not _component_matches(pattern[i], name):
             return None
-    return pattern[len(point):]
+    return pattern[len(point) :]
 
 
-def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> FrozenSet[PathPattern]:
+def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> frozenset[PathPattern]:
     """Where the paths of a policy lie, given the visible mounts."""
-    found: Set[PathPattern] = set()
+    found: set[PathPattern] = set()
     patterns = [split(path) for path in paths]
     for mount in mounts:
         if mount.root is not None:
@@ -132,8 +172,12 @@ def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> FrozenSet[PathPa
     return frozenset(found)
 
 
-def superblocks(mounts: Iterable[Mount], subjects: Dict[str, SubjectSet], resources: Dict[str, ResourceSet],
-                protected: FrozenSet[PathPattern]) -> FrozenSet[int]:
+def superblocks(
+    mounts: Iterable[Mount],
+    subjects: dict[str, SubjectSet],
+    resources: dict[str, ResourceSet],
+    protected: frozenset[PathPattern],
+) -> frozenset[int]:
     """The devices that the kernel has to know: of pseudo filesystems, those that a pattern lies on. The others come and
     go with every login, and what is on them is decided the same without."""
     named = {each.device for one in resources.values() for each in one.paths}
@@ -147,7 +191,7 @@ def superblocks(mounts: Iterable[Mount], subjects: Dict[str, SubjectSet], resour
 
 def _close(name: str, candidates: Iterable[str]) -> str:
     found = difflib.get_close_matches(name, list(candidates), 1, 0.6)
-    return "Did you mean {0!r}? ".format(found[0]) if found else ""
+    return f"Did you mean {found[0]!r}? " if found else ""
 
 
 def literal_prefix(components: Components) -> Components:
@@ -165,77 +209,104 @@ def slice_path(name: str) -> Components:
     """`a-b.slice` lies in `a.slice`; `-.slice` is the root."""
     if not name or name == "-.slice":
         return ()
-    parts = name[:-len(".slice")].split("-")
-    return tuple("-".join(parts[:i + 1]) + ".slice" for i in range(len(parts)))
+    parts = name[: -len(".slice")].split("-")
+    return tuple("-".join(parts[: i + 1]) + ".slice" for i in range(len(parts)))
 
 
 class _Resolver:
-    def __init__(self, document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[str]]) -> None:
+    def __init__(self, document: dict[str, Any], system: Any, last: Mapping[str, frozenset[str]]) -> None:
         self.document, self.system, self.last = document, system, last
-        self.names: Dict[str, FrozenSet[str]] = {}
-        self.problems: List[Problem] = []
+        self.names: dict[str, frozenset[str]] = {}
+        self.problems: list[Problem] = []
         self.mounts = parse_mounts(system.mountinfo())
         self.visible = visible(self.mounts)
-        self.paths: Dict[str, FrozenSet[str]] = {}
+        self.paths: dict[str, frozenset[str]] = {}
         self.units = self._ask_units()
 
     def _where(self, kind: str, name: str, key: str) -> str:
         rules = []
         for rule in self.document.get("rules", ()):
-            named: Set[str] = set()
+            named: set[str] = set()
             for part in ("subjects", "except") if kind == "subjects" else (kind,):
                 value = rule.get(part) or ()
                 named.update(value["not"] if isinstance(value, dict) else value)
             if name in named:
                 rules.append(rule["name"])
-        text = "{0} {1!r}, {2}".format(kind, name, key)
+        text = f"{kind} {name!r}, {key}"
         if rules:
             text += " (rule {0})".format(", ".join(repr(rule) for rule in rules[:3]) + (" …" if rules[3:] else ""))
         return text
 
-    def _ask_units(self) -> Dict[str, Dict[str, str]]:
-        names = {unit_name(name) for each in (self.document.get("subjects") or {}).values()
-                 for name in each.get("services", ()) if _UNIT.fullmatch(name)}
+    def _ask_units(self) -> dict[str, dict[str, str]]:
+        names = {
+            unit_name(name)
+            for each in (self.document.get("subjects") or {}).values()
+            for name in each.get("services", ())
+            if _UNIT.fullmatch(name)
+        }
         return self.system.units(sorted(names)) if names else {}
 
-    def ids(self, values: Iterable[Any], look_up: Callable[[str], Optional[int]],
-            candidates: Callable[[], List[str]], kind: str, where: str, optional: bool) -> FrozenSet[int]:
+    def ids(
+        self,
+        values: Iterable[Any],
+        look_up: Callable[[str], int | None],
+        candidates: Callable[[], list[str]],
+        kind: str,
+        where: str,
+        optional: bool,
+    ) -> frozenset[int]:
         found = set()
         for value in values:
             text = str(value)
             if text.isascii() and text.isdigit():
-                number: Optional[int] = int(text)
+                number: int | None = int(text)
                 if int(text) >= _NO_ID:
-                    self.problems.append(Problem(where, "{0} is no id".format(text), "0 to {0}".format(_NO_ID - 1), ""))
+                    self.problems.append(Problem(where, f"{text} is no id", f"0 to {_NO_ID - 1}", ""))
                     continue
             else:
                 number = look_up(text)
             if number is not None:
                 found.add(number)
             elif not optional:
-                self.problems.append(Problem(
-                    where, "unknown {0} {1!r}".format(kind, text), "a {0} of this host".format(kind),
-                    "{0}Create it, or say `optional: true` in the set".format(_close(text, candidates()))))
+                self.problems.append(
+                    Problem(
+                        where,
+                        f"unknown {kind} {text!r}",
+                        f"a {kind} of this host",
+                        f"{_close(text, candidates())}Create it, or say `optional: true` in the set",
+                    )
+                )
         return frozenset(found)
 
-    def located(self, values: Iterable[str], key: str, where: str, optional: bool) -> FrozenSet[PathPattern]:
+    def located(self, values: Iterable[str], key: str, where: str, optional: bool) -> frozenset[PathPattern]:
         paths = set()
         for path in values:
             components = split(path)
             prefix = literal_prefix(components)
             literal = "/" + "/".join(prefix)
             if not path.startswith("/") or ".." in components or "**" in components[:-1]:
-                self.problems.append(Problem(where, "path {0!r} cannot be guarded".format(path),
-                                             "an absolute path without `..`, with `**` only at its end", ""))
+                self.problems.append(
+                    Problem(
+                        where,
+                        f"path {path!r} cannot be guarded",
+                        "an absolute path without `..`, with `**` only at its end",
+                        "",
+                    )
+                )
                 continue
             if self.system.exists(literal):
                 real = split(self.system.realpath(literal))
                 if real != prefix:
-                    paths.add("/" + "/".join(real + components[len(prefix):]))
+                    paths.add("/" + "/".join(real + components[len(prefix) :]))
             elif not optional:
-                self.problems.append(Problem(
-                    where, "no such path {0!r}".format(literal), "a path of this host",
-                    "{0}Create it, or say `optional: true` in the set".format(self._close_path(prefix))))
+                self.problems.append(
+                    Problem(
+                        where,
+                        f"no such path {literal!r}",
+                        "a path of this host",
+                        f"{self._close_path(prefix)}Create it, or say `optional: true` in the set",
+                    )
+                )
                 continue
             paths.add("/" + "/".join(components))
         self.paths[key] = frozenset(paths)
@@ -244,24 +315,29 @@ class _Resolver:
     def _close_path(self, prefix: Components) -> str:
         for i in range(len(prefix)):
             folder = "/" + "/".join(prefix[:i])
-            if not self.system.exists("/" + "/".join(prefix[:i + 1])):
+            if not self.system.exists("/" + "/".join(prefix[: i + 1])):
                 found = difflib.get_close_matches(prefix[i], self.system.names(folder), 1, 0.7)
                 return "Did you mean {0!r}? ".format(folder.rstrip("/") + "/" + found[0]) if found else ""
         return ""
 
-    def services(self, values: Iterable[str], where: str, optional: bool) -> FrozenSet[Components]:
+    def services(self, values: Iterable[str], where: str, optional: bool) -> frozenset[Components]:
         found = set()
         for value in values:
             name = unit_name(value)
             if not _UNIT.fullmatch(value):
-                self.problems.append(Problem(where, "{0!r} is no unit name".format(value), "a systemd unit", ""))
+                self.problems.append(Problem(where, f"{value!r} is no unit name", "a systemd unit", ""))
                 continue
             unit = self.units.get(name, {})
             if unit.get("LoadState", "not-found") == "not-found":
                 if not optional:
-                    self.problems.append(Problem(where, "unknown unit {0!r}".format(name),
-                                                 "a systemd unit of this host",
-                                                 "Install it, or say `optional: true` in the set"))
+                    self.problems.append(
+                        Problem(
+                            where,
+                            f"unknown unit {name!r}",
+                            "a systemd unit of this host",
+                            "Install it, or say `optional: true` in the set",
+                        )
+                    )
                 continue
             own = unit.get("Id") or name  # of an alias, the unit's real name
             running = split(unit.get("ControlGroup", ""))
@@ -270,109 +346,161 @@ class _Resolver:
             elif own.endswith(".slice"):
                 found.add(slice_path(own))
             else:
-                found.add(slice_path(unit.get("Slice") or "system.slice") + (own,))
+                found.add((*slice_path(unit.get("Slice") or "system.slice"), own))
         return frozenset(found)
 
-    def subject(self, name: str, body: Dict[str, Any]) -> SubjectSet:
+    def subject(self, name: str, body: dict[str, Any]) -> SubjectSet:
         optional = bool(body.get("optional"))
-        fields: Dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for key in ("users", "login_users", "groups"):
             if key in body:
                 group = key == "groups"
-                fields[key] = self.ids(body[key], self.system.group if group else self.system.user,
-                                       self.system.groups if group else self.system.users,
-                                       "group" if group else "user", self._where("subjects", name, key), optional)
+                fields[key] = self.ids(
+                    body[key],
+                    self.system.group if group else self.system.user,
+                    self.system.groups if group else self.system.users,
+                    "group" if group else "user",
+                    self._where("subjects", name, key),
+                    optional,
+                )
         if "services" in body:
             fields["services"] = self.services(body["services"], self._where("subjects", name, "services"), optional)
         if "executables" in body:
-            fields["executables"] = self.located(body["executables"], "subjects/" + name,
-                                                 self._where("subjects", name, "executables"), optional)
+            fields["executables"] = self.located(
+                body["executables"], "subjects/" + name, self._where("subjects", name, "executables"), optional
+            )
         if "has_read" in body:
             known = self.document.get("resources") or {}
             for each in body["has_read"]:
                 if each not in known:
-                    self.problems.append(Problem(self._where("subjects", name, "has_read"),
-                                                 "unknown set {0!r}".format(each), "a set of `resources`",
-                                                 _close(each, known).strip()))
+                    self.problems.append(
+                        Problem(
+                            self._where("subjects", name, "has_read"),
+                            f"unknown set {each!r}",
+                            "a set of `resources`",
+                            _close(each, known).strip(),
+                        )
+                    )
             fields["has_read"] = frozenset(body["has_read"])
         return SubjectSet(**fields)
 
-    def destination(self, name: str, body: Dict[str, Any]) -> DestinationSet:
-        fields: Dict[str, Any] = {}
-        for key, parse, expected in (("cidrs", parse_cidr, "an IPv4 or IPv6 network, as 10.0.0.0/8"),
-                                     ("ports", parse_port, "a port or a range, as 443 or 8000-8100"),
-                                     ("protocols", parse_protocol, ", ".join(sorted(PROTOCOLS)) + " or a number"),
-                                     ("vsock", parse_vsock, "a context id, a context id and a port as 2:1024, or any")):
+    def destination(self, name: str, body: dict[str, Any]) -> DestinationSet:
+        fields: dict[str, Any] = {}
+        for key, parse, expected in (
+            ("cidrs", parse_cidr, "an IPv4 or IPv6 network, as 10.0.0.0/8"),
+            ("ports", parse_port, "a port or a range, as 443 or 8000-8100"),
+            ("protocols", parse_protocol, ", ".join(sorted(PROTOCOLS)) + " or a number"),
+            ("vsock", parse_vsock, "a context id, a context id and a port as 2:1024, or any"),
+        ):
             if key in body:
                 values = set()
                 for value in body[key]:
                     try:
                         values.add(parse(value))
                     except ValueError:
-                        self.problems.append(Problem(
-                            self._where("destinations", name, key), "{0!r}".format(value), expected,
-                            _close(str(value), PROTOCOLS).strip() if key == "protocols" else ""))
+                        self.problems.append(
+                            Problem(
+                                self._where("destinations", name, key),
+                                f"{value!r}",
+                                expected,
+                                _close(str(value), PROTOCOLS).strip() if key == "protocols" else "",
+                            )
+                        )
                 fields[key] = frozenset(values)
         if "names" in body:
             fields["cidrs"] = fields.get("cidrs", frozenset()) | self.hosts(
-                body["names"], self._where("destinations", name, "names"), bool(body.get("optional")))
+                body["names"], self._where("destinations", name, "names"), bool(body.get("optional"))
+            )
         return DestinationSet(**fields)
 
-    def hosts(self, values: Iterable[str], where: str, optional: bool) -> FrozenSet[str]:
+    def hosts(self, values: Iterable[str], where: str, optional: bool) -> frozenset[str]:
         """The addresses of host names; of one that resolves no more, those that it had, if that is allowed."""
-        found: Set[str] = set()
+        found: set[str] = set()
         for value in values:
             if value not in self.names:
                 addresses = frozenset(parse_cidr(each) for each in self.system.addresses(value))
                 self.names[value] = addresses or frozenset(self.last.get(value, ()))
             found |= self.names[value]
             if not self.names[value] and not optional:
-                self.problems.append(Problem(
-                    where, "host name {0!r} does not resolve".format(value), "a name that this host can resolve",
-                    "Look at `getent ahosts {0}` on the host, or say `optional: true` in the set".format(value)))
+                self.problems.append(
+                    Problem(
+                        where,
+                        f"host name {value!r} does not resolve",
+                        "a name that this host can resolve",
+                        f"Look at `getent ahosts {value}` on the host, or say `optional: true` in the set",
+                    )
+                )
         return frozenset(found)
 
-    def rule(self, body: Dict[str, Any]) -> Rule:
-        for part, kind in (("subjects", "subjects"), ("except", "subjects"), ("resources", "resources"),
-                           ("destinations", "destinations")):
+    def rule(self, body: dict[str, Any]) -> Rule:
+        for part, kind in (
+            ("subjects", "subjects"),
+            ("except", "subjects"),
+            ("resources", "resources"),
+            ("destinations", "destinations"),
+        ):
             value = body.get(part) or ()
             known = self.document.get(kind) or {}
             for name in value["not"] if isinstance(value, dict) else value:
                 if name not in known:
-                    self.problems.append(Problem("rule {0!r}, {1}".format(body["name"], part),
-                                                 "unknown set {0!r}".format(name), "a set of `{0}`".format(kind),
-                                                 _close(name, known).strip()))
+                    self.problems.append(
+                        Problem(
+                            "rule {0!r}, {1}".format(body["name"], part),
+                            f"unknown set {name!r}",
+                            f"a set of `{kind}`",
+                            _close(name, known).strip(),
+                        )
+                    )
         subjects = body.get("subjects")
-        return Rule(body["name"], frozenset(body["deny"]), None if subjects is None else frozenset(subjects),
-                    frozenset(body.get("except") or ()), _selection(body.get("resources")),
-                    _selection(body.get("destinations")),
-                    (body.get("mode") or self.document.get("mode")) == "audit", body.get("expires"))
+        return Rule(
+            body["name"],
+            frozenset(body["deny"]),
+            None if subjects is None else frozenset(subjects),
+            frozenset(body.get("except") or ()),
+            _selection(body.get("resources")),
+            _selection(body.get("destinations")),
+            (body.get("mode") or self.document.get("mode")) == "audit",
+            body.get("expires"),
+        )
 
     def run(self) -> Resolved:
         document = self.document
         subjects = {name: self.subject(name, body) for name, body in sorted((document.get("subjects") or {}).items())}
         resources = {}
         for name, body in sorted((document.get("resources") or {}).items()):
-            paths = self.located(body.get("paths") or (), "resources/" + name, self._where("resources", name, "paths"),
-                                 bool(body.get("optional")))
+            paths = self.located(
+                body.get("paths") or (),
+                "resources/" + name,
+                self._where("resources", name, "paths"),
+                bool(body.get("optional")),
+            )
             resources[name] = ResourceSet(paths | abstract(body.get("abstract_sockets") or ()))
-        destinations = {name: self.destination(name, body)
-                        for name, body in sorted((document.get("destinations") or {}).items())}
+        destinations = {
+            name: self.destination(name, body) for name, body in sorted((document.get("destinations") or {}).items())
+        }
         rules = tuple(sorted((self.rule(body) for body in document.get("rules") or ()), key=lambda rule: rule.name))
         if self.problems:
             raise PolicyErrors(self.problems)
         protected = self.located(PROTECTED, _PROTECTED, "", True) | translate(PROTECTED, self.visible)
-        return Resolved(rules, subjects, resources, destinations,
-                        superblocks(self.mounts, subjects, resources, protected), self.paths,
-                        _devices(rules, self.system), self.names, protected)
+        return Resolved(
+            rules,
+            subjects,
+            resources,
+            destinations,
+            superblocks(self.mounts, subjects, resources, protected),
+            self.paths,
+            _devices(rules, self.system),
+            self.names,
+            protected,
+        )
 
 
-def _devices(rules: Iterable[Rule], system: Any) -> FrozenSet[devices.Device]:
+def _devices(rules: Iterable[Rule], system: Any) -> frozenset[devices.Device]:
     """Asked for only when a rule is about them: drivers come and go."""
     return devices.find(system.device_tables()) if any(devices.ACTIONS & rule.deny for rule in rules) else frozenset()
 
 
-def _selection(value: Any) -> Optional[Selection]:
+def _selection(value: Any) -> Selection | None:
     if value is None:
         return None
     return Selection(frozenset(value["not"]), True) if isinstance(value, dict) else Selection(frozenset(value))
@@ -387,7 +515,7 @@ def parse_cidr(value: Any) -> str:
     return str(network)
 
 
-def parse_port(value: Any) -> Tuple[int, int]:
+def parse_port(value: Any) -> tuple[int, int]:
     first, _, last = str(value).partition("-")
     ends = (int(first), int(last or first))
     if not 0 <= ends[0] <= ends[1] <= 65535:
@@ -405,7 +533,7 @@ def parse_protocol(value: Any) -> int:
     return number
 
 
-def parse_vsock(value: Any) -> Tuple[Optional[int], Optional[int]]:
+def parse_vsock(value: Any) -> tuple[int | None, int | None]:
     if value == "any":
         return None, None
     cid, _, port = str(value).partition(":")
@@ -415,12 +543,12 @@ def parse_vsock(value: Any) -> Tuple[Optional[int], Optional[int]]:
     return numbers
 
 
-def abstract(names: Iterable[str]) -> FrozenSet[PathPattern]:
+def abstract(names: Iterable[str]) -> frozenset[PathPattern]:
     """Names of abstract unix sockets, as patterns: each is one component, whatever is in it."""
     return frozenset(PathPattern(layout.ABSTRACT, (name,)) for name in names)
 
 
-def resolve(document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[str]] = {}) -> Resolved:
+def resolve(document: dict[str, Any], system: Any, last: Mapping[str, frozenset[str]] = {}) -> Resolved:
     """Raises errors.PolicyErrors with every error at once. ``last``: addresses that host names keep when they do not
     resolve now (records.Resolved.names)."""
     return _Resolver(document, system, last).run()
@@ -429,36 +557,58 @@ def resolve(document: Dict[str, Any], system: Any, last: Mapping[str, FrozenSet[
 # ---- stored -------------------------------------------------------------------------------------------------------
 
 
-def _listed(values: Optional[Iterable[Any]]) -> Optional[List[Any]]:
+def _listed(values: Iterable[Any] | None) -> list[Any] | None:
     return None if values is None else [list(each) if isinstance(each, tuple) else each for each in sorted(values)]
 
 
-def _endpoints(values: Optional[Iterable[Tuple[Optional[int], Optional[int]]]]) -> Optional[List[Any]]:
+def _endpoints(values: Iterable[tuple[int | None, int | None]] | None) -> list[Any] | None:
     return None if values is None else sorted((list(each) for each in values), key=str)
 
 
-def _patterns(values: Optional[Iterable[PathPattern]]) -> Optional[List[Any]]:
+def _patterns(values: Iterable[PathPattern] | None) -> list[Any] | None:
     return None if values is None else [[each.device, list(each.components)] for each in sorted(values)]
 
 
-def _chosen(value: Optional[Selection]) -> Any:
+def _chosen(value: Selection | None) -> Any:
     return None if value is None else {"names": sorted(value.names), "negated": value.negated}
 
 
-def to_json(resolved: Resolved) -> Dict[str, Any]:
+def to_json(resolved: Resolved) -> dict[str, Any]:
     return {
-        "rules": [{"name": rule.name, "deny": sorted(rule.deny), "subjects": _listed(rule.subjects),
-                   "except": sorted(rule.excepts), "resources": _chosen(rule.resources),
-                   "destinations": _chosen(rule.destinations), "audit": rule.audit, "expires": rule.expires}
-                  for rule in resolved.rules],
-        "subjects": {name: {"users": _listed(each.users), "login_users": _listed(each.login_users),
-                            "groups": _listed(each.groups), "services": _listed(each.services),
-                            "executables": _patterns(each.executables), "has_read": _listed(each.has_read)}
-                     for name, each in resolved.subjects.items()},
+        "rules": [
+            {
+                "name": rule.name,
+                "deny": sorted(rule.deny),
+                "subjects": _listed(rule.subjects),
+                "except": sorted(rule.excepts),
+                "resources": _chosen(rule.resources),
+                "destinations": _chosen(rule.destinations),
+                "audit": rule.audit,
+                "expires": rule.expires,
+            }
+            for rule in resolved.rules
+        ],
+        "subjects": {
+            name: {
+                "users": _listed(each.users),
+                "login_users": _listed(each.login_users),
+                "groups": _listed(each.groups),
+                "services": _listed(each.services),
+                "executables": _patterns(each.executables),
+                "has_read": _listed(each.has_read),
+            }
+            for name, each in resolved.subjects.items()
+        },
         "resources": {name: _patterns(each.paths) for name, each in resolved.resources.items()},
-        "destinations": {name: {"cidrs": _listed(each.cidrs), "ports": _listed(each.ports),
-                                "protocols": _listed(each.protocols), "vsock": _endpoints(each.vsock)}
-                         for name, each in resolved.destinations.items()},
+        "destinations": {
+            name: {
+                "cidrs": _listed(each.cidrs),
+                "ports": _listed(each.ports),
+                "protocols": _listed(each.protocols),
+                "vsock": _endpoints(each.vsock),
+            }
+            for name, each in resolved.destinations.items()
+        },
         "superblocks": sorted(resolved.superblocks),
         "paths": {key: sorted(paths) for key, paths in resolved.paths.items()},
         "devices": [list(each) for each in sorted(resolved.devices)],
@@ -467,46 +617,79 @@ def to_json(resolved: Resolved) -> Dict[str, Any]:
     }
 
 
-def _set(values: Optional[Iterable[Any]]) -> Optional[FrozenSet[Any]]:
+def _set(values: Iterable[Any] | None) -> frozenset[Any] | None:
     return None if values is None else frozenset(tuple(each) if isinstance(each, list) else each for each in values)
 
 
-def _located(values: Optional[Iterable[Any]]) -> Optional[FrozenSet[PathPattern]]:
+def _located(values: Iterable[Any] | None) -> frozenset[PathPattern] | None:
     return None if values is None else frozenset(PathPattern(device, tuple(parts)) for device, parts in values)
 
 
-def from_json(stored: Dict[str, Any]) -> Resolved:
-    def chosen(value: Any) -> Optional[Selection]:
+def from_json(stored: dict[str, Any]) -> Resolved:
+    def chosen(value: Any) -> Selection | None:
         return None if value is None else Selection(frozenset(value["names"]), value["negated"])
 
     return Resolved(
-        tuple(Rule(each["name"], frozenset(each["deny"]), _set(each["subjects"]), frozenset(each["except"]),
-                   chosen(each["resources"]), chosen(each["destinations"]), each["audit"], each["expires"])
-              for each in stored["rules"]),
-        {name: SubjectSet(_set(each["users"]), _set(each["login_users"]), _set(each["groups"]),
-                          _set(each["services"]), _located(each["executables"]), _set(each["has_read"]))
-         for name, each in stored["subjects"].items()},
+        tuple(
+            Rule(
+                each["name"],
+                frozenset(each["deny"]),
+                _set(each["subjects"]),
+                frozenset(each["except"]),
+                chosen(each["resources"]),
+                chosen(each["destinations"]),
+                each["audit"],
+                each["expires"],
+            )
+            for each in stored["rules"]
+        ),
+        {
+            name: SubjectSet(
+                _set(each["users"]),
+                _set(each["login_users"]),
+                _set(each["groups"]),
+                _set(each["services"]),
+                _located(each["executables"]),
+                _set(each["has_read"]),
+            )
+            for name, each in stored["subjects"].items()
+        },
         {name: ResourceSet(_located(each) or frozenset()) for name, each in stored["resources"].items()},
-        {name: DestinationSet(_set(each["cidrs"]), _set(each["ports"]), _set(each["protocols"]), _set(each["vsock"]))
-         for name, each in stored["destinations"].items()},
+        {
+            name: DestinationSet(_set(each["cidrs"]), _set(each["ports"]), _set(each["protocols"]), _set(each["vsock"]))
+            for name, each in stored["destinations"].items()
+        },
         frozenset(stored["superblocks"]),
         {key: frozenset(paths) for key, paths in stored["paths"].items()},
         frozenset((bool(block), device, action) for block, device, action in stored["devices"]),
         {name: frozenset(addresses) for name, addresses in stored["names"].items()},
-        _located(stored.get("protected")) or frozenset())
+        _located(stored.get("protected")) or frozenset(),
+    )
 
 
-def renumber(stored: Dict[str, Any], system: Any) -> Resolved:
+def renumber(stored: dict[str, Any], system: Any) -> Resolved:
     """At boot: the last good ids, units and addresses, with devices and mount roots as they are now."""
     resolved = from_json(stored)
     mounts = parse_mounts(system.mountinfo())
     shown = visible(mounts)
-    subjects = {name: each if each.executables is None else each._replace(
-        executables=translate(resolved.paths["subjects/" + name], shown)) for name, each in resolved.subjects.items()}
-    resources = {name: ResourceSet(translate(resolved.paths["resources/" + name], shown)
-                                   | {path for path in each.paths if path.device == layout.ABSTRACT})
-                 for name, each in resolved.resources.items()}
+    subjects = {
+        name: each
+        if each.executables is None
+        else each._replace(executables=translate(resolved.paths["subjects/" + name], shown))
+        for name, each in resolved.subjects.items()
+    }
+    resources = {
+        name: ResourceSet(
+            translate(resolved.paths["resources/" + name], shown)
+            | {path for path in each.paths if path.device == layout.ABSTRACT}
+        )
+        for name, each in resolved.resources.items()
+    }
     protected = translate(resolved.paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED), shown)
-    return resolved._replace(subjects=subjects, resources=resources,
-                             superblocks=superblocks(mounts, subjects, resources, protected), protected=protected,
-                             devices=_devices(resolved.rules, system))
+    return resolved._replace(
+        subjects=subjects,
+        resources=resources,
+        superblocks=superblocks(mounts, subjects, resources, protected),
+        protected=protected,
+        devices=_devices(resolved.rules, system),
+    )

@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, NamedTuple
 
 _BUSY, _DISCARD = 1 << 31, 1 << 30
 _HEADER = 8  # length, page offset
 
 
-def records(data: Any, size: int, consumer: int, producer: int) -> Iterator[Tuple[Optional[bytes], int]]:
+def records(data: Any, size: int, consumer: int, producer: int) -> Iterator[tuple[bytes | None, int]]:
     """Each finished record (None: discarded) with the position after it. ``data`` shows the ring twice in a row."""
     while consumer < producer:
         at = consumer & (size - 1)
@@ -24,11 +24,11 @@ def records(data: Any, size: int, consumer: int, producer: int) -> Iterator[Tupl
             return
         discarded, length = bool(length & _DISCARD), length & ~(_BUSY | _DISCARD)
         consumer += (length + _HEADER + 7) & ~7
-        yield None if discarded else bytes(data[at + _HEADER:at + _HEADER + length]), consumer
+        yield None if discarded else bytes(data[at + _HEADER : at + _HEADER + length]), consumer
 
 
 class Batch(NamedTuple):
-    records: List[bytes]
+    records: list[bytes]
     start: int  # positions in the ring, counted since it was made
     end: int
 
@@ -50,21 +50,21 @@ class Ring:
         self._mine.close()
         self._theirs.close()
 
-    def __enter__(self) -> "Ring":
+    def __enter__(self) -> Ring:
         return self
 
     def __exit__(self, *_unused: Any) -> None:
         self.close()
 
-    def positions(self) -> Tuple[int, int]:
+    def positions(self) -> tuple[int, int]:
         """How far it was read, and how far it was written."""
         return struct.unpack_from("=Q", self._mine, 0)[0], struct.unpack_from("=Q", self._theirs, 0)[0]
 
-    def peek(self, limit: Optional[int] = None) -> Batch:
+    def peek(self, limit: int | None = None) -> Batch:
         """What waits, oldest first, at most ``limit`` records of it."""
         consumer, producer = start, _ = self.positions()
-        found: List[bytes] = []
-        with memoryview(self._theirs) as whole, whole[mmap.PAGESIZE:] as data:
+        found: list[bytes] = []
+        with memoryview(self._theirs) as whole, whole[mmap.PAGESIZE :] as data:
             for record, after in records(data, self.size, consumer, producer):
                 consumer = after
                 if record is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
-from typing import Callable, FrozenSet, Iterable, Optional
+from typing import Callable, Iterable
 
 from . import actions, layout, records
 
@@ -19,7 +19,7 @@ Covers = Callable[[records.Rule], bool]
 def decide(policy: records.Resolved, event, now: datetime.date) -> records.Verdict:
     """An event is denied iff some rule in force with its action binds the task, does not except it, and covers the
     object. ``event``: one of the events of records; ``now``: the UTC date."""
-    trouble: Optional[str] = None
+    trouble: str | None = None
     if isinstance(event, records.TamperEvent):
         return _tampering(policy, event, now)
     if isinstance(event, records.PlainEvent):
@@ -93,7 +93,7 @@ def _is_protected(policy: records.Resolved, where: records.Location, below: bool
     return any(matches(pattern, where.components) for pattern in patterns)
 
 
-def labels(policy: records.Resolved, where: records.Location) -> FrozenSet[str]:
+def labels(policy: records.Resolved, where: records.Location) -> frozenset[str]:
     """What a task has read of, once it has read the object: of the resource sets that any `has_read` names, those that
     hold it; all of them when it can't be told where it is."""
     named = frozenset(name for who in policy.subjects.values() for name in who.has_read or ())
@@ -147,14 +147,14 @@ def _known(policy: records.Resolved, task: records.Task) -> bool:
     return task.executable is not None and _trouble(policy, task.executable) is None
 
 
-def _in_service(services: FrozenSet[records.Components], cgroup: records.Components) -> bool:
+def _in_service(services: frozenset[records.Components], cgroup: records.Components) -> bool:
     return any(cgroup[: len(path)] == path for path in services)
 
 
 # -- what ---------------------------------------------------------------------------------------------------------
 
 
-def _trouble(policy: records.Resolved, where: records.Location) -> Optional[str]:
+def _trouble(policy: records.Resolved, where: records.Location) -> str | None:
     if where.trouble:
         return where.trouble
     if where.device not in policy.superblocks and where.device != layout.ABSTRACT and not where.pseudo:
@@ -173,8 +173,9 @@ def _covers_alias(policy: records.Resolved, event: records.AliasEvent) -> Covers
         some, every = _reaches, _pervades
     else:
         some = every = lambda policy, rule, where: _covers_file(policy, where)(rule)
-    return lambda rule: (some(policy, rule, event.source) and not every(policy, rule, event.target)) or (
-        "write" in rule.deny and some(policy, rule, event.target) and not every(policy, rule, event.source)
+    return lambda rule: (
+        (some(policy, rule, event.source) and not every(policy, rule, event.target))
+        or ("write" in rule.deny and some(policy, rule, event.target) and not every(policy, rule, event.source))
     )
 
 
@@ -217,7 +218,7 @@ def _all_below(patterns: Iterable[records.Components], path: records.Components)
     )
 
 
-def _selected(selection: Optional[records.Selection], satisfied: Callable[[str], bool]) -> bool:
+def _selected(selection: records.Selection | None, satisfied: Callable[[str], bool]) -> bool:
     if selection is None:
         return False
     return any(satisfied(name) for name in selection.names) != selection.negated
@@ -247,7 +248,7 @@ def _covers_endpoint(policy: records.Resolved, event: records.NetworkEvent) -> C
     address = getattr(address, "ipv4_mapped", None) or address
     everywhere = event.action in actions.OWN and address.is_unspecified
 
-    def holds(cidrs: FrozenSet[str], negated: bool) -> bool:
+    def holds(cidrs: frozenset[str], negated: bool) -> bool:
         if not everywhere:
             return any(_in(address, cidr) for cidr in cidrs)
         # every address of the host: touches whatever a rule names, and is spared where every one is; :: takes IPv4, too

@@ -8,7 +8,7 @@ Not the whole policy in audit mode: that would take the old rules out of force w
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 KINDS = ("subjects", "resources", "destinations")
 LONGEST = 95  # bytes of a name, see the policy's schema
@@ -16,15 +16,15 @@ _MARK = " (new)"
 
 
 class Soak(NamedTuple):
-    document: Dict[str, Any]
-    rules: List[str]  # the names, in that document, of the rules that report now and will enforce
+    document: dict[str, Any]
+    rules: list[str]  # the names, in that document, of the rules that report now and will enforce
 
 
-def document(before: Optional[Dict[str, Any]], after: Dict[str, Any]) -> Soak:
+def document(before: dict[str, Any] | None, after: dict[str, Any]) -> Soak:
     """``before``: the document in force, or None; ``after``: the one to come. Rules and sets of ``before`` stay as they
     are, under their names, so that counters and labels go on. A rule of ``after`` that ``before`` does not have in the
     same words and with the same sets is added in audit mode; one that is in audit mode anyway is added as it is."""
-    old: Dict[str, Any] = before or {"rules": []}
+    old: dict[str, Any] = before or {"rules": []}
     renamed = {kind: _renamed(old.get(kind) or {}, after.get(kind) or {}) for kind in ("resources", "destinations")}
     new = {kind: dict(after.get(kind) or {}) for kind in KINDS}
     new["subjects"] = {name: _labels(body, renamed["resources"]) for name, body in new["subjects"].items()}
@@ -50,33 +50,37 @@ def document(before: Optional[Dict[str, Any]], after: Dict[str, Any]) -> Soak:
     return Soak(result, sorted(reporting))
 
 
-def _renamed(old: Dict[str, Any], new: Dict[str, Any]) -> Dict[str, str]:
+def _renamed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     """What each new set is called beside the old ones: its own name, unless that stands for something else there."""
     return {name: name if old.get(name, body) == body else _free(name, old) for name, body in new.items()}
 
 
-def _free(name: str, taken: Dict[str, Any]) -> str:
+def _free(name: str, taken: dict[str, Any]) -> str:
     if name not in taken:
         return name
     marked = name + _MARK
     if len(marked.encode()) > LONGEST or marked in taken:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        cut = name.encode()[:LONGEST - len(_MARK) - 9].decode("utf-8", "ignore")
-        marked = "{0} {1}{2}".format(cut, digest, _MARK)
+        cut = name.encode()[: LONGEST - len(_MARK) - 9].decode("utf-8", "ignore")
+        marked = f"{cut} {digest}{_MARK}"
     return marked
 
 
-def _labels(body: Dict[str, Any], renamed: Dict[str, str]) -> Dict[str, Any]:
+def _labels(body: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
     if "has_read" not in body:
         return body
     return dict(body, has_read=sorted(renamed.get(name, name) for name in body["has_read"]))
 
 
-def _with_sets(rule: Dict[str, Any], renamed: Dict[str, Dict[str, str]]) -> Dict[str, Any]:
+def _with_sets(rule: dict[str, Any], renamed: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The rule with the names that its sets have in the soak."""
     found = dict(rule)
-    for key, kind in (("subjects", "subjects"), ("except", "subjects"), ("resources", "resources"),
-                      ("destinations", "destinations")):
+    for key, kind in (
+        ("subjects", "subjects"),
+        ("except", "subjects"),
+        ("resources", "resources"),
+        ("destinations", "destinations"),
+    ):
         value = rule.get(key)
         if isinstance(value, dict):
             found[key] = dict(value, **{"not": sorted(renamed[kind].get(name, name) for name in value["not"])})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import struct
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from . import audit, canary, compile, enforcement, enforcer, hardlinks, history, layout, pull, reconcile, resolve
 from .errors import EnforcerError
@@ -18,25 +18,60 @@ _ZERO = bytes(4)
 _SPACE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/cell.h
 
 
-def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.date] = None, *,
-           pull_result: str = pull.RESULT, audit_state: str = audit.STATE) -> Dict[str, Any]:
+def status(
+    kernel: Any,
+    store: Any,
+    system: Any = None,
+    now: datetime.date | None = None,
+    *,
+    pull_result: str = pull.RESULT,
+    audit_state: str = audit.STATE,
+) -> dict[str, Any]:
     """``system`` and ``now`` are needed to tell drift; without them `drift` is None."""
     environment = kernel.environment()
     if not environment.root:
         raise EnforcerError("the kernel's state can only be read by root", "Run as root (sudo exfil-guard status)")
-    result: Dict[str, Any] = {
-        "layout": reconcile.LAYOUT, "kernel": environment.release, "lsms": list(environment.lsms),
-        "running": "bpf" in environment.lsms, "problems": [], "installed": False, "enforcer": None, "generation": 0,
-        "mode": None, "in_force": False, "pending": False, "expired": False, "deadline_seconds": None, "slot": None,
-        "fallback_slot": None, "fallback_generation": None, "hooks": [], "hooks_available": [], "rules": [],
-        "totals": {}, "rename_cache": None, "digest": None, "stored_generation": None, "confirmed_generation": None,
-        "certificate": store.certificate(), "drift": None, "hardlinks": [], "labels": [], "unenforced": [],
-        "revision": None, "soak": False, "generations": [history.summary(each) for each in history.generations(store)],
-        "pull": pull.last(pull_result), "events": None, "audit": audit.told(audit_state),
+    result: dict[str, Any] = {
+        "layout": reconcile.LAYOUT,
+        "kernel": environment.release,
+        "lsms": list(environment.lsms),
+        "running": "bpf" in environment.lsms,
+        "problems": [],
+        "installed": False,
+        "enforcer": None,
+        "generation": 0,
+        "mode": None,
+        "in_force": False,
+        "pending": False,
+        "expired": False,
+        "deadline_seconds": None,
+        "slot": None,
+        "fallback_slot": None,
+        "fallback_generation": None,
+        "hooks": [],
+        "hooks_available": [],
+        "rules": [],
+        "totals": {},
+        "rename_cache": None,
+        "digest": None,
+        "stored_generation": None,
+        "confirmed_generation": None,
+        "certificate": store.certificate(),
+        "drift": None,
+        "hardlinks": [],
+        "labels": [],
+        "unenforced": [],
+        "revision": None,
+        "soak": False,
+        "generations": [history.summary(each) for each in history.generations(store)],
+        "pull": pull.last(pull_result),
+        "events": None,
+        "audit": audit.told(audit_state),
     }
     result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
-    result["problems"].extend("the audit trail does not go on: {0}".format(text)
-                              for text in (result["audit"] or {}).get("failing", ()))
+    result["problems"].extend(
+        f"the audit trail does not go on: {text}" for text in (result["audit"] or {}).get("failing", ())
+    )
     confirmed = store.last_confirmed()
     numbers = store.numbers()
     result["stored_generation"] = numbers[-1] if numbers else None
@@ -53,8 +88,13 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
     stored = store.load(live.generation) if live.generation else None
     result["hooks"] = sorted(reconcile.attached_hooks(kernel, version))
     result["hooks_available"] = sorted(reconcile.available_hooks(kernel, version))
-    result.update(generation=live.generation, in_force=bool(live.generation), pending=live.pending,
-                  expired=live.expired, slot=live.slot if live.generation else None)
+    result.update(
+        generation=live.generation,
+        in_force=bool(live.generation),
+        pending=live.pending,
+        expired=live.expired,
+        slot=live.slot if live.generation else None,
+    )
     if live.record:
         has_fallback = live.record.fallback_slot < reconcile.SLOTS
         result["fallback_slot"] = live.record.fallback_slot if has_fallback else None
@@ -62,8 +102,12 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
         if live.pending:
             result["deadline_seconds"] = round(max(0, live.record.deadline - kernel.boottime()) / 1e9, 1)
     if stored:
-        result.update(mode=stored["document"].get("mode"), digest=stored["digest"], revision=stored.get("revision"),
-                      soak="replaces" in stored)
+        result.update(
+            mode=stored["document"].get("mode"),
+            digest=stored["digest"],
+            revision=stored.get("revision"),
+            soak="replaces" in stored,
+        )
         if "hardlinks" in stored:
             result["hardlinks"] = hardlinks.lines(stored["hardlinks"])
     result["rules"] = _rules(kernel, live.tables)
@@ -79,7 +123,7 @@ def status(kernel: Any, store: Any, system: Any = None, now: Optional[datetime.d
     return result
 
 
-def _rules(kernel: Any, tables: Dict[str, Dict[bytes, bytes]]) -> List[Dict[str, Any]]:
+def _rules(kernel: Any, tables: dict[str, dict[bytes, bytes]]) -> list[dict[str, Any]]:
     with reconcile.opened(kernel, reconcile.map_path(kernel, "counters"), readonly=True) as counters:
         counts = kernel.read_all(counters)
     found = []
@@ -91,26 +135,28 @@ def _rules(kernel: Any, tables: Dict[str, Dict[bytes, bytes]]) -> List[Dict[str,
     return sorted(found, key=lambda rule: rule["name"])
 
 
-def _tell_enforced(result: Dict[str, Any], resolved: Optional[Resolved], environment: Any) -> None:
+def _tell_enforced(result: dict[str, Any], resolved: Resolved | None, environment: Any) -> None:
     available, attached = frozenset(result["hooks_available"]), frozenset(result["hooks"])
     rules = {rule.name: rule for rule in resolved.rules} if resolved else {}
     for told in result["rules"]:
         rule = rules.get(told["name"])
         told["audit"] = rule.audit if rule else None
-        told["actions"] = enforcement.of_rule(resolved, rule, environment, available, attached) \
-            if resolved and rule else []
+        told["actions"] = (
+            enforcement.of_rule(resolved, rule, environment, available, attached) if resolved and rule else []
+        )
         told["enforced"] = "bpf" in environment.lsms and all(each["enforced"] for each in told["actions"])
 
 
-def _carried(kernel: Any, names: Dict[str, int]) -> List[Dict[str, Any]]:
+def _carried(kernel: Any, names: dict[str, int]) -> list[dict[str, Any]]:
     """How many tasks carry each label, and how many pipes, sockets and message queues; of files only the kernel's
     inodes know."""
     since = reconcile.labels_since(kernel)
     found = {name: {"name": name, "tasks": 0, "channels": 0} for name in names}
     if since and names:
         carriers, cells, wires = (
-            _read_map(kernel, name, entry.unpack) for name, entry in
-            (("carriers", layout.CARRIER), ("cells", layout.CELL), ("wires", layout.MARK)))
+            _read_map(kernel, name, entry.unpack)
+            for name, entry in (("carriers", layout.CARRIER), ("cells", layout.CELL), ("wires", layout.MARK))
+        )
         known = {layout.CELL_KEY.unpack(key): labels for key, (labels, _members) in cells.items()}
         for _task, (begun, cell, labels, _image) in carriers.items():
             if begun == since:
@@ -121,38 +167,48 @@ def _carried(kernel: Any, names: Dict[str, int]) -> List[Dict[str, Any]]:
     return [found[name] for name in sorted(found)]
 
 
-def _read_map(kernel: Any, name: str, unpack: Any) -> Dict[bytes, Any]:
+def _read_map(kernel: Any, name: str, unpack: Any) -> dict[bytes, Any]:
     with reconcile.opened(kernel, reconcile.map_path(kernel, name), readonly=True) as fd:
         return {key: unpack(value) for key, value in kernel.read_all(fd).items()}
 
 
-def _of_cell(known: Dict[Any, int], since: int, cell: int) -> int:
+def _of_cell(known: dict[Any, int], since: int, cell: int) -> int:
     """As labels_of in bpf/cell.h: an address space has a cell once there is a label for it; any other cell that is
     gone leaves every label."""
     return known.get((since, cell), 0 if not cell or cell >= _SPACE else _EVERY)
 
 
-def _count(found: Dict[str, Dict[str, Any]], names: Dict[str, int], labels: int, what: str) -> None:
+def _count(found: dict[str, dict[str, Any]], names: dict[str, int], labels: int, what: str) -> None:
     for name, bit in names.items():
         if labels >> bit & 1:
             found[name][what] += 1
 
 
-def _totals(kernel: Any) -> Dict[str, Any]:
+def _totals(kernel: Any) -> dict[str, Any]:
     with reconcile.opened(kernel, reconcile.map_path(kernel, "totals"), readonly=True) as totals:
         value = kernel.lookup(totals, _ZERO) or bytes(layout.TOTALS.size)
     numbers = layout.TOTALS.unpack(value)
-    return {"denied": numbers[0], "audited": numbers[1], "events_written": numbers[2], "events_lost": numbers[3],
-            "reasons": dict(zip(layout.REASONS[1:], numbers[5:])), "uncached": numbers[-1]}
+    return {
+        "denied": numbers[0],
+        "audited": numbers[1],
+        "events_written": numbers[2],
+        "events_lost": numbers[3],
+        "reasons": dict(zip(layout.REASONS[1:], numbers[5:])),
+        "uncached": numbers[-1],
+    }
 
 
-def _accounted(kernel: Any) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+def _accounted(kernel: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The totals, and where each event is. A decision is counted before its event is written: while one is under way,
     the numbers are read again."""
     for _ in range(10):
         totals = _totals(kernel)
-        found = {"decided": totals["denied"] + totals["audited"], "written": totals["events_written"],
-                 "lost": totals["events_lost"], "waiting": _waiting(kernel)}
+        found = {
+            "decided": totals["denied"] + totals["audited"],
+            "written": totals["events_written"],
+            "lost": totals["events_lost"],
+            "waiting": _waiting(kernel),
+        }
         found["unaccounted"] = found["decided"] - found["written"] - found["lost"]
         if not found["unaccounted"]:
             break
@@ -165,20 +221,25 @@ def _waiting(kernel: Any) -> int:
         return len(ring.peek().records)
 
 
-def drift(live: Any, stored: Optional[Dict[str, Any]], attached: List[str], system: Any,
-          now: datetime.date, canary_folder: str = canary.FOLDER) -> List[str]:
+def drift(
+    live: Any,
+    stored: dict[str, Any] | None,
+    attached: list[str],
+    system: Any,
+    now: datetime.date,
+    canary_folder: str = canary.FOLDER,
+) -> list[str]:
     """How the kernel differs from the document of the generation that it says is in force. A rule that has expired
     since then and is still there is planned, not drift."""
     if not live.generation:
         return []
     if stored is None:
-        return ["the document of generation {0} is missing".format(live.generation)]
+        return [f"the document of generation {live.generation} is missing"]
     resolved = resolve.from_json(stored["resolved"])
     places = canary.find(system, canary_folder)
-    wrong: Dict[str, int] = {}
+    wrong: dict[str, int] = {}
     for day in (now, datetime.date(*(int(part) for part in stored["applied_at"][:10].split("-")))):
-        image = compile.compile_policy(resolved, day, canary=places.denied,
-                                       labels=compile.labels_of(live.tables))
+        image = compile.compile_policy(resolved, day, canary=places.denied, labels=compile.labels_of(live.tables))
         differing = reconcile.differences(image.tables, live.tables)
         wrong = wrong or differing
         if not differing:
@@ -186,28 +247,35 @@ def drift(live: Any, stored: Optional[Dict[str, Any]], attached: List[str], syst
             break
     lines = ["table {0}: {1} entries differ".format(*each) for each in sorted(wrong.items())]
     needed = set(stored.get("hooks") or reconcile.IDENTITY_HOOKS)
-    lines.extend("hook {0} is not attached".format(hook) for hook in sorted(needed - set(attached)))
+    lines.extend(f"hook {hook} is not attached" for hook in sorted(needed - set(attached)))
     return lines
 
 
-def _accounts(found: Dict[str, Any]) -> str:
+def _accounts(found: dict[str, Any]) -> str:
     text = "events        {written} written + {lost} lost = {decided} decided; {waiting} waiting".format(**found)
     return text + ("; {unaccounted} UNDER WAY".format(**found) if found["unaccounted"] else "")
 
 
-def _collector(found: Optional[Dict[str, Any]]) -> List[str]:
+def _collector(found: dict[str, Any] | None) -> list[str]:
     """How the audit trail stands; nothing where there is none."""
     if not found:
         return []
     parts = ["{collected} events taken".format(**found), "{lines} lines".format(**found)]
-    parts += ["{0} {1}".format(found[key], what) for key, what in (
-        ("held", "still to be told"), ("missing", "missing"), ("unreadable", "unreadable"),
-        ("file_lost", "lines without room in the file")) if found[key]]
-    parts += ["{0} lines wait for the {1}".format(count, name) for name, count in found["undelivered"].items()]
+    parts += [
+        f"{found[key]} {what}"
+        for key, what in (
+            ("held", "still to be told"),
+            ("missing", "missing"),
+            ("unreadable", "unreadable"),
+            ("file_lost", "lines without room in the file"),
+        )
+        if found[key]
+    ]
+    parts += [f"{count} lines wait for the {name}" for name, count in found["undelivered"].items()]
     return ["audit trail   {0}: {1}".format("collected" if found["running"] else "NOT RUNNING", ", ".join(parts))]
 
 
-def to_text(result: Dict[str, Any]) -> str:
+def to_text(result: dict[str, Any]) -> str:
     lines = []
     if not result["installed"]:
         lines.append("enforcer      not installed")
@@ -216,40 +284,62 @@ def to_text(result: Dict[str, Any]) -> str:
         if not result["in_force"]:
             lines.append("policy        none in force")
         else:
-            lines.append("policy        generation {0}, {1}, digest {2}".format(
-                result["generation"], result["mode"] or "mode unknown", (result["digest"] or "unknown")[:12]))
+            lines.append(
+                "policy        generation {0}, {1}, digest {2}".format(
+                    result["generation"], result["mode"] or "mode unknown", (result["digest"] or "unknown")[:12]
+                )
+            )
         if result["revision"]:
             lines.append("made from     {0}".format(result["revision"]))
         if result["soak"]:
             lines.append("soak          what is new only reports")
         if result["pending"]:
-            back = "generation {0}".format(result["fallback_generation"]) if result["fallback_slot"] is not None \
+            back = (
+                "generation {0}".format(result["fallback_generation"])
+                if result["fallback_slot"] is not None
                 else "no policy"
-            lines.append("on trial      not confirmed: in {0} s {1} comes back".format(
-                result["deadline_seconds"], back))
+            )
+            lines.append(
+                "on trial      not confirmed: in {0} s {1} comes back".format(result["deadline_seconds"], back)
+            )
         if result["expired"]:
             lines.append("on trial      a newer generation was not confirmed in time")
         lines.append("hooks         {0}".format(", ".join(result["hooks"]) or "none attached"))
-    lines.append("stored        newest {0}, last confirmed {1}".format(
-        result["stored_generation"] or "none", result["confirmed_generation"] or "none"))
+    lines.append(
+        "stored        newest {0}, last confirmed {1}".format(
+            result["stored_generation"] or "none", result["confirmed_generation"] or "none"
+        )
+    )
     known = result["certificate"]
     if known:
-        lines.append("certificate   of generation {0}, written {1}; `exfil-guard verify` compares".format(
-            known["policy"].get("generation"), known["issued_at"]))
+        lines.append(
+            "certificate   of generation {0}, written {1}; `exfil-guard verify` compares".format(
+                known["policy"].get("generation"), known["issued_at"]
+            )
+        )
     if result["pull"]:
-        lines.append("last pull     {outcome} at {ended}, commit {revision}: {message}".format(
-            **dict(result["pull"], revision=(result["pull"]["revision"] or "unknown")[:12])))
+        lines.append(
+            "last pull     {outcome} at {ended}, commit {revision}: {message}".format(
+                **dict(result["pull"], revision=(result["pull"]["revision"] or "unknown")[:12])
+            )
+        )
     lines.append("kernel        {0}, LSMs {1}".format(result["kernel"], ",".join(result["lsms"]) or "unknown"))
     if result["rename_cache"] is not None and result["in_force"]:
-        lines.append("path cache    {0}".format("on" if result["rename_cache"] else
-                                                "off (unused so far, or kptr_restrict=2): slower, same answers"))
+        lines.append(
+            "path cache    {0}".format(
+                "on" if result["rename_cache"] else "off (unused so far, or kptr_restrict=2): slower, same answers"
+            )
+        )
     if result["totals"]:
         totals = result["totals"]
-        lines.append("totals        {denied} denied, {audited} audited, {events_written} events, {events_lost} lost"
-                     .format(**totals))
+        lines.append(
+            "totals        {denied} denied, {audited} audited, {events_written} events, {events_lost} lost".format(
+                **totals
+            )
+        )
         lines.append(_accounts(result["events"]))
         lines.extend(_collector(result["audit"]))
-        other = ["{0} {1}".format(count, name) for name, count in sorted(totals["reasons"].items()) if count]
+        other = [f"{count} {name}" for name, count in sorted(totals["reasons"].items()) if count]
         if other:
             lines.append("undecidable   {0}".format(", ".join(other)))
     if result["rules"]:
@@ -258,9 +348,9 @@ def to_text(result: Dict[str, Any]) -> str:
     if result["labels"]:
         lines.append("has read      {0:>10} {1:>10}".format("tasks", "channels"))
         lines.extend("              {tasks:>10} {channels:>10}  {name}".format(**label) for label in result["labels"])
-    lines.extend("HARD LINK     {0}".format(line) for line in result["hardlinks"])
-    lines.extend("NOT ENFORCED  {0}".format(line) for line in result["unenforced"])
-    lines.extend("NOT PROVED    {0}".format(line) for line in (known or {}).get("not_proved", ()))
-    lines.extend("DRIFT         {0}".format(line) for line in result["drift"] or ())
-    lines.extend("PROBLEM       {0}".format(line) for line in result["problems"])
+    lines.extend(f"HARD LINK     {line}" for line in result["hardlinks"])
+    lines.extend(f"NOT ENFORCED  {line}" for line in result["unenforced"])
+    lines.extend(f"NOT PROVED    {line}" for line in (known or {}).get("not_proved", ()))
+    lines.extend(f"DRIFT         {line}" for line in result["drift"] or ())
+    lines.extend(f"PROBLEM       {line}" for line in result["problems"])
     return "\n".join(lines)

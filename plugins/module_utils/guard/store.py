@@ -6,10 +6,11 @@ whether something changed: that is read from the kernel."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Iterable
 
 from . import atomic
 from .errors import EnforcerError
@@ -18,9 +19,23 @@ FOLDER = "/var/lib/exfil-guard"
 LIBRARY = "/usr/lib/exfil-guard"  # the package
 KEPT = 5  # generations beside those in use: that many to go back to, and that many others
 _KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
-_CERTIFIED = {"version": int, "object": str, "enforcer": str, "package": str, "kernel": dict, "policy": dict,
-              "tables": dict, "maps": dict, "programs": dict, "attached": list, "canary": dict, "proof": dict,
-              "not_proved": list, "differences": list, "issued_at": str}
+_CERTIFIED = {
+    "version": int,
+    "object": str,
+    "enforcer": str,
+    "package": str,
+    "kernel": dict,
+    "policy": dict,
+    "tables": dict,
+    "maps": dict,
+    "programs": dict,
+    "attached": list,
+    "canary": dict,
+    "proof": dict,
+    "not_proved": list,
+    "differences": list,
+    "issued_at": str,
+}
 _WRITE_REMEDIES = {
     errno.ENOSPC: "Free some space there and run again",
     errno.EDQUOT: "Raise the quota there and run again",
@@ -33,7 +48,7 @@ class Store:
         self.folder, self.library = folder, library
         self.generations_folder = os.path.join(folder, "generations")
 
-    def numbers(self) -> List[int]:
+    def numbers(self) -> list[int]:
         """Every generation that has a file, readable or not, in order."""
         try:
             names = os.listdir(self.generations_folder)
@@ -42,7 +57,7 @@ class Store:
         stems = [name[:-5] for name in names if name.endswith(".json")]
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
-    def load(self, generation: int) -> Optional[Dict[str, Any]]:
+    def load(self, generation: int) -> dict[str, Any] | None:
         """None when it is not there, or not whole."""
         try:
             with open(self._path(generation), encoding="utf-8") as file:
@@ -50,22 +65,22 @@ class Store:
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
-            raise EnforcerError("cannot read {0}: {1}".format(self._path(generation), error.strerror)) from error
+            raise EnforcerError(f"cannot read {self._path(generation)}: {error.strerror}") from error
         if not isinstance(stored, dict) or any(key not in stored for key in _KEYS):
             return None
         return stored if stored["generation"] == generation else None
 
-    def last_confirmed(self) -> Optional[Dict[str, Any]]:
+    def last_confirmed(self) -> dict[str, Any] | None:
         for number in reversed(self.numbers()):
             stored = self.load(number)
             if stored and stored["confirmed"]:
                 return stored
         return None
 
-    def save(self, stored: Dict[str, Any]) -> None:
+    def save(self, stored: dict[str, Any]) -> None:
         self._write(self._path(stored["generation"]), stored)
 
-    def certificate(self) -> Optional[Dict[str, Any]]:
+    def certificate(self) -> dict[str, Any] | None:
         """What certificate.issue wrote last; None when there is none, or it is not whole."""
         try:
             with open(self._certificate, encoding="utf-8") as file:
@@ -73,24 +88,22 @@ class Store:
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
-            raise EnforcerError("cannot read {0}: {1}".format(self._certificate, error.strerror)) from error
+            raise EnforcerError(f"cannot read {self._certificate}: {error.strerror}") from error
         whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in _CERTIFIED.items())
         return found if whole else None
 
-    def certify(self, certificate: Dict[str, Any]) -> None:
+    def certify(self, certificate: dict[str, Any]) -> None:
         self._write(self._certificate, certificate)
 
     def decertify(self) -> None:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self._certificate)
-        except FileNotFoundError:
-            pass
 
     @property
     def _certificate(self) -> str:
         return os.path.join(self.folder, "certificate.json")
 
-    def _write(self, path: str, content: Dict[str, Any]) -> None:
+    def _write(self, path: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         try:
             for folder in (self.folder, self.generations_folder):
@@ -100,8 +113,9 @@ class Store:
             atomic.write(path, text.encode("ascii"))
             atomic.sync(os.path.dirname(path))
         except OSError as error:
-            raise EnforcerError("cannot write {0}: {1}".format(path, error.strerror or error),
-                                _WRITE_REMEDIES.get(error.errno or 0, "")) from error
+            raise EnforcerError(
+                f"cannot write {path}: {error.strerror or error}", _WRITE_REMEDIES.get(error.errno or 0, "")
+            ) from error
 
     def delete(self, generation: int) -> None:
         try:
@@ -117,8 +131,8 @@ class Store:
         last = self.last_confirmed()
         if last:
             keep.add(last["generation"])
-        others: List[int] = []
-        earlier: List[int] = []
+        others: list[int] = []
+        earlier: list[int] = []
         for number in self.numbers():
             if number not in keep:
                 stored = self.load(number)
@@ -127,7 +141,7 @@ class Store:
         for number in earlier[:-KEPT] + others[:-KEPT]:
             self.delete(number)
 
-    def paths(self) -> List[str]:
+    def paths(self) -> list[str]:
         """The files that `clear` deletes."""
         found = [self._path(number) for number in self.numbers()]
         return found + [path for path in (self._certificate,) if os.path.lexists(path)]
@@ -141,4 +155,4 @@ class Store:
         return bool(numbers)
 
     def _path(self, generation: int) -> str:
-        return os.path.join(self.generations_folder, "{0}.json".format(generation))
+        return os.path.join(self.generations_folder, f"{generation}.json")

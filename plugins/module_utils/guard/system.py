@@ -11,14 +11,18 @@ import pwd
 import socket
 import stat
 import subprocess
-from typing import Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterable, Iterator, NamedTuple
 
 from .errors import EnforcerError
 
 MOUNTINFO = "/proc/self/mountinfo"
 HOST_MOUNTINFO = "/proc/1/mountinfo"
-DEVICE_TABLES = {"devices": "/proc/devices", "misc": "/proc/misc", "ttys": "/proc/tty/drivers",
-                 "consoles": "/proc/consoles"}
+DEVICE_TABLES = {
+    "devices": "/proc/devices",
+    "misc": "/proc/misc",
+    "ttys": "/proc/tty/drivers",
+    "consoles": "/proc/consoles",
+}
 UNIT_PROPERTIES = ("Id", "LoadState", "ControlGroup", "Slice")
 
 
@@ -37,31 +41,31 @@ def _entry(found: os.stat_result) -> Entry:
 class System:
     # ---- users and groups (NSS) ---------------------------------------------------------------------------------
 
-    def user(self, name: str) -> Optional[int]:
+    def user(self, name: str) -> int | None:
         try:
             return pwd.getpwnam(name).pw_uid
         except KeyError:
             return None
 
-    def group(self, name: str) -> Optional[int]:
+    def group(self, name: str) -> int | None:
         try:
             return grp.getgrnam(name).gr_gid
         except KeyError:
             return None
 
-    def user_name(self, number: int) -> Optional[str]:
+    def user_name(self, number: int) -> str | None:
         try:
             return pwd.getpwuid(number).pw_name
         except KeyError:
             return None
 
-    def group_name(self, number: int) -> Optional[str]:
+    def group_name(self, number: int) -> str | None:
         try:
             return grp.getgrgid(number).gr_name
         except KeyError:
             return None
 
-    def memberships(self, number: int) -> FrozenSet[int]:
+    def memberships(self, number: int) -> frozenset[int]:
         """The groups that a user has after login."""
         try:
             entry = pwd.getpwuid(number)
@@ -69,16 +73,16 @@ class System:
             return frozenset()
         return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
 
-    def users(self) -> List[str]:
+    def users(self) -> list[str]:
         """For suggestions only: a directory service need not list its users."""
         return [entry.pw_name for entry in pwd.getpwall()]
 
-    def groups(self) -> List[str]:
+    def groups(self) -> list[str]:
         return [entry.gr_name for entry in grp.getgrall()]
 
     # ---- hosts (NSS, so DNS among others) ------------------------------------------------------------------------
 
-    def addresses(self, name: str) -> List[str]:
+    def addresses(self, name: str) -> list[str]:
         """IPv4 and IPv6 addresses of a host; none when it does not resolve."""
         try:
             found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
@@ -88,7 +92,7 @@ class System:
 
     # ---- the process itself -------------------------------------------------------------------------------------
 
-    def myself(self) -> Dict[str, str]:
+    def myself(self) -> dict[str, str]:
         """What /proc says of this process; of what it does not say there is no entry."""
         found = {}
         for name in ("status", "cgroup", "loginuid"):
@@ -102,21 +106,21 @@ class System:
 
     # ---- other processes ----------------------------------------------------------------------------------------
 
-    def process(self, number: int) -> Dict[str, str]:
+    def process(self, number: int) -> dict[str, str]:
         """What /proc says of a process; of one that is gone nothing."""
         found = {}
         for name in ("stat", "status"):
             try:
-                with open("/proc/{0}/{1}".format(number, name), encoding="utf-8", errors="surrogateescape") as file:
+                with open(f"/proc/{number}/{name}", encoding="utf-8", errors="surrogateescape") as file:
                     found[name] = file.read()
             except OSError:
                 continue
         return found
 
-    def executable(self, number: int) -> Optional[str]:
+    def executable(self, number: int) -> str | None:
         """None: it is gone, is the kernel's own, or may not be looked at."""
         try:
-            return os.readlink("/proc/{0}/exe".format(number))
+            return os.readlink(f"/proc/{number}/exe")
         except OSError:
             return None
 
@@ -137,14 +141,14 @@ class System:
     def realpath(self, path: str) -> str:
         return os.path.realpath(path)
 
-    def entry(self, path: str) -> Optional[Entry]:
+    def entry(self, path: str) -> Entry | None:
         """What is at a path, no link followed; None: nothing, or it can't be told."""
         try:
             return _entry(os.lstat(path))
         except OSError:
             return None
 
-    def entries(self, folder: str) -> Iterator[Tuple[str, Entry]]:
+    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
         """What is in a folder. One that goes meanwhile has nothing in it."""
         try:
             with os.scandir(folder) as found:
@@ -156,7 +160,7 @@ class System:
         except OSError:
             return
 
-    def names(self, folder: str) -> List[str]:
+    def names(self, folder: str) -> list[str]:
         """For suggestions."""
         try:
             return os.listdir(folder)
@@ -165,7 +169,7 @@ class System:
 
     # ---- devices ------------------------------------------------------------------------------------------------
 
-    def device_tables(self) -> Dict[str, str]:
+    def device_tables(self) -> dict[str, str]:
         """What the kernel says of the numbers of its devices; a table that this kernel lacks is empty."""
         tables = {}
         for name, path in DEVICE_TABLES.items():
@@ -178,22 +182,36 @@ class System:
 
     # ---- systemd units ------------------------------------------------------------------------------------------
 
-    def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
+    def units(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """UNIT_PROPERTIES of each unit, by one call. Never called when a policy names no service."""
         wanted = list(names)
-        command = ["systemctl", "show", "--property=" + ",".join(UNIT_PROPERTIES), "--"] + wanted
+        command = ["systemctl", "show", "--property=" + ",".join(UNIT_PROPERTIES), "--", *wanted]
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                                  timeout=30, check=False, env=dict(os.environ, LC_ALL="C", SYSTEMD_PAGER=""))
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=30,
+                check=False,
+                env=dict(os.environ, LC_ALL="C", SYSTEMD_PAGER=""),
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise EnforcerError("systemd does not say where services run: {0}".format(error),
-                                "Look at `systemctl status`, or name no services in the policy") from error
+            raise EnforcerError(
+                f"systemd does not say where services run: {error}",
+                "Look at `systemctl status`, or name no services in the policy",
+            ) from error
         text = done.stdout.decode("utf-8", "surrogateescape")
-        blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-                  for block in text.split("\n\n") if block.strip()]
+        blocks = [
+            dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            for block in text.split("\n\n")
+            if block.strip()
+        ]
         if len(blocks) != len(wanted):
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise EnforcerError("systemd does not say where services run: {0}".format(
-                said[0] if said else "{0} answers for {1} units".format(len(blocks), len(wanted))),
-                "Look at `systemctl status`, or name no services in the policy")
+            raise EnforcerError(
+                "systemd does not say where services run: {0}".format(
+                    said[0] if said else f"{len(blocks)} answers for {len(wanted)} units"
+                ),
+                "Look at `systemctl status`, or name no services in the policy",
+            )
         return dict(zip(wanted, blocks))

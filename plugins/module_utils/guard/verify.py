@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from . import canary, certificate, compile, enforcer, evidence, resolve, status
 from .certificate import Difference
@@ -22,8 +22,9 @@ _APPLY = "Run role exfil.guard.policy"
 _INSTALL = "Run role exfil.guard.enforcer"
 
 
-def verify(kernel: Kernel, store: Store, system: Any, now: datetime.date, *,
-           canary_folder: str = canary.FOLDER) -> Dict[str, Any]:
+def verify(
+    kernel: Kernel, store: Store, system: Any, now: datetime.date, *, canary_folder: str = canary.FOLDER
+) -> dict[str, Any]:
     """{"verified": bool, "differences": [{"what", "remedy"}], "not_proved": [LINE], "foreign": [LINE], "certificate"}.
     ``not_proved`` and ``foreign`` are told and are no differences. Raises EnforcerError where there is nothing."""
     version = enforcer.installed(kernel)
@@ -35,22 +36,26 @@ def verify(kernel: Kernel, store: Store, system: Any, now: datetime.date, *,
     stored = store.load(found.live.generation) if found.live.generation else None
     expected = certificate.expect(kernel, store, version)
     wrong = files(known, package)
-    wrong += [Difference("{0} is not what its source gives".format(path), _INSTALL)
-              for path in evidence.miscompiled(store)]
+    wrong += [Difference(f"{path} is not what its source gives", _INSTALL) for path in evidence.miscompiled(store)]
     wrong += certificate.strangers(found, expected)
     wrong += against(known, found, stored)
     wrong += policy(found, stored, system, now, canary_folder)
     if stored:
         wrong += _canary(kernel, found, stored, system, now, canary_folder)
     judgement = certificate.judged(kernel, store, package.object if package else "", expected)[1]
-    return {"verified": not wrong, "differences": [each._asdict() for each in wrong], "not_proved": judgement.lines,
-            "foreign": _foreign(kernel, found), "certificate": known}
+    return {
+        "verified": not wrong,
+        "differences": [each._asdict() for each in wrong],
+        "not_proved": judgement.lines,
+        "foreign": _foreign(kernel, found),
+        "certificate": known,
+    }
 
 
-def files(known: Optional[Dict[str, Any]], package: Optional[Package]) -> List[Difference]:
+def files(known: dict[str, Any] | None, package: Package | None) -> list[Difference]:
     if package is None:
         return [Difference("the package is not installed, or not whole", _INSTALL)]
-    wrong = [Difference("the file {0} is not as the package has it".format(path), _INSTALL) for path in package.edited]
+    wrong = [Difference(f"the file {path} is not as the package has it", _INSTALL) for path in package.edited]
     if known and known.get("package") != package.digest:
         wrong.append(Difference("the package is another than when the policy was applied", _APPLY))
     if known and known.get("object") != package.object:
@@ -58,13 +63,14 @@ def files(known: Optional[Dict[str, Any]], package: Optional[Package]) -> List[D
     return wrong
 
 
-def against(known: Optional[Dict[str, Any]], found: Evidence, stored: Optional[Dict[str, Any]]) -> List[Difference]:
+def against(known: dict[str, Any] | None, found: Evidence, stored: dict[str, Any] | None) -> list[Difference]:
     """What is recorded in the certificate, compared with what runs."""
     number = found.live.generation
     if known is None:
-        return [Difference("there is no certificate", _APPLY)] if number else \
-            [Difference("no policy is in force", _APPLY)]
-    wrong: List[Difference] = []
+        return (
+            [Difference("there is no certificate", _APPLY)] if number else [Difference("no policy is in force", _APPLY)]
+        )
+    wrong: list[Difference] = []
 
     def tell(text: str, *parts: Any) -> None:
         wrong.append(Difference(text.format(*parts), _APPLY))
@@ -80,9 +86,11 @@ def against(known: Optional[Dict[str, Any]], found: Evidence, stored: Optional[D
     if known["enforcer"] != found.version:
         tell("the enforcer is {0}, the certificate is for {1}", found.version, known["enforcer"])
     if known["policy"].get("generation") != number:
-        tell("{0}, the certificate is for generation {1}",
-             "generation {0} is in force".format(number) if number else "no policy is in force",
-             known["policy"].get("generation"))
+        tell(
+            "{0}, the certificate is for generation {1}",
+            f"generation {number} is in force" if number else "no policy is in force",
+            known["policy"].get("generation"),
+        )
         return wrong
     if stored and known["policy"].get("digest") != stored["digest"]:
         tell("the document of generation {0} is not the one of the certificate", number)
@@ -110,19 +118,25 @@ def against(known: Optional[Dict[str, Any]], found: Evidence, stored: Optional[D
     for hook, running in sorted(found.programs.items()):
         program = known["programs"].get(hook, {})
         if (running.id, running.tag) != (program.get("id"), program.get("tag")):
-            tell("the program pinned as {0} is another (id {1}, tag {2}) than the certificate says (id {3}, tag {4})",
-                 hook, running.id, running.tag, program.get("id"), program.get("tag"))
+            tell(
+                "the program pinned as {0} is another (id {1}, tag {2}) than the certificate says (id {3}, tag {4})",
+                hook,
+                running.id,
+                running.tag,
+                program.get("id"),
+                program.get("tag"),
+            )
     return wrong
 
 
-def policy(found: Evidence, stored: Optional[Dict[str, Any]], system: Any, now: datetime.date,
-           folder: str) -> List[Difference]:
+def policy(
+    found: Evidence, stored: dict[str, Any] | None, system: Any, now: datetime.date, folder: str
+) -> list[Difference]:
     """The document on disk against its own digest, and what it compiles to against the kernel's tables."""
     if not found.live.generation:
         return []
     if stored is None:
-        return [Difference("the document of generation {0} is missing, or not whole".format(
-            found.live.generation), _APPLY)]
+        return [Difference(f"the document of generation {found.live.generation} is missing, or not whole", _APPLY)]
     wrong = []
     text = json.dumps(stored["document"], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     if hashlib.sha256(text.encode("ascii")).hexdigest() != stored["digest"]:
@@ -131,8 +145,9 @@ def policy(found: Evidence, stored: Optional[Dict[str, Any]], system: Any, now: 
     return [Difference(line, _APPLY) for line in wrong]
 
 
-def _canary(kernel: Kernel, found: Evidence, stored: Dict[str, Any], system: Any, now: datetime.date,
-            folder: str) -> List[Difference]:
+def _canary(
+    kernel: Kernel, found: Evidence, stored: dict[str, Any], system: Any, now: datetime.date, folder: str
+) -> list[Difference]:
     rules = compile.rule_bits(compile.Image(dict({"rules": {}}, **found.live.tables)))
     try:
         canary.try_it(kernel, rules, resolve.from_json(stored["resolved"]), now, canary.find(system, folder), folder)
@@ -141,7 +156,7 @@ def _canary(kernel: Kernel, found: Evidence, stored: Dict[str, Any], system: Any
     return []
 
 
-def _foreign(kernel: Kernel, found: Evidence) -> List[str]:
+def _foreign(kernel: Kernel, found: Evidence) -> list[str]:
     hooks = {each.link.function: hook for hook, each in found.programs.items() if each.link}
     lines = []
     for link in evidence.foreign(kernel, found):
@@ -151,7 +166,7 @@ def _foreign(kernel: Kernel, found: Evidence) -> List[str]:
         finally:
             kernel.close(fd)
         if link.attach_type == LSM_MAC:
-            what = "stands on hook {0}, too; it can deny more, not less".format(hooks[link.function])
+            what = f"stands on hook {hooks[link.function]}, too; it can deny more, not less"
         elif link.attach_type == MODIFY_RETURN:
             what = "can replace what a function of the kernel returns"
         else:
@@ -160,17 +175,21 @@ def _foreign(kernel: Kernel, found: Evidence) -> List[str]:
     return lines
 
 
-def to_text(result: Dict[str, Any]) -> str:
+def to_text(result: dict[str, Any]) -> str:
     known = result["certificate"]
     lines = []
     if known:
-        lines.append("certificate   of generation {0}, written {1}, for {2}".format(
-            known["policy"].get("generation"), known["issued_at"], known["kernel"].get("release")))
+        lines.append(
+            "certificate   of generation {0}, written {1}, for {2}".format(
+                known["policy"].get("generation"), known["issued_at"], known["kernel"].get("release")
+            )
+        )
         proved = sum(1 for each in known["programs"].values() if each.get("proved"))
         lines.append("proved        something of {0} of {1} programs".format(proved, len(known["programs"])))
-    lines.extend("NOT PROVED    {0}".format(line) for line in result["not_proved"])
-    lines.extend("FOREIGN       {0}".format(line) for line in result["foreign"])
-    lines.extend("DIFFERS       {0}".format(Difference(**each)) for each in result["differences"])
-    lines.append("verified      {0}".format("yes, this host is as its certificate says" if result["verified"]
-                                            else "NO"))
+    lines.extend(f"NOT PROVED    {line}" for line in result["not_proved"])
+    lines.extend(f"FOREIGN       {line}" for line in result["foreign"])
+    lines.extend(f"DIFFERS       {Difference(**each)}" for each in result["differences"])
+    lines.append(
+        "verified      {0}".format("yes, this host is as its certificate says" if result["verified"] else "NO")
+    )
     return "\n".join(lines)

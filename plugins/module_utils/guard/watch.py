@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import Any, Dict, Iterator
+from typing import Any, Iterator
 
 from . import events, fold, journal, lock, reconcile, trail
 
@@ -19,22 +19,29 @@ _SECOND = 1_000_000_000
 _WAIT = 2.0  # for who takes the events just now; who goes on taking them is told of at once
 
 
-def records(kernel: Any, system: Any, store: Any, *, before: int = 10) -> Iterator[Dict[str, Any]]:
+def records(kernel: Any, system: Any, store: Any, *, before: int = 10) -> Iterator[dict[str, Any]]:
     """Without an end. ``before``: so many of those that are in the journal already come first."""
     if lock.holder(events.LOCK).endswith(events.COLLECTOR):
         return journal.follow(journal.matches(), before)
     return taken(kernel, system, store)
 
 
-def taken(kernel: Any, system: Any, store: Any, *, pause: float = 0.5) -> Iterator[Dict[str, Any]]:
+def taken(kernel: Any, system: Any, store: Any, *, pause: float = 0.5) -> Iterator[dict[str, Any]]:
     """Takes the events, as nobody else does."""
     folding, documents, boot = fold.Fold(WINDOW * _SECOND, {}), trail.Documents(store), kernel.boot_id()
-    with lock.hold("watch", events.LOCK, wait=_WAIT), \
-            reconcile.opened(kernel, reconcile.map_path(kernel, "events")) as fd, kernel.ring(fd, True) as ring:
+    with lock.hold("watch", events.LOCK, wait=_WAIT), reconcile.opened(
+        kernel, reconcile.map_path(kernel, "events")
+    ) as fd, kernel.ring(fd, True) as ring:
         while True:
             batch = ring.peek()
-            seen = trail.view(system, now=time.time(), boottime=kernel.boottime(), boot=boot,
-                              host=socket.gethostname(), labels=documents.labels)
+            seen = trail.view(
+                system,
+                now=time.time(),
+                boottime=kernel.boottime(),
+                boot=boot,
+                host=socket.gethostname(),
+                labels=documents.labels,
+            )
             for data in batch.records:
                 if events.readable(data):
                     folding.add(data, kernel.boottime(), seen)
@@ -45,7 +52,7 @@ def taken(kernel: Any, system: Any, store: Any, *, pause: float = 0.5) -> Iterat
             time.sleep(pause)
 
 
-def to_line(record: Dict[str, Any], colour: bool) -> str:
+def to_line(record: dict[str, Any], colour: bool) -> str:
     """One line; colours are all that a terminal gets besides printable text."""
     if record["kind"] != trail.DECISION:
         line = trail.to_line(record)
@@ -56,13 +63,18 @@ def to_line(record: Dict[str, Any], colour: bool) -> str:
     by = record.get("rule") or record["reason"]
     if record.get("rule") and record["reason"] != "rule":
         by += " ({0})".format(record["reason"])
-    where = ", ".join(str(each) for each in (
-        record.get("executable") or record["command"], record.get("unit"), "pid {0}".format(record["pid"])) if each)
+    where = ", ".join(
+        str(each)
+        for each in (record.get("executable") or record["command"], record.get("unit"), "pid {0}".format(record["pid"]))
+        if each
+    )
     parts = [
         (_DIM, record["time"][11:19]),
         (_COLOURS.get(record["verdict"], ""), "{0:<6}".format(record["verdict"])),
         ("", " ".join(each for each in (record["action"], record.get("object")) if each)),
-        (_BOLD, who), (_DIM, "[{0}]".format(where)), ("", "by {0}".format(by)),
+        (_BOLD, who),
+        (_DIM, f"[{where}]"),
+        ("", f"by {by}"),
     ]
     if record["count"] > 1:
         parts.append((_BOLD, "x{0}".format(record["count"])))

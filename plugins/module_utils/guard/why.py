@@ -10,30 +10,40 @@ import datetime
 import itertools
 import socket
 import time
-from typing import Any, Dict, FrozenSet, Iterable, List, NamedTuple, Optional
+from typing import Any, Iterable, NamedTuple
 
 from . import actions, events, explain, fold, journal, reconcile, resolve, semantics, trail
 from .errors import EnforcerError
 from .records import (
-    Components, FileEvent, Location, NetworkEvent, PathPattern, PlainEvent, Resolved, Rule, SubjectSet, Task,
-    VsockEvent)
+    Components,
+    FileEvent,
+    Location,
+    NetworkEvent,
+    PathPattern,
+    PlainEvent,
+    Resolved,
+    Rule,
+    SubjectSet,
+    Task,
+    VsockEvent,
+)
 
 _NOBODY = 0xFFFFFFFF
 BUILT_IN = ("link-local", "loopback", "metadata", "multicast")  # destinations that no policy can change
 # what no rule's sets can change, with the remedy
 REASONS = {
     "no-chain": "the place of the file could not be told: it has been unlinked, or lies outside of its filesystem's "
-                "tree. Open it by a name",
+    "tree. Open it by a name",
     "too-deep": "the file lies deeper than 64 folders. Move it higher",
     "unknown-filesystem": "the filesystem was mounted since the policy was looked at. Wait a minute, or run "
-                          "exfil-guard refresh",
+    "exfil-guard refresh",
     "unstable": "folders above the file were being renamed all the time. Try again",
     "broken-map": "a table of the policy is damaged. Run exfil-guard status, and apply the policy again",
     "no-address": "where it goes cannot be told: source routing, or an address that cannot be read. Use a plain "
-                  "address",
+    "address",
     "no-label": "what was read could not be remembered. See the limits of has_read in docs/policy-language.md",
     "tamper": "what enforces is guarded, whatever the rules say. Only real root that no rule with subjects binds may "
-              "change it",
+    "change it",
 }
 
 
@@ -47,32 +57,50 @@ class Change(NamedTuple):
 # ---- which denials ------------------------------------------------------------------------------------------------
 
 
-def chosen(records: Iterable[Dict[str, Any]], *, user: Optional[int] = None,
-           pid: Optional[int] = None) -> List[Dict[str, Any]]:
+def chosen(
+    records: Iterable[dict[str, Any]], *, user: int | None = None, pid: int | None = None
+) -> list[dict[str, Any]]:
     """Of those about a user, by any of the ids that are told, or about a process."""
     found = []
     for record in records:
         ids = (record.get("uid"), record.get("euid"), record.get("login_uid"))
-        if record.get("kind") == trail.DECISION and (user is None or user in ids) and \
-                (pid is None or pid in record["pids"]):
+        if (
+            record.get("kind") == trail.DECISION
+            and (user is None or user in ids)
+            and (pid is None or pid in record["pids"])
+        ):
             found.append(record)
     return found
 
 
-def denials(kernel: Any, system: Any, store: Any, *, user: Optional[int], pid: Optional[int], limit: int,
-            collector: Optional[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def denials(
+    kernel: Any,
+    system: Any,
+    store: Any,
+    *,
+    user: int | None,
+    pid: int | None,
+    limit: int,
+    collector: dict[str, Any] | None,
+) -> list[dict[str, Any]]:
     """The newest first: what waits in the ring, which stays there, and what the unit has told the journal."""
     with reconcile.opened(kernel, reconcile.map_path(kernel, "events")) as fd, kernel.ring(fd, False) as ring:
         waiting = [data for data in ring.peek().records if events.readable(data)]
-    seen = trail.view(system, now=time.time(), boottime=kernel.boottime(), boot=kernel.boot_id(),
-                      host=socket.gethostname(), labels=trail.Documents(store).labels)
+    seen = trail.view(
+        system,
+        now=time.time(),
+        boottime=kernel.boottime(),
+        boot=kernel.boot_id(),
+        host=socket.gethostname(),
+        labels=trail.Documents(store).labels,
+    )
     folding = fold.Fold(0, {})
     for data in waiting:
         folding.add(data, 0, seen)
     found = chosen(reversed(folding.due(0)), user=user, pid=pid)[:limit]
     if collector is None or len(found) >= limit:
         return found
-    asked: List[str] = []
+    asked: list[str] = []
     for values in [{"uid": user}, {"euid": user}, {"login_uid": user}] if user is not None else [{}]:
         more = values if pid is None else dict(values, pids=pid)
         asked += (["+"] if asked else []) + journal.matches(trail.DECISION, **more)
@@ -82,24 +110,30 @@ def denials(kernel: Any, system: Any, store: Any, *, user: Optional[int], pid: O
 def user_number(system: Any, name: str) -> int:
     number = int(name) if name.isdigit() else system.user(name)
     if number is None:
-        raise EnforcerError("unknown user {0!r}".format(name))
+        raise EnforcerError(f"unknown user {name!r}")
     return number
 
 
 # ---- the event again ----------------------------------------------------------------------------------------------
 
 
-def task(system: Any, record: Dict[str, Any]) -> Task:
+def task(system: Any, record: dict[str, Any]) -> Task:
     """As far as the record tells; the groups are the user's own where it does not."""
     groups = record.get("groups")
     members = frozenset(groups if groups is not None else system.memberships(record["uid"])) | {record["gid"]}
     cgroup = record.get("cgroup")
-    return Task(frozenset({record["uid"], record["euid"]}), members, members, record.get("login_uid", _NOBODY),
-                resolve.split(cgroup) if cgroup else (), _place(system, record.get("executable")),
-                frozenset(record.get("labels", ())))
+    return Task(
+        frozenset({record["uid"], record["euid"]}),
+        members,
+        members,
+        record.get("login_uid", _NOBODY),
+        resolve.split(cgroup) if cgroup else (),
+        _place(system, record.get("executable")),
+        frozenset(record.get("labels", ())),
+    )
 
 
-def _place(system: Any, path: Optional[str]) -> Optional[Location]:
+def _place(system: Any, path: str | None) -> Location | None:
     if not path or not path.startswith("/") or "\\" in path:
         return None  # cut off, on a filesystem without a mount, or with bytes that had to be written otherwise
     try:
@@ -108,15 +142,16 @@ def _place(system: Any, path: Optional[str]) -> Optional[Location]:
         return None
 
 
-def event(system: Any, record: Dict[str, Any], rule: Rule) -> Any:
+def event(system: Any, record: dict[str, Any], rule: Rule) -> Any:
     """None: the record does not tell enough of the object."""
     who, action = task(system, record), record["action"]
     if record.get("address", "").startswith("vsock:"):
-        return VsockEvent(who, int(record["address"][len("vsock:"):]), record["port"])
+        return VsockEvent(who, int(record["address"][len("vsock:") :]), record["port"])
     if record.get("address"):
         try:
-            return NetworkEvent(who, action, record["address"], record["port"],
-                                resolve.parse_protocol(record["protocol"]))
+            return NetworkEvent(
+                who, action, record["address"], record["port"], resolve.parse_protocol(record["protocol"])
+            )
         except ValueError:
             return None
     if record.get("path", "").startswith("@"):
@@ -132,16 +167,17 @@ def event(system: Any, record: Dict[str, Any], rule: Rule) -> Any:
 # ---- what would have to change ------------------------------------------------------------------------------------
 
 
-def explain_record(record: Dict[str, Any], stored: Optional[Dict[str, Any]], system: Any) -> Dict[str, Any]:
+def explain_record(record: dict[str, Any], stored: dict[str, Any] | None, system: Any) -> dict[str, Any]:
     """``stored``: the document of the record's generation, if it is still there. ``changes``: alternatives, each of
     which lets it pass by this rule; ``also``: other rules that would deny it then."""
-    answer: Dict[str, Any] = {"record": record, "changes": [], "also": [], "note": None}
+    answer: dict[str, Any] = {"record": record, "changes": [], "also": [], "note": None}
     if record["reason"] != "rule":
         answer["note"] = REASONS.get(record["reason"], record["reason"])
         return answer
     if stored is None:
         answer["note"] = "generation {0} is no longer stored: what its rules were cannot be told".format(
-            record["generation"])
+            record["generation"]
+        )
         return answer
     resolved = resolve.from_json(stored["resolved"])
     rule = next((each for each in resolved.rules if events.text(each.name.encode()) == record.get("rule")), None)
@@ -151,18 +187,25 @@ def explain_record(record: Dict[str, Any], stored: Optional[Dict[str, Any]], sys
     asked = event(system, record, rule)
     day = datetime.date(*(int(part) for part in record["time"][:10].split("-")))
     if asked is None or _passes(resolved, rule, asked, day):
-        answer["note"] = "the event does not tell enough to say what would have to change: a path is cut off, or " \
-                         "some id was seen by the kernel alone"
+        answer["note"] = (
+            "the event does not tell enough to say what would have to change: a path is cut off, or "
+            "some id was seen by the kernel alone"
+        )
         return answer
-    answer["changes"] = [change.text for change in changes(
-        resolved, rule, asked, _words(record, rule), system, stored["document"])
-        if _passes(change.policy, _rule(change.policy, rule.name), asked, day)]
-    answer["also"] = [each.name for each in resolved.rules if each.name != rule.name and not each.audit
-                      and not _passes(resolved, each, event(system, record, each), day)]
+    answer["changes"] = [
+        change.text
+        for change in changes(resolved, rule, asked, _words(record, rule), system, stored["document"])
+        if _passes(change.policy, _rule(change.policy, rule.name), asked, day)
+    ]
+    answer["also"] = [
+        each.name
+        for each in resolved.rules
+        if each.name != rule.name and not each.audit and not _passes(resolved, each, event(system, record, each), day)
+    ]
     return answer
 
 
-def _words(record: Dict[str, Any], rule: Rule) -> List[str]:
+def _words(record: dict[str, Any], rule: Rule) -> list[str]:
     """What the rule denies of it: a link or rename needs all that the rule denies of files."""
     own = record["action"]
     return sorted(rule.deny & ({own} if own in actions.NUMBERS else set(actions.RESOURCES)))
@@ -176,16 +219,23 @@ def _passes(policy: Resolved, rule: Rule, asked: Any, now: datetime.date) -> boo
     return semantics.decide(policy._replace(rules=(rule,)), asked, now).outcome == "allow"
 
 
-def changes(policy: Resolved, rule: Rule, asked: Any, words: List[str], system: Any,
-            document: Dict[str, Any]) -> List[Change]:
+def changes(
+    policy: Resolved, rule: Rule, asked: Any, words: list[str], system: Any, document: dict[str, Any]
+) -> list[Change]:
     """What might let it pass: who is excepted, who is bound, what is covered. At last ``words`` of the rule itself."""
-    found = list(itertools.chain(
-        (_join(policy, name, asked.task, system) for name in sorted(rule.excepts)),
-        _leave(policy, rule, asked.task, system),
-        _objects(policy, rule, asked, system, document)))
-    less = policy._replace(rules=tuple(each if each.name != rule.name else each._replace(deny=rule.deny - set(words))
-                                       for each in policy.rules))
-    return found + [Change("rule {0!r}, `deny`: without {1}".format(rule.name, ", ".join(words)), less)]
+    found = list(
+        itertools.chain(
+            (_join(policy, name, asked.task, system) for name in sorted(rule.excepts)),
+            _leave(policy, rule, asked.task, system),
+            _objects(policy, rule, asked, system, document),
+        )
+    )
+    less = policy._replace(
+        rules=tuple(
+            each if each.name != rule.name else each._replace(deny=rule.deny - set(words)) for each in policy.rules
+        )
+    )
+    return [*found, Change("rule {0!r}, `deny`: without {1}".format(rule.name, ", ".join(words)), less)]
 
 
 def _with_subject(policy: Resolved, name: str, who: SubjectSet) -> Resolved:
@@ -217,17 +267,19 @@ def _join(policy: Resolved, name: str, who: Task, system: Any) -> Change:
         lacks.append("`groups` with {0}".format(" or ".join(_group(system, each) for each in own[:3])))
         have = have._replace(groups=have.groups | frozenset(own[:1]))
     if have.login_users is not None and who.login_user not in have.login_users and who.login_user != _NOBODY:
-        lacks.append("`login_users` with {0}".format(_user(system, who.login_user)))
+        lacks.append(f"`login_users` with {_user(system, who.login_user)}")
         have = have._replace(login_users=have.login_users | {who.login_user})
     own = _unit(who)
     if have.services is not None and own and not semantics._in_service(have.services, own):
-        lacks.append("`services` with {0}".format(own[-1]))
+        lacks.append(f"`services` with {own[-1]}")
         have = have._replace(services=have.services | {own})
     if have.executables is not None and who.executable and not semantics._matches(have.executables, who.executable):
         lacks.append("`executables` with its program")
         have = have._replace(executables=have.executables | {_exactly(who.executable)})
-    return Change("subjects {0!r}, which the rule excepts: {1}".format(name, " and ".join(lacks)),
-                  _with_subject(policy, name, have))
+    return Change(
+        "subjects {0!r}, which the rule excepts: {1}".format(name, " and ".join(lacks)),
+        _with_subject(policy, name, have),
+    )
 
 
 def _unit(who: Task) -> Components:
@@ -235,7 +287,7 @@ def _unit(who: Task) -> Components:
     there."""
     for place, part in enumerate(who.service or ()):
         if part.endswith(".service"):
-            return (who.service or ())[:place + 1]
+            return (who.service or ())[: place + 1]
     return ()
 
 
@@ -243,7 +295,7 @@ def _exactly(where: Location) -> PathPattern:
     return PathPattern(where.device, where.components)
 
 
-def _leave(policy: Resolved, rule: Rule, who: Task, system: Any) -> List[Change]:
+def _leave(policy: Resolved, rule: Rule, who: Task, system: Any) -> list[Change]:
     """The sets that bind all have to let go of it."""
     texts, changed = [], policy
     for name in sorted(rule.subjects or ()):
@@ -251,38 +303,49 @@ def _leave(policy: Resolved, rule: Rule, who: Task, system: Any) -> List[Change]
             continue
         have = policy.subjects[name]
         if have.users is not None:
-            texts.append("subjects {0!r}: `users` without {1}".format(
-                name, ", ".join(_user(system, each) for each in sorted(have.users & who.users))))
+            texts.append(
+                "subjects {0!r}: `users` without {1}".format(
+                    name, ", ".join(_user(system, each) for each in sorted(have.users & who.users))
+                )
+            )
             have = have._replace(users=have.users - who.users)
         elif have.groups is not None:
-            texts.append("subjects {0!r}: `groups` without {1}, or the user out of it".format(
-                name, ", ".join(_group(system, each) for each in sorted(have.groups & who.groups))))
+            texts.append(
+                "subjects {0!r}: `groups` without {1}, or the user out of it".format(
+                    name, ", ".join(_group(system, each) for each in sorted(have.groups & who.groups))
+                )
+            )
             have = have._replace(groups=have.groups - who.groups)
         elif have.login_users is not None:
-            texts.append("subjects {0!r}: `login_users` without {1}".format(name, _user(system, who.login_user)))
+            texts.append(f"subjects {name!r}: `login_users` without {_user(system, who.login_user)}")
             have = have._replace(login_users=have.login_users - {who.login_user})
         elif have.services is not None and who.service is not None:
-            cut = frozenset(each for each in have.services if who.service[:len(each)] == each)
-            texts.append("subjects {0!r}: `services` without {1}".format(
-                name, ", ".join(sorted((each or ("-.slice",))[-1] for each in cut))))
+            cut = frozenset(each for each in have.services if who.service[: len(each)] == each)
+            texts.append(
+                "subjects {0!r}: `services` without {1}".format(
+                    name, ", ".join(sorted((each or ("-.slice",))[-1] for each in cut))
+                )
+            )
             have = have._replace(services=have.services - cut)
         elif have.executables is not None and who.executable is not None:
-            texts.append("subjects {0!r}: `executables` without what matches {1}".format(
-                name, _path(who.executable.components)))
+            texts.append(f"subjects {name!r}: `executables` without what matches {_path(who.executable.components)}")
             have = have._replace(executables=_without(have.executables, who.executable))
         elif have.has_read is not None:
-            texts.append("subjects {0!r}: a process that has not read {1}".format(
-                name, ", ".join(sorted(have.has_read & who.labels))))
+            texts.append(
+                "subjects {0!r}: a process that has not read {1}".format(
+                    name, ", ".join(sorted(have.has_read & who.labels))
+                )
+            )
             have = have._replace(has_read=have.has_read - who.labels)
         changed = _with_subject(changed, name, have)
     return [Change(" and ".join(texts), changed)] if texts else []
 
 
-def _without(patterns: FrozenSet[PathPattern], where: Location) -> FrozenSet[PathPattern]:
+def _without(patterns: frozenset[PathPattern], where: Location) -> frozenset[PathPattern]:
     return frozenset(each for each in patterns if not semantics._matches((each,), where))
 
 
-def _objects(policy: Resolved, rule: Rule, asked: Any, system: Any, document: Dict[str, Any]) -> List[Change]:
+def _objects(policy: Resolved, rule: Rule, asked: Any, system: Any, document: dict[str, Any]) -> list[Change]:
     if isinstance(asked, FileEvent) and rule.resources:
         return _paths(policy, rule, asked.location, system, document)
     if isinstance(asked, NetworkEvent) and rule.destinations:
@@ -290,33 +353,42 @@ def _objects(policy: Resolved, rule: Rule, asked: Any, system: Any, document: Di
     return []
 
 
-def _paths(policy: Resolved, rule: Rule, where: Location, system: Any, document: Dict[str, Any]) -> List[Change]:
+def _paths(policy: Resolved, rule: Rule, where: Location, system: Any, document: dict[str, Any]) -> list[Change]:
     selection = rule.resources
     assert selection is not None
     negated, names = selection.negated, sorted(selection.names)
 
-    def changed(found: Resolved, name: str, paths: FrozenSet[PathPattern]) -> Resolved:
+    def changed(found: Resolved, name: str, paths: frozenset[PathPattern]) -> Resolved:
         return found._replace(resources=dict(found.resources, **{name: found.resources[name]._replace(paths=paths)}))
 
     if negated:
-        return [Change("resources {0!r}: `paths` with this one".format(name),
-                       changed(policy, name, policy.resources[name].paths | {_exactly(where)})) for name in names]
+        return [
+            Change(
+                f"resources {name!r}: `paths` with this one",
+                changed(policy, name, policy.resources[name].paths | {_exactly(where)}),
+            )
+            for name in names
+        ]
     texts, result = [], policy
     mounts = resolve.visible(resolve.parse_mounts(system.mountinfo()))
     for name in names:
         paths = policy.resources[name].paths
         if semantics._matches(paths, where):
             said = (document.get("resources") or {}).get(name) or {}
-            own = [path for path in said.get("paths", ())
-                   if semantics._matches(resolve.translate([path], mounts), where)]
-            own += ["@" + each for each in said.get("abstract_sockets", ())
-                    if semantics._matches(resolve.abstract([each]), where)]
+            own = [
+                path for path in said.get("paths", ()) if semantics._matches(resolve.translate([path], mounts), where)
+            ]
+            own += [
+                "@" + each
+                for each in said.get("abstract_sockets", ())
+                if semantics._matches(resolve.abstract([each]), where)
+            ]
             texts.append("resources {0!r}: `paths` without {1}".format(name, ", ".join(own) or "what matches this one"))
             result = changed(result, name, _without(paths, where))
     return [Change(" and ".join(texts), result)] if texts else []
 
 
-def _addresses(policy: Resolved, rule: Rule, asked: NetworkEvent) -> List[Change]:
+def _addresses(policy: Resolved, rule: Rule, asked: NetworkEvent) -> list[Change]:
     selection = rule.destinations
     assert selection is not None
     one = resolve.parse_cidr(asked.address)
@@ -329,31 +401,40 @@ def _addresses(policy: Resolved, rule: Rule, asked: NetworkEvent) -> List[Change
         have = policy.destinations[name]
         if have.vsock is not None:
             continue
-        inside = {"cidrs": have.cidrs is None or any(map(holds, have.cidrs)),
-                  "ports": have.ports is None or any(first <= asked.port <= last for first, last in have.ports),
-                  "protocols": have.protocols is None or asked.protocol in have.protocols}
+        inside = {
+            "cidrs": have.cidrs is None or any(map(holds, have.cidrs)),
+            "ports": have.ports is None or any(first <= asked.port <= last for first, last in have.ports),
+            "protocols": have.protocols is None or asked.protocol in have.protocols,
+        }
         if selection.negated:
-            more = {"cidrs": (one, one), "ports": (asked.port, (asked.port, asked.port)),
-                    "protocols": (events.protocol_name(asked.protocol), asked.protocol)}  # in words, as an entry
+            more = {
+                "cidrs": (one, one),
+                "ports": (asked.port, (asked.port, asked.port)),
+                "protocols": (events.protocol_name(asked.protocol), asked.protocol),
+            }  # in words, as an entry
             lacks = [key for key, holds_it in inside.items() if not holds_it]
-            added: Dict[str, Any] = {key: (getattr(have, key) or frozenset()) | {more[key][1]} for key in lacks}
+            added: dict[str, Any] = {key: (getattr(have, key) or frozenset()) | {more[key][1]} for key in lacks}
             wider = have._replace(**added)
-            found.append(Change(
-                "destinations {0!r}: {1}".format(
-                    name, " and ".join("`{0}` with {1}".format(key, more[key][0]) for key in lacks)),
-                policy._replace(destinations=dict(policy.destinations, **{name: wider}))))
+            found.append(
+                Change(
+                    "destinations {0!r}: {1}".format(
+                        name, " and ".join(f"`{key}` with {more[key][0]}" for key in lacks)
+                    ),
+                    policy._replace(destinations=dict(policy.destinations, **{name: wider})),
+                )
+            )
         elif all(inside.values()):
             if have.cidrs is not None:
                 cut = sorted(filter(holds, have.cidrs))
                 texts.append("destinations {0!r}: `cidrs` without {1}".format(name, ", ".join(cut)))
                 have = have._replace(cidrs=have.cidrs - set(cut))
             elif have.ports is not None:
-                texts.append("destinations {0!r}: `ports` without {1}".format(name, asked.port))
-                have = have._replace(ports=frozenset(
-                    each for each in have.ports if not each[0] <= asked.port <= each[1]))
+                texts.append(f"destinations {name!r}: `ports` without {asked.port}")
+                have = have._replace(
+                    ports=frozenset(each for each in have.ports if not each[0] <= asked.port <= each[1])
+                )
             elif have.protocols is not None:
-                texts.append("destinations {0!r}: `protocols` without {1}".format(
-                    name, events.protocol_name(asked.protocol)))
+                texts.append(f"destinations {name!r}: `protocols` without {events.protocol_name(asked.protocol)}")
                 have = have._replace(protocols=have.protocols - {asked.protocol})
             result = result._replace(destinations=dict(result.destinations, **{name: have}))
     return found + ([Change(" and ".join(texts), result)] if texts else [])
@@ -362,20 +443,26 @@ def _addresses(policy: Resolved, rule: Rule, asked: NetworkEvent) -> List[Change
 # ---- for people ---------------------------------------------------------------------------------------------------
 
 
-def to_text(answers: List[Dict[str, Any]], generation: int) -> str:
+def to_text(answers: list[dict[str, Any]], generation: int) -> str:
     lines = []
     for answer in answers:
         record = answer["record"]
         lines.append(trail.to_line(record))
         if record["generation"] != generation:
-            lines.append("      generation {0} is no longer in force: {1} is".format(
-                record["generation"], "generation {0}".format(generation) if generation else "none"))
+            lines.append(
+                "      generation {0} is no longer in force: {1} is".format(
+                    record["generation"], f"generation {generation}" if generation else "none"
+                )
+            )
         if answer["note"]:
             lines.append("      {0}".format(answer["note"]))
         if answer["changes"]:
             lines.append("      it would pass with any one of these in the policy:")
-            lines.extend("        {0}".format(text) for text in answer["changes"])
+            lines.extend(f"        {text}" for text in answer["changes"])
         if answer["also"]:
-            lines.append("      and only if these let it pass, too: {0}".format(
-                ", ".join("rule {0!r}".format(name) for name in answer["also"])))
+            lines.append(
+                "      and only if these let it pass, too: {0}".format(
+                    ", ".join(f"rule {name!r}" for name in answer["also"])
+                )
+            )
     return "\n".join(lines) if lines else "nothing was denied"

@@ -14,7 +14,7 @@ import socket
 import stat
 import struct
 import time
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Iterable
 
 from ..guard import atomic, lock, resolve
 from ..guard import kernel as guard_kernel
@@ -33,10 +33,9 @@ def check_options(seconds: int, path: str, actions: Iterable[str], names: int) -
     """Raises PolicyErrors with everything that is wrong."""
     found = []
     if not 1 <= seconds <= SECONDS:
-        found.append(Problem("seconds", "{0}".format(seconds), "1 to {0} (7 days)".format(SECONDS),
-                             "Observe again for longer"))
+        found.append(Problem("seconds", f"{seconds}", f"1 to {SECONDS} (7 days)", "Observe again for longer"))
     if not 0 <= names <= NAMES:
-        found.append(Problem("names", "{0}".format(names), "0 to {0}".format(NAMES), ""))
+        found.append(Problem("names", f"{names}", f"0 to {NAMES}", ""))
     unknown = sorted(set(actions) - set(records.ACTIONS))
     if unknown:
         found.append(Problem("actions", ", ".join(unknown), "of {0}".format(", ".join(records.ACTIONS)), ""))
@@ -49,11 +48,15 @@ def check_options(seconds: int, path: str, actions: Iterable[str], names: int) -
         try:
             there = os.lstat(folder)
             if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid() or there.st_mode & 0o022:
-                found.append(Problem("file", "others may write in {0}".format(folder),
-                                     "a folder of root's that nobody else may write in", ""))
+                found.append(
+                    Problem(
+                        "file", f"others may write in {folder}", "a folder of root's that nobody else may write in", ""
+                    )
+                )
         except OSError as error:
-            found.append(Problem("file", "{0}: {1}".format(folder, error.strerror), "a folder that is there",
-                                 "Make it, for root alone"))
+            found.append(
+                Problem("file", f"{folder}: {error.strerror}", "a folder that is there", "Make it, for root alone")
+            )
     if found:
         raise PolicyErrors(found)
 
@@ -65,8 +68,14 @@ def check_host(kernel: Any, actions: Iterable[str]) -> None:
     if not found.root:
         problems.append(Problem("host", "not root", "", "Run as root"))
     if not os.path.exists(guard_kernel.BTF):
-        problems.append(Problem("host", "the kernel {0} has no BTF".format(found.release), "",
-                                "Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's"))
+        problems.append(
+            Problem(
+                "host",
+                f"the kernel {found.release} has no BTF",
+                "",
+                "Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's",
+            )
+        )
     if not found.libbpf or found.libbpf.startswith("0"):
         problems.append(Problem("host", "libbpf.so.1 is not there", "", "Install libbpf 1.0 or newer"))
     if problems:
@@ -78,13 +87,13 @@ def check_host(kernel: Any, actions: Iterable[str]) -> None:
 class Source:
     """One set of programs: its ring buffer and its maps."""
 
-    def __init__(self, kernel: Any, maps: Dict[str, int]) -> None:
+    def __init__(self, kernel: Any, maps: dict[str, int]) -> None:
         self._kernel, self._maps = kernel, maps
         self._ring = kernel.ring(maps["fresh"], True)
-        self.subjects: Dict[int, records.Subject] = {}
-        self.objects: Dict[bytes, records.Chain] = {}
+        self.subjects: dict[int, records.Subject] = {}
+        self.objects: dict[bytes, records.Chain] = {}
 
-    def drain(self) -> List[bytes]:
+    def drain(self) -> list[bytes]:
         """The objects that are new."""
         batch = self._ring.peek()
         self._ring.advance(batch.end)
@@ -94,19 +103,24 @@ class Source:
         read, written = self._ring.positions()
         return read != written
 
-    def entries(self) -> List[Tuple[int, int, bytes, records.Times]]:
+    def entries(self) -> list[tuple[int, int, bytes, records.Times]]:
         return records.entries(self._kernel.read_all(self._maps["entries"]))
 
-    def units(self) -> Dict[bytes, records.Times]:
+    def units(self) -> dict[bytes, records.Times]:
         if "units" not in self._maps:
             return {}
-        return {key.split(b"\0")[0]: records.Times(*records.TIMES.unpack(value))
-                for key, value in self._kernel.read_all(self._maps["units"]).items()}
+        return {
+            key.split(b"\0")[0]: records.Times(*records.TIMES.unpack(value))
+            for key, value in self._kernel.read_all(self._maps["units"]).items()
+        }
 
-    def lost(self) -> Dict[str, int]:
+    def lost(self) -> dict[str, int]:
         found = self._kernel.read_all(self._maps["lost"])
-        return {name: struct.unpack("=Q", found[struct.pack("=I", place)])[0]
-                for place, name in enumerate(records.LOST) if struct.pack("=I", place) in found}
+        return {
+            name: struct.unpack("=Q", found[struct.pack("=I", place)])[0]
+            for place, name in enumerate(records.LOST)
+            if struct.pack("=I", place) in found
+        }
 
     def close(self) -> None:
         self._ring.close()
@@ -120,8 +134,9 @@ class _Chdir(Source):
         self._fds = list(loaded.maps.values()) + list(loaded.programs.values())
         try:
             if "set_fs_pwd" not in loaded.programs:
-                raise EnforcerError("this kernel has no function set_fs_pwd to attach to",
-                                    "Leave `chdir` out of the actions")
+                raise EnforcerError(
+                    "this kernel has no function set_fs_pwd to attach to", "Leave `chdir` out of the actions"
+                )
             kernel.update(loaded.maps["observer"], struct.pack("=I", 0), struct.pack("=I", os.getpid()))
             super().__init__(kernel, loaded.maps)
             self._fds.insert(0, kernel.attach(loaded.programs["set_fs_pwd"]))
@@ -142,8 +157,10 @@ class _Compiled(Source):
         words = [0] * 1024
         for port in kernel.listening_ports():
             words[port // 64] |= 1 << port % 64
-        kernel.update_all(maps["listeners"], {struct.pack("=I", index): struct.pack("=Q", word)
-                                              for index, word in enumerate(words) if word})
+        kernel.update_all(
+            maps["listeners"],
+            {struct.pack("=I", index): struct.pack("=Q", word) for index, word in enumerate(words) if word},
+        )
 
     def release(self) -> None:
         compiled.release(self._held)
@@ -152,6 +169,7 @@ class _Compiled(Source):
 def list_directory(path: bytes, inode: int, names: int) -> lines.Listing:
     """What lies in a directory, if it is still the one of that number. No link is followed at its end."""
     from ..guard import events
+
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -159,7 +177,7 @@ def list_directory(path: bytes, inode: int, names: int) -> lines.Listing:
     try:
         if os.fstat(fd).st_ino != inode:
             return lines.Listing((), 0, "another directory has its name now")
-        found: List[str] = []
+        found: list[str] = []
         more = 0
         with os.scandir(fd) as entries:
             for each in entries:
@@ -179,9 +197,9 @@ class _Mounts:
 
     def __init__(self, system: Any) -> None:
         self._system, self._text = system, ""
-        self.now: List[resolve.Mount] = []
+        self.now: list[resolve.Mount] = []
 
-    def refresh(self) -> List[resolve.Mount]:
+    def refresh(self) -> list[resolve.Mount]:
         text = self._system.host_mounts()
         if text != self._text:
             self._text, self.now = text, resolve.visible(resolve.parse_mounts(text))
@@ -193,8 +211,8 @@ class Observation:
 
     def __init__(self, system: Any, names: int) -> None:
         self._mounts, self._names = _Mounts(system), names
-        self.paths: Dict[bytes, str] = {}
-        self.listings: Dict[bytes, lines.Listing] = {}
+        self.paths: dict[bytes, str] = {}
+        self.listings: dict[bytes, lines.Listing] = {}
 
     def turn(self, source: Source, listed: bool) -> None:
         new = source.drain()
@@ -206,25 +224,30 @@ class Observation:
             self.paths.setdefault(named, lines.path_of(chain, mounts) or "/")
             if listed and self._names and named not in self.listings:
                 where, trouble = lines.real_path(chain, mounts)
-                self.listings[named] = lines.Listing((), 0, trouble) if where is None else list_directory(
-                    where, records.what(named).inode, self._names)
+                self.listings[named] = (
+                    lines.Listing((), 0, trouble)
+                    if where is None
+                    else list_directory(where, records.what(named).inode, self._names)
+                )
 
-    def mounts(self) -> List[resolve.Mount]:
+    def mounts(self) -> list[resolve.Mount]:
         return self._mounts.refresh()
 
 
-def write(found: List[Dict[str, Any]], path: str) -> None:
+def write(found: list[dict[str, Any]], path: str) -> None:
     """Whole or not at all. Raises EnforcerError."""
     try:
         atomic.write(path, lines.to_text(found).encode("ascii"))
     except OSError as error:
-        remedy = "Make room there, or name another file, and observe again" if error.errno in (
-            errno.ENOSPC, errno.EDQUOT) else "Name another file, and observe again"
-        raise EnforcerError("what was observed cannot be written to {0}: {1}".format(path, error.strerror),
-                            remedy) from error
+        remedy = (
+            "Make room there, or name another file, and observe again"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "Name another file, and observe again"
+        )
+        raise EnforcerError(f"what was observed cannot be written to {path}: {error.strerror}", remedy) from error
 
 
-def holder() -> Tuple[str, int]:
+def holder() -> tuple[str, int]:
     """Who observes now, and its process; empty and 0: nobody does."""
     text = lock.holder(LOCK)
     word = text.split(",")[0].split(" ")
@@ -241,16 +264,16 @@ def stop(wait: float = 30.0) -> bool:
     until = time.monotonic() + wait
     while holder()[0]:
         if time.monotonic() > until:
-            raise EnforcerError("the observation does not end: {0}".format(text), "Look at that process")
+            raise EnforcerError(f"the observation does not end: {text}", "Look at that process")
         time.sleep(0.1)
     return True
 
 
-def _gather(sources: List[Tuple[Source, bool]], observation: Observation, actions: List[str]) -> lines.Seen:
+def _gather(sources: list[tuple[Source, bool]], observation: Observation, actions: list[str]) -> lines.Seen:
     """What was counted, and then what was told until that: whatever is counted has been told before."""
-    subjects: Dict[int, records.Subject] = {}
-    entries: List[Tuple[int, int, bytes, records.Times]] = []
-    units: Dict[bytes, records.Times] = {}
+    subjects: dict[int, records.Subject] = {}
+    entries: list[tuple[int, int, bytes, records.Times]] = []
+    units: dict[bytes, records.Times] = {}
     lost = dict.fromkeys(records.LOST, 0)
     for source, listed in sources:
         entries += source.entries()
@@ -264,8 +287,9 @@ def _gather(sources: List[Tuple[Source, bool]], observation: Observation, action
             lost[name] += count
         subjects.update(source.subjects)
     wanted = {records.ACTIONS.index(action) for action in actions}
-    return lines.Seen(subjects, observation.paths, [each for each in entries if each[1] in wanted], units,
-                      observation.listings, lost)
+    return lines.Seen(
+        subjects, observation.paths, [each for each in entries if each[1] in wanted], units, observation.listings, lost
+    )
 
 
 class _Stop:
@@ -283,8 +307,20 @@ class _Stop:
             signal.signal(number, handler)
 
 
-def run(kernel: Any, system: Any, *, seconds: int, path: str, actions: List[str], names: int, data: bytes, layout: str,
-        programs: str, lock_path: str = LOCK, ready: Optional[Callable[[], None]] = None) -> Dict[str, Any]:
+def run(
+    kernel: Any,
+    system: Any,
+    *,
+    seconds: int,
+    path: str,
+    actions: list[str],
+    names: int,
+    data: bytes,
+    layout: str,
+    programs: str,
+    lock_path: str = LOCK,
+    ready: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """``data``: observe.bpf.o; ``layout`` and ``programs``: bpf/observe.h and bpf/observe.bcc.c. ``ready`` is called
     when all is attached. Gives lines (how many) and lost. Raises PolicyErrors, EnforcerError."""
     check_options(seconds, path, actions, names)
@@ -292,7 +328,7 @@ def run(kernel: Any, system: Any, *, seconds: int, path: str, actions: List[str]
     actions = [action for action in records.ACTIONS if action in actions]
     with lock.hold("observing", lock_path, wait=0.0):
         stop_asked = _Stop()
-        sources: List[Tuple[Any, bool]] = []
+        sources: list[tuple[Any, bool]] = []
         try:
             if set(actions) & set(COMPILED):
                 sources.append((_Compiled(kernel, compiled.source(layout, programs, os.getpid())), False))
@@ -313,8 +349,14 @@ def run(kernel: Any, system: Any, *, seconds: int, path: str, actions: List[str]
                 source.close()
                 source.release()
             stop_asked.restore()
-        view = lines.View(system, observation.mounts(), time.time() - kernel.boottime() / 1e9, kernel.boot_id(),
-                          socket.gethostname(), platform.release())
+        view = lines.View(
+            system,
+            observation.mounts(),
+            time.time() - kernel.boottime() / 1e9,
+            kernel.boot_id(),
+            socket.gethostname(),
+            platform.release(),
+        )
         found = lines.lines(seen, view, actions=actions, seconds=seconds, began=began, ended=ended)
         write(found, path)
     return {"lines": len(found), "lost": found[-1]["lost"]}

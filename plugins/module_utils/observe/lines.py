@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterable, NamedTuple, Sequence
 
 from ..guard import events, resolve
 from . import records
@@ -19,21 +19,21 @@ _OTHERS = ("nfs", "cifs", "smb", "fuse", "virtiofs", "9p", "ceph", "afs", "autof
 
 
 class Listing(NamedTuple):
-    entries: Tuple[str, ...]
+    entries: tuple[str, ...]
     more: int
-    trouble: Optional[str] = None
+    trouble: str | None = None
 
 
 class Seen(NamedTuple):
     """Everything that was observed. ``paths``: of objects, by what names them; ``lost``: events, by what had no
     room."""
 
-    subjects: Dict[int, records.Subject]
-    paths: Dict[bytes, str]
-    entries: List[Tuple[int, int, bytes, records.Times]]
-    units: Dict[bytes, records.Times]  # cgroup, from the root
-    listings: Dict[bytes, Listing]
-    lost: Dict[str, int]
+    subjects: dict[int, records.Subject]
+    paths: dict[bytes, str]
+    entries: list[tuple[int, int, bytes, records.Times]]
+    units: dict[bytes, records.Times]  # cgroup, from the root
+    listings: dict[bytes, Listing]
+    lost: dict[str, int]
 
 
 class View(NamedTuple):
@@ -55,27 +55,37 @@ def path_of(chain: records.Chain, mounts: Sequence[resolve.Mount]) -> str:
     tail = "/".join(events.text(name) for name in chain.names)
     if not chain.whole:
         return "[...]/" + tail
-    best = [mount for mount in mounts if mount.device == chain.device and mount.root is not None
-            and names[:len(mount.root)] == mount.root]
+    best = [
+        mount
+        for mount in mounts
+        if mount.device == chain.device and mount.root is not None and names[: len(mount.root)] == mount.root
+    ]
     if not best:
-        return "[device {0}:{1}]/{2}".format(chain.device >> 20, chain.device & 0xFFFFF, tail)
+        return f"[device {chain.device >> 20}:{chain.device & 0xFFFFF}]/{tail}"
     mount = min(best, key=lambda each: (len(each.root or ()), len(each.point), each.point))
-    whole = mount.point + names[len(mount.root or ()):]
+    whole = mount.point + names[len(mount.root or ()) :]
     return "/" + "/".join(events.text(os.fsencode(name)) for name in whole)
 
 
-def real_path(chain: records.Chain, mounts: Sequence[resolve.Mount]) -> Tuple[Optional[bytes], str]:
+def real_path(chain: records.Chain, mounts: Sequence[resolve.Mount]) -> tuple[bytes | None, str]:
     """Where to find it now, and why not: what lies on a filesystem that another machine or process answers for could
     hold up whoever asks."""
     names = tuple(os.fsdecode(name) for name in chain.names)
-    best = [mount for mount in mounts if mount.device == chain.device and mount.root is not None
-            and names[:len(mount.root)] == mount.root] if chain.whole else []
+    best = (
+        [
+            mount
+            for mount in mounts
+            if mount.device == chain.device and mount.root is not None and names[: len(mount.root)] == mount.root
+        ]
+        if chain.whole
+        else []
+    )
     if not best:
         return None, "it is not where the host's paths lead"
     mount = min(best, key=lambda each: (len(each.root or ()), len(each.point), each.point))
     if mount.type.startswith(_OTHERS):
-        return None, "a filesystem of the kind {0} is not read".format(events.text(os.fsencode(mount.type)))
-    return b"/" + os.fsencode("/".join(mount.point + names[len(mount.root or ()):])), ""
+        return None, f"a filesystem of the kind {events.text(os.fsencode(mount.type))} is not read"
+    return b"/" + os.fsencode("/".join(mount.point + names[len(mount.root or ()) :])), ""
 
 
 class _Names:
@@ -83,55 +93,70 @@ class _Names:
 
     def __init__(self, system: Any) -> None:
         self._system = system
-        self._users: Dict[int, Optional[str]] = {}
-        self._groups: Dict[int, Optional[str]] = {}
+        self._users: dict[int, str | None] = {}
+        self._groups: dict[int, str | None] = {}
 
-    def user(self, number: int) -> Optional[str]:
+    def user(self, number: int) -> str | None:
         if number not in self._users:
             self._users[number] = events.user_name(self._system, number)
         return self._users[number]
 
-    def group(self, number: int) -> Optional[str]:
+    def group(self, number: int) -> str | None:
         if number not in self._groups:
             name = self._system.group_name(number)
             self._groups[number] = events.text(os.fsencode(name)) if name is not None else None
         return self._groups[number]
 
 
-def _subject(who: records.Subject, names: _Names, view: View) -> Dict[str, Any]:
+def _subject(who: records.Subject, names: _Names, view: View) -> dict[str, Any]:
     login = None if who.login_uid == records.NOBODY else who.login_uid
     unit = next((part for part in reversed(who.cgroup.names) if part.endswith(_UNITS)), b"")
-    groups = sorted({name for name in map(names.group, (who.gid,) + who.groups) if name})
+    groups = sorted({name for name in map(names.group, (who.gid, *who.groups)) if name})
     return {
-        "user": names.user(who.uid), "uid": who.uid, "effective_user": names.user(who.euid), "euid": who.euid,
-        "login_user": None if login is None else names.user(login), "login_uid": login, "gid": who.gid,
-        "groups": sorted(who.groups), "group_names": groups or None, "unit": events.text(unit) or None,
+        "user": names.user(who.uid),
+        "uid": who.uid,
+        "effective_user": names.user(who.euid),
+        "euid": who.euid,
+        "login_user": None if login is None else names.user(login),
+        "login_uid": login,
+        "gid": who.gid,
+        "groups": sorted(who.groups),
+        "group_names": groups or None,
+        "unit": events.text(unit) or None,
         "cgroup": ("/" if who.cgroup.whole else "[...]/") + "/".join(events.text(part) for part in who.cgroup.names),
-        "executable": path_of(who.executable, view.mounts) or None}
+        "executable": path_of(who.executable, view.mounts) or None,
+    }
 
 
-def _address(raw: records.What) -> Dict[str, Any]:
+def _address(raw: records.What) -> dict[str, Any]:
     text = socket.inet_ntop(raw.family, raw.address[:4] if raw.family == socket.AF_INET else raw.address)
     return {"address": text, "port": raw.port, "protocol": events.protocol_name(raw.protocol)}
 
 
-def _when(times: records.Times, view: View) -> Dict[str, Any]:
-    return {"count": times.count, "time": events.instant(view.started + times.first / 1e9),
-            "last_time": events.instant(view.started + times.last / 1e9)}
+def _when(times: records.Times, view: View) -> dict[str, Any]:
+    return {
+        "count": times.count,
+        "time": events.instant(view.started + times.first / 1e9),
+        "last_time": events.instant(view.started + times.last / 1e9),
+    }
 
 
-def _line(kind: str, **parts: Any) -> Dict[str, Any]:
-    return {"observation": OBSERVATION, "kind": kind,
-            **{key: value for key, value in parts.items() if value is not None}}
+def _line(kind: str, **parts: Any) -> dict[str, Any]:
+    return {
+        "observation": OBSERVATION,
+        "kind": kind,
+        **{key: value for key, value in parts.items() if value is not None},
+    }
 
 
-def lines(seen: Seen, view: View, *, actions: Iterable[str], seconds: int, began: float,
-          ended: float) -> List[Dict[str, Any]]:
+def lines(
+    seen: Seen, view: View, *, actions: Iterable[str], seconds: int, began: float, ended: float
+) -> list[dict[str, Any]]:
     """``began``, ``ended``: seconds since 1970."""
     names = _Names(view.system)
     lost = dict(seen.lost)
-    found: Dict[Tuple[Any, ...], Dict[str, Any]] = {}
-    first_listed: Dict[bytes, Tuple[int, records.Subject]] = {}
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    first_listed: dict[bytes, tuple[int, records.Subject]] = {}
     for digest, action, named, times in sorted(seen.entries, key=lambda each: each[3].first):
         who, raw = seen.subjects.get(digest), records.what(named)
         if who is None:
@@ -144,10 +169,15 @@ def lines(seen: Seen, view: View, *, actions: Iterable[str], seconds: int, began
         else:
             lost["object"] = lost.get("object", 0) + times.count
             continue
-        line = _line("seen", action=records.ACTIONS[action], **_subject(who, names, view),
-                     object=events.object_of(dict(target)), **target, **_when(times, view))
-        key = tuple(json.dumps(line.get(part)) for part in line if part not in (
-            "count", "time", "last_time"))
+        line = _line(
+            "seen",
+            action=records.ACTIONS[action],
+            **_subject(who, names, view),
+            object=events.object_of(dict(target)),
+            **target,
+            **_when(times, view),
+        )
+        key = tuple(json.dumps(line.get(part)) for part in line if part not in ("count", "time", "last_time"))
         if key in found:
             found[key]["count"] += line["count"]
             found[key]["last_time"] = max(found[key]["last_time"], line["last_time"])
@@ -155,39 +185,62 @@ def lines(seen: Seen, view: View, *, actions: Iterable[str], seconds: int, began
             found[key] = line
         if named in seen.listings and named not in first_listed:
             first_listed[named] = (times.first, who)
-    whole = [_line("start", time=events.instant(began), host=view.host, boot=view.boot, kernel=view.kernel,
-                   seconds=seconds, actions=list(actions))]
+    whole = [
+        _line(
+            "start",
+            time=events.instant(began),
+            host=view.host,
+            boot=view.boot,
+            kernel=view.kernel,
+            seconds=seconds,
+            actions=list(actions),
+        )
+    ]
     whole += found.values()
     for named, (first, who) in sorted(first_listed.items(), key=lambda each: each[1][0]):
         listing, login = seen.listings[named], None if who.login_uid == records.NOBODY else who.login_uid
-        whole.append(_line("listing", time=events.instant(view.started + first / 1e9), path=seen.paths[named],
-                           uid=who.uid, user=names.user(who.uid), login_uid=login,
-                           login_user=None if login is None else names.user(login),
-                           entries=list(listing.entries), more=listing.more, trouble=listing.trouble))
+        whole.append(
+            _line(
+                "listing",
+                time=events.instant(view.started + first / 1e9),
+                path=seen.paths[named],
+                uid=who.uid,
+                user=names.user(who.uid),
+                login_uid=login,
+                login_user=None if login is None else names.user(login),
+                entries=list(listing.entries),
+                more=listing.more,
+                trouble=listing.trouble,
+            )
+        )
     whole += _units(seen.units, list(found.values()), view)
     whole.append(_line("end", time=events.instant(ended), lines=len(whole), lost=dict(sorted(lost.items()))))
     return whole
 
 
-def _units(units: Dict[bytes, records.Times], seen: List[Dict[str, Any]], view: View) -> List[Dict[str, Any]]:
+def _units(units: dict[bytes, records.Times], seen: list[dict[str, Any]], view: View) -> list[dict[str, Any]]:
     """A unit's program is the first that was executed in its cgroup, and its user who then was that program."""
-    merged: Dict[str, records.Times] = {}
+    merged: dict[str, records.Times] = {}
     for cgroup, times in units.items():
         name = cgroup.rpartition(b"/")[2]
         if not name.endswith(_UNITS):
             continue
         before = merged.get(events.text(name), records.Times(0, times.first, times.last))
-        merged[events.text(name)] = records.Times(before.count + times.count, min(before.first, times.first),
-                                                  max(before.last, times.last))
+        merged[events.text(name)] = records.Times(
+            before.count + times.count, min(before.first, times.first), max(before.last, times.last)
+        )
     found = []
     for name, times in sorted(merged.items(), key=lambda each: each[1].first):
         own = [line for line in seen if line.get("unit") == name]
         program = next((line["path"] for line in own if line["action"] == "execute"), None)
         user = next((line for line in own if program and line.get("executable") == program), {})
-        found.append(_line("unit", unit=name, executable=program, user=user.get("user"), uid=user.get("uid"),
-                           **_when(times, view)))
+        found.append(
+            _line(
+                "unit", unit=name, executable=program, user=user.get("user"), uid=user.get("uid"), **_when(times, view)
+            )
+        )
     return found
 
 
-def to_text(found: Iterable[Dict[str, Any]]) -> str:
+def to_text(found: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(line, sort_keys=True, ensure_ascii=True) + "\n" for line in found)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 ACTIONS = ("read", "write", "execute", "connect", "send", "reply", "bind", "listen", "accept", "chdir")
 _OPEN, _OPEN_READ, _OPEN_WRITE, _OPEN_EXECUTE = 16, 1, 2, 32  # one open may be for two
@@ -16,11 +16,11 @@ PATH = 1024
 NOBODY = 0xFFFFFFFF  # no login uid
 WHO = struct.Struct("=3Q6I")
 WHAT = struct.Struct("=Q6I16s")
-ENTRY = struct.Struct("=QII{0}s".format(WHAT.size))
+ENTRY = struct.Struct(f"=QII{WHAT.size}s")
 TIMES = struct.Struct("=3Q")
-CHAIN = struct.Struct("=4I{0}s".format(PATH))
-SUBJECT = struct.Struct("=IIQ{0}s{1}I{2}s{2}s".format(WHO.size, GROUPS, CHAIN.size))
-OBJECT = struct.Struct("=II{0}s{1}s".format(WHAT.size, CHAIN.size))
+CHAIN = struct.Struct(f"=4I{PATH}s")
+SUBJECT = struct.Struct(f"=IIQ{WHO.size}s{GROUPS}I{CHAIN.size}s{CHAIN.size}s")
+OBJECT = struct.Struct(f"=II{WHAT.size}s{CHAIN.size}s")
 _SUBJECT, _OBJECT = 1, 2
 
 
@@ -28,7 +28,7 @@ class Chain(NamedTuple):
     """Names from the root of the filesystem ``device`` down; upper ones may be missing unless ``whole``."""
 
     device: int
-    names: Tuple[bytes, ...]
+    names: tuple[bytes, ...]
     whole: bool
 
 
@@ -37,7 +37,7 @@ class Subject(NamedTuple):
     euid: int
     gid: int
     login_uid: int
-    groups: Tuple[int, ...]  # the first GROUPS
+    groups: tuple[int, ...]  # the first GROUPS
     executable: Chain
     cgroup: Chain
 
@@ -68,7 +68,7 @@ def what(raw: bytes) -> What:
     return What(*WHAT.unpack(raw))
 
 
-def fresh(records: List[bytes], subjects: Dict[int, Subject], objects: Dict[bytes, Chain]) -> List[bytes]:
+def fresh(records: list[bytes], subjects: dict[int, Subject], objects: dict[bytes, Chain]) -> list[bytes]:
     """Puts what a ring buffer told into ``subjects``, by digest, and ``objects``, by the bytes that name one. Gives
     the objects that are new. A record of another layout is no record."""
     new = []
@@ -78,7 +78,7 @@ def fresh(records: List[bytes], subjects: Dict[int, Subject], objects: Dict[byte
             _, count, digest, who, *rest = SUBJECT.unpack_from(record)
             _groups, _cgroup, _inode, _device, _name, uid, euid, gid, login_uid = WHO.unpack(who)
             chains = [_chain(raw) for raw in rest[GROUPS:]]
-            subjects[digest] = Subject(uid, euid, gid, login_uid, tuple(rest[:min(count, GROUPS)]), *chains)
+            subjects[digest] = Subject(uid, euid, gid, login_uid, tuple(rest[: min(count, GROUPS)]), *chains)
         elif kind == _OBJECT and len(record) >= OBJECT.size:
             _, _, named, path = OBJECT.unpack_from(record)
             if named not in objects:
@@ -87,7 +87,7 @@ def fresh(records: List[bytes], subjects: Dict[int, Subject], objects: Dict[byte
     return new
 
 
-def _actions(number: int) -> List[int]:
+def _actions(number: int) -> list[int]:
     """An opened file that is to be executed is not read for what is in it."""
     if number < _OPEN:
         return [number]
@@ -96,7 +96,7 @@ def _actions(number: int) -> List[int]:
     return [ACTIONS.index(name) for name, bit in (("read", _OPEN_READ), ("write", _OPEN_WRITE)) if number & bit]
 
 
-def entries(counted: Dict[bytes, bytes]) -> List[Tuple[int, int, bytes, Times]]:
+def entries(counted: dict[bytes, bytes]) -> list[tuple[int, int, bytes, Times]]:
     """Subject's digest, action, what names the object, how often."""
     found = []
     for key, value in counted.items():

@@ -82,14 +82,31 @@ class Run:
     def __init__(self, place, names, groups, without, mixes, share):
         self.place, self.enforcer, self.trace = place, Enforcer(), None
         self.techniques = [
-            t for t in TECHNIQUES.values() if (not names or t.name in names) and (not groups or t.group in groups) and t.group not in without
+            t
+            for t in TECHNIQUES.values()
+            if (not names or t.name in names) and (not groups or t.group in groups) and t.group not in without
         ]
         chosen = part_of(part_of([t.name for t in self.techniques], mixes, "mix__"), share)
         self.techniques = [t for t in self.techniques if t.name in chosen]
-        self.reports = {t.name: {
-            "technique": t.name, "group": t.group, "what": t.what, "action": t.action, "control": False, "through": False,
-            "open": t.open, "rule": t.closed_by, "closed": None, "hooks": [], "absent": "", "detail": [], "status": {}, "seconds": {},
-        } for t in self.techniques}
+        self.reports = {
+            t.name: {
+                "technique": t.name,
+                "group": t.group,
+                "what": t.what,
+                "action": t.action,
+                "control": False,
+                "through": False,
+                "open": t.open,
+                "rule": t.closed_by,
+                "closed": None,
+                "hooks": [],
+                "absent": "",
+                "detail": [],
+                "status": {},
+                "seconds": {},
+            }
+            for t in self.techniques
+        }
         self.marks = {}
         self.missing = {}
 
@@ -164,11 +181,18 @@ class Run:
             if rule["deny"]:
                 kept.append(rule)
         document["rules"] = kept
-        used = {name for rule in kept for key in ("subjects", "resources", "destinations")
-                for name in (rule.get(key, {}).get("not", []) if isinstance(rule.get(key), dict) else rule.get(key, []))}
+        used = {
+            name
+            for rule in kept
+            for key in ("subjects", "resources", "destinations")
+            for name in (rule.get(key, {}).get("not", []) if isinstance(rule.get(key), dict) else rule.get(key, []))
+        }
         for kind in ("subjects", "resources", "destinations"):
-            document[kind] = {name: body for name, body in document[kind].items()
-                              if name in used or kind == "resources" and name == "customers"}
+            document[kind] = {
+                name: body
+                for name, body in document[kind].items()
+                if name in used or (kind == "resources" and name == "customers")
+            }
         return document
 
     def enforced(self):
@@ -177,8 +201,10 @@ class Run:
         running = [t for t in self.techniques if t.group != "tamper" and not self.report(t)["absent"]]
         for technique in running:
             if technique.held:
-                held[technique.name] = [Attempt(technique, self.place, phase) for phase in
-                                        (("enforce", "closed") if technique.open else ("enforce",))]
+                held[technique.name] = [
+                    Attempt(technique, self.place, phase)
+                    for phase in (("enforce", "closed") if technique.open else ("enforce",))
+                ]
                 for one in held[technique.name]:
                     one.start()
         self.enforcer.apply(self.policy())
@@ -223,8 +249,12 @@ class Run:
         time.sleep(0.5)
         for technique in self.techniques:
             for phase, mark in self.marks.get(technique.name, []):
-                if phase == "enforce" and technique.evidence is ways_flows.arrives and technique.group != "allowed" and \
-                        os.path.exists(f"{self.place.arrived_folder}/{mark}"):
+                if (
+                    phase == "enforce"
+                    and technique.evidence is ways_flows.arrives
+                    and technique.group != "allowed"
+                    and os.path.exists(f"{self.place.arrived_folder}/{mark}")
+                ):
                     self.report(technique)["through"] = True
 
     def closing(self, held, running):
@@ -256,7 +286,9 @@ class Run:
         ends_it = ("unlink_pin", "move_pins", "unmount_pins", "unmount_pins_from_elsewhere")
         for technique in sorted(known, key=lambda t: ends_it.index(t.name) if t.name in ends_it else -1):
             if self.place.systemd and technique.name in ends_it:
-                self.report(technique)["absent"] = "its control would take away more than the guard of a machine that goes on"
+                self.report(technique)["absent"] = (
+                    "its control would take away more than the guard of a machine that goes on"
+                )
                 continue
             out, code, hooks, denied, said = self.attempt(technique._replace(who="root"), "without")
             self.report(technique)["control"] = out
@@ -281,7 +313,11 @@ def main():
     parser.add_argument("--base", default="/srv/adversary", help="a folder on a disk; it is emptied")
     parser.add_argument("--group", action="append", default=[])
     parser.add_argument("--without", action="append", default=[], metavar="GROUP")
-    parser.add_argument("--reboot", action="store_true", help="at the end, for labels that reach everybody: the policy is still there then")
+    parser.add_argument(
+        "--reboot",
+        action="store_true",
+        help="at the end, for labels that reach everybody: the policy is still there then",
+    )
     parser.add_argument("--lift", action="store_true", help="only put a policy without rules in force")
     parser.add_argument("--storms", choices=("none", "short", "long"), default="none")
     parser.add_argument("--mixes", default="0/1", help="of the random combinations, which part of how many parts")
@@ -336,11 +372,23 @@ def main():
     for report in run.reports.values():
         report["detail"] = "\n".join(what + told(text)[-1500:] for what, text in report["detail"])
         print(json.dumps(report), flush=True)
-    print(json.dumps({
-        "end": True, "kernel": platform.release(), "seconds": round(time.monotonic() - started, 1), "wrong": wrong,
-        "missing": run.missing, "totals": {k: v for k, v in totals.items() if k != "reasons"},
-        "reasons": totals.get("reasons"), "times": times, "storms": ended, "calm": calm,
-    }), flush=True)
+    print(
+        json.dumps(
+            {
+                "end": True,
+                "kernel": platform.release(),
+                "seconds": round(time.monotonic() - started, 1),
+                "wrong": wrong,
+                "missing": run.missing,
+                "totals": {k: v for k, v in totals.items() if k != "reasons"},
+                "reasons": totals.get("reasons"),
+                "times": times,
+                "storms": ended,
+                "calm": calm,
+            }
+        ),
+        flush=True,
+    )
     if options.reboot:
         os.sync()
         os.execvp("systemctl", ["systemctl", "--force", "--force", "reboot"])

@@ -8,6 +8,7 @@ program that ran. An error number alone proves nothing.
 Nothing comes back from an attempt but an exit status and files: a runner that read a pipe of the attacker's would carry
 his labels and be bound by his rules itself."""
 
+import contextlib
 import os
 import secrets
 import select
@@ -45,13 +46,27 @@ class Technique(NamedTuple):
 TECHNIQUES: Dict[str, Technique] = {}
 
 
-def way(group, what, action, *, who="alice", evidence=None, ready=None, root=None, held=None, last=None, open="",
-        closed_by=None, refreshed=False):
+def way(
+    group,
+    what,
+    action,
+    *,
+    who="alice",
+    evidence=None,
+    ready=None,
+    root=None,
+    held=None,
+    last=None,
+    open="",
+    closed_by=None,
+    refreshed=False,
+):
     def register(function):
         name = function.__name__
         assert name not in TECHNIQUES, name
-        TECHNIQUES[name] = Technique(name, group, what, action, function, who, evidence, ready, root, held, last, open,
-                                     closed_by, refreshed)
+        TECHNIQUES[name] = Technique(
+            name, group, what, action, function, who, evidence, ready, root, held, last, open, closed_by, refreshed
+        )
         return function
 
     return register
@@ -114,8 +129,11 @@ class Attempt:
             result = None
             for step in steps:
                 result = step()
-            status = GOT if result is True or self.has(result if isinstance(result, (bytes, str, list, tuple)) else b"") \
+            status = (
+                GOT
+                if result is True or self.has(result if isinstance(result, (bytes, str, list, tuple)) else b"")
                 else NOTHING
+            )
         except OSError as error:
             status = min(error.errno or 199, 199)
             self._tell(traceback.format_exc(limit=-2))
@@ -215,7 +233,7 @@ class Attempt:
                     out = bool(self.technique.evidence(self))
                 except OSError as error:
                     self._tell("evidence: " + str(error))
-                if out or time.monotonic() > ends or refused and refused():
+                if out or time.monotonic() > ends or (refused and refused()):
                     break
                 time.sleep(0.02)
         self.tidy()
@@ -224,10 +242,8 @@ class Attempt:
     def tidy(self) -> None:
         for one in (self.child, *self.helpers):
             for kill in (os.killpg, os.kill):  # it may not have got as far as its own group
-                try:
+                with contextlib.suppress(OSError):
                     kill(one, signal.SIGKILL) if kill is os.killpg or one in self.helpers else None
-                except OSError:
-                    pass
         for child in self.helpers:
             os.waitpid(child, 0)
         self.helpers = []

@@ -9,15 +9,54 @@ import os
 import struct
 
 NUMBERS = {
-    "shmget": 29, "shmat": 30, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "ptrace": 101, "pivot_root": 155,
-    "init_module": 175, "delete_module": 176, "io_setup": 206, "io_getevents": 208, "io_submit": 209, "mq_open": 240,
-    "mq_unlink": 241, "mq_timedsend": 242, "mq_timedreceive": 243, "add_key": 248, "keyctl": 250, "unshare": 272,
-    "tee": 276, "vmsplice": 278, "perf_event_open": 298, "fanotify_init": 300, "fanotify_mark": 301,
-    "name_to_handle_at": 303, "open_by_handle_at": 304, "sendmmsg": 307, "process_vm_readv": 310,
-    "process_vm_writev": 311, "finit_module": 313, "memfd_create": 319, "bpf": 321, "execveat": 322, "preadv2": 327,
-    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428, "move_mount": 429,
-    "fsopen": 430, "fsconfig": 431, "fsmount": 432, "pidfd_open": 434, "clone3": 435, "openat2": 437,
-    "pidfd_getfd": 438, "mount_setattr": 442, "cachestat": 451,
+    "shmget": 29,
+    "shmat": 30,
+    "msgget": 68,
+    "msgsnd": 69,
+    "msgrcv": 70,
+    "ptrace": 101,
+    "pivot_root": 155,
+    "init_module": 175,
+    "delete_module": 176,
+    "io_setup": 206,
+    "io_getevents": 208,
+    "io_submit": 209,
+    "mq_open": 240,
+    "mq_unlink": 241,
+    "mq_timedsend": 242,
+    "mq_timedreceive": 243,
+    "add_key": 248,
+    "keyctl": 250,
+    "unshare": 272,
+    "tee": 276,
+    "vmsplice": 278,
+    "perf_event_open": 298,
+    "fanotify_init": 300,
+    "fanotify_mark": 301,
+    "name_to_handle_at": 303,
+    "open_by_handle_at": 304,
+    "sendmmsg": 307,
+    "process_vm_readv": 310,
+    "process_vm_writev": 311,
+    "finit_module": 313,
+    "memfd_create": 319,
+    "bpf": 321,
+    "execveat": 322,
+    "preadv2": 327,
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "openat2": 437,
+    "pidfd_getfd": 438,
+    "mount_setattr": 442,
+    "cachestat": 451,
 }
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 O_PATH = os.O_PATH
@@ -143,8 +182,12 @@ class Vector(ctypes.Structure):
 
 class MessageHeader(ctypes.Structure):
     _fields_ = [
-        ("name", ctypes.c_void_p), ("name_length", ctypes.c_uint32), ("vectors", ctypes.c_void_p),
-        ("count", ctypes.c_size_t), ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vectors", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
     ]
 
@@ -155,7 +198,13 @@ def message(data, address=None):
     vector = Vector(ctypes.addressof(buffer), len(data))
     name = ctypes.create_string_buffer(address, len(address)) if address else None
     header = MessageHeader(
-        ctypes.addressof(name) if name else None, len(address) if address else 0, ctypes.addressof(vector), 1, None, 0, 0
+        ctypes.addressof(name) if name else None,
+        len(address) if address else 0,
+        ctypes.addressof(vector),
+        1,
+        None,
+        0,
+        0,
     )
     return header, (buffer, vector, name)
 

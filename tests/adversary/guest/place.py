@@ -17,8 +17,20 @@ from typing import Any, Dict, List
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PORT, OTHER_PORT = 4443, 4444
-UNITS = ("files", "network", "reply", "bind", "listen", "accept", "sockets", "machine", "caps", "tamper", "programs",
-         "devices")
+UNITS = (
+    "files",
+    "network",
+    "reply",
+    "bind",
+    "listen",
+    "accept",
+    "sockets",
+    "machine",
+    "caps",
+    "tamper",
+    "programs",
+    "devices",
+)
 PROGRAMS = ("hand", "linked", "storm")
 
 
@@ -49,10 +61,27 @@ class Place:
             os.makedirs(folder)
             os.chmod(folder, 0o777)
         shutil.rmtree(self.base, ignore_errors=True)
-        for folder in (self.secret_folder, self.open, self.exports, self.deep, self.customers_folder, self.bin, self.run):
+        for folder in (
+            self.secret_folder,
+            self.open,
+            self.exports,
+            self.deep,
+            self.customers_folder,
+            self.bin,
+            self.run,
+        ):
             os.makedirs(folder)
-        for folder in (self.base, self.secret_folder, self.open, self.exports, self.base + "/deep",
-                       self.base + "/deep/inner", self.deep, self.customers_folder, self.run):
+        for folder in (
+            self.base,
+            self.secret_folder,
+            self.open,
+            self.exports,
+            self.base + "/deep",
+            self.base + "/deep/inner",
+            self.deep,
+            self.customers_folder,
+            self.run,
+        ):
             os.chmod(folder, 0o777)
         self.users = {name: self._user(real) for name, real in self.names.items()}
         for name in PROGRAMS:
@@ -73,13 +102,18 @@ class Place:
         _quietly("ip", "-6", "route", "add", "local", "ff02::1", "dev", "lo", "table", "local")
         _quietly("ip", "-6", "route", "add", "multicast", "ff00::/8", "dev", "lo", "table", "local")
         _quietly("ip", "route", "add", "multicast", "239.0.0.0/8", "dev", "lo")
-        arguments = json.dumps([
-            self.arrived_folder,
-            [[self.outside4, self.vault4, self.metadata, "127.0.0.1"], [self.outside6, self.vault6, "::1"]],
-            [self.vault4, self.vault6], [PORT, 53],
-        ])
+        arguments = json.dumps(
+            [
+                self.arrived_folder,
+                [[self.outside4, self.vault4, self.metadata, "127.0.0.1"], [self.outside6, self.vault6, "::1"]],
+                [self.vault4, self.vault6],
+                [PORT, 53],
+            ]
+        )
         ready = "/run/adversary/outside"
-        self.background.append(os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, f"{HERE}/outside.py", arguments, ready]))
+        self.background.append(
+            os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, f"{HERE}/outside.py", arguments, ready])
+        )
         for _ in range(600):
             if os.path.exists(ready):
                 return
@@ -110,12 +144,18 @@ class Place:
 
     def _settings(self) -> None:
         for path, value in (
-            ("/proc/sys/net/ipv4/tcp_fastopen", "3"), ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
-            ("/proc/sys/kernel/yama/ptrace_scope", "0"), ("/proc/sys/net/ipv4/conf/all/accept_source_route", "1"),
-            ("/proc/sys/net/ipv4/conf/lo/accept_source_route", "1"), ("/proc/sys/kernel/perf_event_paranoid", "1"),
-            ("/proc/sys/fs/protected_hardlinks", "0"), ("/proc/sys/kernel/io_uring_disabled", "0"),
-            ("/proc/sys/fs/protected_regular", "0"), ("/proc/sys/fs/protected_symlinks", "0"),
-            ("/proc/sys/fs/protected_fifos", "0"), ("/proc/sys/net/ipv6/conf/lo/seg6_enabled", "1"),
+            ("/proc/sys/net/ipv4/tcp_fastopen", "3"),
+            ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+            ("/proc/sys/kernel/yama/ptrace_scope", "0"),
+            ("/proc/sys/net/ipv4/conf/all/accept_source_route", "1"),
+            ("/proc/sys/net/ipv4/conf/lo/accept_source_route", "1"),
+            ("/proc/sys/kernel/perf_event_paranoid", "1"),
+            ("/proc/sys/fs/protected_hardlinks", "0"),
+            ("/proc/sys/kernel/io_uring_disabled", "0"),
+            ("/proc/sys/fs/protected_regular", "0"),
+            ("/proc/sys/fs/protected_symlinks", "0"),
+            ("/proc/sys/fs/protected_fifos", "0"),
+            ("/proc/sys/net/ipv6/conf/lo/seg6_enabled", "1"),
         ):
             try:
                 with open(path, "w", encoding="ascii") as file:
@@ -174,8 +214,18 @@ class Place:
             "secret": {"paths": [self.secret_folder + "/**", self.exports + "/*.csv", self.deep + "/**"]},
             "customers": {"paths": [self.customers_folder + "/**"]},
             "tool": {"paths": [self.tool]},
-            "programs": {"optional": True, "paths": [
-                "/usr/bin/**", "/bin/**", "/usr/lib/**", "/lib/**", "/lib64/**", "/usr/lib64/**", self.bin + "/hand"]},
+            "programs": {
+                "optional": True,
+                "paths": [
+                    "/usr/bin/**",
+                    "/bin/**",
+                    "/usr/lib/**",
+                    "/lib/**",
+                    "/lib64/**",
+                    "/usr/lib64/**",
+                    self.bin + "/hand",
+                ],
+            },
             "broker": {"optional": True, "paths": [self.run + "/*.sock"], "abstract_sockets": ["adversary-*"]},
         }
         away = {"not": ["vault"]}
@@ -188,13 +238,30 @@ class Place:
             _rule("broker", ["unix-connect"], ["alice"], resources=["broker"]),
             _rule("readers", ["connect", "send", "reply"], ["readers"], destinations=away),
             *(_rule(name, [name], [f"u-{name}"], destinations=away) for name in ("reply", "bind", "listen", "accept")),
-            *(_rule(name, [name], ["u-sockets"]) for name in (
-                "raw-socket", "packet-socket", "netlink-socket", "xdp-socket", "alg-socket", "vsock-socket", "other-socket",
-                "bluetooth-socket", "can-socket", "tipc-socket", "key-socket", "rds-socket", "smc-socket")),
+            *(
+                _rule(name, [name], ["u-sockets"])
+                for name in (
+                    "raw-socket",
+                    "packet-socket",
+                    "netlink-socket",
+                    "xdp-socket",
+                    "alg-socket",
+                    "vsock-socket",
+                    "other-socket",
+                    "bluetooth-socket",
+                    "can-socket",
+                    "tipc-socket",
+                    "key-socket",
+                    "rds-socket",
+                    "smc-socket",
+                )
+            ),
             _rule("vsock", ["vsock"], ["u-network"], destinations=["hypervisor"]),
             *(_rule(name, [name], ["carol", "u-machine"]) for name in machine),
-            *(_rule(name, [name], ["u-devices"]) for name in (
-                "block-device", "virtio-port", "serial", "tun", "guest-device")),
+            *(
+                _rule(name, [name], ["u-devices"])
+                for name in ("block-device", "virtio-port", "serial", "tun", "guest-device")
+            ),
             *(_rule(name, [name], ["u-caps"]) for name in CAPABILITIES),
             _rule("tamper", ["perf"], ["u-tamper"]),
         ]
@@ -216,11 +283,31 @@ class Place:
         }
 
 
-CAPABILITIES = tuple("cap-" + name for name in (
-    "chown", "dac-override", "dac-read-search", "fowner", "kill", "setuid", "setgid", "net-bind-service", "net-admin",
-    "net-raw", "sys-chroot", "sys-admin", "sys-time", "mknod", "syslog", "setfcap", "sys-rawio", "sys-resource",
-    "sys-ptrace", "setpcap",
-))
+CAPABILITIES = tuple(
+    "cap-" + name
+    for name in (
+        "chown",
+        "dac-override",
+        "dac-read-search",
+        "fowner",
+        "kill",
+        "setuid",
+        "setgid",
+        "net-bind-service",
+        "net-admin",
+        "net-raw",
+        "sys-chroot",
+        "sys-admin",
+        "sys-time",
+        "mknod",
+        "syslog",
+        "setfcap",
+        "sys-rawio",
+        "sys-resource",
+        "sys-ptrace",
+        "setpcap",
+    )
+)
 
 
 def _rule(name: str, deny: List[str], subjects: List[str], **more: Any) -> Dict[str, Any]:
@@ -234,5 +321,11 @@ def _quietly(*command: str) -> None:
 def address_of(family: int, address: str, port: int) -> bytes:
     """A raw socket address."""
     if family == socket.AF_INET6:
-        return (10).to_bytes(2, "little") + port.to_bytes(2, "big") + bytes(4) + socket.inet_pton(family, address) + bytes(4)
+        return (
+            (10).to_bytes(2, "little")
+            + port.to_bytes(2, "big")
+            + bytes(4)
+            + socket.inet_pton(family, address)
+            + bytes(4)
+        )
     return family.to_bytes(2, "little") + port.to_bytes(2, "big") + socket.inet_aton(address) + bytes(8)

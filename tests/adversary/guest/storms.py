@@ -4,6 +4,7 @@
 """Very many forbidden operations while everything around them changes: nothing passes, nothing crashes, the counters add
 up. Each storm first shows, without a policy, that what it tries works."""
 
+import contextlib
 import mmap
 import os
 import resource
@@ -49,8 +50,10 @@ class Crowd:
                     resource.setrlimit(limit, (1 << 20, 1 << 20))
                 self.place.become(who)
                 program = f"{self.place.bin}/storm"
-                os.execv(program, [program, mode, self.path, self.place.base, self.place.outside4, str(number),
-                                   str(4242 + turn)])
+                os.execv(
+                    program,
+                    [program, mode, self.path, self.place.base, self.place.outside4, str(number), str(4242 + turn)],
+                )
             self.children.append(child)
         ends = time.monotonic() + 300
         while self.numbers()[3] < processes:
@@ -82,10 +85,8 @@ class Crowd:
         for child in left:
             os.waitpid(child, 0)
         for child in self.children:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         return self.numbers()[:3]
 
 
@@ -98,8 +99,10 @@ class Run:
         self.first = {
             "subjects": {name: body for name, body in whole["subjects"].items() if name in names},
             # what is covered moves only to where it is covered, too: decided is where a file is, not by which name it was found
-            "resources": {"customers": whole["resources"]["customers"], "secret": {
-                "paths": [*whole["resources"]["secret"]["paths"], place.base + "/deep/*/secret/**"]}},
+            "resources": {
+                "customers": whole["resources"]["customers"],
+                "secret": {"paths": [*whole["resources"]["secret"]["paths"], place.base + "/deep/*/secret/**"]},
+            },
             "destinations": {"vault": whole["destinations"]["vault"]},
             "rules": rules,
         }
@@ -139,7 +142,9 @@ def everything_works(place, mode, number, processes=1, who="alice"):
         time.sleep(0.02)
     tried, passed, other = crowd.end()
     for kind in range(KINDS):
-        assert not tried[kind] or passed[kind], f"{mode} {kind} never passed without a policy: {tried}, {passed}, {other}"
+        assert not tried[kind] or passed[kind], (
+            f"{mode} {kind} never passed without a policy: {tried}, {passed}, {other}"
+        )
     return sum(passed)
 
 
@@ -267,18 +272,35 @@ def open_files(run):
 
 def controls(place):
     """Without a policy, before there is any."""
-    for path in (place.secret, place.secret_folder + "/other", place.deep + "/data", place.exports + "/a.csv", place.customers):
+    for path in (
+        place.secret,
+        place.secret_folder + "/other",
+        place.deep + "/data",
+        place.exports + "/a.csv",
+        place.customers,
+    ):
         with open(path, "wb") as file:
             file.write(b"content\n")
         os.chmod(path, 0o666)
     if not os.path.lexists(place.open + "/to-secret"):
         os.symlink(place.secret, place.open + "/to-secret")
-    for path, value in (("/proc/sys/fs/nr_open", 1 << 21), ("/proc/sys/fs/file-max", 1 << 20), ("/proc/sys/kernel/pid_max", 1 << 17),
-                        ("/proc/sys/kernel/threads-max", 1 << 16)):
+    for path, value in (
+        ("/proc/sys/fs/nr_open", 1 << 21),
+        ("/proc/sys/fs/file-max", 1 << 20),
+        ("/proc/sys/kernel/pid_max", 1 << 17),
+        ("/proc/sys/kernel/threads-max", 1 << 16),
+    ):
         with open(path, "w", encoding="ascii") as file:
             file.write(str(value))
-    return {mode: everything_works(place, mode, number, who=who) for mode, number, who in (
-        ("operations", EVERYTHING, "alice"), ("tasks", 20, "alice"), ("files", 20, "alice"), ("senders", 20, "bob"))}
+    return {
+        mode: everything_works(place, mode, number, who=who)
+        for mode, number, who in (
+            ("operations", EVERYTHING, "alice"),
+            ("tasks", 20, "alice"),
+            ("files", 20, "alice"),
+            ("senders", 20, "bob"),
+        )
+    }
 
 
 def run(place, enforcer, long, loud):

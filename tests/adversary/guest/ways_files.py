@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ways to a covered file: to read it, to write it, to run it, to give it another name first."""
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -278,7 +279,9 @@ def _own_overlay(t, options):
     mount("tmpfs", "/tmp", "tmpfs")
     os.mkdir("/tmp/upper")
     os.mkdir("/tmp/work")
-    mount("overlay", "/mnt", "overlay", 0, f"lowerdir={t.secret_folder},upperdir=/tmp/upper,workdir=/tmp/work,{options}")
+    mount(
+        "overlay", "/mnt", "overlay", 0, f"lowerdir={t.secret_folder},upperdir=/tmp/upper,workdir=/tmp/work,{options}"
+    )
 
 
 @way("files", "overlay on top, copied up", "read", ready=_hers, last=lambda t: os.chown(t.secret, 0, 0))
@@ -301,11 +304,16 @@ def _mount_below(t):
     spread(t, t.secret_folder + "/later/data")
 
 
-@way("files", "a mount that appears below the tree", "read", ready=_mount_below,
-     last=lambda t: call("umount2", t.secret_folder + "/later", 2),
-     open="a filesystem mounted below a covered tree after the apply is another superblock; the next refresh, which a mount "
-          "starts by itself where systemd runs, covers it; a rule on `mount` stops who would mount one",
-     refreshed=True)
+@way(
+    "files",
+    "a mount that appears below the tree",
+    "read",
+    ready=_mount_below,
+    last=lambda t: call("umount2", t.secret_folder + "/later", 2),
+    open="a filesystem mounted below a covered tree after the apply is another superblock; the next refresh, which a mount "
+    "starts by itself where systemd runs, covers it; a rule on `mount` stops who would mount one",
+    refreshed=True,
+)
 def mounted_below(t):
     return take(t.secret_folder + "/later/data")
 
@@ -412,10 +420,19 @@ def _linked_before(t):
     os.link(t.secret, t.own)
 
 
-@way("files", "a hard link made before the policy", "read", ready=_linked_before,
-     open="a name outside the tree that was there before is another path; apply reports files of a covered tree that have "
-          "more than one name",
-     closed_by={"deny": ["read"], "subjects": ["alice"], "resources": {"paths": ["/srv/adversary/open/hard_link_of_before"]}})
+@way(
+    "files",
+    "a hard link made before the policy",
+    "read",
+    ready=_linked_before,
+    open="a name outside the tree that was there before is another path; apply reports files of a covered tree that have "
+    "more than one name",
+    closed_by={
+        "deny": ["read"],
+        "subjects": ["alice"],
+        "resources": {"paths": ["/srv/adversary/open/hard_link_of_before"]},
+    },
+)
 def hard_link_of_before(t):
     return take(t.own)
 
@@ -452,10 +469,8 @@ def _deep(components, name):
     def make(t):
         here = os.open(t.secret_folder, os.O_RDONLY)
         for _ in range(components):
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o777, dir_fd=here)
-            except FileExistsError:
-                pass
             deeper = os.open(name, os.O_RDONLY, dir_fd=here)
             os.chmod(deeper, 0o777)
             os.close(here)
@@ -495,6 +510,7 @@ def longer_path(t):
 
 def _only(name, numbers):
     """alice's number is only one of several; the process is otherwise root in a unit that the rule does not name."""
+
     def function(t):
         def operation():
             os.setresuid(*numbers(t.users["alice"]))
@@ -543,10 +559,15 @@ def cgroup_namespace(t):
     return take(t.secret)
 
 
-@way("files", "a unit's process that leaves its cgroup", "read", who="files.service",
-     last=lambda t: None,
-     open="root in a unit may move itself to another cgroup; a rule on writing cgroup.procs stops it",
-     closed_by={"deny": ["write"], "subjects": ["u-files"], "resources": {"paths": ["/sys/fs/cgroup/**"]}})
+@way(
+    "files",
+    "a unit's process that leaves its cgroup",
+    "read",
+    who="files.service",
+    last=lambda t: None,
+    open="root in a unit may move itself to another cgroup; a rule on writing cgroup.procs stops it",
+    closed_by={"deny": ["write"], "subjects": ["u-files"], "resources": {"paths": ["/sys/fs/cgroup/**"]}},
+)
 def leaves_its_cgroup(t):
     put("/sys/fs/cgroup/cgroup.procs", str(os.getpid()).encode())
     return take(t.secret)
@@ -702,10 +723,14 @@ def held_reopened(t, fd):
     return take(f"/proc/self/fd/{fd}")
 
 
-@way("files", "read through a mapping made before", "read",
-     held=lambda t: mmap.mmap(opened(t), 0, mmap.MAP_SHARED, mmap.PROT_READ),
-     open="what is mapped needs no call to be read; what is then sent is stopped by a rule on sending",
-     closed_by={"deny": ["connect", "send"], "subjects": ["alice"], "destinations": {"not": ["vault"]}})
+@way(
+    "files",
+    "read through a mapping made before",
+    "read",
+    held=lambda t: mmap.mmap(opened(t), 0, mmap.MAP_SHARED, mmap.PROT_READ),
+    open="what is mapped needs no call to be read; what is then sent is stopped by a rule on sending",
+    closed_by={"deny": ["connect", "send"], "subjects": ["alice"], "destinations": {"not": ["vault"]}},
+)
 def held_mapping(t, mapped):
     return t.out(mapped[:])
 
@@ -770,6 +795,7 @@ def received_in_flight(t, pair):
 
 def _holder(t):
     """Root, bound by nothing, has the file open as descriptor 9."""
+
     def hold():
         os.dup2(os.open(t.secret, os.O_RDONLY), 199)
         signal.pause()
@@ -803,10 +829,16 @@ def fanotify(t):
     return os.read(descriptor, 4096)
 
 
-@way("files", "a loop device over a descriptor opened before", "read", who="files.service", held=opened,
-     ready=lambda t: spread(t, t.secret, t.data + bytes(8192)),
-     open="the kernel's own thread reads what is behind a loop device; a rule on block devices stops who would read it",
-     closed_by={"deny": ["block-device"], "subjects": ["u-files"]})
+@way(
+    "files",
+    "a loop device over a descriptor opened before",
+    "read",
+    who="files.service",
+    held=opened,
+    ready=lambda t: spread(t, t.secret, t.data + bytes(8192)),
+    open="the kernel's own thread reads what is behind a loop device; a rule on block devices stops who would read it",
+    closed_by={"deny": ["block-device"], "subjects": ["u-files"]},
+)
 def loop_over_held(t, fd):
     control = os.open("/dev/loop-control", os.O_RDWR)
     number = system_ioctl(control, 0x4C82, 0)
@@ -819,7 +851,9 @@ def loop_over_held(t, fd):
 
 
 def system_ioctl(fd, request, argument):
-    return call("ioctl", fd, ctypes.c_ulong(request), argument if not isinstance(argument, int) else ctypes.c_long(argument))
+    return call(
+        "ioctl", fd, ctypes.c_ulong(request), argument if not isinstance(argument, int) else ctypes.c_long(argument)
+    )
 
 
 # ---- to write --------------------------------------------------------------------------------------------------------
@@ -917,8 +951,9 @@ def held_uring_write(t, held):
     held[0].do(Ring.WRITE, held[1], b"overwritten", 11)
 
 
-@attempt_write("fallocate: a descriptor opened before", held=opened,
-               evidence=lambda t: os.path.getsize(t.secret) > 4096)
+@attempt_write(
+    "fallocate: a descriptor opened before", held=opened, evidence=lambda t: os.path.getsize(t.secret) > 4096
+)
 def held_fallocate(t, fd):
     os.posix_fallocate(fd, 0, 8192)
 
@@ -929,27 +964,42 @@ def rename_over(t):
     os.rename(t.own, t.secret)
 
 
-@attempt_write("chmod", evidence=lambda t: stat.S_IMODE(os.stat(t.secret).st_mode) == 0o604,
-               ready=lambda t: os.chown(t.secret, t.users["alice"], -1), last=lambda t: os.chown(t.secret, 0, 0))
+@attempt_write(
+    "chmod",
+    evidence=lambda t: stat.S_IMODE(os.stat(t.secret).st_mode) == 0o604,
+    ready=lambda t: os.chown(t.secret, t.users["alice"], -1),
+    last=lambda t: os.chown(t.secret, 0, 0),
+)
 def chmod(t):
     os.chmod(t.secret, 0o604)
 
 
-@attempt_write("chown", who="files.service", evidence=lambda t: os.stat(t.secret).st_uid == 12345,
-               last=lambda t: os.chown(t.secret, 0, 0))
+@attempt_write(
+    "chown",
+    who="files.service",
+    evidence=lambda t: os.stat(t.secret).st_uid == 12345,
+    last=lambda t: os.chown(t.secret, 0, 0),
+)
 def chown(t):
     os.chown(t.secret, 12345, -1)
 
 
-@attempt_write("set an extended attribute", who="files.service",
-               evidence=lambda t: "trusted.mark" in os.listxattr(t.secret),
-               last=lambda t: os.removexattr(t.secret, "trusted.mark") if "trusted.mark" in os.listxattr(t.secret) else None)
+@attempt_write(
+    "set an extended attribute",
+    who="files.service",
+    evidence=lambda t: "trusted.mark" in os.listxattr(t.secret),
+    last=lambda t: os.removexattr(t.secret, "trusted.mark") if "trusted.mark" in os.listxattr(t.secret) else None,
+)
 def setxattr(t):
     os.setxattr(t.secret, "trusted.mark", t.data)
 
 
-@attempt_write("set an extended attribute", held=opened, evidence=lambda t: "user.mark" in os.listxattr(t.secret),
-               last=lambda t: os.removexattr(t.secret, "user.mark") if "user.mark" in os.listxattr(t.secret) else None)
+@attempt_write(
+    "set an extended attribute",
+    held=opened,
+    evidence=lambda t: "user.mark" in os.listxattr(t.secret),
+    last=lambda t: os.removexattr(t.secret, "user.mark") if "user.mark" in os.listxattr(t.secret) else None,
+)
 def held_fsetxattr(t, fd):
     os.setxattr(fd, "user.mark", t.data)
 
@@ -961,10 +1011,12 @@ def temporary_file(t):
     link_followed(f"/proc/self/fd/{fd}", f"{t.secret_folder}/{t.mark}")
 
 
-@attempt_write("write through a mapping made before",
-               held=lambda t: mmap.mmap(opened(t), 11, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
-               open="what is mapped needs no call to be written; a process that was there before the first apply is "
-                    "restarted after it, and then the same rule stops it")
+@attempt_write(
+    "write through a mapping made before",
+    held=lambda t: mmap.mmap(opened(t), 11, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
+    open="what is mapped needs no call to be written; a process that was there before the first apply is "
+    "restarted after it, and then the same rule stops it",
+)
 def held_mapping_write(t, mapped):
     if t.phase == "closed":  # restarted
         mapped = mmap.mmap(os.open(t.secret, os.O_RDWR), 11, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -1038,7 +1090,9 @@ def execute_proc_descriptor(t):
     run(f"/proc/self/fd/{os.open(t.tool, os.O_RDONLY)}", *touching(t))
 
 
-@attempt_run("execve through #!", evidence=lambda t: os.path.exists(t.own + ".ran"), last=lambda t: gone(t.own + ".ran"))
+@attempt_run(
+    "execve through #!", evidence=lambda t: os.path.exists(t.own + ".ran"), last=lambda t: gone(t.own + ".ran")
+)
 def execute_as_interpreter(t):
     gone(t.own)
     put(t.own, f"#!{t.tool} ran\n".encode(), os.O_WRONLY | os.O_CREAT)
@@ -1053,8 +1107,11 @@ def execute_bound_over(t):
     run(t.bin + "/linked", *touching(t))
 
 
-@attempt_run("the dynamic linker", who="programs.service",
-             ready=lambda t: (shutil.copy(t.bin + "/linked", t.own), os.chmod(t.own, 0o755)))
+@attempt_run(
+    "the dynamic linker",
+    who="programs.service",
+    ready=lambda t: (shutil.copy(t.bin + "/linked", t.own), os.chmod(t.own, 0o755)),
+)
 def through_the_linker(t):
     if not os.path.exists("/lib64/ld-linux-x86-64.so.2"):
         raise Absent("no dynamic linker at its place")
@@ -1122,14 +1179,24 @@ def _call(address):
     return ctypes.CFUNCTYPE(ctypes.c_int)(address)() == 42
 
 
-@way("files", "mmap a file as code, under an allow-list", "execute", who="programs.service",
-     ready=lambda t: spread(t, t.own, RETURN_42 + bytes(4096)))
+@way(
+    "files",
+    "mmap a file as code, under an allow-list",
+    "execute",
+    who="programs.service",
+    ready=lambda t: spread(t, t.own, RETURN_42 + bytes(4096)),
+)
 def map_as_code(t):
     return _call(map_memory(4096, 5, 2, os.open(t.own, os.O_RDONLY)))
 
 
-@way("files", "mprotect a mapped file to code, under an allow-list", "execute", who="programs.service",
-     ready=lambda t: spread(t, t.own, RETURN_42 + bytes(4096)))
+@way(
+    "files",
+    "mprotect a mapped file to code, under an allow-list",
+    "execute",
+    who="programs.service",
+    ready=lambda t: spread(t, t.own, RETURN_42 + bytes(4096)),
+)
 def mprotect_to_code(t):
     address = map_memory(4096, 1, 2, os.open(t.own, os.O_RDONLY))
     if libc.mprotect(address, 4096, 5):
@@ -1144,13 +1211,20 @@ def map_memfd_as_code(t):
     return _call(map_memory(4096, 5, 2, fd))
 
 
-@way("files", "write code into anonymous memory", "execute", who="programs.service",
-     open="a program that may run can compute anything, so an interpreter on the list is its whole language; keep "
-          "interpreters off the list",
-     closed_by={"deny": ["execute"], "subjects": ["u-programs"], "resources": {"not": []}})
+@way(
+    "files",
+    "write code into anonymous memory",
+    "execute",
+    who="programs.service",
+    open="a program that may run can compute anything, so an interpreter on the list is its whole language; keep "
+    "interpreters off the list",
+    closed_by={"deny": ["execute"], "subjects": ["u-programs"], "resources": {"not": []}},
+)
 def anonymous_code(t):
     if t.phase == "closed":  # no interpreter to begin with
-        return in_child(lambda: run(t.bin + "/hand", "touch", f"{t.open}/{t.mark}") or os.path.exists(f"{t.open}/{t.mark}"))
+        return in_child(
+            lambda: run(t.bin + "/hand", "touch", f"{t.open}/{t.mark}") or os.path.exists(f"{t.open}/{t.mark}")
+        )
     address = map_memory(4096, 7, 0x22)
     ctypes.memmove(address, RETURN_42, len(RETURN_42))
     return _call(address)
@@ -1279,10 +1353,8 @@ def race_symlink(t):
     found = b""
     try:
         for _ in range(300):
-            try:
+            with contextlib.suppress(OSError):
                 found = take(t.own)
-            except OSError:
-                pass
             time.sleep(0.0002)
             if t.has(found):
                 break

@@ -241,12 +241,15 @@ def a_pipe(t, get, prepare, give):
     other.finish()
 
 
-HELPER_OPEN = ("tee(2) and splice(2) from a pipe to a pipe reach no hook, so a helper that has read nothing moves data on "
-               "unseen; whoever may read the data is kept from sending by name as well")
+HELPER_OPEN = (
+    "tee(2) and splice(2) from a pipe to a pipe reach no hook, so a helper that has read nothing moves data on "
+    "unseen; whoever may read the data is kept from sending by name as well"
+)
 
 
 def _helped(move):
     """A third process moves the data from one pipe into another, and never reads it."""
+
     def carry(t, get, prepare, give):
         first, second = os.pipe(), os.pipe()
         other = Other(prepare, lambda: os.read(second[0], 65536), give)
@@ -557,8 +560,11 @@ def _room():
     return private, ctypes.addressof(ctypes.c_char.from_buffer(private))
 
 
-@carrier(open="the kernel asks when a debugger takes hold of a process, not at each word that it takes out later; denying "
-              "`ptrace` stops it", closed_by=NO_TRACING)
+@carrier(
+    open="the kernel asks when a debugger takes hold of a process, not at each word that it takes out later; denying "
+    "`ptrace` stops it",
+    closed_by=NO_TRACING,
+)
 def a_debugger_of_before(t, get, prepare, give):
     private, address = _room()
     parent, path = os.getpid(), t.own + ".done"
@@ -594,7 +600,10 @@ def a_debugger_of_before(t, get, prepare, give):
         os.rmdir(path + ".attached")
 
 
-@carrier(open="the kernel asks when /proc/PID/mem is opened, not at each read; denying `ptrace` stops it", closed_by=NO_TRACING)
+@carrier(
+    open="the kernel asks when /proc/PID/mem is opened, not at each read; denying `ptrace` stops it",
+    closed_by=NO_TRACING,
+)
 def a_memory_file_of_before(t, get, prepare, give):
     private, address = _room()
     parent, path = os.getpid(), t.own + ".done"
@@ -619,8 +628,11 @@ def a_memory_file_of_before(t, get, prepare, give):
         os.rmdir(path)
 
 
-@carrier(open="vmsplice(2) reaches no hook, and who waited for the data has read nothing when he asked for it; whoever may read "
-              "the data is kept from sending by name as well", closed_by=NO_SENDING)
+@carrier(
+    open="vmsplice(2) reaches no hook, and who waited for the data has read nothing when he asked for it; whoever may read "
+    "the data is kept from sending by name as well",
+    closed_by=NO_SENDING,
+)
 def a_waiting_reader_s_vmsplice(t, get, prepare, give):
     first, second = os.pipe(), os.pipe()
     other = Other(prepare, lambda: os.read(second[0], 65536), give)
@@ -637,8 +649,11 @@ def a_waiting_reader_s_vmsplice(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="the command line that a process shows is no data that is followed; whoever may read the data is kept from sending "
-              "by name as well", closed_by=NO_SENDING)
+@carrier(
+    open="the command line that a process shows is no data that is followed; whoever may read the data is kept from sending "
+    "by name as well",
+    closed_by=NO_SENDING,
+)
 def a_command_line(t, get, prepare, give):
     """A program's arguments, as everybody sees them."""
     path = t.own + ".done"
@@ -725,8 +740,11 @@ def a_posix_message_queue(t, get, prepare, give):
         os.rmdir(t.own + ".done")
 
 
-@carrier(open="a POSIX message queue is asked when it is opened, not at each message; whoever may read the data is kept from "
-              "sending by name as well", closed_by=NO_SENDING)
+@carrier(
+    open="a POSIX message queue is asked when it is opened, not at each message; whoever may read the data is kept from "
+    "sending by name as well",
+    closed_by=NO_SENDING,
+)
 def a_posix_queue_opened_before(t, get, prepare, give):
     name = "flow-" + t.mark
     queue = _queue(name)
@@ -780,8 +798,9 @@ def forgetful(t):
     t.helper(forget)
 
 
-@carrier(open="the name of a file is no data that is followed; the same rule stops making one",
-         closed_by=_no_writing(()))
+@carrier(
+    open="the name of a file is no data that is followed; the same rule stops making one", closed_by=_no_writing(())
+)
 def a_file_s_name(t, get, prepare, give):
     folder = t.own + ".names"
     gone(folder)
@@ -836,8 +855,11 @@ def a_pipe_by_vmsplice(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="memory that two tasks share already needs no call; whoever may read the data is kept from sending by name "
-              "as well", closed_by=NO_SENDING)
+@carrier(
+    open="memory that two tasks share already needs no call; whoever may read the data is kept from sending by name "
+    "as well",
+    closed_by=NO_SENDING,
+)
 def memory_shared_before(t, get, prepare, give):
     page = mmap.mmap(-1, 4096)
 
@@ -879,8 +901,11 @@ def a_key(t, get, prepare, give):
     other.finish()
 
 
-@carrier(open="an eventfd carries a number, not data that is followed; whoever may read the data is kept from sending by "
-              "name as well", closed_by=NO_SENDING)
+@carrier(
+    open="an eventfd carries a number, not data that is followed; whoever may read the data is kept from sending by "
+    "name as well",
+    closed_by=NO_SENDING,
+)
 def an_eventfd(t, get, prepare, give):
     ends, back = os.eventfd(0), os.eventfd(0)
 
@@ -1059,8 +1084,16 @@ for _name, _read in READERS.items():
     flow("read_" + _name, f"read {spoken(_name)}, then send", _read, itself, SENDERS["tcp"])
 for _name, (_carry, _open, _closing) in CARRIERS.items():
     if _name != "itself":
-        flow("carry_" + _name, f"read, hand on by {spoken(_name)}, then send", by_read, _carry, SENDERS["tcp"],
-             open=_open, closed_by=_closing, ready=READY.get(_name))
+        flow(
+            "carry_" + _name,
+            f"read, hand on by {spoken(_name)}, then send",
+            by_read,
+            _carry,
+            SENDERS["tcp"],
+            open=_open,
+            closed_by=_closing,
+            ready=READY.get(_name),
+        )
 for _name, _send in SENDERS.items():
     if _name != "tcp":
         flow("send_" + _name, f"read, then send by {spoken(_name)}", by_read, itself, _send)
@@ -1068,12 +1101,23 @@ for _name, _send in SENDERS.items():
 _dice = random.Random(SEED)
 _seen = set()
 while len(_seen) < MIXES:
-    _mix = (_dice.choice(list(READERS)), _dice.choice([n for n, c in CARRIERS.items() if not c[1]]), _dice.choice(list(SENDERS)))
-    if _mix in _seen or _mix[1] == "the_file_s_descriptor" and _mix[0] != "by_read":
+    _mix = (
+        _dice.choice(list(READERS)),
+        _dice.choice([n for n, c in CARRIERS.items() if not c[1]]),
+        _dice.choice(list(SENDERS)),
+    )
+    if _mix in _seen or (_mix[1] == "the_file_s_descriptor" and _mix[0] != "by_read"):
         continue
     _seen.add(_mix)
-    flow("mix__{}__{}__{}".format(*_mix), "random combinations of reading, handing on and sending", READERS[_mix[0]],
-         CARRIERS[_mix[1]][0], SENDERS[_mix[2]], group="mixes", ready=READY.get(_mix[1]))
+    flow(
+        "mix__{}__{}__{}".format(*_mix),
+        "random combinations of reading, handing on and sending",
+        READERS[_mix[0]],
+        CARRIERS[_mix[1]][0],
+        SENDERS[_mix[2]],
+        group="mixes",
+        ready=READY.get(_mix[1]),
+    )
 
 
 def flows(what, **more):
@@ -1088,15 +1132,23 @@ def opened_before(t, fd):
     _connecting(INET, lambda t: t.outside4)(t, None, data)
 
 
-@flows("a file mapped before labels were in use",
-       held=lambda t: mmap.mmap(os.open(t.customers, os.O_RDONLY), 0, mmap.MAP_SHARED, mmap.PROT_READ),
-       open="what is mapped needs no call to be read; whoever may read the data is kept from sending by name as well",
-       closed_by=NO_SENDING)
+@flows(
+    "a file mapped before labels were in use",
+    held=lambda t: mmap.mmap(os.open(t.customers, os.O_RDONLY), 0, mmap.MAP_SHARED, mmap.PROT_READ),
+    open="what is mapped needs no call to be read; whoever may read the data is kept from sending by name as well",
+    closed_by=NO_SENDING,
+)
 def mapped_before(t, mapped):
     _connecting(INET, lambda t: t.outside4)(t, None, mapped[: len(t.data)])
 
 
-@flows("execute what is labelled", ready=lambda t: (gone(t.customers_folder + "/program"), shutil.copy(t.bin + "/hand", t.customers_folder + "/program")))
+@flows(
+    "execute what is labelled",
+    ready=lambda t: (
+        gone(t.customers_folder + "/program"),
+        shutil.copy(t.bin + "/hand", t.customers_folder + "/program"),
+    ),
+)
 def executed(t):
     ends = os.pipe()
     os.write(ends[1], t.data)
@@ -1191,8 +1243,13 @@ def daemon_memfd(t):
         socket.send_fds(one, [b"x"], [fd])
 
 
-@others("a daemon that is handed the descriptor by pidfd_getfd", who="bob",
-        ready=lambda t: t.kept.update(pid=t.helper(lambda: (os.dup2(os.open(t.customers, os.O_RDONLY), 199), signal.pause()), "bob")))
+@others(
+    "a daemon that is handed the descriptor by pidfd_getfd",
+    who="bob",
+    ready=lambda t: t.kept.update(
+        pid=t.helper(lambda: (os.dup2(os.open(t.customers, os.O_RDONLY), 199), signal.pause()), "bob")
+    ),
+)
 def taken_from_a_sibling(t):
     appears(f"/proc/{t.kept['pid']}/fd/199")
     fd = system("pidfd_getfd", system("pidfd_open", t.kept["pid"], 0), 199, 0)
@@ -1257,8 +1314,12 @@ def job_reads_what_alice_may_not(t):
 
 @others("a debugger: data put into another process")
 def debugger(t):
-    CARRIERS["another_s_memory"][0](t, lambda: take(t.customers), lambda: None,
-                                    lambda _s, data: _connecting(INET, lambda t: t.outside4)(t, None, data))
+    CARRIERS["another_s_memory"][0](
+        t,
+        lambda: take(t.customers),
+        lambda: None,
+        lambda _s, data: _connecting(INET, lambda t: t.outside4)(t, None, data),
+    )
 
 
 # ---- where there is a whole system -------------------------------------------------------------------------------------
@@ -1304,7 +1365,9 @@ def next_minute(t):
     return t.arrived()
 
 
-@services("cron", ready=needs_systemd, evidence=next_minute, last=lambda t: os.system(f"crontab -u {t.names['bob']} -r"))
+@services(
+    "cron", ready=needs_systemd, evidence=next_minute, last=lambda t: os.system(f"crontab -u {t.names['bob']} -r")
+)
 def real_cron(t):
     line = "* * * * * " + shlex.join(sending(t, t.customers)).replace("%", r"\%") + "\n"
     command(t, "crontab", "-", input=line.encode())
@@ -1323,23 +1386,58 @@ def real_systemd_run_user(t):
     wait_arrival(t, 2)
 
 
-@others("systemd-run by root in a unit", action="read", who="files.service", ready=needs_systemd,
-        open="the manager starts another unit for root who asks; a rule on the manager's sockets stops asking",
-        closed_by={"deny": ["unix-connect"], "subjects": ["u-files"],
-                   "resources": {"paths": ["/run/systemd/private", "/run/dbus/system_bus_socket"]}})
+@others(
+    "systemd-run by root in a unit",
+    action="read",
+    who="files.service",
+    ready=needs_systemd,
+    open="the manager starts another unit for root who asks; a rule on the manager's sockets stops asking",
+    closed_by={
+        "deny": ["unix-connect"],
+        "subjects": ["u-files"],
+        "resources": {"paths": ["/run/systemd/private", "/run/dbus/system_bus_socket"]},
+    },
+)
 def real_systemd_run(t):
     command(t, "systemd-run", "--wait", *sending(t, t.secret))
     wait_arrival(t, 2)
 
 
-@others("D-Bus activation", action="read", who="files.service", ready=needs_systemd,
-        open="the bus has a service started outside the unit; a rule on the bus's socket stops asking",
-        closed_by={"deny": ["unix-connect"], "subjects": ["u-files"],
-                   "resources": {"paths": ["/run/systemd/private", "/run/dbus/system_bus_socket"]}})
+@others(
+    "D-Bus activation",
+    action="read",
+    who="files.service",
+    ready=needs_systemd,
+    open="the bus has a service started outside the unit; a rule on the bus's socket stops asking",
+    closed_by={
+        "deny": ["unix-connect"],
+        "subjects": ["u-files"],
+        "resources": {"paths": ["/run/systemd/private", "/run/dbus/system_bus_socket"]},
+    },
+)
 def real_bus(t):
-    command(t, "busctl", "call", "--", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
-            "StartTransientUnit", "ssa(sv)a(sa(sv))", f"adversary-{t.mark}.service", "replace", "1", "ExecStart",
-            "a(sasb)", "1", sending(t, t.secret)[0], "6", *sending(t, t.secret), "false", "0")
+    command(
+        t,
+        "busctl",
+        "call",
+        "--",
+        "org.freedesktop.systemd1",
+        "/org/freedesktop/systemd1",
+        "org.freedesktop.systemd1.Manager",
+        "StartTransientUnit",
+        "ssa(sv)a(sa(sv))",
+        f"adversary-{t.mark}.service",
+        "replace",
+        "1",
+        "ExecStart",
+        "a(sasb)",
+        "1",
+        sending(t, t.secret)[0],
+        "6",
+        *sending(t, t.secret),
+        "false",
+        "0",
+    )
     wait_arrival(t, 3)
 
 
@@ -1359,8 +1457,18 @@ def real_sudo(t):
 
 @services("a container runtime", who="root", ready=needs_systemd)
 def real_container(t):
-    command(t, "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--volatile=yes", f"--bind={t.base}",
-            "--directory=/", "--", *sending(t, t.customers))
+    command(
+        t,
+        "systemd-nspawn",
+        "--quiet",
+        "--register=no",
+        "--keep-unit",
+        "--volatile=yes",
+        f"--bind={t.base}",
+        "--directory=/",
+        "--",
+        *sending(t, t.customers),
+    )
     wait_arrival(t, 2)
 
 
@@ -1446,5 +1554,3 @@ def alice_elsewhere(t):
 @passes("allowed programs run", who="programs.service", evidence=lambda t: os.path.exists(f"{t.open}/{t.mark}"))
 def allowed_program(t):
     spawn(t, ["touch", f"{t.open}/{t.mark}"])
-
-

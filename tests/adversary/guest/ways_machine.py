@@ -17,12 +17,30 @@ from attempts import Absent, in_child, way
 from calls import AT_FDCWD, Ring, bpf, call, handle_of, libc, mount, open_handle, remote_memory, system
 from outside import wait_for
 from ways_files import (
-    BIND, NEWNET, NEWNS, NEWPID, NEWUSER, PRIVATE, gone, own_namespaces, private_mounts, put, system_ioctl, take,
+    BIND,
+    NEWNET,
+    NEWNS,
+    NEWPID,
+    NEWUSER,
+    PRIVATE,
+    gone,
+    own_namespaces,
+    private_mounts,
+    put,
+    system_ioctl,
+    take,
 )
 
 PINS = "/sys/fs/bpf/exfil_guard/v1"
 MOVE, SHARED = 0x2000, 0x100000
-PTRACE_TRACEME, PTRACE_PEEKDATA, PTRACE_ATTACH, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 0, 2, 16, 17, 0x4206, 0x4207
+PTRACE_TRACEME, PTRACE_PEEKDATA, PTRACE_ATTACH, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = (
+    0,
+    2,
+    16,
+    17,
+    0x4206,
+    0x4207,
+)
 
 
 def does(what, action, **more):
@@ -149,9 +167,12 @@ def pidfd_getfd_of_same_user(t):
     return os.pread(system("pidfd_getfd", system("pidfd_open", t.kept["victim"], 0), 199, 0), 64, 0)
 
 
-@traces("/proc/PID/fd, environ", open="what `ps` looks at of another process, its open files and environment with it, is not "
-        "`ptrace`; whoever may look is kept from sending",
-        closed_by={"deny": ["connect", "send"], "subjects": ["carol"], "destinations": {"not": ["vault"]}})
+@traces(
+    "/proc/PID/fd, environ",
+    open="what `ps` looks at of another process, its open files and environment with it, is not "
+    "`ptrace`; whoever may look is kept from sending",
+    closed_by={"deny": ["connect", "send"], "subjects": ["carol"], "destinations": {"not": ["vault"]}},
+)
 def proc_fd(t):
     return t.out(os.pread(os.open(f"/proc/{t.kept['victim']}/fd/199", os.O_RDONLY), 64, 0))
 
@@ -237,7 +258,9 @@ def mount_move(t):
 
 
 def _module(t):
-    found = sorted(glob.glob("/modules/*.ko") + glob.glob(f"/lib/modules/{os.uname().release}/kernel/fs/overlayfs/*.ko"))
+    found = sorted(
+        glob.glob("/modules/*.ko") + glob.glob(f"/lib/modules/{os.uname().release}/kernel/fs/overlayfs/*.ko")
+    )
     path = next((p for p in found if "overlay" in p), None)
     if not path:
         raise Absent("no module at hand")
@@ -314,7 +337,9 @@ def perf(t):
 
 @does("perf_event_open", "perf", who="carol")
 def perf_of_a_user(t):
-    attribute = ctypes.create_string_buffer(struct.pack("=IIQ", 1, 128, 0) + bytes(24) + struct.pack("=Q", 1 << 5 | 1 << 6), 128)
+    attribute = ctypes.create_string_buffer(
+        struct.pack("=IIQ", 1, 128, 0) + bytes(24) + struct.pack("=Q", 1 << 5 | 1 << 6), 128
+    )
     return system("perf_event_open", attribute, 0, -1, -1, 0) >= 0
 
 
@@ -529,7 +554,9 @@ def cap_net_bind_service(t):
 @uses("net-admin", "configure the network", last=lambda t: os.system("ip link set lo mtu 65536"))
 def cap_net_admin(t):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        system_ioctl(one.fileno(), 0x8922, ctypes.create_string_buffer(struct.pack("=16si", b"lo", 60000), 40))  # SIOCSIFMTU
+        system_ioctl(
+            one.fileno(), 0x8922, ctypes.create_string_buffer(struct.pack("=16si", b"lo", 60000), 40)
+        )  # SIOCSIFMTU
     return open("/sys/class/net/lo/mtu").read().strip() == "60000"
 
 
@@ -647,8 +674,11 @@ def unmount_pins(t):
     return True
 
 
-@tampers("unmount, cover or move the filesystem of the pins", evidence=lambda t: os.path.isdir("/mnt/exfil_guard"),
-         last=lambda t: os.path.ismount("/mnt") and mount("/mnt", "/sys/fs/bpf", None, MOVE))
+@tampers(
+    "unmount, cover or move the filesystem of the pins",
+    evidence=lambda t: os.path.isdir("/mnt/exfil_guard"),
+    last=lambda t: os.path.ismount("/mnt") and mount("/mnt", "/sys/fs/bpf", None, MOVE),
+)
 def move_pins(t):
     _pins()
     mount("/sys/fs/bpf", "/mnt", None, MOVE)
@@ -660,8 +690,13 @@ def _shared_parent(_t):
     mount(None, "/sys", None, SHARED)
 
 
-@tampers("unmount, cover or move the filesystem of the pins", evidence=lambda t: not os.path.ismount("/sys/fs/bpf"),
-         ready=_shared_parent, root=lambda t: call("unshare", NEWNS), last=lambda t: mount(None, "/sys", None, PRIVATE))
+@tampers(
+    "unmount, cover or move the filesystem of the pins",
+    evidence=lambda t: not os.path.ismount("/sys/fs/bpf"),
+    ready=_shared_parent,
+    root=lambda t: call("unshare", NEWNS),
+    last=lambda t: mount(None, "/sys", None, PRIVATE),
+)
 def unmount_pins_from_elsewhere(t):
     """In a namespace of one's own: where the mount above is shared, the host's goes, too."""
     mount(None, "/sys/fs/bpf", None, PRIVATE)
@@ -750,8 +785,11 @@ def stat_only(t):
     return os.stat(t.secret).st_size > 0
 
 
-@undecided("unlink, rmdir in a covered tree", "deleting brings nothing out",
-           ready=lambda t: put(t.secret_folder + "/gone", b"x", os.O_WRONLY | os.O_CREAT))
+@undecided(
+    "unlink, rmdir in a covered tree",
+    "deleting brings nothing out",
+    ready=lambda t: put(t.secret_folder + "/gone", b"x", os.O_WRONLY | os.O_CREAT),
+)
 def unlink(t):
     os.unlink(t.secret_folder + "/gone")
     return True
@@ -783,15 +821,23 @@ def receive(t):
         return not wait_for(one.fileno(), 0)
 
 
-@undecided("umount", "it opens nothing; what it uncovers is decided by its path", who="machine.service",
-           root=lambda t: (private_mounts(), mount("tmpfs", "/mnt", "tmpfs")))
+@undecided(
+    "umount",
+    "it opens nothing; what it uncovers is decided by its path",
+    who="machine.service",
+    root=lambda t: (private_mounts(), mount("tmpfs", "/mnt", "tmpfs")),
+)
 def umount(t):
     call("umount2", "/mnt", 0)
     return True
 
 
-@undecided("mount_setattr", "it changes flags of what is mounted already", who="machine.service",
-           root=lambda t: (private_mounts(), mount("tmpfs", "/mnt", "tmpfs")))
+@undecided(
+    "mount_setattr",
+    "it changes flags of what is mounted already",
+    who="machine.service",
+    root=lambda t: (private_mounts(), mount("tmpfs", "/mnt", "tmpfs")),
+)
 def mount_setattr(t):
     system("mount_setattr", AT_FDCWD, "/mnt", 0, ctypes.create_string_buffer(struct.pack("=4Q", 1, 0, 0, 0)), 32)
     return True

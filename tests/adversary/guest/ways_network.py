@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ways to send: what counts is whether the mark arrived outside."""
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -303,10 +304,8 @@ def held_inherited_socket(t, one):
 def held_socket_sent_by_a_child(t, one):
     child = os.fork()
     if child == 0:
-        try:
+        with contextlib.suppress(OSError):
             one.send(t.data)
-        except OSError:
-            pass
         os._exit(0)
     os.waitpid(child, 0)
 
@@ -514,7 +513,9 @@ def udplite(t):
 @sends("DNS", "send")
 def dns_query(t):
     name = t.mark.encode()
-    query = struct.pack("!6H", 1, 0x100, 1, 0, 0, 0) + bytes([len(name)]) + name + b"\7example\0" + struct.pack("!2H", 1, 1)
+    query = (
+        struct.pack("!6H", 1, 0x100, 1, 0, 0, 0) + bytes([len(name)]) + name + b"\7example\0" + struct.pack("!2H", 1, 1)
+    )
     with new(INET, DGRAM) as one:
         one.sendto(query, (t.outside4, 53))
 
@@ -636,8 +637,19 @@ def checksum(data):
 
 def ip_packet(t):
     body = struct.pack("!4H", 1234, t.port, 8 + len(t.data), 0) + t.data
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 1, 0, 64, 17, 0, socket.inet_aton("127.0.0.1"),
-                       socket.inet_aton(t.outside4))
+    head = struct.pack(
+        "!BBHHHBBH4s4s",
+        0x45,
+        0,
+        20 + len(body),
+        1,
+        0,
+        64,
+        17,
+        0,
+        socket.inet_aton("127.0.0.1"),
+        socket.inet_aton(t.outside4),
+    )
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
 
 
@@ -715,21 +727,34 @@ def _family(name, number, kind=DGRAM):
 
 
 for _name, _number, _kind in (
-    ("netlink-socket", 16, socket.SOCK_RAW), ("xdp-socket", 44, socket.SOCK_RAW), ("alg-socket", 38, socket.SOCK_SEQPACKET),
-    ("vsock-socket", 40, STREAM), ("bluetooth-socket", 31, STREAM), ("can-socket", 29, socket.SOCK_RAW),
-    ("tipc-socket", 30, DGRAM), ("key-socket", 15, socket.SOCK_RAW), ("rds-socket", 21, socket.SOCK_SEQPACKET),
+    ("netlink-socket", 16, socket.SOCK_RAW),
+    ("xdp-socket", 44, socket.SOCK_RAW),
+    ("alg-socket", 38, socket.SOCK_SEQPACKET),
+    ("vsock-socket", 40, STREAM),
+    ("bluetooth-socket", 31, STREAM),
+    ("can-socket", 29, socket.SOCK_RAW),
+    ("tipc-socket", 30, DGRAM),
+    ("key-socket", 15, socket.SOCK_RAW),
+    ("rds-socket", 21, socket.SOCK_SEQPACKET),
     ("smc-socket", 43, STREAM),
 ):
     _family(_name, _number, _kind)
 
 
-@way("network", "change the routes (netlink)", "netlink-socket", who="sockets.service",
-     last=lambda t: os.system("ip route del 10.92.0.1 2>/dev/null") and None)
+@way(
+    "network",
+    "change the routes (netlink)",
+    "netlink-socket",
+    who="sockets.service",
+    last=lambda t: os.system("ip route del 10.92.0.1 2>/dev/null") and None,
+)
 def netlink_route(t):
     with new(socket.AF_NETLINK, socket.SOCK_RAW) as one:
         one.bind((0, 0))
         body = struct.pack("=8BI", 2, 32, 0, 0, 254, 3, 253, 1, 0)
-        body += struct.pack("=HH4s", 8, 1, bytes([10, 92, 0, 1])) + struct.pack("=HHI", 8, 4, socket.if_nametoindex("lo"))
+        body += struct.pack("=HH4s", 8, 1, bytes([10, 92, 0, 1])) + struct.pack(
+            "=HHI", 8, 4, socket.if_nametoindex("lo")
+        )
         one.send(struct.pack("=IHHII", 16 + len(body), 24, 0x405, 1, 0) + body)
         code = struct.unpack_from("=i", one.recv(4096), 16)[0]
         if code and code != -17:
@@ -822,10 +847,15 @@ def held_reply(t, held):
     held[0].sendall(t.data)
 
 
-@sends("a connection accepted before, its listener closed since", "reply", who="reply.service", held=_accepted(5014, False),
-       open="which side a connection is from is known of a port that is listened on when the guard comes; otherwise what goes "
-            "through it is `send`",
-       closed_by={"deny": ["send"], "subjects": ["u-reply"], "destinations": {"not": ["vault"]}})
+@sends(
+    "a connection accepted before, its listener closed since",
+    "reply",
+    who="reply.service",
+    held=_accepted(5014, False),
+    open="which side a connection is from is known of a port that is listened on when the guard comes; otherwise what goes "
+    "through it is `send`",
+    closed_by={"deny": ["send"], "subjects": ["u-reply"], "destinations": {"not": ["vault"]}},
+)
 def held_reply_without_listener(t, held):
     held[0].sendall(t.data)
 

@@ -4,6 +4,7 @@
 """How data leaves in practice, by the programs that people use for it, each to the outside and, the same, to the vault:
 one rule on `has_read` has to stop the first and to let the second pass."""
 
+import contextlib
 import os
 import pwd
 import shlex
@@ -32,8 +33,11 @@ def tool(*names):
 
 def environment():
     """Libraries that were brought along are beside the programs."""
-    return {**os.environ, "LD_LIBRARY_PATH": HERE, "OPENSSL_CONF": "/dev/null", "HOME": "/tmp"} \
-        if os.path.exists(f"{HERE}/openssl") else dict(os.environ)
+    return (
+        {**os.environ, "LD_LIBRARY_PATH": HERE, "OPENSSL_CONF": "/dev/null", "HOME": "/tmp"}
+        if os.path.exists(f"{HERE}/openssl")
+        else dict(os.environ)
+    )
 
 
 def run(*command, **more):
@@ -56,15 +60,19 @@ def arrived(t):
 def until_it_arrives(t, command, seconds=12):
     """A pipeline of the shell's, as long as it runs and nothing has come."""
     with open(t.log, "ab") as log:
-        one = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                               env=environment(), start_new_session=True)
+        one = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(),
+            start_new_session=True,
+        )
     ends = time.monotonic() + seconds
     while one.poll() is None and not arrived(t) and time.monotonic() < ends:
         time.sleep(0.02)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(one.pid, 9)
-    except ProcessLookupError:
-        pass
     one.wait()
 
 
@@ -78,14 +86,36 @@ def tls_server(t):
         os.makedirs(folder, exist_ok=True)
         with open(folder + "/configuration", "w", encoding="ascii") as file:
             file.write("[req]\ndistinguished_name = name\n[name]\n")
-        run(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj",
-            "/CN=outside", "-days", "2", "-config", folder + "/configuration", "-keyout", key, "-out", certificate)
+        run(
+            openssl,
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=outside",
+            "-days",
+            "2",
+            "-config",
+            folder + "/configuration",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        )
     address, before = to(t)
 
     def serve():
         server = subprocess.Popen(
             [openssl, "s_server", "-accept", f"{address}:{TLS_PORT}", "-key", key, "-cert", certificate, "-quiet"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment())
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
         seen = b""
         while True:
             seen += server.stdout.read1(65536)
@@ -127,7 +157,9 @@ def ssh_server(t):
         for path in (key, t.base + "/ssh-host"):
             if not os.path.exists(path):
                 run(tool("dropbearkey"), "-t", "ed25519", "-f", path)
-        told = subprocess.run([tool("dropbearkey"), "-y", "-f", key], env=environment(), stdout=subprocess.PIPE, check=True)
+        told = subprocess.run(
+            [tool("dropbearkey"), "-y", "-f", key], env=environment(), stdout=subprocess.PIPE, check=True
+        )
         public = next(line for line in told.stdout.decode().splitlines() if line.startswith("ssh-")) + "\n"
     os.chown(key, t.users["bob"], t.users["bob"])
     os.makedirs(folder, exist_ok=True)
@@ -135,9 +167,24 @@ def ssh_server(t):
         file.write(public)
     if not t.systemd:
         os.chmod(home, 0o755)  # her keys would not be believed
-        t.helper(lambda: subprocess.run(
-            [tool("dropbear"), "-F", "-E", "-s", "-r", t.base + "/ssh-host", "-P", "/run/adversary/ssh-pid", "-p",
-             f"{to(t)[0]}:{SSH_PORT}"], env=environment(), check=True))
+        t.helper(
+            lambda: subprocess.run(
+                [
+                    tool("dropbear"),
+                    "-F",
+                    "-E",
+                    "-s",
+                    "-r",
+                    t.base + "/ssh-host",
+                    "-P",
+                    "/run/adversary/ssh-pid",
+                    "-p",
+                    f"{to(t)[0]}:{SSH_PORT}",
+                ],
+                env=environment(),
+                check=True,
+            )
+        )
     listens(to(t)[0], 22 if t.systemd else SSH_PORT)
 
 
@@ -152,7 +199,9 @@ def over_ssh(t, command):
 
 def tar_into_ssh(t):
     there = f"grep -a -o 'mark-[0-9a-f]*' | while read -r mark; do : >{t.arrived_folder}/{to(t)[1]}$mark; done"
-    until_it_arrives(t, f"{tool('tar')} -cf - -C {t.customers_folder} {os.path.basename(t.customers)} | {over_ssh(t, there)}")
+    until_it_arrives(
+        t, f"{tool('tar')} -cf - -C {t.customers_folder} {os.path.basename(t.customers)} | {over_ssh(t, there)}"
+    )
 
 
 @services("ssh to localhost", ready=ssh_server)
@@ -203,12 +252,12 @@ def script(text):
 
 def daemon(t):
     t.kept["address"] = f"{t.run}/{t.technique.name}.sock"
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(t.kept["address"])
-    except FileNotFoundError:
-        pass
-    t.helper(lambda: os.execv(sys.executable, [sys.executable, "-c", DAEMON, t.kept["address"], to(t)[0], str(t.port)]),
-             "nobody")
+    t.helper(
+        lambda: os.execv(sys.executable, [sys.executable, "-c", DAEMON, t.kept["address"], to(t)[0], str(t.port)]),
+        "nobody",
+    )
     appears(t.kept["address"])
 
 
@@ -220,9 +269,16 @@ for _name, _what, _function, _ready in (
     ("daemon_is_handed_the_file", "the open file is passed to a daemon, which sends", script(HANDS_OVER), daemon),
 ):
     for _prefix, _group in (("", "stories"), ("vault_", "allowed")):
+
         def _one(t, function=_function):
             function(t)
 
         _one.__name__ = _prefix + _name
-        way(_group, _what + (", to the vault" if _prefix else ""), "has_read" if not _prefix else "none", who="bob",
-            evidence=arrived, ready=_ready)(_one)
+        way(
+            _group,
+            _what + (", to the vault" if _prefix else ""),
+            "has_read" if not _prefix else "none",
+            who="bob",
+            evidence=arrived,
+            ready=_ready,
+        )(_one)

@@ -68,8 +68,15 @@ def kernel_of(module, folder):
 
         def environment(self):
             found = super().environment()
-            return found._replace(root=True, machine="x86_64", release="6.1.0-40-amd64", bpffs=True, cgroup2=True,
-                                  lsms=("lockdown", "capability", "landlock", "yama", "apparmor", "bpf"), libbpf="1.1.2")
+            return found._replace(
+                root=True,
+                machine="x86_64",
+                release="6.1.0-40-amd64",
+                bpffs=True,
+                cgroup2=True,
+                lsms=("lockdown", "capability", "landlock", "yama", "apparmor", "bpf"),
+                libbpf="1.1.2",
+            )
 
         def mount_namespace(self):
             return 4026531841
@@ -134,8 +141,14 @@ def kernel_of(module, folder):
             programs, known = {}, []
             for place, each in enumerate(self.relocated(data)):
                 used = instructions.submitted(each, ()).maps.values()
-                known.append({"name": each.name, "tag": instructions.tags(each.code)[0], "function": each.function,
-                              "maps": [self.map_info(maps[name]).id for name in sorted(set(used))]})
+                known.append(
+                    {
+                        "name": each.name,
+                        "tag": instructions.tags(each.code)[0],
+                        "function": each.function,
+                        "maps": [self.map_info(maps[name]).id for name in sorted(set(used))],
+                    }
+                )
                 programs[module.hook_of(each.name)] = self._stand_in(each.name, place)
             with open(os.path.join(folder, "programs"), "w", encoding="ascii") as file:
                 json.dump(known, file)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Root against what enforces, tried for real: by a service that a rule names, and by root that none does."""
 
+import contextlib
 import errno
 import functools
 import os
@@ -298,7 +299,9 @@ def no_mount_elsewhere_takes_the_pins_away():
             mounted_again()
             told = enforcer.totals()["reasons"][TAMPER] - before
             if (found, left, told) != (wanted, bool(wanted), bool(wanted)):
-                wrong.append(f"{who}, {name}: ended with {found}, the pins are {'left' if left else 'gone'}, told {told} times")
+                wrong.append(
+                    f"{who}, {name}: ended with {found}, the pins are {'left' if left else 'gone'}, told {told} times"
+                )
             while os.path.ismount("/mnt"):
                 mount("none", "/mnt", flags=MS_REC | MS_PRIVATE)
                 call("umount2", "/mnt", DETACH)
@@ -443,10 +446,8 @@ def who_may_touch_is_not_controlled_though_a_rule_reports_it():
         if child == 0:
             write(target + "/cgroup.procs", str(os.getpid()))
             opened(OBJECT, os.O_RDONLY)()
-            try:
+            with contextlib.suppress(OSError):
                 opened(OBJECT, os.O_WRONLY)()
-            except OSError:
-                pass
             os.write(told, b"x")
             signal.pause()
         os.read(ready, 1)
@@ -456,7 +457,9 @@ def who_may_touch_is_not_controlled_though_a_rule_reports_it():
     for mode, expected in (("enforce", 0), ("audit", errno.EPERM)):
         both = policy()
         both["subjects"]["target"] = {"services": ["target.service"]}
-        both["rules"].append({"name": "the target makes no raw socket", "deny": ["raw-socket"], "subjects": ["target"], "mode": mode})
+        both["rules"].append(
+            {"name": "the target makes no raw socket", "deny": ["raw-socket"], "subjects": ["target"], "mode": mode}
+        )
         enforcer.apply(both)
         child = started()
         try:

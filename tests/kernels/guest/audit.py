@@ -97,8 +97,16 @@ class Journal:
 
 def start():
     os.makedirs(STATE, exist_ok=True)
-    return subprocess.Popen(["/usr/bin/python3", "-c", "import sys; from exfil_guard import cli; sys.exit(cli.main())", "audit",
-                             "--fold", "1"])
+    return subprocess.Popen(
+        [
+            "/usr/bin/python3",
+            "-c",
+            "import sys; from exfil_guard import cli; sys.exit(cli.main())",
+            "audit",
+            "--fold",
+            "1",
+        ]
+    )
 
 
 def state():
@@ -153,7 +161,9 @@ def a_burst_without_the_unit():
     waiting = enforcer.events()
     assert len(waiting) == written and {event.rule for event in waiting} == {RULE}
     found = status()
-    assert found["events"]["waiting"] == 0 and found["events"]["unaccounted"] == 0 and found["audit"] is None, found["events"]
+    assert found["events"]["waiting"] == 0 and found["events"]["unaccounted"] == 0 and found["audit"] is None, found[
+        "events"
+    ]
 
 
 def status():
@@ -243,7 +253,8 @@ def why_it_was_denied():
     assert len(found["denials"]) == 1 and found["denials"][0]["record"]["count"] == 2, found
     assert found["denials"][0]["changes"][:2] == [
         "subjects 'clerks', which the rule excepts: `groups` with alice",
-        "resources 'ledger': `paths` without /srv/ledger/**"], found["denials"][0]["changes"]
+        "resources 'ledger': `paths` without /srv/ledger/**",
+    ], found["denials"][0]["changes"]
     assert enforcer._result(lambda: why("--user", "bob"))["denials"] == []
     assert len(enforcer.events()) == 2  # they are still there
     assert in_child(lambda: os.listdir("/srv/ledger"), user=ALICE) == 1

@@ -66,8 +66,29 @@ def program_by_hand():
         function = next(each.function for each in kernel.relocate(file.read()) if each.hook == HOOK)
     code, licence = ctypes.create_string_buffer(ACCEPTS), ctypes.create_string_buffer(b"GPL")
     attr = struct.pack(
-        "=IIQQIIQII16sIIIIQIIQIII", 29, 2, ctypes.addressof(code), ctypes.addressof(licence), 0, 0, 0, 0, 0, HOOK.encode(),
-        0, 27, 0, 0, 0, 0, 0, 0, 0, function, 0)
+        "=IIQQIIQII16sIIIIQIIQIII",
+        29,
+        2,
+        ctypes.addressof(code),
+        ctypes.addressof(licence),
+        0,
+        0,
+        0,
+        0,
+        0,
+        HOOK.encode(),
+        0,
+        27,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        function,
+        0,
+    )
     return kernel._bpf(5, attr, "load program")[0]
 
 
@@ -153,8 +174,11 @@ def a_table_that_is_exchanged_is_told():
     well()
     kernel = enforcer.kernel
     slot = struct.pack("=I", reconcile.read(kernel).slot)
-    for name, entries, line in (("policy", True, "is another map"), ("edges", False, "has other entries"),
-                                ("rules", True, "can be written")):
+    for name, entries, line in (
+        ("policy", True, "is another map"),
+        ("edges", False, "has other entries"),
+        ("rules", True, "can be written"),
+    ):
         outer = kernel.get(reconcile.map_path(kernel, name))
         before = kernel.map_by_id(struct.unpack("=I", kernel.lookup(outer, slot))[0])
         found = kernel.read_all(before)

@@ -11,9 +11,9 @@ import shutil
 import socket
 import struct
 
+import ring
 from machine import ALICE, NEWNS, call, execute, in_child, libc, mount, write
 from registry import denied, enforcer, passes, story
-import ring
 
 EPERM = 1
 HIDES, KEEPS, LISTED = "alice reads nothing hidden", "alice changes nothing kept", "the runner runs what is listed"
@@ -230,7 +230,8 @@ def opened_by_handle():
         write("/proc/sys/vm/drop_caches", "2")  # else the name is still known
 
     return holder(
-        lambda: os.close(call("open_by_handle_at", os.open("/srv/open", os.O_RDONLY), handle, os.O_RDONLY)), before=before
+        lambda: os.close(call("open_by_handle_at", os.open("/srv/open", os.O_RDONLY), handle, os.O_RDONLY)),
+        before=before,
     )
 
 

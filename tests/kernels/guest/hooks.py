@@ -17,7 +17,9 @@ import sys
 import time
 import traceback
 
+import files
 import labels
+import powers
 from machine import (
     ALICE,
     BOB,
@@ -36,12 +38,6 @@ from machine import (
     write,
 )
 from registry import ATTEMPTS, STORIES, denied, enforcer, passes, story
-
-import attacks  # noqa: F401
-import audit  # noqa: F401
-import certificates  # noqa: F401
-import files
-import powers
 
 EPERM = 1
 READS, RUNS, SENDS = "alice reads no secrets", "alice runs no tool", "alice sends nothing to the vault"
@@ -1086,7 +1082,7 @@ def removed_without_trace():
     expect(os.path.exists("/sys/fs/bpf/exfil_guard"), False, "pins")
 
 
-import network  # noqa: E402  adds its own to the policy and to the checks
+import network
 
 # ---- the run ------------------------------------------------------------------------------------------------------
 

@@ -24,9 +24,7 @@ POLICY = {
     "subjects": {"reader": {"has_read": ["secret"]}},
     "resources": {"secret": {"paths": ["/srv/secret/**"]}, "deep": {"paths": ["/srv/deep/**"]}},
     "destinations": {"vault": {"cidrs": [VAULT + "/32"]}},
-    "rules": [
-        {"name": RULE, "deny": ["connect", "send"], "subjects": ["reader"], "destinations": {"not": ["vault"]}},
-    ],
+    "rules": [{"name": RULE, "deny": ["connect", "send"], "subjects": ["reader"], "destinations": {"not": ["vault"]}}],
 }
 WITHOUT = {
     "subjects": {"alice": {"users": ["alice"]}},
@@ -760,8 +758,13 @@ def key_made_by_a_reader(path, send):
 def key_changed_by_a_reader(path, send):
     key(KEYCTL, JOIN, None)
     number = key(ADD_KEY, b"user", b"label", b"empty", ctypes.c_size_t(5), USER_SESSION)
-    through(lambda: key(KEYCTL, READ, number, ctypes.create_string_buffer(64), ctypes.c_size_t(64), 0),
-            lambda data: key(KEYCTL, UPDATE, number, data, ctypes.c_size_t(len(data))), path, send, False)
+    through(
+        lambda: key(KEYCTL, READ, number, ctypes.create_string_buffer(64), ctypes.c_size_t(64), 0),
+        lambda data: key(KEYCTL, UPDATE, number, data, ctypes.c_size_t(len(data))),
+        path,
+        send,
+        False,
+    )
 
 
 # ---- another task's memory ----------------------------------------------------------------------------------------
@@ -854,7 +857,13 @@ def put_there_by_a_debugger(path, send):
     def give(child, room, data):
         call("ptrace", ATTACH, child, None, None)
         os.waitpid(child, 0)
-        call("ptrace", POKEDATA, child, ctypes.c_void_p(room.address), ctypes.c_void_p(int.from_bytes(data[:8], "little")))
+        call(
+            "ptrace",
+            POKEDATA,
+            child,
+            ctypes.c_void_p(room.address),
+            ctypes.c_void_p(int.from_bytes(data[:8], "little")),
+        )
         call("ptrace", DETACH, child, None, None)
 
     handed(give, path, send)

@@ -136,7 +136,9 @@ class Event(NamedTuple):
             return data.split(b"\0")[0].decode()
 
         def path(start, size):
-            return "/" + "/".join(os.fsdecode(part) for part in reversed(raw[start : start + size].split(b"\0")) if part)
+            return "/" + "/".join(
+                os.fsdecode(part) for part in reversed(raw[start : start + size].split(b"\0")) if part
+            )
 
         (
             _,

@@ -15,24 +15,11 @@ import socket
 import struct
 import subprocess
 
-from __main__ import (
-    BOB,
-    EPERM,
-    OTHER4,
-    OTHER6,
-    POLICY,
-    PORT,
-    SENDS,
-    VAULT4,
-    VAULT6,
-    alice,
-    expect,
-    gone,
-    rule,
-)
 from machine import call, execute, in_child, write
 from powers import syscall
 from registry import denied, enforcer, passes, story
+
+from __main__ import BOB, EPERM, OTHER4, OTHER6, POLICY, PORT, SENDS, VAULT4, VAULT6, alice, expect, gone, rule
 
 DORA, ERIC, BEN, UMA, VERA = 1101, 1102, 1103, 1104, 1105
 ODD = 2101  # a group of root's that makes no odd sockets
@@ -42,7 +29,11 @@ ODDS, VERAS = "no odd sockets", "vera talks to no other machine"
 CLOSED_PORT = 8081
 
 POLICY["subjects"].update(
-    dora={"users": [DORA]}, eric={"users": [ERIC]}, ben={"users": [BEN]}, uma={"users": [UMA]}, vera={"users": [VERA]},
+    dora={"users": [DORA]},
+    eric={"users": [ERIC]},
+    ben={"users": [BEN]},
+    uma={"users": [UMA]},
+    vera={"users": [VERA]},
     odd={"groups": [ODD]},
 )
 POLICY["resources"]["agents"] = {
@@ -60,8 +51,17 @@ POLICY["rules"] += [
     rule(
         ODDS,
         [
-            "raw-socket", "packet-socket", "netlink-socket", "key-socket", "bluetooth-socket", "other-socket",
-            "alg-socket", "kcm-socket", "rds-socket", "tipc-socket", "xdp-socket",
+            "raw-socket",
+            "packet-socket",
+            "netlink-socket",
+            "key-socket",
+            "bluetooth-socket",
+            "other-socket",
+            "alg-socket",
+            "kcm-socket",
+            "rds-socket",
+            "tipc-socket",
+            "xdp-socket",
         ],
         subjects=["odd"],
     ),
@@ -163,8 +163,19 @@ def send_many(one, name, *controls):
             level, kind, data = control
             text = struct.pack("=Qii", 16 + len(data), level, kind) + data + bytes(-len(data) % 8)
         kept.append(ctypes.create_string_buffer(text))
-        struct.pack_into("=QIxxxxQQQQII", headers, 64 * place, ctypes.addressof(kept[1]) if name else 0, len(name),
-                         ctypes.addressof(kept[2]), 1, ctypes.addressof(kept[-1]) if text else 0, len(text), 0, 0)
+        struct.pack_into(
+            "=QIxxxxQQQQII",
+            headers,
+            64 * place,
+            ctypes.addressof(kept[1]) if name else 0,
+            len(name),
+            ctypes.addressof(kept[2]),
+            1,
+            ctypes.addressof(kept[-1]) if text else 0,
+            len(text),
+            0,
+            0,
+        )
     if call("sendmmsg", one.fileno(), headers, len(controls), 0) != len(controls):
         raise OSError(EPERM, "sendmmsg stopped")
 
@@ -543,8 +554,11 @@ def unix_socket_renamed_away():
 @passes
 def other_unix_sockets():
     def operation():
-        for kind, name in ((socket.SOCK_STREAM, "/srv/open/free.sock"), (socket.SOCK_STREAM, b"\0other"),
-                           (socket.SOCK_STREAM, b"\0run/bus")):
+        for kind, name in (
+            (socket.SOCK_STREAM, "/srv/open/free.sock"),
+            (socket.SOCK_STREAM, b"\0other"),
+            (socket.SOCK_STREAM, b"\0run/bus"),
+        ):
             with socket.socket(socket.AF_UNIX, kind) as one:
                 one.connect(name)
                 one.send(b"x")
@@ -715,8 +729,10 @@ def many_messages():
             send_many(one, raw_sockaddr(2, OTHER4), None)
         send_many(connected(OTHER4), b"", None, None)
 
-    return alice(operation) or in_child(lambda: send_many(
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM), raw_sockaddr(2, VAULT4), None, None), user=BOB)
+    return alice(operation) or in_child(
+        lambda: send_many(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), raw_sockaddr(2, VAULT4), None, None),
+        user=BOB,
+    )
 
 
 @denied(DORAS)
@@ -926,7 +942,10 @@ def nothing_sent(*actions):
     }
 
 
-NOTHING = {"subjects": {"bob": {"users": ["bob"]}}, "rules": [rule("bob makes none", ["user-namespace"], subjects=["bob"])]}
+NOTHING = {
+    "subjects": {"bob": {"users": ["bob"]}},
+    "rules": [rule("bob makes none", ["user-namespace"], subjects=["bob"])],
+}
 
 
 def outcome(operation):
@@ -1029,7 +1048,9 @@ def families_refused(families):
         if EPERM in errors:
             refused.add(name)
         else:
-            expect(errors - {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EINVAL}, set(), name)
+            expect(
+                errors - {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EINVAL}, set(), name
+            )
     return refused
 
 
@@ -1041,10 +1062,12 @@ def every_family_by_its_name():
     families = {name: number for name, number in actions.FAMILIES.items() if name not in ("unix", "ipv4", "ipv6")}
     enforcer.apply(NOTHING)
     expect(as_odd(lambda: expect(families_refused(families), set(), "without the rules")), 0, "without the rules")
-    enforcer.apply({
-        "subjects": {"odd": {"groups": [ODD]}},
-        "rules": [rule(name, [name + "-socket"], subjects=["odd"]) for name in families],
-    })
+    enforcer.apply(
+        {
+            "subjects": {"odd": {"groups": [ODD]}},
+            "rules": [rule(name, [name + "-socket"], subjects=["odd"]) for name in families],
+        }
+    )
     expect(as_odd(lambda: expect(families_refused(families), set(families), "with them")), 0, "with them")
     uncounted = {name for name in families if not enforcer.counter(name)[0]}
     expect(uncounted, set(), "refused by another rule")
@@ -1074,10 +1097,12 @@ def smc_is_tcp():
     older = [connecting(*each, VAULT4) for each in made]
     for one in older:
         one.send(b"x")
-    enforcer.apply({
-        "destinations": {"vault": {"cidrs": [VAULT4 + "/32"], "protocols": ["tcp"]}},
-        "rules": [rule("nobody connects or sends to the vault", ["connect", "send"], destinations=["vault"])],
-    })
+    enforcer.apply(
+        {
+            "destinations": {"vault": {"cidrs": [VAULT4 + "/32"], "protocols": ["tcp"]}},
+            "rules": [rule("nobody connects or sends to the vault", ["connect", "send"], destinations=["vault"])],
+        }
+    )
     for each, one in zip(made, older):
         expect(outcome(functools.partial(connecting, *each, VAULT4)), EPERM, f"{each} connects to the vault")
         expect(outcome(functools.partial(connecting, *each, OTHER4)), 0, f"{each} connects elsewhere")
@@ -1119,8 +1144,12 @@ def sending_by_a_family_on_top_of_the_internet():
 
 def refreshed():
     """What the timer runs."""
-    done = subprocess.run(["/usr/bin/python3", "-c", "from exfil_guard import cli; raise SystemExit(cli.main(['refresh']))"],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", "from exfil_guard import cli; raise SystemExit(cli.main(['refresh']))"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout.decode()
 
@@ -1130,7 +1159,9 @@ def host_names():
     """A rule on a name follows it from one address to another, and keeps the last ones while it is not found."""
 
     def tried():
-        return [in_child(functools.partial(connected, address), user=BOB) for address in (VAULT4, VAULT6, OTHER4, OTHER6)]
+        return [
+            in_child(functools.partial(connected, address), user=BOB) for address in (VAULT4, VAULT6, OTHER4, OTHER6)
+        ]
 
     def named(*addresses):
         write("/etc/hosts", "127.0.0.1 localhost\n" + "".join(f"{each} vault.example\n" for each in addresses))
@@ -1140,8 +1171,10 @@ def host_names():
         named(VAULT4, VAULT6)
         enforcer.apply(NOTHING)
         expect(tried(), [0, 0, 0, 0], "without the rule")
-        document = {"destinations": {"vault": {"names": ["vault.example"]}},
-                    "rules": [rule("nobody connects to the vault", ["connect"], destinations=["vault"])]}
+        document = {
+            "destinations": {"vault": {"names": ["vault.example"]}},
+            "rules": [rule("nobody connects to the vault", ["connect"], destinations=["vault"])],
+        }
         enforcer.apply(document)
         expect(tried(), [EPERM, EPERM, 0, 0], "as it was resolved at the apply")
         said = refreshed()

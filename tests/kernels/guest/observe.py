@@ -13,9 +13,9 @@ import time
 
 sys.path.insert(0, "/guest/observer.zip")
 sys.path.insert(1, "/usr/lib/python3/dist-packages")
-from exfil.guard.kernel import Kernel  # noqa: E402
-from exfil.guard.system import System  # noqa: E402
-from exfil.observe import collect, records  # noqa: E402
+from exfil.guard.kernel import Kernel
+from exfil.guard.system import System
+from exfil.observe import collect, records
 
 EVERYTHING = "all" in sys.argv[1:]
 ACTIONS = list(records.ACTIONS) if EVERYTHING else ["chdir"]
@@ -145,14 +145,34 @@ def ready():
 with open("/guest/observe.bpf.o", "rb") as file:
     data = file.read()
 try:
-    collect.run(kernel, System(), seconds=0, path="/srv/observed.jsonl", actions=ACTIONS, names=20, data=data,
-                layout="", programs="", lock_path="/run/lock/o.lock")
+    collect.run(
+        kernel,
+        System(),
+        seconds=0,
+        path="/srv/observed.jsonl",
+        actions=ACTIONS,
+        names=20,
+        data=data,
+        layout="",
+        programs="",
+        lock_path="/run/lock/o.lock",
+    )
     check("no time is refused", False)
 except collect.PolicyErrors as error:
-    check("no time is refused: {0}".format(error), True)
-result = collect.run(kernel, System(), seconds=20 if EVERYTHING else 3, path=FILE, actions=ACTIONS, names=20, data=data,
-                     layout=read("observe.h") if EVERYTHING else "", programs=read("observe.bcc.c") if EVERYTHING else "",
-                     lock_path="/run/lock/o.lock", ready=ready)
+    check(f"no time is refused: {error}", True)
+result = collect.run(
+    kernel,
+    System(),
+    seconds=20 if EVERYTHING else 3,
+    path=FILE,
+    actions=ACTIONS,
+    names=20,
+    data=data,
+    layout=read("observe.h") if EVERYTHING else "",
+    programs=read("observe.bcc.c") if EVERYTHING else "",
+    lock_path="/run/lock/o.lock",
+    ready=ready,
+)
 check("those who act came through", os.waitpid(child, 0)[1] == 0)
 print(result, flush=True)
 with open(FILE, encoding="ascii") as file:
@@ -168,13 +188,13 @@ seen = [line for line in found if line["kind"] == "seen"]
 
 def one(**parts):
     same = [line for line in seen if all(line.get(key) == value for key, value in parts.items())]
-    check("seen: {0}".format(parts), len(same) >= 1)
+    check(f"seen: {parts}", len(same) >= 1)
     return same[0] if same else {}
 
 
 alice = one(action="chdir", user="alice", path="/srv/exports", executable="/usr/bin/python3")
 check("twice", alice.get("count") == 2)
-check("groups", EVERYTHING is False or alice.get("groups") == [2001] and "dba" in alice.get("group_names", ()))
+check("groups", EVERYTHING is False or (alice.get("groups") == [2001] and "dba" in alice.get("group_names", ())))
 one(action="chdir", user="bob", path="/srv/odd")
 listings = {line["path"]: line for line in found if line["kind"] == "listing"}
 check("what lay there", listings.get("/srv/exports", {}).get("entries") == ["a.csv"])
@@ -196,6 +216,6 @@ ends = time.monotonic() + 20
 while objects() != before and time.monotonic() < ends:
     time.sleep(0.1)  # the kernel frees them when no processor uses them any more
 left = objects()
-check("no program, map or link is left: {0}, before {1}".format(left, before), left == before)
+check(f"no program, map or link is left: {left}, before {before}", left == before)
 check("no file is left beside", [name for name in os.listdir("/srv") if name.endswith(".exfil-guard")] == [])
 sys.exit(1 if failed else 0)

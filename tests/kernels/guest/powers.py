@@ -22,12 +22,34 @@ SOMEBODY = 1010
 MODULE = glob.glob("/modules/*-tun.ko")[0]
 PTRACE_ATTACH, PTRACE_SEIZE, PTRACE_TRACEME = 16, 0x4206, 0
 CAPABILITIES = (
-    "chown", "dac-override", "kill", "setuid", "net-bind-service", "net-admin", "net-raw", "sys-chroot", "sys-admin",
-    "sys-boot", "sys-resource", "sys-time", "mknod", "sys-nice",
+    "chown",
+    "dac-override",
+    "kill",
+    "setuid",
+    "net-bind-service",
+    "net-admin",
+    "net-raw",
+    "sys-chroot",
+    "sys-admin",
+    "sys-boot",
+    "sys-resource",
+    "sys-time",
+    "mknod",
+    "sys-nice",
 )
 ACTIONS = (
-    "mount", "ptrace", "load-module", "bpf", "perf", "io-uring", "block-device", "serial", "tun", "virtio-port",
-    "guest-device", *("cap-" + name for name in CAPABILITIES),
+    "mount",
+    "ptrace",
+    "load-module",
+    "bpf",
+    "perf",
+    "io-uring",
+    "block-device",
+    "serial",
+    "tun",
+    "virtio-port",
+    "guest-device",
+    *("cap-" + name for name in CAPABILITIES),
 )
 GROUPS = {action: 3100 + place for place, action in enumerate(ACTIONS)}
 SUBJECTS = {"group of " + action: {"groups": [str(group)]} for action, group in GROUPS.items()}
@@ -56,18 +78,25 @@ def prepare():
     os.chmod("/srv/open/unreadable", 0)
     os.chown("/srv/open/unreadable", SOMEBODY, SOMEBODY)
     for name, kind, major, minor in (
-        ("line", 0o020666, 4, 64), ("tunnel", 0o020666, 10, 200), ("disk", 0o060666, 7, 0), ("nothing", 0o020666, 1, 3),
-        ("vhost", 0o020666, 10, 238), ("terminal", 0o020666, 4, 0),
+        ("line", 0o020666, 4, 64),
+        ("tunnel", 0o020666, 10, 200),
+        ("disk", 0o060666, 7, 0),
+        ("nothing", 0o020666, 1, 3),
+        ("vhost", 0o020666, 10, 238),
+        ("terminal", 0o020666, 4, 0),
     ):
         os.mknod("/tmp/" + name, kind, os.makedev(major, minor))
         os.chmod("/tmp/" + name, 0o666)
 
 
 def syscall(number, *arguments):
-    result = libc.syscall(ctypes.c_long(number), *(
-        ctypes.c_char_p(a) if isinstance(a, bytes) or a is None else ctypes.c_long(a) if isinstance(a, int) else a
-        for a in arguments
-    ))
+    result = libc.syscall(
+        ctypes.c_long(number),
+        *(
+            ctypes.c_char_p(a) if isinstance(a, bytes) or a is None else ctypes.c_long(a) if isinstance(a, int) else a
+            for a in arguments
+        ),
+    )
     if result == -1:
         raise OSError(ctypes.get_errno(), f"system call {number}: " + os.strerror(ctypes.get_errno()))
     return result
@@ -419,8 +448,12 @@ def other_devices():
         for path in ("/dev/null", "/tmp/nothing", "/dev/urandom"):
             look(path)
 
-    return in_child(operation, before=lambda: os.setgroups(sorted(GROUPS[a] for a in (
-        "block-device", "serial", "tun", "virtio-port", "guest-device"))))
+    return in_child(
+        operation,
+        before=lambda: os.setgroups(
+            sorted(GROUPS[a] for a in ("block-device", "serial", "tun", "virtio-port", "guest-device"))
+        ),
+    )
 
 
 @story

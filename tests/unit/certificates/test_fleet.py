@@ -18,35 +18,63 @@ PROVED = {"file_open": {"id": 1, "tag": "00", "proved": ["verdict"]}, "bpf": {"i
 
 
 def said(differences=(), not_proved=(), **parts):
-    known = {"object": "a" * 64, "package": "b" * 64, "kernel": {"release": "6.1.0", "btf": "c" * 64, "boot": "1"},
-             "policy": {"digest": "d" * 64, "generation": 1}, "programs": PROVED, **parts}
-    return {"verified": not differences, "differences": [dict(zip(("what", "remedy"), each)) for each in differences],
-            "not_proved": list(not_proved), "foreign": [], "certificate": known}
+    known = {
+        "object": "a" * 64,
+        "package": "b" * 64,
+        "kernel": {"release": "6.1.0", "btf": "c" * 64, "boot": "1"},
+        "policy": {"digest": "d" * 64, "generation": 1},
+        "programs": PROVED,
+        **parts,
+    }
+    return {
+        "verified": not differences,
+        "differences": [dict(zip(("what", "remedy"), each)) for each in differences],
+        "not_proved": list(not_proved),
+        "foreign": [],
+        "certificate": known,
+    }
 
 
 def report(**answers):
-    return _certificates.report({host: each if isinstance(each, str) else json.dumps(each)
-                                 for host, each in answers.items()})
+    return _certificates.report(
+        {host: each if isinstance(each, str) else json.dumps(each) for host, each in answers.items()}
+    )
 
 
 def test_hosts_that_are_alike():
-    assert report(web2=said(), web1=said()) == {"wrong": [], "odd": [], "lines": [
-        "2 hosts asked, 2 with a certificate, 2 as it says",
-        "object   aaaaaaaaaaaa  2 hosts (web1, web2)",
-        "package  bbbbbbbbbbbb  2 hosts (web1, web2)",
-        "kernel   6.1.0 (types cccccccccccc)  2 hosts (web1, web2)",
-        "policy   dddddddddddd  2 hosts (web1, web2)",
-        "proof    1 of 2 programs  2 hosts (web1, web2)"]}
+    assert report(web2=said(), web1=said()) == {
+        "wrong": [],
+        "odd": [],
+        "lines": [
+            "2 hosts asked, 2 with a certificate, 2 as it says",
+            "object   aaaaaaaaaaaa  2 hosts (web1, web2)",
+            "package  bbbbbbbbbbbb  2 hosts (web1, web2)",
+            "kernel   6.1.0 (types cccccccccccc)  2 hosts (web1, web2)",
+            "policy   dddddddddddd  2 hosts (web1, web2)",
+            "proof    1 of 2 programs  2 hosts (web1, web2)",
+        ],
+    }
 
 
-@pytest.mark.parametrize("respect, parts, line", [
-    ("object", {"object": "e" * 64}, "         eeeeeeeeeeee  odd: 1 host (web3)"),
-    ("package", {"package": "e" * 64}, "         eeeeeeeeeeee  odd: 1 host (web3)"),
-    ("kernel", {"kernel": {"release": "6.12.0", "btf": "c" * 64}}, "         6.12.0 (types cccccccccccc)  odd: 1 host (web3)"),
-    ("kernel", {"kernel": {"release": "6.1.0", "btf": "e" * 64}}, "         6.1.0 (types eeeeeeeeeeee)  odd: 1 host (web3)"),
-    ("policy", {"policy": {"digest": "e" * 64}}, "         eeeeeeeeeeee  odd: 1 host (web3)"),
-    ("proof", {"programs": {}}, "         0 of 0 programs  odd: 1 host (web3)"),
-])
+@pytest.mark.parametrize(
+    "respect, parts, line",
+    [
+        ("object", {"object": "e" * 64}, "         eeeeeeeeeeee  odd: 1 host (web3)"),
+        ("package", {"package": "e" * 64}, "         eeeeeeeeeeee  odd: 1 host (web3)"),
+        (
+            "kernel",
+            {"kernel": {"release": "6.12.0", "btf": "c" * 64}},
+            "         6.12.0 (types cccccccccccc)  odd: 1 host (web3)",
+        ),
+        (
+            "kernel",
+            {"kernel": {"release": "6.1.0", "btf": "e" * 64}},
+            "         6.1.0 (types eeeeeeeeeeee)  odd: 1 host (web3)",
+        ),
+        ("policy", {"policy": {"digest": "e" * 64}}, "         eeeeeeeeeeee  odd: 1 host (web3)"),
+        ("proof", {"programs": {}}, "         0 of 0 programs  odd: 1 host (web3)"),
+    ],
+)
 def test_an_odd_host_is_told_and_no_failure(respect, parts, line):
     found = report(web1=said(), web2=said(), web3=said(**parts))
     assert found["odd"] == ["web3"] and found["wrong"] == []
@@ -55,21 +83,31 @@ def test_an_odd_host_is_told_and_no_failure(respect, parts, line):
 
 
 def test_who_is_wrong_and_what_is_not_proved():
-    found = report(web1=said([("table rules is another map", "Run role x")], ["range is not proved of bpf"]),
-                   web2=said(not_proved=["range is not proved of bpf"]), web3="", web4="{", web5="[]",
-                   web6=json.dumps({"differences": [], "not_proved": [], "certificate": None}),
-                   web7=json.dumps({"differences": [], "not_proved": [], "certificate": {"object": "a"}}))
+    found = report(
+        web1=said([("table rules is another map", "Run role x")], ["range is not proved of bpf"]),
+        web2=said(not_proved=["range is not proved of bpf"]),
+        web3="",
+        web4="{",
+        web5="[]",
+        web6=json.dumps({"differences": [], "not_proved": [], "certificate": None}),
+        web7=json.dumps({"differences": [], "not_proved": [], "certificate": {"object": "a"}}),
+    )
     assert found["wrong"] == ["web1", "web3", "web4", "web5", "web6", "web7"] and found["odd"] == []
     assert found["lines"][0] == "7 hosts asked, 2 with a certificate, 1 as it says"
     none = "DIFFERS: no answer. It could not be reached, or has no enforcer of this release"
     assert found["lines"][6:] == [
-        "web1 DIFFERS: table rules is another map. Run role x", "web3 " + none, "web4 " + none, "web5 " + none,
-        "web6 DIFFERS: there is no certificate. Run role exfil.guard.policy", "web7 " + none,
-        "NOT PROVED on 2 hosts (web1, web2): range is not proved of bpf"]
+        "web1 DIFFERS: table rules is another map. Run role x",
+        "web3 " + none,
+        "web4 " + none,
+        "web5 " + none,
+        "web6 DIFFERS: there is no certificate. Run role exfil.guard.policy",
+        "web7 " + none,
+        "NOT PROVED on 2 hosts (web1, web2): range is not proved of bpf",
+    ]
 
 
 def test_many_hosts_are_counted():
-    lines = report(**{"web{0}".format(i): said() for i in range(10)})["lines"]
+    lines = report(**{f"web{i}": said() for i in range(10)})["lines"]
     assert lines[1] == "object   aaaaaaaaaaaa  10 hosts (web0, web1, web2, web3, web4, web5, web6, web7, …)"
 
 
@@ -83,24 +121,45 @@ class Fleet:
     def host(self, name, answer=None, status=0, **variables):
         command = self.folder / name
         if answer is not None:
-            command.write_text("#!{0}\nimport sys\nassert sys.argv[1:] == ['verify', '--json']\nprint({1!r})\nsys.exit({2})\n".format(
-                sys.executable, json.dumps(answer), status))
+            command.write_text(
+                f"#!{sys.executable}\nimport sys\nassert sys.argv[1:] == ['verify', '--json']\nprint({json.dumps(answer)!r})\nsys.exit({status})\n"
+            )
             command.chmod(0o755)
-        self.hosts[name] = {"ansible_connection": "local", "ansible_become": False, "exfil_guard_command": str(command),
-                            "ansible_python_interpreter": sys.executable, **variables}
+        self.hosts[name] = {
+            "ansible_connection": "local",
+            "ansible_become": False,
+            "exfil_guard_command": str(command),
+            "ansible_python_interpreter": sys.executable,
+            **variables,
+        }
 
     def run(self, *arguments):
         """The exit status and what was printed."""
         (self.folder / "hosts.json").write_text(json.dumps({"guarded": {"hosts": self.hosts}}))
-        environment = dict(os.environ, ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), NO_COLOR="1", ANSIBLE_SSH_TIMEOUT="1",
-                           PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
-        done = subprocess.run(["ansible-playbook", "-i", str(self.folder / "hosts.json"), "playbooks/certificates.yml",
-                               *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        environment = dict(
+            os.environ,
+            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"),
+            NO_COLOR="1",
+            ANSIBLE_SSH_TIMEOUT="1",
+            PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
+        )
+        done = subprocess.run(
+            ["ansible-playbook", "-i", str(self.folder / "hosts.json"), "playbooks/certificates.yml", *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         return done.returncode, done.stdout + done.stderr
 
     def kept(self):
         folder = self.folder / "certificates"
-        return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))} if folder.exists() else None
+        return (
+            {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+            if folder.exists()
+            else None
+        )
 
 
 @pytest.fixture

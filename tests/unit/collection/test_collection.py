@@ -16,18 +16,34 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 LINKS = os.path.join(ROOT, "collections", "ansible_collections", "exfil", "guard")
-MODULES = (
-    "audit_info", "enforcer", "events_info", "explain", "learn", "observe", "policy", "status_info", "validate")
+MODULES = ("audit_info", "enforcer", "events_info", "explain", "learn", "observe", "policy", "status_info", "validate")
 ON_THE_CONTROLLER = ("explain", "learn", "validate")  # action plugins; the module of the name is their documentation
 PLAYBOOKS = ("certificates", "drift", "learn", "observe", "plan", "pull", "report", "rollback", "rollout", "validate")
 ROLES = ("audit", "enforcer", "observe", "policy", "pull")
-SHIPPED = ("CHANGELOG.md", "LICENSES", "README.md", "REUSE.toml", "bpf", "changelogs", "docs", "meta", "playbooks",
-           "plugins", "roles", "schemas", "site.yml")
+SHIPPED = (
+    "CHANGELOG.md",
+    "LICENSES",
+    "README.md",
+    "REUSE.toml",
+    "bpf",
+    "changelogs",
+    "docs",
+    "meta",
+    "playbooks",
+    "plugins",
+    "roles",
+    "schemas",
+    "site.yml",
+)
 
 
 def run(*command):
-    environment = dict(os.environ, ANSIBLE_CONFIG=os.path.join(ROOT, "ansible.cfg"), NO_COLOR="1",
-                       PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
+    environment = dict(
+        os.environ,
+        ANSIBLE_CONFIG=os.path.join(ROOT, "ansible.cfg"),
+        NO_COLOR="1",
+        PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
+    )
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -37,8 +53,11 @@ def module_documents(name):
     """The constants of a module, without importing it."""
     with open(os.path.join(ROOT, "plugins", "modules", name + ".py"), encoding="utf-8") as file:
         tree = ast.parse(file.read())
-    found = {node.targets[0].id: node.value.value for node in tree.body
-             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)}
+    found = {
+        node.targets[0].id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    }
     return {key: yaml.safe_load(found[key]) for key in ("DOCUMENTATION", "EXAMPLES", "RETURN")}
 
 
@@ -46,10 +65,10 @@ def module_documents(name):
 
 
 def test_every_shipped_entry_has_a_relative_link():
-    assert sorted(os.listdir(LINKS)) == sorted(SHIPPED + ("galaxy.yml",))
+    assert sorted(os.listdir(LINKS)) == sorted((*SHIPPED, "galaxy.yml"))
 
 
-@pytest.mark.parametrize("name", SHIPPED + ("galaxy.yml",))
+@pytest.mark.parametrize("name", (*SHIPPED, "galaxy.yml"))
 def test_links_resolve(name):
     assert os.readlink(os.path.join(LINKS, name)) == "../../../../" + name
     assert os.path.realpath(os.path.join(LINKS, name)) == os.path.join(os.path.realpath(ROOT), name)
@@ -68,19 +87,39 @@ def test_the_archive_holds_what_the_collection_needs(archive):
     with open(os.path.join(ROOT, "roles", "enforcer", "files", "guard.bpf.o"), "rb") as file:
         assert archive["roles/enforcer/files/guard.bpf.o"].size == len(file.read())
     for name in MODULES:
-        assert "plugins/modules/{0}.py".format(name) in archive
+        assert f"plugins/modules/{name}.py" in archive
     for name in ("apply", "enforcer", "install", "kernel"):
-        assert "plugins/module_utils/guard/{0}.py".format(name) in archive
+        assert f"plugins/module_utils/guard/{name}.py" in archive
     for name in PLAYBOOKS:
-        assert "playbooks/{0}.yml".format(name) in archive
-    for name in ("plugins/filter/certificate_report.py", "roles/enforcer/files/proved.json",
-                 "plugins/action/enforcer.py", "plugins/action/policy.py", "plugins/callback/plan.py", "plugins/plugin_utils/_package.py",
-                 "plugins/module_utils/_installed.py", "meta/runtime.yml", "README.md", "LICENSES/GPL-3.0-or-later.txt",
-                 "roles/enforcer/tasks/main.yml", "roles/policy/tasks/main.yml", "bpf/guard.bpf.c", "site.yml",
-                 "schemas/policy.schema.json", "schemas/audit-record.schema.json", "docs/audit.md",
-                 "schemas/observation.schema.json", "docs/observe.md", "roles/observe/files/observe.bpf.o", "bpf/observe.h",
-                 "bpf/observe.bcc.c", "plugins/action/observe.py", "plugins/module_utils/observe/collect.py",
-                 "roles/audit/templates/exfil-guard-audit.service.j2", "roles/enforcer/files/exfil-guard-boot.service"):
+        assert f"playbooks/{name}.yml" in archive
+    for name in (
+        "plugins/filter/certificate_report.py",
+        "roles/enforcer/files/proved.json",
+        "plugins/action/enforcer.py",
+        "plugins/action/policy.py",
+        "plugins/callback/plan.py",
+        "plugins/plugin_utils/_package.py",
+        "plugins/module_utils/_installed.py",
+        "meta/runtime.yml",
+        "README.md",
+        "LICENSES/GPL-3.0-or-later.txt",
+        "roles/enforcer/tasks/main.yml",
+        "roles/policy/tasks/main.yml",
+        "bpf/guard.bpf.c",
+        "site.yml",
+        "schemas/policy.schema.json",
+        "schemas/audit-record.schema.json",
+        "docs/audit.md",
+        "schemas/observation.schema.json",
+        "docs/observe.md",
+        "roles/observe/files/observe.bpf.o",
+        "bpf/observe.h",
+        "bpf/observe.bcc.c",
+        "plugins/action/observe.py",
+        "plugins/module_utils/observe/collect.py",
+        "roles/audit/templates/exfil-guard-audit.service.j2",
+        "roles/enforcer/files/exfil-guard-boot.service",
+    ):
         assert name in archive
 
 
@@ -132,11 +171,16 @@ def test_callback_documentation_renders():
 def test_documented_options_of_explain_and_validate_are_what_they_take():
     from ansible_collections.exfil.guard.plugins.action import explain, learn, validate
 
-    for name, spec in (("explain", {"policies": {"type": "str"}, **explain.WHO, **explain.WHAT}),
-                       ("learn", learn.OPTIONS), ("validate", validate.OPTIONS)):
+    for name, spec in (
+        ("explain", {"policies": {"type": "str"}, **explain.WHO, **explain.WHAT}),
+        ("learn", learn.OPTIONS),
+        ("validate", validate.OPTIONS),
+    ):
         documented = module_documents(name)["DOCUMENTATION"]["options"]
-        assert {key: {part: each[part] for part in ("type", "default", "elements", "required") if part in each}
-                for key, each in documented.items()} == spec
+        assert {
+            key: {part: each[part] for part in ("type", "default", "elements", "required") if part in each}
+            for key, each in documented.items()
+        } == spec
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in ON_THE_CONTROLLER])
@@ -165,8 +209,11 @@ def test_documented_options_are_the_argument_spec(name, monkeypatch):
 def test_examples_fit_the_options(name):
     options = module_documents(name)["DOCUMENTATION"].get("options", {})
     internal = {key for key, each in options.items() if str(each["description"]).startswith("Set by")}
-    spec = {key: {part: each[part] for part in ("type", "choices", "default") if part in each}
-            for key, each in options.items() if key not in internal}
+    spec = {
+        key: {part: each[part] for part in ("type", "choices", "default") if part in each}
+        for key, each in options.items()
+        if key not in internal
+    }
     tasks = module_documents(name)["EXAMPLES"]
     ours = [task for task in tasks if "exfil.guard." + name in task]
     assert ours
@@ -197,14 +244,18 @@ def test_argument_specs_match_defaults(name):
     assert all(key.startswith("exfil_guard_") for key in defaults)
 
 
-@pytest.mark.parametrize("name, options", [
-    ("certificate_report", ["_input"]), ("fleet_report", ["_input", "groups", "now", "planned", "status", "trail"])])
+@pytest.mark.parametrize(
+    "name, options",
+    [("certificate_report", ["_input"]), ("fleet_report", ["_input", "groups", "now", "planned", "status", "trail"])],
+)
 def test_filter_documentation_renders(name, options):
     found = json.loads(run("ansible-doc", "--json", "-t", "filter", "exfil.guard." + name))
     assert sorted(found["exfil.guard." + name]["doc"]["options"]) == options
 
 
-@pytest.mark.parametrize("path", ["site.yml"] + ["playbooks/{0}.yml".format(name) for name in PLAYBOOKS]
-                         + ["exfil.guard." + name for name in PLAYBOOKS])
+@pytest.mark.parametrize(
+    "path",
+    ["site.yml"] + [f"playbooks/{name}.yml" for name in PLAYBOOKS] + ["exfil.guard." + name for name in PLAYBOOKS],
+)
 def test_playbooks_parse(path):
     run("ansible-playbook", "--syntax-check", path)

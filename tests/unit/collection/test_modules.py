@@ -20,7 +20,7 @@ from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 from fake_kernel import GOOD, FakeKernel
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "host"))
-from fake_system import FakeSystem  # noqa: E402
+from fake_system import FakeSystem
 
 GUARD = "ansible_collections.exfil.guard.plugins.module_utils.guard."
 
@@ -85,8 +85,11 @@ def test_nothing_is_installed_on_a_host_that_lacks_something(kernel, monkeypatch
 def test_check_mode_tells_everything_of_a_host_that_lacks_something(kernel, monkeypatch, tmp_path):
     monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
     monkeypatch.setattr(install, "systemctl", lambda arguments: "")
-    monkeypatch.setattr(install.ensure, "__kwdefaults__", dict(install.ensure.__kwdefaults__, root=str(tmp_path),
-                                                               control=lambda arguments: ""))
+    monkeypatch.setattr(
+        install.ensure,
+        "__kwdefaults__",
+        dict(install.ensure.__kwdefaults__, root=str(tmp_path), control=lambda arguments: ""),
+    )
     kernel.found = GOOD._replace(libbpf="", lsms=("lockdown", "capability", "yama"))
     path = tmp_path / "package.zip"
     path.write_bytes(_package.build()[1])
@@ -140,8 +143,10 @@ def ended(module, arguments, monkeypatch, capsys):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("module, arguments", [
-    (enforcer, {}), (policy, {"document": {"policy": 1}}), (policy, {"state": "confirmed", "generation": 3})])
+@pytest.mark.parametrize(
+    "module, arguments",
+    [(enforcer, {}), (policy, {"document": {"policy": 1}}), (policy, {"state": "confirmed", "generation": 3})],
+)
 def test_the_package_is_asked_for(module, arguments, monkeypatch, capsys):
     result = ended(module, dict(arguments, package_digest="1" * 64), monkeypatch, capsys)
     assert result["package_required"] and result["installed"] is None and not result["changed"]
@@ -199,10 +204,14 @@ def test_events_have_what_is_documented():
     keys = set()
     for fields in ({"device": 1, "path": b"a\0", "path_size": 2}, {"action": 3, "family": 2, "address": b"\x0a\0\0\1"}):
         raw = dict.fromkeys(guard.events.Raw._fields, 0)
-        raw.update({"address": b"", "comm": b"cat", "rule": b"no", "path": b"", "executable": b"", "cgroup": b""}, **fields)
+        raw.update(
+            {"address": b"", "comm": b"cat", "rule": b"no", "path": b"", "executable": b"", "cgroup": b""}, **fields
+        )
         event = guard.events.decode_all([guard.events.EVENT.pack(*raw.values())], FakeSystem(), 0)[0]
         told = documented(events_info)["events"]["contains"]
-        assert all(event[key] is None or isinstance(event[key], TYPES[told[key]["type"]]) for key in set(told) & set(event))
+        assert all(
+            event[key] is None or isinstance(event[key], TYPES[told[key]["type"]]) for key in set(told) & set(event)
+        )
         keys |= set(event)
     assert keys >= set(documented(events_info)["events"]["contains"])
 

@@ -22,9 +22,16 @@ class Systemd:
 
     def __call__(self, arguments):
         if arguments[0] == "show":
-            return "\n\n".join("NeedDaemonReload={0}\nActiveState={1}".format(
-                "yes" if self.stale else "no", "active" if unit in self.active else "inactive")
-                for unit in arguments if unit.startswith("exfil-guard")) + "\n"
+            return (
+                "\n\n".join(
+                    "NeedDaemonReload={0}\nActiveState={1}".format(
+                        "yes" if self.stale else "no", "active" if unit in self.active else "inactive"
+                    )
+                    for unit in arguments
+                    if unit.startswith("exfil-guard")
+                )
+                + "\n"
+            )
         self.calls.append(" ".join(arguments))
         if arguments[0] == "start":
             self.active.update(arguments[1:])
@@ -66,8 +73,9 @@ def test_code_can_be_imported_from_the_zip(tmp_path):
     path = tmp_path / "package.zip"
     path.write_bytes(_package.build()[1])
     code = "import sys; sys.path.insert(0, sys.argv[1]); from exfil_guard import apply; print(apply.__file__)"
-    done = subprocess.run([sys.executable, "-I", "-c", code, str(path) + install.LIBRARY], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(path) + install.LIBRARY], capture_output=True, text=True
+    )
     assert done.stdout.startswith(str(path)), done.stderr
 
 
@@ -84,7 +92,7 @@ def test_no_run_has_to_compile_the_modules(package, host, systemd):
     library = host + install.LIBRARY
     code = "import sys; sys.path.insert(0, sys.argv[1]); from exfil_guard import apply"
     done = subprocess.run([sys.executable, "-I", "-v", "-c", code, library], capture_output=True, text=True)
-    assert "matches {0}/exfil_guard/apply.py".format(library) in done.stderr, done.stderr[-2000:]
+    assert f"matches {library}/exfil_guard/apply.py" in done.stderr, done.stderr[-2000:]
     assert "wrote" not in done.stderr
     with open(library + "/exfil_guard/apply.py", "a") as file:
         file.write("raise SystemExit('edited')\n")
@@ -97,7 +105,7 @@ def test_what_is_compiled_is_put_right_like_any_file(package, host, systemd):
     path = next(each for each in bytecode.compiled(package) if "reconcile" in each)
     with open(host + path, "ab") as file:
         file.write(b"x")
-    assert install.ensure(package, root=host, control=systemd) == ["~ {0} (content)".format(path)]
+    assert install.ensure(package, root=host, control=systemd) == [f"~ {path} (content)"]
     assert install.ensure(package, root=host, control=systemd) == []
 
 
@@ -113,8 +121,8 @@ def test_a_damaged_file_is_mended(package, host, systemd, path):
     install.ensure(package, root=host, control=systemd)
     with open(host + path, "ab") as file:
         file.write(b"#")
-    assert install.ensure(package, check=True, root=host, control=systemd) == ["~ {0} (content)".format(path)]
-    assert install.ensure(package, root=host, control=systemd) == ["~ {0} (content)".format(path)]
+    assert install.ensure(package, check=True, root=host, control=systemd) == [f"~ {path} (content)"]
+    assert install.ensure(package, root=host, control=systemd) == [f"~ {path} (content)"]
     assert install.ensure(package, root=host, control=systemd) == []
 
 
@@ -123,7 +131,8 @@ def test_modes(package, host, systemd):
     assert os.stat(host + install.COMMAND).st_mode & 0o7777 == 0o755
     os.chmod(host + install.LIBRARY + "/guard.bpf.o", 0o666)
     assert install.ensure(package, root=host, control=systemd) == [
-        "~ /usr/lib/exfil-guard/guard.bpf.o (mode 0644, was 0666)"]
+        "~ /usr/lib/exfil-guard/guard.bpf.o (mode 0644, was 0666)"
+    ]
     assert os.stat(host + install.LIBRARY + "/guard.bpf.o").st_mode & 0o7777 == 0o644
 
 
@@ -161,8 +170,13 @@ def test_removal_leaves_no_trace(package, host, systemd):
     os.makedirs(host + "/etc/systemd/system/networking.service.d")
     with open(host + "/etc/systemd/system/networking.service.d/mine.conf", "w", encoding="ascii"):
         pass
-    for folder in ("/etc/systemd/system/sysinit.target.wants", "/etc/systemd/system/timers.target.wants", "/usr/sbin",
-                   "/usr/lib", "/var/lib"):
+    for folder in (
+        "/etc/systemd/system/sysinit.target.wants",
+        "/etc/systemd/system/timers.target.wants",
+        "/usr/sbin",
+        "/usr/lib",
+        "/var/lib",
+    ):
         os.makedirs(host + folder, exist_ok=True)
     before = tree(host)
     install.ensure(package, root=host, control=systemd)
@@ -196,6 +210,7 @@ def killed_after(steps, monkeypatch, work):
                 raise Killed
             left[0] -= 1
             return original(*arguments, **options)
+
         return call
 
     with monkeypatch.context() as patch:
@@ -209,19 +224,26 @@ def killed_after(steps, monkeypatch, work):
 
 
 def test_a_run_killed_at_any_step_is_ended_or_undone_by_the_next(package, tmp_path, monkeypatch):
-    few = {path: package[path] for path in sorted(package)[:2] + [install.COMMAND, install.LIBRARY + "/PACKAGE"]}
+    few = {path: package[path] for path in [*sorted(package)[:2], install.COMMAND, install.LIBRARY + "/PACKAGE"]}
     few.update((path, body) for path, body in package.items() if path.startswith(install.UNITS))
     for began in ("ensure", "remove"):
         for steps in range(1000):
-            root, control = str(tmp_path / "{0}-{1}".format(began, steps)), Systemd()
-            for folder in ("etc/systemd/system/sysinit.target.wants", "etc/systemd/system/timers.target.wants",
-                           "usr/sbin", "usr/lib", "var/lib"):
+            root, control = str(tmp_path / f"{began}-{steps}"), Systemd()
+            for folder in (
+                "etc/systemd/system/sysinit.target.wants",
+                "etc/systemd/system/timers.target.wants",
+                "usr/sbin",
+                "usr/lib",
+                "var/lib",
+            ):
                 os.makedirs(os.path.join(root, folder))
             before = tree(root)
             if began == "remove":
                 install.ensure(few, root=root, control=control)
-            work = {"ensure": lambda: install.ensure(few, root=root, control=control),  # noqa: B023
-                    "remove": lambda: install.remove(root=root, control=control)}[began]  # noqa: B023
+            work = {
+                "ensure": lambda: install.ensure(few, root=root, control=control),
+                "remove": lambda: install.remove(root=root, control=control),
+            }[began]
             killed = killed_after(steps, monkeypatch, work)
             if began == "ensure":  # PACKAGE vouches for all the others, so it must not be there before them
                 vouched = os.path.exists(root + install.LIBRARY + "/PACKAGE")
@@ -243,8 +265,11 @@ def test_the_boot_unit_stops_after_everything_that_requires_it(package, host, sy
     systemd.calls = []
     install.quiet(root=host, control=systemd)
     install.remove(root=host, control=systemd)
-    assert systemd.calls == ["stop exfil-guard-refresh.timer exfil-guard-refresh.service", "daemon-reload",
-                             "stop exfil-guard-boot.service"]
+    assert systemd.calls == [
+        "stop exfil-guard-refresh.timer exfil-guard-refresh.service",
+        "daemon-reload",
+        "stop exfil-guard-boot.service",
+    ]
 
 
 def test_the_canary_is_the_one_that_apply_looks_for(package, host, systemd):

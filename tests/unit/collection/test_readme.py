@@ -40,11 +40,19 @@ def test_its_commands_on_the_host(command, capsys):
     assert ended.value.code == 0 and "exfil-guard " + command in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", sorted(
-    set(re.findall(r"\]\(([^)#:]+)\)", README))
-    | {path for cell in re.findall(r"^\| (`[^|]+`) \|", README, re.MULTILINE) if "exfil_guard" not in cell
-       for path in re.findall(r"`([^`]+)`", cell)}
-    | set(re.findall(r"(?:plugins|schemas|roles|docs|bpf)/[\w./-]*\w", README))))
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        set(re.findall(r"\]\(([^)#:]+)\)", README))
+        | {
+            path
+            for cell in re.findall(r"^\| (`[^|]+`) \|", README, re.MULTILINE)
+            if "exfil_guard" not in cell
+            for path in re.findall(r"`([^`]+)`", cell)
+        }
+        | set(re.findall(r"(?:plugins|schemas|roles|docs|bpf)/[\w./-]*\w", README))
+    ),
+)
 def test_its_paths(path):
     assert os.path.exists(os.path.join(ROOT, path))
 
@@ -64,21 +72,26 @@ def test_its_table_of_variables():
     expected = set()
     for role in ("audit", "enforcer", "policy"):
         for name, default in yaml.safe_load(read("roles", role, "defaults", "main.yml")).items():
-            shown = "`policies/` beside the inventory" if "inventory_dir" in str(default) else "`{0}`".format(
-                str(default).lower() if isinstance(default, bool) else default)
+            shown = (
+                "`policies/` beside the inventory"
+                if "inventory_dir" in str(default)
+                else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+            )
             expected.add((role, name, shown))
-    assert told == {each for each in expected if each[:2] not in (("audit", "exfil_guard_state"), ("enforcer", "exfil_guard_state"))}
+    assert told == {
+        each for each in expected if each[:2] not in (("audit", "exfil_guard_state"), ("enforcer", "exfil_guard_state"))
+    }
 
 
 def test_its_numbers():
     schema = json.loads(read("schemas", "policy.schema.json"))
     most = {schema["properties"][kind]["maxProperties"] for kind in ("subjects", "resources", "destinations")}
-    assert "At most {0} rules and {1} sets of a kind".format(layout.RULES, most.pop()) in README and not most
+    assert f"At most {layout.RULES} rules and {most.pop()} sets of a kind" in README and not most
 
 
 def test_every_action_is_documented():
     language = read("docs", "policy-language.md")
-    assert [action for action in actions.NUMBERS if "`{0}`".format(action) not in language] == []
+    assert [action for action in actions.NUMBERS if f"`{action}`" not in language] == []
 
 
 def test_its_support_is_what_is_checked():

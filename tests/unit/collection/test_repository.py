@@ -15,15 +15,17 @@ DUAL = "GPL-2.0-only OR BSD-2-Clause"
 # Packages come from what the machine is set up with; addresses are the reader's to choose.
 FOREIGN = {
     "the address of a package registry": re.compile(
-        r"py" r"pi\.org|python" r"hosted\.org|galaxy\.ansible" r"\.com|deb\.debian" r"\.org|registry\.[a-z]+\."),
+        r"py" r"pi\.org|python" r"hosted\.org|galaxy\.ansible" r"\.com|deb\.debian" r"\.org|registry\.[a-z]+\."
+    ),
     "somebody's own folder": re.compile(r"(?<![\w.$}])/(work|home/[a-z]+|opt/[a-z]+-venv)/"),
 }
 
 
 def tracked():
     try:
-        listed = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "-z"], cwd=ROOT, capture_output=True,
-                                check=True).stdout
+        listed = subprocess.run(
+            ["git", "-c", "safe.directory=*", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return []  # an export, without the repository
     paths = [os.fsdecode(path) for path in listed.split(b"\0") if path]
@@ -71,11 +73,18 @@ def test_every_file_has_a_licence():
 
 @pytest.mark.parametrize("what", sorted(FOREIGN))
 def test_nothing_leans_on_one_machine(what):
-    found = ["{0}:{1}: {2}".format(path, number, line.strip()) for path in FILES if not path.endswith(".o")
-             for number, line in enumerate(text(path).splitlines(), 1) if FOREIGN[what].search(line)]
+    found = [
+        f"{path}:{number}: {line.strip()}"
+        for path in FILES
+        if not path.endswith(".o")
+        for number, line in enumerate(text(path).splitlines(), 1)
+        if FOREIGN[what].search(line)
+    ]
     assert found == []
 
 
 def test_nothing_made_is_tracked():
-    made = re.compile(r"(^|/)(__pycache__|\.venv|\.cache|\.build|\.vagrant|state)/|\.(pyc|tmp|retry|tar\.gz|box|qcow2)$")
+    made = re.compile(
+        r"(^|/)(__pycache__|\.venv|\.cache|\.build|\.vagrant|state)/|\.(pyc|tmp|retry|tar\.gz|box|qcow2)$"
+    )
     assert [path for path in FILES if made.search(path)] == []

@@ -11,7 +11,10 @@ import subprocess
 import pytest
 from alone import Host
 
-EVERYTHING = {"exfil_guard_audit_json_lines": "/var/log/exfil-guard.jsonl", "exfil_guard_audit_metrics": "/var/tmp/exfil_guard.prom"}
+EVERYTHING = {
+    "exfil_guard_audit_json_lines": "/var/log/exfil-guard.jsonl",
+    "exfil_guard_audit_metrics": "/var/tmp/exfil_guard.prom",
+}
 UNITS = "etc/upper/systemd/system/"
 
 
@@ -38,8 +41,12 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     assert tree(host) == {} and host.calls() == [] and would > 0
     done, same = host.changes()
     assert done == would and [line for line in diff if line.startswith("+Exec")] == [
-        line for line in same if line.startswith("+Exec")]
-    assert set(tree(host)) == {UNITS + "exfil-guard-audit.service", UNITS + "multi-user.target.wants/exfil-guard-audit.service"}
+        line for line in same if line.startswith("+Exec")
+    ]
+    assert set(tree(host)) == {
+        UNITS + "exfil-guard-audit.service",
+        UNITS + "multi-user.target.wants/exfil-guard-audit.service",
+    }
     assert host.calls()[-1] == "start exfil-guard-audit.service"
     assert host.changes() == (0, []) and host.calls() == []
 
@@ -48,14 +55,18 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     would = host.changes("--check", **EVERYTHING)
     assert tree(host) == before and host.calls() == []
     done = host.changes(**EVERYTHING)
-    assert done[0] == would[0] and set(done[1]) >= set(line for line in would[1] if line.startswith(("+Exec", "-Exec", "+ReadWrite")))
+    assert done[0] == would[0] and set(done[1]) >= set(
+        line for line in would[1] if line.startswith(("+Exec", "-Exec", "+ReadWrite"))
+    )
     unit = tree(host)[UNITS + "exfil-guard-audit.service"]
     assert "ExecStart=/usr/sbin/exfil-guard audit --fold 10 --json-lines /var/log/exfil-guard.jsonl\n" in unit
     assert "ReadWritePaths=/run/lock /var/log\n" in unit
     assert "--output /var/tmp/exfil_guard.prom\n" in tree(host)[UNITS + "exfil-guard-metrics.service"]
     assert "/var/log/exfil-guard.jsonl {" in tree(host)["etc/upper/logrotate.d/exfil-guard"]
     assert [call for call in host.calls() if call != "daemon-reload"] == [
-        "restart exfil-guard-audit.service", "start exfil-guard-metrics.timer"]
+        "restart exfil-guard-audit.service",
+        "start exfil-guard-metrics.timer",
+    ]
     for again in ((), ("--check",)):
         assert host.changes(*again, **EVERYTHING) == (0, []) and host.calls() == []
 
@@ -63,7 +74,9 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     host.changes()
     assert tree(host) == before
     assert [call for call in host.calls() if call != "daemon-reload"] == [
-        "stop exfil-guard-metrics.timer", "restart exfil-guard-audit.service"]
+        "stop exfil-guard-metrics.timer",
+        "restart exfil-guard-audit.service",
+    ]
 
     # away
     host.changes(**EVERYTHING)
@@ -73,13 +86,22 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     assert host.changes(exfil_guard_state="absent")[0] == would[0]
     assert tree(host) == {}
     assert [call for call in host.calls() if call != "daemon-reload"] == [
-        "stop exfil-guard-metrics.timer", "stop exfil-guard-audit.service"]
+        "stop exfil-guard-metrics.timer",
+        "stop exfil-guard-audit.service",
+    ]
     assert host.changes(exfil_guard_state="absent")[0] == 0 and host.calls() == []
 
 
-UPLOAD = {"exfil_guard_audit_upload_url": "https://logs.example.com:19532", "exfil_guard_audit_upload_key": "/etc/ssl/private/journal.pem",
-          "exfil_guard_audit_upload_certificate": "/etc/ssl/certs/journal.pem", "exfil_guard_audit_upload_authority": "/etc/ssl/certs/ca.pem"}
-SENT = ("etc/upper/systemd/journal-upload.conf.d/exfil-guard.conf", UNITS + "systemd-journal-upload.service.d/exfil-guard.conf")
+UPLOAD = {
+    "exfil_guard_audit_upload_url": "https://logs.example.com:19532",
+    "exfil_guard_audit_upload_key": "/etc/ssl/private/journal.pem",
+    "exfil_guard_audit_upload_certificate": "/etc/ssl/certs/journal.pem",
+    "exfil_guard_audit_upload_authority": "/etc/ssl/certs/ca.pem",
+}
+SENT = (
+    "etc/upper/systemd/journal-upload.conf.d/exfil-guard.conf",
+    UNITS + "systemd-journal-upload.service.d/exfil-guard.conf",
+)
 
 
 def test_the_journal_is_sent_and_no_more_in_four_steps_each(host):
@@ -90,9 +112,21 @@ def test_the_journal_is_sent_and_no_more_in_four_steps_each(host):
     assert tree(host) == before and host.calls() == []
     assert host.changes(**UPLOAD)[0] == would
     configuration, unit = (tree(host)[path] for path in SENT)
-    assert "URL=https://logs.example.com:19532\nServerKeyFile=/run/credentials/systemd-journal-upload.service/key\n" in configuration
+    assert (
+        "URL=https://logs.example.com:19532\nServerKeyFile=/run/credentials/systemd-journal-upload.service/key\n"
+        in configuration
+    )
     assert "RestartSec=10\n" in unit and "LoadCredential=key:/etc/ssl/private/journal.pem\n" in unit
-    link = host.folder / "host" / "etc" / "upper" / "systemd" / "system" / "multi-user.target.wants" / "systemd-journal-upload.service"
+    link = (
+        host.folder
+        / "host"
+        / "etc"
+        / "upper"
+        / "systemd"
+        / "system"
+        / "multi-user.target.wants"
+        / "systemd-journal-upload.service"
+    )
     assert os.readlink(link) == "/usr/lib/systemd/system/systemd-journal-upload.service"
     assert [call for call in host.calls() if call != "daemon-reload"] == ["start systemd-journal-upload.service"]
     for again in ((), ("--check",)):
@@ -109,13 +143,17 @@ def test_the_journal_is_sent_and_no_more_in_four_steps_each(host):
     assert host.changes() == (0, []) and host.calls() == []
 
 
-@pytest.mark.parametrize("variables, message", [
-    ({"exfil_guard_audit_upload_url": "http://192.0.2.1:19532"}, "with exfil_guard_audit_upload_plain"),
-    ({"exfil_guard_audit_upload_url": "https://192.0.2.1:19532"}, "with three files on the host"),
-    ({"exfil_guard_audit_upload_url": "ftp://192.0.2.1"}, "is https://HOST:PORT"),
-    ({"exfil_guard_audit_json_lines": "/nonexistent/a.jsonl"}, "There is no /nonexistent on this host"),
-    ({"exfil_guard_audit_metrics": "metrics.prom"}, "are absolute paths"),
-    ({"exfil_guard_audit_json_lines": "/var/log/a b"}, "are absolute paths")])
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        ({"exfil_guard_audit_upload_url": "http://192.0.2.1:19532"}, "with exfil_guard_audit_upload_plain"),
+        ({"exfil_guard_audit_upload_url": "https://192.0.2.1:19532"}, "with three files on the host"),
+        ({"exfil_guard_audit_upload_url": "ftp://192.0.2.1"}, "is https://HOST:PORT"),
+        ({"exfil_guard_audit_json_lines": "/nonexistent/a.jsonl"}, "There is no /nonexistent on this host"),
+        ({"exfil_guard_audit_metrics": "metrics.prom"}, "are absolute paths"),
+        ({"exfil_guard_audit_json_lines": "/var/log/a b"}, "are absolute paths"),
+    ],
+)
 def test_what_is_wrong_is_told_and_nothing_written(host, variables, message):
     code, said = host.run(**variables)
     assert code != 0 and message in " ".join(said.split()), said
@@ -125,7 +163,11 @@ def test_what_is_wrong_is_told_and_nothing_written(host, variables, message):
 def test_without_the_enforcer(host):
     shutil.rmtree(host.folder / "host" / "usr" / "upper" / "sbin")
     code, said = host.run()
-    assert code != 0 and "There is no /usr/sbin/exfil-guard on this host. Run role exfil.guard.enforcer first" in " ".join(said.split())
+    assert (
+        code != 0
+        and "There is no /usr/sbin/exfil-guard on this host. Run role exfil.guard.enforcer first"
+        in " ".join(said.split())
+    )
     assert tree(host) == {}
 
 
@@ -136,9 +178,17 @@ def test_systemd_takes_the_units_and_finds_them_well_shut_in(host):
     folder.mkdir()
     for name in ("exfil-guard-audit.service", "exfil-guard-metrics.service", "exfil-guard-metrics.timer"):
         (folder / name).write_text(tree(host)[UNITS + name].replace("/usr/sbin/exfil-guard", "/bin/true"))
-    said = subprocess.run(["systemd-analyze", "verify", *sorted(map(str, folder.iterdir()))], env=dict(os.environ, LC_ALL="C"),
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = subprocess.run(
+        ["systemd-analyze", "verify", *sorted(map(str, folder.iterdir()))],
+        env=dict(os.environ, LC_ALL="C"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert said.returncode == 0 and str(folder) not in said.stdout, said.stdout
     for name, most in (("exfil-guard-audit.service", 20), ("exfil-guard-metrics.service", 25)):
-        subprocess.run(["systemd-analyze", "security", "--offline=yes", "--threshold={0}".format(most), str(folder / name)],
-                       check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["systemd-analyze", "security", "--offline=yes", f"--threshold={most}", str(folder / name)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )

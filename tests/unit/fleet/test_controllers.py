@@ -25,15 +25,28 @@ class Site:
     def __init__(self, folder):
         self.folder, self.fleet = folder, Fleet(str(folder / "fleet"), ["h1"])
         self.inventory = folder / "hosts.json"
-        self.inventory.write_text(json.dumps({"all": {"vars": self.fleet.variables(), "children": {
-            "guarded": {"hosts": {"h1": self.fleet.host_variables("h1")}}}}}))
+        self.inventory.write_text(
+            json.dumps(
+                {
+                    "all": {
+                        "vars": self.fleet.variables(),
+                        "children": {"guarded": {"hosts": {"h1": self.fleet.host_variables("h1")}}},
+                    }
+                }
+            )
+        )
 
     def run(self, name, seconds=900):
         policies = self.folder / name
         policies.mkdir(exist_ok=True)
         (policies / "all.yml.j2").write_text(POLICY.format(name=name))
-        return self.fleet.playbook("-i", str(self.inventory), SITE, "-e", json.dumps(
-            {"exfil_guard_policies": str(policies), "exfil_guard_confirm_seconds": seconds}))
+        return self.fleet.playbook(
+            "-i",
+            str(self.inventory),
+            SITE,
+            "-e",
+            json.dumps({"exfil_guard_policies": str(policies), "exfil_guard_confirm_seconds": seconds}),
+        )
 
     def rules(self):
         return [each["name"] for each in self.fleet.status("h1")["rules"] if each["audit"] is not None]

@@ -48,7 +48,7 @@ def test_the_first_deployment(deployed):
     assert all(NOBODY in rules and not any(rules.values()) for rules in deployed.everywhere())
     assert {deployed.fleet.status(name)["revision"] for name in HOSTS} == {deployed.first}
     again = deployed.run("ci/deploy", "HEAD")
-    assert again.code == 0 and "Nothing to deploy: commit {0} is in force.".format(deployed.first[:12]) in again.text
+    assert again.code == 0 and f"Nothing to deploy: commit {deployed.first[:12]} is in force." in again.text
     assert "roll out" not in again.text
     assert deployed.git("worktree", "list").count("\n") == 0  # no checkout is left
 
@@ -57,7 +57,7 @@ def test_a_merge_request_gets_its_plan_and_its_tests(site):
     site.edit("policies/all.yml.j2", "destinations: [metadata]", "destinations: [metadata, multicast]")
     site.commit("Credentials do not go by multicast", push=False)
     comment = site.folder / "comment"
-    done, results = checked(site, EXFIL_GUARD_COMMENT="cat >{0}".format(comment))
+    done, results = checked(site, EXFIL_GUARD_COMMENT=f"cat >{comment}")
     assert done.code == 0, done.text
     told = (results / "plan.md").read_text()
     assert comment.read_text() == told and METADATA in told and "4 would change" in told
@@ -67,11 +67,22 @@ def test_a_merge_request_gets_its_plan_and_its_tests(site):
     assert site.everywhere() == site.before
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("deny: [connect, send]\n    destinations: [metadata]", "deny: [conect]\n    destinations: [metadata]", "'conect'"),
-    ("address: 198.51.100.7, port: 443, expect: deny", "address: 198.51.100.7, port: 443, expect: allow", "the assertion does not hold"),
-    ("mode: {{ policy_mode }}", "mode: {{ policy_mod }}", "policy_mod"),
-])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (
+            "deny: [connect, send]\n    destinations: [metadata]",
+            "deny: [conect]\n    destinations: [metadata]",
+            "'conect'",
+        ),
+        (
+            "address: 198.51.100.7, port: 443, expect: deny",
+            "address: 198.51.100.7, port: 443, expect: allow",
+            "the assertion does not hold",
+        ),
+        ("mode: {{ policy_mode }}", "mode: {{ policy_mod }}", "policy_mod"),
+    ],
+)
 def test_a_bad_policy_is_refused_before_a_host_is_reached(site, old, new, message):
     site.edit("policies/all.yml.j2", old, new)
     site.commit("bad", push=False)
@@ -90,7 +101,7 @@ def test_a_commit_that_nobody_signed_who_may_is_refused(site, signer):
     site.edit("group_vars/all.yml", "policy_mode: enforce", "policy_mode: audit")
     commit = site.commit("bad", push=False)
     done, results = checked(site)
-    told = "commit {0} is not signed by anyone who may sign".format(commit[:12])
+    told = f"commit {commit[:12]} is not signed by anyone who may sign"
     assert done.code == 1 and told in done.text and os.listdir(results) == []
     done = site.run("ci/deploy", commit)
     assert done.code == 1 and told in done.text and "PLAY" not in done.text
@@ -126,7 +137,7 @@ def test_a_push_to_the_server_is_deployed_and_an_unsigned_one_is_not(site):
     site.git("commit", "-q", "-a", "-m", "more")
     pushed = site.run("git", "push", "-f", "origin", "HEAD:main")
     commit = site.git("rev-parse", "HEAD")
-    assert pushed.code == 0 and "Commit {0} is in force.".format(commit[:12]) in pushed.text, pushed.text
+    assert pushed.code == 0 and f"Commit {commit[:12]} is in force." in pushed.text, pushed.text
     assert {site.fleet.status(name)["revision"] for name in HOSTS} == {commit}
     assert not any(site.fleet.status(name)["pending"] for name in HOSTS)
     # other branches are nobody's business

@@ -25,7 +25,7 @@ class Command:
         self.place, self.text, self.shown, self.status = place, text, [], 0
 
     def __repr__(self):
-        return "{0} {1}".format(self.place, self.text)
+        return f"{self.place} {self.text}"
 
 
 def steps(guide):
@@ -57,8 +57,8 @@ def follow(site, command, environment):
         text = text.replace(long, short)
     if command.place == "$":
         return site.run("bash", "-c", text, **environment)
-    python = site.fleet.path("{0}.example.com".format(command.place[:-1]), "python")
-    return site.run("bash", "-c", "exfil-guard() {{ {0} /usr/sbin/exfil-guard \"$@\"; }}; {1}".format(python, text))
+    python = site.fleet.path(f"{command.place[:-1]}.example.com", "python")
+    return site.run("bash", "-c", f'exfil-guard() {{ {python} /usr/sbin/exfil-guard "$@"; }}; {text}')
 
 
 def as_said(shown, said):
@@ -77,20 +77,28 @@ def test_a_guide_can_be_followed(guide, tmp_path):
     site = Example(tmp_path)
     followed = 0
     try:
-        environment = {"SERVER": "file://{0}".format(site.bare), "DEPLOY": str(tmp_path / "deploy"),
-                       "COLLECTION": os.path.join(COLLECTIONS, "ansible_collections", "exfil", "guard")}
+        environment = {
+            "SERVER": f"file://{site.bare}",
+            "DEPLOY": str(tmp_path / "deploy"),
+            "COLLECTION": os.path.join(COLLECTIONS, "ansible_collections", "exfil", "guard"),
+        }
         if guide == "gitops.md":  # it begins where something is in force
             assert site.run("ci/deploy", "HEAD").code == 0
         for step in steps(guide):
             if isinstance(step, str):
-                done = subprocess.run(["git", "-C", str(site.work), "apply"], input=step, text=True,
-                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                done = subprocess.run(
+                    ["git", "-C", str(site.work), "apply"],
+                    input=step,
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
                 assert done.returncode == 0, step + done.stdout
                 continue
             done = follow(site, step, environment)
-            assert done.code == step.status, "{0!r} ended with {1}:\n{2}".format(step, done.code, done.text)
+            assert done.code == step.status, f"{step!r} ended with {done.code}:\n{done.text}"
             missing = as_said(step.shown, " ".join(done.text.split()))
-            assert missing is None, "{0!r} did not say {1!r}, but:\n{2}".format(step, missing, done.text)
+            assert missing is None, f"{step!r} did not say {missing!r}, but:\n{done.text}"
             followed += 1
         assert followed > 10
     finally:

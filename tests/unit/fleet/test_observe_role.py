@@ -30,16 +30,22 @@ def words(said):
 
 def test_check_mode_tells_and_does_nothing(host):
     code, said = host.run("--check", exfil_guard_observe_seconds=5)
-    assert code == 0 and "observe for 5 seconds: chdir" in said and "+ /var/lib/exfil-guard-observe/observed.jsonl" in said, said
+    assert (
+        code == 0 and "observe for 5 seconds: chdir" in said and "+ /var/lib/exfil-guard-observe/observed.jsonl" in said
+    ), said
     assert host.tree() == {}
 
 
-@pytest.mark.parametrize("variables, message", [
-    ({"exfil_guard_observe_seconds": 0}, "exfil_guard_observe_seconds is a whole number from 1 to 604800"),
-    ({"exfil_guard_observe_seconds": 604801}, "exfil_guard_observe_seconds is a whole number from 1 to 604800"),
-    ({"exfil_guard_observe_names": 1001}, "exfil_guard_observe_names one from 0 to 1000"),
-    ({"exfil_guard_observe_actions": []}, "names at least one action"),
-    ({"exfil_guard_observe_actions": ["fly"]}, "value of exfil_guard_observe_actions must be one or more of")])
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        ({"exfil_guard_observe_seconds": 0}, "exfil_guard_observe_seconds is a whole number from 1 to 604800"),
+        ({"exfil_guard_observe_seconds": 604801}, "exfil_guard_observe_seconds is a whole number from 1 to 604800"),
+        ({"exfil_guard_observe_names": 1001}, "exfil_guard_observe_names one from 0 to 1000"),
+        ({"exfil_guard_observe_actions": []}, "names at least one action"),
+        ({"exfil_guard_observe_actions": ["fly"]}, "value of exfil_guard_observe_actions must be one or more of"),
+    ],
+)
 def test_what_is_wrong_is_told_and_nothing_done(host, variables, message):
     code, said = host.run(**variables)
     assert code != 0 and message in words(said), said

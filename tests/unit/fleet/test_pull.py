@@ -40,12 +40,35 @@ class Repository:
         for name in ("alice", "mallory"):
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name))
         for person in ("team", "stranger"):
-            run("gpg", "--homedir", self.gnupg, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "",
-                "--quick-generate-key", person + "@example.com", "ed25519", "sign", "never")
+            run(
+                "gpg",
+                "--homedir",
+                self.gnupg,
+                "--batch",
+                "--quiet",
+                "--pinentry-mode",
+                "loopback",
+                "--passphrase",
+                "",
+                "--quick-generate-key",
+                person + "@example.com",
+                "ed25519",
+                "sign",
+                "never",
+            )
 
     def git(self, *arguments):
-        return run("git", "-C", str(self.work), "-c", "user.name=x", "-c", "user.email=x@example.com", *arguments,
-                   env=dict(os.environ, GNUPGHOME=self.gnupg))
+        return run(
+            "git",
+            "-C",
+            str(self.work),
+            "-c",
+            "user.name=x",
+            "-c",
+            "user.email=x@example.com",
+            *arguments,
+            env=dict(os.environ, GNUPGHOME=self.gnupg),
+        )
 
     def commit(self, signer=None, push=True, **files):
         for name, text in files.items():
@@ -53,9 +76,13 @@ class Repository:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         self.git("add", "-A")
-        signed = {None: [], "alice": self._ssh("alice"), "mallory": self._ssh("mallory"),
-                  "team": ["-c", "user.signingkey=team@example.com"],
-                  "stranger": ["-c", "user.signingkey=stranger@example.com"]}[signer]
+        signed = {
+            None: [],
+            "alice": self._ssh("alice"),
+            "mallory": self._ssh("mallory"),
+            "team": ["-c", "user.signingkey=team@example.com"],
+            "stranger": ["-c", "user.signingkey=stranger@example.com"],
+        }[signer]
         self.git(*signed, "commit", "-q", "--allow-empty", *(["-S"] if signer else []), "-m", "change")
         if push:
             self.git("push", "-q", "-f", "origin", "main")
@@ -76,26 +103,40 @@ class Puller:
         (self.folder / "allowed_signers").write_text("alice@example.com " + (folder / "alice.pub").read_text())
         key = run("gpg", "--homedir", self.repository.gnupg, "--armor", "--export", "team@example.com")
         run("gpg", "--homedir", str(self.folder / "gnupg"), "--batch", "--quiet", "--import", input=key)
-        (self.folder / "gitconfig").write_text(
-            '[gpg "ssh"]\n\tallowedSignersFile = {0}/allowed_signers\n'.format(self.folder))
-        self.settings = {"url": "file://{0}".format(self.repository.bare), "branch": "main", "inventory": "hosts.yml",
-                         "playbook": "pull.yml", "host": "h1", "timeout": 120, "folder": str(self.folder),
-                         "command": os.path.join(os.path.dirname(sys.executable), "ansible-pull")}
+        (self.folder / "gitconfig").write_text(f'[gpg "ssh"]\n\tallowedSignersFile = {self.folder}/allowed_signers\n')
+        self.settings = {
+            "url": f"file://{self.repository.bare}",
+            "branch": "main",
+            "inventory": "hosts.yml",
+            "playbook": "pull.yml",
+            "host": "h1",
+            "timeout": 120,
+            "folder": str(self.folder),
+            "command": os.path.join(os.path.dirname(sys.executable), "ansible-pull"),
+        }
         variables = dict(self.fleet.variables(), **self.fleet.host_variables("h1"))
         self.first = {
             "hosts_yml": json.dumps({"guarded": {"hosts": {"h1": variables}}}),
             "pull_yml": json.dumps([{"name": "The policy of this host", "import_playbook": "exfil.guard.pull"}]),
-            "policies__all_yml_j2": POLICY.format(name="one")}
+            "policies__all_yml_j2": POLICY.format(name="one"),
+        }
 
     def pull(self, **settings):
         """(exit status, result.json)"""
         path = self.folder / "settings.json"
         path.write_text(json.dumps(dict(self.settings, **settings)))
         done = self.fleet.run(
-            [sys.executable, COMMAND, str(path)], HOME=str(self.folder), GNUPGHOME=str(self.folder / "gnupg"),
-            GIT_CONFIG_NOSYSTEM="1", GIT_CONFIG_GLOBAL=str(self.folder / "gitconfig"), GIT_TERMINAL_PROMPT="0",
-            ANSIBLE_COLLECTIONS_PATH=COLLECTIONS, ANSIBLE_CONNECTION_PLUGINS=os.path.join(HERE, "connection"),
-            ANSIBLE_CONFIG=os.path.join(self.fleet.folder, "ansible.cfg"), LC_ALL="C.UTF-8")
+            [sys.executable, COMMAND, str(path)],
+            HOME=str(self.folder),
+            GNUPGHOME=str(self.folder / "gnupg"),
+            GIT_CONFIG_NOSYSTEM="1",
+            GIT_CONFIG_GLOBAL=str(self.folder / "gitconfig"),
+            GIT_TERMINAL_PROMPT="0",
+            ANSIBLE_COLLECTIONS_PATH=COLLECTIONS,
+            ANSIBLE_CONNECTION_PLUGINS=os.path.join(HERE, "connection"),
+            ANSIBLE_CONFIG=os.path.join(self.fleet.folder, "ansible.cfg"),
+            LC_ALL="C.UTF-8",
+        )
         self.said = done.text
         with open(self.folder / "result.json", encoding="utf-8") as file:
             return done.code, json.load(file)
@@ -121,7 +162,7 @@ def test_signed_commits_come_into_force_and_others_do_not(puller):
     unsigned = repository.commit(None, **puller.first)
     code, result = puller.pull()
     assert (code, result["outcome"], result["revision"]) == (1, "refused", unsigned)
-    assert result["message"] == "commit {0} is not signed by anyone who may sign: there is no signature".format(unsigned[:12])
+    assert result["message"] == f"commit {unsigned[:12]} is not signed by anyone who may sign: there is no signature"
     assert puller.rules() == [] and not (puller.folder / "checkout").exists()
     # alice signs it, too
     first = repository.commit("alice")
@@ -146,10 +187,10 @@ def test_signed_commits_come_into_force_and_others_do_not(puller):
     repository.git("reset", "-q", "--hard", first)
     repository.git("push", "-q", "-f", "origin", "main")
     code, result = puller.pull()
-    assert (code, result["outcome"]) == (1, "refused") and "does not follow commit {0}".format(second[:12]) in result["message"]
+    assert (code, result["outcome"]) == (1, "refused") and f"does not follow commit {second[:12]}" in result["message"]
     repository.git("reset", "-q", "--hard", second)
     repository.commit(None, policies__all_yml_j2=POLICY.format(name="three"))
-    repository.git("push", "-q", "origin", "{0}:refs/tags/main".format(second))
+    repository.git("push", "-q", "origin", f"{second}:refs/tags/main")
     code, result = puller.pull()
     assert (code, result["outcome"]) == (1, "refused") and puller.rules() == ["two"]
 
@@ -157,7 +198,9 @@ def test_signed_commits_come_into_force_and_others_do_not(puller):
 def test_what_can_go_wrong_is_told_and_the_next_pull_mends(puller):
     first = puller.repository.commit("alice", **puller.first)
     code, result = puller.pull(url="file:///nonexistent")
-    assert (code, result["outcome"]) == (1, "unreachable") and "file:///nonexistent can't be fetched: " in result["message"]
+    assert (code, result["outcome"]) == (1, "unreachable") and "file:///nonexistent can't be fetched: " in result[
+        "message"
+    ]
     code, result = puller.pull(branch="nope")
     assert (code, result["outcome"]) == (1, "unreachable")
     code, result = puller.pull(command="/nonexistent/ansible-pull")
@@ -176,7 +219,9 @@ def test_what_can_go_wrong_is_told_and_the_next_pull_mends(puller):
     # a policy that is not valid
     puller.repository.commit("alice", policies__all_yml_j2="policy: 1\nrules: [{name: x}]\n")
     code, result = puller.pull()
-    assert code == 1 and result["outcome"] == "failed" and "The policy of this host is not valid" in result["message"], result
+    assert (
+        code == 1 and result["outcome"] == "failed" and "The policy of this host is not valid" in result["message"]
+    ), result
     assert puller.rules() == ["one"]
     puller.repository.commit("alice", policies__all_yml_j2=POLICY.format(name="two"))
     assert puller.pull()[1]["outcome"] == "ok" and puller.rules() == ["two"]
@@ -188,11 +233,13 @@ def test_a_policy_under_which_the_repository_can_not_be_reached_is_not_confirmed
     # git answers to fetch, and no more once the policy is in force: as if the new rule had cut it off
     wrapper = puller.folder / "bin"
     wrapper.mkdir()
-    (wrapper / "git").write_text('#!/bin/sh\n[ "$1 $2" != "ls-remote --quiet" ] || exit 128\nexec {0} "$@"\n'.format(shutil.which("git")))
+    (wrapper / "git").write_text(
+        '#!/bin/sh\n[ "$1 $2" != "ls-remote --quiet" ] || exit 128\nexec {0} "$@"\n'.format(shutil.which("git"))
+    )
     (wrapper / "git").chmod(0o755)
     puller.repository.commit("alice", policies__all_yml_j2=POLICY.format(name="cuts off"))
     path = os.environ["PATH"]
-    os.environ["PATH"] = "{0}:{1}".format(wrapper, path)
+    os.environ["PATH"] = f"{wrapper}:{path}"
     try:
         code, result = puller.pull()
     finally:

@@ -11,10 +11,12 @@ import sys
 import pytest
 from alone import Host
 
-VARIABLES = {"exfil_guard_pull_url": "https://git.example.com/site.git",
-             "exfil_guard_pull_signers": ["alice@example.com ssh-ed25519 AAAA", "bob@example.com ssh-ed25519 BBBB"],
-             "exfil_guard_pull_environment": {"GIT_SSH_COMMAND": 'ssh -i "/etc/key" -o ServerAliveInterval=5%'},
-             "exfil_guard_pull_command": os.path.join(os.path.dirname(sys.executable), "ansible-pull")}
+VARIABLES = {
+    "exfil_guard_pull_url": "https://git.example.com/site.git",
+    "exfil_guard_pull_signers": ["alice@example.com ssh-ed25519 AAAA", "bob@example.com ssh-ed25519 BBBB"],
+    "exfil_guard_pull_environment": {"GIT_SSH_COMMAND": 'ssh -i "/etc/key" -o ServerAliveInterval=5%'},
+    "exfil_guard_pull_command": os.path.join(os.path.dirname(sys.executable), "ansible-pull"),
+}
 
 
 @pytest.fixture
@@ -28,7 +30,8 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     done, same = host.changes()
     assert done >= would and "exfil-guard-pull.service" in str(host.tree())
     assert [line for line in diff if line.startswith("+[") or line.startswith("+Exec")] == [
-        line for line in same if line.startswith("+[") or line.startswith("+Exec")]
+        line for line in same if line.startswith("+[") or line.startswith("+Exec")
+    ]
     assert host.calls()[-1] == "start exfil-guard-pull.timer"
     for again in ((), ("--check",)):
         assert host.changes(*again) == (0, []) and host.calls() == []
@@ -36,13 +39,15 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     # what is written is what was asked for
     tree = host.tree()
     assert tree["etc/upper/exfil-guard-pull/allowed_signers"] == (
-        "alice@example.com ssh-ed25519 AAAA\nbob@example.com ssh-ed25519 BBBB\n")
+        "alice@example.com ssh-ed25519 AAAA\nbob@example.com ssh-ed25519 BBBB\n"
+    )
     settings = json.loads(tree["etc/upper/exfil-guard-pull/settings.json"])
     assert (settings["host"], settings["timeout"], settings["url"]) == ("h1", 1800, VARIABLES["exfil_guard_pull_url"])
     unit = tree["etc/upper/systemd/system/exfil-guard-pull.service"]
     assert 'Environment="GIT_SSH_COMMAND=ssh -i \\"/etc/key\\" -o ServerAliveInterval=5%%"' in unit
     assert tree["etc/upper/systemd/system/timers.target.wants/exfil-guard-pull.timer"] == (
-        "/etc/systemd/system/exfil-guard-pull.timer")
+        "/etc/systemd/system/exfil-guard-pull.timer"
+    )
 
     # another interval, and one who may sign no more
     less = {"exfil_guard_pull_seconds": 60, "exfil_guard_pull_signers": VARIABLES["exfil_guard_pull_signers"][:1]}
@@ -63,10 +68,14 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     assert host.changes("--check", exfil_guard_state="absent")[0] == 0 and host.calls() == []
 
 
-@pytest.mark.parametrize("variables, message", [
-    ({"exfil_guard_pull_url": None}, "Set exfil_guard_pull_url to the repository"),
-    ({"exfil_guard_pull_signers": None}, "and who may sign its commits"),
-    ({"exfil_guard_pull_command": "/nonexistent/ansible-pull"}, "This host can't pull: ")])
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        ({"exfil_guard_pull_url": None}, "Set exfil_guard_pull_url to the repository"),
+        ({"exfil_guard_pull_signers": None}, "and who may sign its commits"),
+        ({"exfil_guard_pull_command": "/nonexistent/ansible-pull"}, "This host can't pull: "),
+    ],
+)
 def test_what_is_missing_is_told_and_nothing_written(host, variables, message):
     code, said = host.run(**variables)
     assert code != 0 and message in " ".join(said.split()), said

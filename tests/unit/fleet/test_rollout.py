@@ -35,14 +35,26 @@ class Site:
         (self.folder / "policies").mkdir(parents=True)
         hosts = {name: self.fleet.host_variables(name) for name in NAMES}
         self.inventory = self.folder / "hosts.json"
-        self.inventory.write_text(json.dumps({"all": {"vars": self.fleet.variables(), "children": {
-            "guarded": {"hosts": hosts}, "canary": {"hosts": {"c1": {}}}}}}))
+        self.inventory.write_text(
+            json.dumps(
+                {
+                    "all": {
+                        "vars": self.fleet.variables(),
+                        "children": {"guarded": {"hosts": hosts}, "canary": {"hosts": {"c1": {}}}},
+                    }
+                }
+            )
+        )
         self.git("init", "-q", "-b", "main")
         self.write("")
 
     def git(self, *arguments):
-        return subprocess.run(["git", "-C", str(self.folder), "-c", "user.name=x", "-c", "user.email=x@example.com",
-                               *arguments], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(self.folder), "-c", "user.name=x", "-c", "user.email=x@example.com", *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
 
     def write(self, more):
         (self.folder / "policies" / "all.yml.j2").write_text(POLICY.format(more=more))
@@ -50,8 +62,14 @@ class Site:
         self.git("commit", "-q", "--allow-empty", "-m", "policy")
 
     def run(self, playbook, **variables):
-        given = dict({"exfil_guard_waves": ["100%"], "exfil_guard_confirm_seconds": 15,
-                      "exfil_guard_revision": self.git("rev-parse", "HEAD")}, **variables)
+        given = dict(
+            {
+                "exfil_guard_waves": ["100%"],
+                "exfil_guard_confirm_seconds": 15,
+                "exfil_guard_revision": self.git("rev-parse", "HEAD"),
+            },
+            **variables,
+        )
         return self.fleet.playbook("-i", str(self.inventory), playbook, "-e", json.dumps(given))
 
     def rules(self, name):
@@ -170,7 +188,9 @@ def test_a_host_that_is_not_well_stops_it(site):
 
 
 def test_check_mode_changes_nothing(site):
-    done = site.fleet.playbook("-i", str(site.inventory), ROLLOUT, "--check", "--diff", "-e", "exfil_guard_soak_seconds=60")
+    done = site.fleet.playbook(
+        "-i", str(site.inventory), ROLLOUT, "--check", "--diff", "-e", "exfil_guard_soak_seconds=60"
+    )
     assert done.code == 0 and done.text.count("+ rule no sending") == len(NAMES), done.text
     assert site.where() == OLD
 
@@ -180,15 +200,15 @@ def test_check_mode_changes_nothing(site):
 
 def audited(site, name, rule, count):
     """The kernel counts a would-be denial."""
-    code = """
+    code = f"""
 import sys
 sys.path[:0] = ["/usr/lib/exfil-guard"]
 from exfil_guard import kernel, reconcile, compile
 import struct
 found = kernel.Kernel()
 with reconcile.opened(found, reconcile.map_path(found, "counters")) as fd:
-    found.update(fd, struct.pack("<Q", compile.rule_id({0!r})), struct.pack("=QQ", 0, {1}))
-""".format(rule, count)
+    found.update(fd, struct.pack("<Q", compile.rule_id({rule!r})), struct.pack("=QQ", 0, {count}))
+"""
     return [site.fleet.path(name, "python"), "-c", code]
 
 
@@ -223,8 +243,9 @@ def test_would_be_denials_stop_it_and_what_was_in_force_still_is(guarded):
     told = re.search(r"would have denied: \{'no sending': (\d+)\}", " ".join(done.text.split()))
     assert done.code != 0 and told and 1 <= int(told[1]) <= sent[-1], done.text
     status = guarded.fleet.status("c1")
-    assert status["soak"] and [(each["name"], each["audit"]) for each in status["rules"] if each["audit"] is not None] == [
-        ("corp only", False), ("no sending", True)]
+    assert status["soak"] and [
+        (each["name"], each["audit"]) for each in status["rules"] if each["audit"] is not None
+    ] == [("corp only", False), ("no sending", True)]
     assert guarded.where() == dict(OLD, c1=True)
     resumes(guarded)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple
+from typing import Iterable, Iterator
 
 from ansible_collections.exfil.guard.plugins.module_utils.guard.system import Entry
 
@@ -22,45 +22,58 @@ MOUNTS = """\
 
 class FakeSystem:
     def __init__(self) -> None:
-        self.accounts: Dict[str, int] = {"root": 0, "alice": 1000, "bob": 1001}
-        self.teams: Dict[str, int] = {"root": 0, "dba": 500, "alice": 1000}
+        self.accounts: dict[str, int] = {"root": 0, "alice": 1000, "bob": 1001}
+        self.teams: dict[str, int] = {"root": 0, "dba": 500, "alice": 1000}
         self.mounts = MOUNTS
-        self.host: Optional[str] = None  # the first process's mounts, where they are others
-        self.files = {"/", "/srv", "/srv/exports", "/usr/bin/cat", "/var/log", "/mnt", "/with space",
-                      "/usr/lib/exfil-guard/canary/denied", "/usr/lib/exfil-guard/canary/allowed"}
-        self.links: Dict[str, str] = {}
-        self.inodes: Dict[str, Tuple[int, int, int]] = {}  # path: device, inode, link count
-        self.hosts: Dict[str, List[str]] = {}
-        self.known_units: Dict[str, Dict[str, str]] = {}
-        self.unit_calls: List[List[str]] = []
-        self.me = {"status": "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n", "cgroup": "0::/user.slice\n",
-                   "loginuid": "4294967295", "executable": "/usr/bin/cat"}
-        self.processes: Dict[int, Dict[str, str]] = {}
-        self.executables: Dict[int, str] = {}
+        self.host: str | None = None  # the first process's mounts, where they are others
+        self.files = {
+            "/",
+            "/srv",
+            "/srv/exports",
+            "/usr/bin/cat",
+            "/var/log",
+            "/mnt",
+            "/with space",
+            "/usr/lib/exfil-guard/canary/denied",
+            "/usr/lib/exfil-guard/canary/allowed",
+        }
+        self.links: dict[str, str] = {}
+        self.inodes: dict[str, tuple[int, int, int]] = {}  # path: device, inode, link count
+        self.hosts: dict[str, list[str]] = {}
+        self.known_units: dict[str, dict[str, str]] = {}
+        self.unit_calls: list[list[str]] = []
+        self.me = {
+            "status": "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n",
+            "cgroup": "0::/user.slice\n",
+            "loginuid": "4294967295",
+            "executable": "/usr/bin/cat",
+        }
+        self.processes: dict[int, dict[str, str]] = {}
+        self.executables: dict[int, str] = {}
         self.tables = {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
-    def user(self, name: str) -> Optional[int]:
+    def user(self, name: str) -> int | None:
         return self.accounts.get(name)
 
-    def group(self, name: str) -> Optional[int]:
+    def group(self, name: str) -> int | None:
         return self.teams.get(name)
 
-    def user_name(self, number: int) -> Optional[str]:
+    def user_name(self, number: int) -> str | None:
         return next((name for name, each in self.accounts.items() if each == number), None)
 
-    def group_name(self, number: int) -> Optional[str]:
+    def group_name(self, number: int) -> str | None:
         return next((name for name, each in self.teams.items() if each == number), None)
 
-    def memberships(self, number: int) -> FrozenSet[int]:
+    def memberships(self, number: int) -> frozenset[int]:
         return frozenset({number})
 
-    def users(self) -> List[str]:
+    def users(self) -> list[str]:
         return list(self.accounts)
 
-    def groups(self) -> List[str]:
+    def groups(self) -> list[str]:
         return list(self.teams)
 
-    def addresses(self, name: str) -> List[str]:
+    def addresses(self, name: str) -> list[str]:
         return self.hosts.get(name, [])
 
     def mountinfo(self) -> str:
@@ -76,40 +89,39 @@ class FakeSystem:
     def realpath(self, path: str) -> str:
         for link, target in self.links.items():
             if path == link or path.startswith(link + "/"):
-                return self.realpath(target + path[len(link):])
+                return self.realpath(target + path[len(link) :])
         return posixpath.normpath(path)
 
-    def names(self, folder: str) -> List[str]:
+    def names(self, folder: str) -> list[str]:
         inside = folder.rstrip("/") + "/"
-        return sorted({each[len(inside):].split("/")[0] for each in self.files if each.startswith(inside)})
+        return sorted({each[len(inside) :].split("/")[0] for each in self.files if each.startswith(inside)})
 
-    def myself(self) -> Dict[str, str]:
+    def myself(self) -> dict[str, str]:
         return dict(self.me)
 
-    def process(self, number: int) -> Dict[str, str]:
+    def process(self, number: int) -> dict[str, str]:
         return self.processes.get(number, {})
 
-    def executable(self, number: int) -> Optional[str]:
+    def executable(self, number: int) -> str | None:
         return self.executables.get(number)
 
-    def device_tables(self) -> Dict[str, str]:
+    def device_tables(self) -> dict[str, str]:
         return self.tables
 
-    def entry(self, path: str) -> Optional[Entry]:
+    def entry(self, path: str) -> Entry | None:
         if not self.exists(path) or path in self.links:
             return None
         directory = any(each.startswith(path.rstrip("/") + "/") for each in self.files)
         device, inode, links = self.inodes.get(path, (1, sum(path.encode()), 1))
         return Entry(directory, not directory, device, inode, links)
 
-    def entries(self, folder: str) -> Iterator[Tuple[str, Entry]]:
+    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
         for name in self.names(folder):
             found = self.entry(posixpath.join(folder, name))
             if found:
                 yield name, found
 
-    def units(self, names: Iterable[str]) -> Dict[str, Dict[str, str]]:
+    def units(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         self.unit_calls.append(list(names))
         unknown = {"LoadState": "not-found", "ControlGroup": "", "Slice": ""}
-        return {name: self.known_units.get(name, dict(unknown, Id=name))
-                for name in self.unit_calls[-1]}
+        return {name: self.known_units.get(name, dict(unknown, Id=name)) for name in self.unit_calls[-1]}

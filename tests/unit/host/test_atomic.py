@@ -10,7 +10,6 @@ import os
 import stat
 
 import pytest
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import atomic, audit, install, metrics, store
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils.observe import collect
@@ -34,7 +33,7 @@ class Torn:
         self._file.close()
 
     def write(self, content):
-        self._file.write(content[:len(content) // 3])
+        self._file.write(content[: len(content) // 3])
         self._file.flush()
         full()
 
@@ -92,7 +91,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, path, monkeypatch, step, th
             atomic.write(path, NEW, 0o600, exact=True)
     assert refused.value.errno == errno.ENOSPC
     assert os.listdir(tmp_path) == (["file"] if there else [])
-    assert not there or content(path) == b"old" and mode(path) == 0o640
+    assert not there or (content(path) == b"old" and mode(path) == 0o640)
 
 
 def test_what_is_not_durable_waits_for_no_disk(path, monkeypatch):
@@ -202,13 +201,29 @@ def observed(path):
 
 WRITERS = [  # name, how, mode, does it wait for the disk, what it says
     ("state.json", save, 0o600, False, "[Errno 28] No space left on device"),
-    ("certificate.json", certify, 0o600, True,
-     "cannot write {0}: No space left on device. Free some space there and run again"),
+    (
+        "certificate.json",
+        certify,
+        0o600,
+        True,
+        "cannot write {0}: No space left on device. Free some space there and run again",
+    ),
     ("command", put, 0o755, True, "cannot write {0}: No space left on device"),
-    ("exfil_guard.prom", lambda path: metrics.write("text\n", path), 0o644, False,
-     "cannot write {0}: No space left on device. Look at the folder and its space"),
-    ("observed.jsonl", observed, 0o600, True, "what was observed cannot be written to {0}: No space left on device. "
-                                              "Make room there, or name another file, and observe again"),
+    (
+        "exfil_guard.prom",
+        lambda path: metrics.write("text\n", path),
+        0o644,
+        False,
+        "cannot write {0}: No space left on device. Look at the folder and its space",
+    ),
+    (
+        "observed.jsonl",
+        observed,
+        0o600,
+        True,
+        "what was observed cannot be written to {0}: No space left on device. "
+        "Make room there, or name another file, and observe again",
+    ),
 ]
 
 

@@ -32,10 +32,27 @@ def view(system=None, now=BOOT + 100, boottime=100 * SECOND, labels=lambda gener
 
 
 def denial(sequence=0, **fields):
-    values = dict(sequence=sequence, time=(50 + sequence) * SECOND, generation=3, action=0, verdict=2, uid=1000, euid=0,
-                  gid=1000, login_uid=1001, pid=42, tid=42, start_time=40 * SECOND + 12_345, device=8 << 20 | 2,
-                  path=b"a.csv\0exports\0", executable=b"cat\0bin\0usr\0", executable_device=8 << 20 | 1,
-                  cgroup=b"foo.service\0system.slice\0", rule=b"customers", inode=7)
+    values = dict(
+        sequence=sequence,
+        time=(50 + sequence) * SECOND,
+        generation=3,
+        action=0,
+        verdict=2,
+        uid=1000,
+        euid=0,
+        gid=1000,
+        login_uid=1001,
+        pid=42,
+        tid=42,
+        start_time=40 * SECOND + 12_345,
+        device=8 << 20 | 2,
+        path=b"a.csv\0exports\0",
+        executable=b"cat\0bin\0usr\0",
+        executable_device=8 << 20 | 1,
+        cgroup=b"foo.service\0system.slice\0",
+        rule=b"customers",
+        inode=7,
+    )
     return record(**{**values, **fields})
 
 
@@ -63,8 +80,14 @@ class Unit:
         self.start()
 
     def start(self, ring="ring"):
-        self.collector = audit.Collector(self.ring, lambda: view(boottime=self.now, now=BOOT + self.now / 1e9), self.sinks,
-                                         audit.adopt(audit.load(self.path), ring), self.path, lambda: self.now)
+        self.collector = audit.Collector(
+            self.ring,
+            lambda: view(boottime=self.now, now=BOOT + self.now / 1e9),
+            self.sinks,
+            audit.adopt(audit.load(self.path), ring),
+            self.path,
+            lambda: self.now,
+        )
 
     def turn(self, seconds=1, **how):
         self.now += seconds * SECOND
@@ -93,7 +116,8 @@ def schema():
 def test_every_key_is_in_the_published_schema(schema):
     kinds = {int: "integer", str: "string", list: "array"}
     assert {key: kinds[kind] for key, kind in trail.KEYS.items()} == {
-        key: each["type"] for key, each in schema.schema["properties"].items()}
+        key: each["type"] for key, each in schema.schema["properties"].items()
+    }
 
 
 def test_everything_that_can_be_told_is(schema):
@@ -103,20 +127,56 @@ def test_everything_that_can_be_told_is(schema):
     found = trail.describe(denial(), view(system, labels=lambda generation, rule: ["customers"]))
     schema.validate(found)
     assert found == {
-        "record": 1, "kind": "decision", "time": "2023-11-14T22:14:10.000+00:00", "last_time": "2023-11-14T22:14:10.000+00:00",
-        "boottime_ns": 50 * SECOND, "boot": "b00t", "host": "h1\\x1b", "count": 1, "sequence": 0, "last_sequence": 0,
-        "generation": 3, "rule": "customers", "verdict": "denied", "action": "read", "errno": "EPERM", "reason": "rule",
-        "labels": ["customers"], "user": "alice", "uid": 1000, "effective_user": "root", "euid": 0, "login_user": "bob",
-        "login_uid": 1001, "gid": 1000, "groups": [500, 1000], "unit": "foo.service", "cgroup": "/system.slice/foo.service",
-        "cgroup_id": 0, "executable": "/usr/bin/cat", "command": "cat", "pid": 42, "tid": 42, "pids": [42],
-        "started": "2023-11-14T22:14:00.000+00:00", "process_started": 40 * SECOND + 12_345, "parent_pid": 7,
-        "parent_executable": "/usr/bin/ba\\x1bsh", "object": "/srv/exports/a.csv", "path": "/srv/exports/a.csv",
-        "inode": 7, "device": "8:2"}
+        "record": 1,
+        "kind": "decision",
+        "time": "2023-11-14T22:14:10.000+00:00",
+        "last_time": "2023-11-14T22:14:10.000+00:00",
+        "boottime_ns": 50 * SECOND,
+        "boot": "b00t",
+        "host": "h1\\x1b",
+        "count": 1,
+        "sequence": 0,
+        "last_sequence": 0,
+        "generation": 3,
+        "rule": "customers",
+        "verdict": "denied",
+        "action": "read",
+        "errno": "EPERM",
+        "reason": "rule",
+        "labels": ["customers"],
+        "user": "alice",
+        "uid": 1000,
+        "effective_user": "root",
+        "euid": 0,
+        "login_user": "bob",
+        "login_uid": 1001,
+        "gid": 1000,
+        "groups": [500, 1000],
+        "unit": "foo.service",
+        "cgroup": "/system.slice/foo.service",
+        "cgroup_id": 0,
+        "executable": "/usr/bin/cat",
+        "command": "cat",
+        "pid": 42,
+        "tid": 42,
+        "pids": [42],
+        "started": "2023-11-14T22:14:00.000+00:00",
+        "process_started": 40 * SECOND + 12_345,
+        "parent_pid": 7,
+        "parent_executable": "/usr/bin/ba\\x1bsh",
+        "object": "/srv/exports/a.csv",
+        "path": "/srv/exports/a.csv",
+        "inode": 7,
+        "device": "8:2",
+    }
 
 
 def test_paths_are_the_hosts_where_the_unit_sees_others():
     system = FakeSystem()
-    system.host, system.mounts = system.mounts, "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 21 0:9 / /srv rw - tmpfs tmpfs ro\n"
+    system.host, system.mounts = (
+        system.mounts,
+        "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 21 0:9 / /srv rw - tmpfs tmpfs ro\n",
+    )
     assert trail.describe(denial(), view(system))["path"] == "/srv/exports/a.csv"
 
 
@@ -131,15 +191,30 @@ def test_a_process_that_has_ended_lends_nothing_to_the_next_of_its_number(stat_l
 
 
 def test_what_is_only_reported_has_no_errno_and_a_network_event_no_path(schema):
-    found = trail.describe(denial(verdict=1, action=3, device=0, inode=0, path=b"", family=2, address=b"\x0a\0\0\1",
-                                  port=443, protocol=6, login_uid=0xFFFFFFFF), view())
+    found = trail.describe(
+        denial(
+            verdict=1,
+            action=3,
+            device=0,
+            inode=0,
+            path=b"",
+            family=2,
+            address=b"\x0a\0\0\1",
+            port=443,
+            protocol=6,
+            login_uid=0xFFFFFFFF,
+        ),
+        view(),
+    )
     schema.validate(found)
     assert found["object"] == "10.0.0.1:443/tcp" and not {"errno", "path", "device", "login_user"} & set(found)
     for kind in (trail.LOST, trail.UNREADABLE):
         schema.validate(trail.note(kind, 3, view(), SECOND, 8 if kind == trail.UNREADABLE else None))
 
 
-@pytest.mark.parametrize("wrong", [{"verdict": "allowed"}, {"count": 0}, {"color": "red"}, {"kind": "other"}, {"pid": "1"}])
+@pytest.mark.parametrize(
+    "wrong", [{"verdict": "allowed"}, {"count": 0}, {"color": "red"}, {"kind": "other"}, {"pid": "1"}]
+)
 def test_the_schema_refuses(schema, wrong):
     assert list(schema.iter_errors(dict(trail.describe(denial(), view()), **wrong)))
 
@@ -153,12 +228,19 @@ def test_a_field_for_each_key_and_back():
     assert [value for name, value in fields if name == "EXFIL_GUARD_PIDS"] == ["42", "43"]
     entry = {}
     for name, value in fields:  # as `journalctl -o json` has it
-        entry[name] = value if name not in entry else (entry[name] if isinstance(entry[name], list) else [entry[name]]) + [value]
+        entry[name] = (
+            value if name not in entry else (entry[name] if isinstance(entry[name], list) else [entry[name]]) + [value]
+        )
     assert trail.from_fields(entry) == found
     entry["EXFIL_GUARD_COMMAND"] = list(b"c\x1bt")  # what is not plain text
     assert trail.harmless(trail.from_fields(entry))["command"] == "c\\x1bt"
-    for key, value in (("EXFIL_GUARD_PID", "x"), ("EXFIL_GUARD_RECORD", "2"), ("EXFIL_GUARD_KIND", "new"),
-                       ("EXFIL_GUARD_UID", None), ("EXFIL_GUARD_COUNT", {})):
+    for key, value in (
+        ("EXFIL_GUARD_PID", "x"),
+        ("EXFIL_GUARD_RECORD", "2"),
+        ("EXFIL_GUARD_KIND", "new"),
+        ("EXFIL_GUARD_UID", None),
+        ("EXFIL_GUARD_COUNT", {}),
+    ):
         assert trail.from_fields(dict(entry, **{key: value})) is None
 
 
@@ -166,8 +248,14 @@ NASTY = b"\x1b[2J\n<script>alert(1)</script>\r\xff\xe2\x80\xaeMESSAGE=x"
 
 
 def test_what_a_name_may_do_to_journal_terminal_and_json():
-    data = denial(path=NASTY + b"\0", executable=NASTY + b"\0", comm=NASTY[:15], rule=NASTY, cgroup=NASTY + b"\0",
-                  executable_device=99)
+    data = denial(
+        path=NASTY + b"\0",
+        executable=NASTY + b"\0",
+        comm=NASTY[:15],
+        rule=NASTY,
+        cgroup=NASTY + b"\0",
+        executable_device=99,
+    )
     found = trail.describe(data, view())
     encoded = journal.encode(trail.to_fields(found))
     assert all(line.split(b"=")[0].isupper() and b"=" in line for line in encoded.splitlines())
@@ -184,7 +272,11 @@ def test_a_newline_in_a_value_ends_no_field():
 def test_a_clock_that_is_set_back_changes_no_order():
     line = trail.describe(denial(1), view())
     trail.extend(line, denial(2), view(now=BOOT - 3600))
-    assert line["last_time"] < line["time"] and line["sequence"] < line["last_sequence"] and line["boottime_ns"] == 51 * SECOND
+    assert (
+        line["last_time"] < line["time"]
+        and line["sequence"] < line["last_sequence"]
+        and line["boottime_ns"] == 51 * SECOND
+    )
 
 
 class Documents:
@@ -195,32 +287,72 @@ class Documents:
         self.loads.append(generation)
         if generation != 3:
             return None
-        return {"resolved": {"subjects": {"readers": {"has_read": ["b"]}, "more": {"has_read": ["a"]}, "alice": {}}, "rules": [
-            {"name": "labelled", "subjects": ["readers", "more"]}, {"name": "mixed", "subjects": ["readers", "alice"]},
-            {"name": "all", "subjects": None}]}}
+        return {
+            "resolved": {
+                "subjects": {"readers": {"has_read": ["b"]}, "more": {"has_read": ["a"]}, "alice": {}},
+                "rules": [
+                    {"name": "labelled", "subjects": ["readers", "more"]},
+                    {"name": "mixed", "subjects": ["readers", "alice"]},
+                    {"name": "all", "subjects": None},
+                ],
+            }
+        }
 
 
 def test_labels_are_told_only_where_a_rule_binds_by_them_alone():
     store = Documents()
     documents = trail.Documents(store)
-    assert [documents.labels(3, name) for name in ("labelled", "mixed", "all", "none")] == [["a", "b"], None, None, None]
+    assert [documents.labels(3, name) for name in ("labelled", "mixed", "all", "none")] == [
+        ["a", "b"],
+        None,
+        None,
+        None,
+    ]
     assert store.loads == [3] and documents.labels(4, "all") is None
 
 
 # ---- folding ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("same", [
-    {"sequence": 9}, {"time": 9}, {"pid": 9, "tid": 9, "start_time": 9}, {"comm": b"other"}, {"inode": 9}, {"cgroup_id": 9}])
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"sequence": 9},
+        {"time": 9},
+        {"pid": 9, "tid": 9, "start_time": 9},
+        {"comm": b"other"},
+        {"inode": 9},
+        {"cgroup_id": 9},
+    ],
+)
 def test_the_same_subject_rule_and_object(same):
     assert fold.key(denial(**same)) == fold.key(denial())
 
 
-@pytest.mark.parametrize("other", [
-    {"uid": 1}, {"euid": 1}, {"gid": 1}, {"login_uid": 1}, {"executable": b"dog\0bin\0usr\0"}, {"executable_device": 1},
-    {"cgroup": b"bar.service\0system.slice\0"}, {"rule": b"others"}, {"rule_id": 1}, {"reason": 1}, {"verdict": 1},
-    {"generation": 4}, {"action": 1}, {"path": b"b.csv\0exports\0"}, {"device": 1}, {"family": 2}, {"port": 1},
-    {"protocol": 6}, {"address": b"\x01"}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"uid": 1},
+        {"euid": 1},
+        {"gid": 1},
+        {"login_uid": 1},
+        {"executable": b"dog\0bin\0usr\0"},
+        {"executable_device": 1},
+        {"cgroup": b"bar.service\0system.slice\0"},
+        {"rule": b"others"},
+        {"rule_id": 1},
+        {"reason": 1},
+        {"verdict": 1},
+        {"generation": 4},
+        {"action": 1},
+        {"path": b"b.csv\0exports\0"},
+        {"device": 1},
+        {"family": 2},
+        {"port": 1},
+        {"protocol": 6},
+        {"address": b"\x01"},
+    ],
+)
 def test_another_subject_rule_or_object(other):
     assert fold.key(denial(**other)) != fold.key(denial())
 
@@ -293,6 +425,7 @@ def test_while_the_journal_takes_nothing_events_wait_and_then_are_lost(tmp_path,
 
 def test_killed_at_every_step_it_loses_nothing(tmp_path, monkeypatch):
     """Steps: what changes the state, the ring or the journal."""
+
     class Killed(BaseException):
         pass
 
@@ -300,8 +433,8 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path, monkeypatch):
         left = [steps]
 
         def step():
-            left[0] -= 1  # noqa: B023
-            if left[0] < 0:  # noqa: B023
+            left[0] -= 1
+            if left[0] < 0:
                 raise Killed
 
         folder = tmp_path / str(steps)
@@ -311,15 +444,15 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path, monkeypatch):
 
         def deliver(lines):
             while lines:
-                step()  # noqa: B023
+                step()
                 one = collections.deque([lines[0]])
-                popleft(one)  # noqa: B023
-                step()  # noqa: B023
+                popleft(one)
+                step()
                 lines.popleft()
 
         unit.journal.deliver = deliver
-        unit.ring.advance = lambda position: (step(), advance(position), step())  # noqa: B023
-        monkeypatch.setattr(audit.os, "replace", lambda *paths: (step(), replace(*paths), step()))  # noqa: B023
+        unit.ring.advance = lambda position: (step(), advance(position), step())
+        monkeypatch.setattr(audit.os, "replace", lambda *paths: (step(), replace(*paths), step()))
         killed = False
         for turn in range(4):
             unit.ring.put(denial(2 * turn, port=turn % 2), denial(2 * turn + 1, port=turn % 2))
@@ -459,8 +592,9 @@ except OSError as error:
 
 def test_a_disk_that_is_full_leaves_no_half_line(tmp_path):
     path = tmp_path / "audit.jsonl"
-    done = subprocess.run([sys.executable, "-c", FILLED, str(path), os.path.join(ROOT, "collections")],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FILLED, str(path), os.path.join(ROOT, "collections")], capture_output=True, text=True
+    )
     assert done.stdout == "No space left on device 2\n", done.stderr
     assert [json.loads(line)["n"] for line in path.read_text().splitlines()] == [0, 1, 2]
 

@@ -13,19 +13,34 @@ import struct
 import fake_package
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import (
-    apply, boot, cli, compile, enforcer, layout, reconcile, status)
+    apply,
+    boot,
+    cli,
+    compile,
+    enforcer,
+    layout,
+    reconcile,
+    status,
+)
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
 from fake_kernel import FakeKernel
 from fake_system import FakeSystem
 
 NOW = datetime.date(2026, 6, 1)
 POLICY = {
-    "policy": 1, "mode": "enforce", "boot": "require", "assertions": [],
-    "subjects": {"dba": {"groups": ["dba"]}}, "destinations": {"corp": {"cidrs": ["10.0.0.0/8", "127.0.0.0/8"]}},
+    "policy": 1,
+    "mode": "enforce",
+    "boot": "require",
+    "assertions": [],
+    "subjects": {"dba": {"groups": ["dba"]}},
+    "destinations": {"corp": {"cidrs": ["10.0.0.0/8", "127.0.0.0/8"]}},
     "resources": {"customers": {"paths": ["/srv/exports/**"]}},
-    "rules": [{"name": "inside only", "deny": ["connect", "send"], "destinations": {"not": ["corp"]}},
-              {"name": "customers", "deny": ["read"], "except": ["dba"], "resources": ["customers"]},
-              {"name": "old", "deny": ["write"], "resources": ["customers"], "expires": "2026-07-01"}]}
+    "rules": [
+        {"name": "inside only", "deny": ["connect", "send"], "destinations": {"not": ["corp"]}},
+        {"name": "customers", "deny": ["read"], "except": ["dba"], "resources": ["customers"]},
+        {"name": "old", "deny": ["write"], "resources": ["customers"], "expires": "2026-07-01"},
+    ],
+}
 
 
 class Host:
@@ -43,15 +58,22 @@ class Host:
 
     def apply(self, document=POLICY, seconds=0):
         enforcer.ensure(self.kernel, b"object")
-        return apply.apply(self.kernel, self.system, self.store, document, now=self.now, confirm_seconds=seconds,
-                           **self.boot_options)
+        return apply.apply(
+            self.kernel, self.system, self.store, document, now=self.now, confirm_seconds=seconds, **self.boot_options
+        )
 
     def reboot(self):
         self.kernel = FakeKernel()
 
     def boot(self):
-        return boot.boot(self.kernel, self.system, self.store, self.now,
-                         object_path=str(self.folder / "guard.bpf.o"), **self.boot_options)
+        return boot.boot(
+            self.kernel,
+            self.system,
+            self.store,
+            self.now,
+            object_path=str(self.folder / "guard.bpf.o"),
+            **self.boot_options,
+        )
 
     def refresh(self):
         return boot.refresh(self.kernel, self.system, self.store, self.now, **self.boot_options)
@@ -69,8 +91,14 @@ def host(tmp_path):
 
 def drift(host):
     live = reconcile.read(host.kernel)
-    return status.drift(live, host.store.load(live.generation), status.status(host.kernel, host.store)["hooks"],
-                        host.system, host.now, str(host.folder / "canary"))
+    return status.drift(
+        live,
+        host.store.load(live.generation),
+        status.status(host.kernel, host.store)["hooks"],
+        host.system,
+        host.now,
+        str(host.folder / "canary"),
+    )
 
 
 def test_boot_brings_the_policy_back_with_new_devices(host):
@@ -140,8 +168,11 @@ def test_refresh_keeps_the_old_policy_when_a_name_is_gone(host, capsys):
 
 
 def test_refresh_follows_host_names_and_keeps_the_last_good_addresses(host):
-    document = dict(POLICY, destinations=dict(POLICY["destinations"], vault={"names": ["vault"]}),
-                    rules=POLICY["rules"] + [{"name": "not the vault", "deny": ["connect"], "destinations": ["vault"]}])
+    document = dict(
+        POLICY,
+        destinations=dict(POLICY["destinations"], vault={"names": ["vault"]}),
+        rules=POLICY["rules"] + [{"name": "not the vault", "deny": ["connect"], "destinations": ["vault"]}],
+    )
     host.system.hosts = {"vault": ["10.9.0.7"]}
     host.apply(document)
     assert host.refresh() == "generation 1 is up to date"
@@ -182,9 +213,12 @@ def test_status_tells_what_is_enforced(host, capsys):
     host.kernel.unlink(reconcile.links_path(host.kernel, version) + "/socket_listen")
     rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store)["rules"]}
     assert rules["customers"]["actions"] == [
-        {"action": "read", "enforced": False, "lacking": {"file_open": "not attached"}}]
+        {"action": "read", "enforced": False, "lacking": {"file_open": "not attached"}}
+    ]
     assert [(each["enforced"], each["lacking"]) for each in rules["inside only"]["actions"]] == [
-        (True, {}), (False, {"socket_listen": "not loaded"})]
+        (True, {}),
+        (False, {"socket_listen": "not loaded"}),
+    ]
     host.run("status")
     assert "NOT ENFORCED  customers: read (hook file_open not attached)" in capsys.readouterr().out
     host.kernel.found = host.kernel.found._replace(lsms=("capability",))
@@ -194,19 +228,37 @@ def test_status_tells_what_is_enforced(host, capsys):
 
 
 def test_status_tells_how_many_carry_each_label(host, capsys):
-    host.apply(dict(POLICY, subjects=dict(POLICY["subjects"], readers={"has_read": ["customers"]}),
-                    rules=POLICY["rules"] + [{"name": "readers", "deny": ["connect"], "subjects": ["readers"],
-                                             "destinations": ["corp"]}]))
+    host.apply(
+        dict(
+            POLICY,
+            subjects=dict(POLICY["subjects"], readers={"has_read": ["customers"]}),
+            rules=POLICY["rules"]
+            + [{"name": "readers", "deny": ["connect"], "subjects": ["readers"], "destinations": ["corp"]}],
+        )
+    )
     since = reconcile.labels_since(host.kernel)
     bit = 1 << compile.labels_of(reconcile.read(host.kernel).tables)["customers"]
-    put = {"cells": {layout.CELL_KEY.pack(since, 7): layout.CELL.pack(bit, 2)},
-           "carriers": {struct.pack("=Q", at): layout.CARRIER.pack(*carrier) for at, carrier in enumerate((
-               (since, 7, 0, 0), (since, 7, 0, 0), (since, 0, bit, 0), (since, 0, 0, 0),
-               (since, 8, 0, 0),  # its cell is gone: it carries everything
-               (since, 1 << 63, 0, 0),  # an address space that has no label
-               (since - 1, 0, bit, 0)))},  # of an earlier time
-           "wires": {struct.pack("=Q", at): layout.MARK.pack(begun, labels, *bytes(2 + layout.READERS))
-                     for at, (begun, labels) in enumerate(((since, bit), (since, 0), (since - 1, bit)))}}
+    put = {
+        "cells": {layout.CELL_KEY.pack(since, 7): layout.CELL.pack(bit, 2)},
+        "carriers": {
+            struct.pack("=Q", at): layout.CARRIER.pack(*carrier)
+            for at, carrier in enumerate(
+                (
+                    (since, 7, 0, 0),
+                    (since, 7, 0, 0),
+                    (since, 0, bit, 0),
+                    (since, 0, 0, 0),
+                    (since, 8, 0, 0),  # its cell is gone: it carries everything
+                    (since, 1 << 63, 0, 0),  # an address space that has no label
+                    (since - 1, 0, bit, 0),
+                )
+            )
+        },  # of an earlier time
+        "wires": {
+            struct.pack("=Q", at): layout.MARK.pack(begun, labels, *bytes(2 + layout.READERS))
+            for at, (begun, labels) in enumerate(((since, bit), (since, 0), (since - 1, bit)))
+        },
+    }
     for name, entries in put.items():
         with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, name)) as fd:
             host.kernel.update_all(fd, entries)
@@ -239,13 +291,18 @@ def test_explain(host, capsys):
     host.apply()
     host.run("explain", "--user", "alice", "--path", "/srv/exports/a.csv", "--action", "read")
     assert capsys.readouterr().out.splitlines() == [
-        "deny  read /srv/exports/a.csv", "      denied by: rule 'customers'"]
+        "deny  read /srv/exports/a.csv",
+        "      denied by: rule 'customers'",
+    ]
     host.run("explain", "--user", "alice", "--group", "dba", "--path", "/srv/exports/a.csv", "--action", "read")
     assert capsys.readouterr().out.startswith("allow")
     host.run("explain", "--user", "alice", "--address", "192.0.2.9", "--json")
     answers = json.loads(capsys.readouterr().out)["answers"]
     assert [(each["action"], each["outcome"], each["rule"]) for each in answers] == [
-        ("connect", "deny", "inside only"), ("send", "deny", "inside only"), ("reply", "allow", None)]
+        ("connect", "deny", "inside only"),
+        ("send", "deny", "inside only"),
+        ("reply", "allow", None),
+    ]
     host.run("explain", "--user", "alice", "--action", "mount")
     assert capsys.readouterr().out == "allow mount\n"
     assert host.run("explain", "--user", "alice") == 1
@@ -260,13 +317,24 @@ def test_explain_who_may(host, capsys):
     host.apply()
     host.run("explain", "--path", "/srv/exports/a.csv", "--action", "read")
     assert capsys.readouterr().out.splitlines() == [
-        "read /srv/exports/a.csv", "      allowed to  dba", "      denied to   everyone but dba: rule 'customers'"]
+        "read /srv/exports/a.csv",
+        "      allowed to  dba",
+        "      denied to   everyone but dba: rule 'customers'",
+    ]
     host.run("explain", "--address", "192.0.2.9", "--action", "connect", "--json")
     assert json.loads(capsys.readouterr().out)["answers"] == [
-        {"action": "connect", "object": "192.0.2.9 port 443/tcp", "complete": True,
-         "outcomes": [{"outcome": "deny", "rule": "inside only", "who": "everyone"}]}]
+        {
+            "action": "connect",
+            "object": "192.0.2.9 port 443/tcp",
+            "complete": True,
+            "outcomes": [{"outcome": "deny", "rule": "inside only", "who": "everyone"}],
+        }
+    ]
     assert host.run("explain", "--path", "/srv", "--group", "dba") == 1
-    assert capsys.readouterr().err == "exfil-guard: it is not said whose attempt it is. Add --user, root for most services\n"
+    assert (
+        capsys.readouterr().err
+        == "exfil-guard: it is not said whose attempt it is. Add --user, root for most services\n"
+    )
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["events"], ["confirm"], ["rollback"], ["refresh"]])

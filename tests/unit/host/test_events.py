@@ -33,8 +33,17 @@ def test_the_struct_is_the_kernels():
 
 
 def test_a_file():
-    event = decoded(action=0, verdict=2, uid=1000, device=8 << 20 | 2, path=b"a.csv\0exports\0", login_uid=0xFFFFFFFF,
-                    executable=b"cat\0bin\0usr\0", executable_device=8 << 20 | 1, cgroup=b"foo.service\0system.slice\0")
+    event = decoded(
+        action=0,
+        verdict=2,
+        uid=1000,
+        device=8 << 20 | 2,
+        path=b"a.csv\0exports\0",
+        login_uid=0xFFFFFFFF,
+        executable=b"cat\0bin\0usr\0",
+        executable_device=8 << 20 | 1,
+        cgroup=b"foo.service\0system.slice\0",
+    )
     assert event["path"] == "/srv/exports/a.csv" and event["executable"] == "/usr/bin/cat"
     assert (event["user"], event["unit"], event["cgroup"]) == ("alice", "foo.service", "/system.slice/foo.service")
     assert event["login_uid"] is None
@@ -75,10 +84,12 @@ def test_the_ring():
     size = mmap.PAGESIZE
     wanted = [record(sequence=number) for number in range(2)]
     with tempfile.TemporaryFile() as file:
+
         def put(at, data):
             for copy in (0, size):
                 for i, byte in enumerate(data):
                     os.pwrite(file.fileno(), bytes([byte]), 2 * mmap.PAGESIZE + copy + (at + i) % size)
+
         os.ftruncate(file.fileno(), 2 * mmap.PAGESIZE + 2 * size)
         start = at = size - 600 - 600 % 8 + size  # over the edge
         for length, data in ((1280, wanted[0]), (16 | ring._DISCARD, bytes(16)), (1280, wanted[1])):
@@ -100,13 +111,21 @@ def test_the_ring():
         assert struct.unpack("=Q", os.pread(file.fileno(), 8, 0))[0] == at
 
 
-@pytest.mark.parametrize("data", [
-    b"short", record() + bytes(8), record(verdict=7), record(verdict=2, reason=16)[:1280],
-    record()[:240] + struct.pack("=I", 513) + record()[244:], record()[:244] + struct.pack("=I", 257) + record()[248:]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"short",
+        record() + bytes(8),
+        record(verdict=7),
+        record(verdict=2, reason=16)[:1280],
+        record()[:240] + struct.pack("=I", 513) + record()[244:],
+        record()[:244] + struct.pack("=I", 257) + record()[248:],
+    ],
+)
 def test_a_record_of_another_layout_is_told_and_not_read(data):
-    event, = events.decode_all([data], FakeSystem(), 0)
+    (event,) = events.decode_all([data], FakeSystem(), 0)
     assert event["verdict"] == "unreadable" and event["size"] == len(data) and event["rule"] is None
-    assert events.to_line(event) == "a record of {0} bytes is not of layout 1 and was not read".format(len(data))
+    assert events.to_line(event) == f"a record of {len(data)} bytes is not of layout 1 and was not read"
     assert set(decoded(verdict=2)) >= set(events.KEYS)
 
 

@@ -12,7 +12,6 @@ import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import hardlinks, records
 from ansible_collections.exfil.guard.plugins.module_utils.guard.hardlinks import Found, Seen
 from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
-from test_command import host  # noqa: F401
 
 NOW = datetime.date(2026, 6, 1)
 A, B = (1, 10), (1, 11)
@@ -29,7 +28,9 @@ def test_a_name_seen_twice_counts_once():
 def test_each_rule_counts_the_names_that_it_covers():
     both = [Seen("/c/1", A, 2), Seen("/d/1", A, 2), Seen("/d/2", B, 2)]
     assert hardlinks.outside({"one": both[:1], "two": both, "three": both[2:]}) == [
-        Found("/c/1", 2, 1, ("one",)), Found("/d/2", 2, 1, ("three", "two"))]
+        Found("/c/1", 2, 1, ("one",)),
+        Found("/d/2", 2, 1, ("three", "two")),
+    ]
 
 
 class Here(System):
@@ -68,7 +69,9 @@ def test_a_tree_is_looked_through(tree):
     os.link(tree / "in/deep/b", tree / "out/b")
     os.link(tree / "in/a", tree / "in/deep/a")
     assert look(tree / "in/**") == {
-        "found": [{"path": str(tree / "in/deep/b"), "links": 2, "inside": 1, "rules": ["r"]}], "cut": []}
+        "found": [{"path": str(tree / "in/deep/b"), "links": 2, "inside": 1, "rules": ["r"]}],
+        "cut": [],
+    }
 
 
 def test_a_pattern_covers_only_what_it_matches(tree):
@@ -104,9 +107,15 @@ def test_the_look_is_bounded_and_says_so(tree, monkeypatch):
     assert stored["cut"] == [str(tree / "in/**")] and "did not get through" in hardlinks.lines(stored)[-1]
 
 
-@pytest.mark.parametrize("change", [
-    {"deny": frozenset({"connect"})}, {"expires": "2026-05-31"},
-    {"resources": records.Selection(frozenset({"s"}), negated=True)}, {"resources": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"deny": frozenset({"connect"})},
+        {"expires": "2026-05-31"},
+        {"resources": records.Selection(frozenset({"s"}), negated=True)},
+        {"resources": None},
+    ],
+)
 def test_rules_that_cover_no_tree_are_not_looked_at(tree, change):
     os.link(tree / "in/a", tree / "out/a")
     rule = resolved().rules[0]._replace(**change)
@@ -120,7 +129,7 @@ def test_names_in_warnings_are_plain_text():
     assert told[0].startswith("/c/\\udcff\\n\\x1b0 has 2 more hard link(s) that no path of rule ")
 
 
-def test_told_when_something_changes_and_kept_for_status(host, capsys):  # noqa: F811
+def test_told_when_something_changes_and_kept_for_status(host, capsys):
     host.system.files.add("/srv/exports/a.csv")
     host.system.inodes["/srv/exports/a.csv"] = (1, 10, 2)
     first = host.apply()

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import lock
-from ansible_collections.exfil.guard.plugins.module_utils.guard import resolve
+from ansible_collections.exfil.guard.plugins.module_utils.guard import lock, resolve
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils.observe import collect, compiled, lines, records
 from ansible_collections.exfil.guard.plugins.modules import observe as module
@@ -45,8 +44,9 @@ def endpoint(address, port, protocol=TCP):
 
 
 def who(uid=1000, **more):
-    base = records.Subject(uid, uid, uid, records.NOBODY, (500,), chain(DISK, "/usr/bin/cat"),
-                           chain(0, "system.slice/app.service"))
+    base = records.Subject(
+        uid, uid, uid, records.NOBODY, (500,), chain(DISK, "/usr/bin/cat"), chain(0, "system.slice/app.service")
+    )
     return base._replace(**more)
 
 
@@ -61,8 +61,14 @@ def number(action):
 def told(entries, subjects=None, paths=None, units=None, listings=None, lost=None):
     system = FakeSystem()
     view = lines.View(system, resolve.visible(resolve.parse_mounts(system.mounts)), 1.7e9, "boot", "web1", "6.1.0")
-    seen = lines.Seen(subjects or {1: who()}, paths or {}, entries, units or {}, listings or {},
-                      lost or dict.fromkeys(records.LOST, 0))
+    seen = lines.Seen(
+        subjects or {1: who()},
+        paths or {},
+        entries,
+        units or {},
+        listings or {},
+        lost or dict.fromkeys(records.LOST, 0),
+    )
     found = lines.lines(seen, view, actions=records.ACTIONS, seconds=60, began=1.7e9, ended=1.7e9 + 60)
     for line in found:
         SCHEMA.validate(line)
@@ -81,11 +87,21 @@ def seen(*arguments, **more):
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc")
 def test_structures_are_those_of_the_programs(tmp_path):
     program = tmp_path / "sizes.c"
-    names = {"who": records.WHO, "what": records.WHAT, "entry": records.ENTRY, "times": records.TIMES,
-             "chain": records.CHAIN, "subject": records.SUBJECT, "object": records.OBJECT}
-    program.write_text('#include <linux/types.h>\n#include <stdio.h>\n#include "observe.h"\nint main(void) {{ {0} '
-                       'printf("%d %d %d", OBSERVE_CHDIR, OBSERVE_LOSSES, OBSERVE_GROUPS); return 0; }}'.format(" ".join(
-                           'printf("%zu\\n", sizeof(struct observe_{0}));'.format(name) for name in names)))
+    names = {
+        "who": records.WHO,
+        "what": records.WHAT,
+        "entry": records.ENTRY,
+        "times": records.TIMES,
+        "chain": records.CHAIN,
+        "subject": records.SUBJECT,
+        "object": records.OBJECT,
+    }
+    program.write_text(
+        '#include <linux/types.h>\n#include <stdio.h>\n#include "observe.h"\nint main(void) {{ {0} '
+        'printf("%d %d %d", OBSERVE_CHDIR, OBSERVE_LOSSES, OBSERVE_GROUPS); return 0; }}'.format(
+            " ".join(f'printf("%zu\\n", sizeof(struct observe_{name}));' for name in names)
+        )
+    )
     subprocess.run(["gcc", "-I", ROOT / "bpf", "-o", tmp_path / "sizes", program], check=True)
     said = subprocess.run([tmp_path / "sizes"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     assert [int(each) for each in said[:-3]] == [each.size for each in names.values()]
@@ -97,40 +113,83 @@ def test_records_are_decoded_and_others_are_none():
         names = b"".join(part.encode() + b"\0" for part in reversed(path.split("/")))
         return records.CHAIN.pack(device, len(names), whole, 0, names)
 
-    subject = records.SUBJECT.pack(1, 40, 77, records.WHO.pack(1, 2, 3, 4, 5, 6, 7, 8, 9), *range(32), raw("usr/bin/cat", whole=0),
-                                   raw("a.slice/b.service"))
+    subject = records.SUBJECT.pack(
+        1,
+        40,
+        77,
+        records.WHO.pack(1, 2, 3, 4, 5, 6, 7, 8, 9),
+        *range(32),
+        raw("usr/bin/cat", whole=0),
+        raw("a.slice/b.service"),
+    )
     place = records.OBJECT.pack(2, 0, file(5), raw("exports/a.csv"))
     subjects, objects = {}, {}
     assert records.fresh([subject, place, place, b"", b"\7\0\0\0", place[:50]], subjects, objects) == [file(5)]
     assert objects == {file(5): chain(SRV, "exports/a.csv")}
-    assert subjects[77] == records.Subject(6, 7, 8, 9, tuple(range(32)), chain(SRV, "usr/bin/cat", False),
-                                           chain(SRV, "a.slice/b.service"))
+    assert subjects[77] == records.Subject(
+        6, 7, 8, 9, tuple(range(32)), chain(SRV, "usr/bin/cat", False), chain(SRV, "a.slice/b.service")
+    )
     key = records.ENTRY.pack(77, number("write"), 0, file(5))
-    assert records.entries({key: records.TIMES.pack(3, 4, 5)}) == [(77, number("write"), file(5), records.Times(3, 4, 5))]
-    for opened, names in ((16 | 1, ["read"]), (16 | 2, ["write"]), (16 | 3, ["read", "write"]), (16 | 32 | 1, ["execute"]), (16, [])):
+    assert records.entries({key: records.TIMES.pack(3, 4, 5)}) == [
+        (77, number("write"), file(5), records.Times(3, 4, 5))
+    ]
+    for opened, names in (
+        (16 | 1, ["read"]),
+        (16 | 2, ["write"]),
+        (16 | 3, ["read", "write"]),
+        (16 | 32 | 1, ["execute"]),
+        (16, []),
+    ):
         key = records.ENTRY.pack(77, opened, 0, file(5))
-        assert [each[1] for each in records.entries({key: records.TIMES.pack(1, 1, 1)})] == [number(name) for name in names]
+        assert [each[1] for each in records.entries({key: records.TIMES.pack(1, 1, 1)})] == [
+            number(name) for name in names
+        ]
 
 
 # ---- lines --------------------------------------------------------------------------------------------------------
 
 
 def test_a_line_says_who_what_and_how_often():
-    line, = seen([(1, number("read"), file(5), times(count=3))], paths={file(5): "/srv/exports/a.csv"},
-                 subjects={1: who(login_uid=1001)})
+    (line,) = seen(
+        [(1, number("read"), file(5), times(count=3))],
+        paths={file(5): "/srv/exports/a.csv"},
+        subjects={1: who(login_uid=1001)},
+    )
     assert line == {
-        "observation": 1, "kind": "seen", "action": "read", "user": "alice", "uid": 1000, "effective_user": "alice", "euid": 1000,
-        "login_user": "bob", "login_uid": 1001, "gid": 1000, "groups": [500], "group_names": ["alice", "dba"],
-        "unit": "app.service", "cgroup": "/system.slice/app.service", "executable": "/usr/bin/cat",
-        "object": "/srv/exports/a.csv", "path": "/srv/exports/a.csv", "count": 3,
-        "time": "2023-11-14T22:13:21.000+00:00", "last_time": "2023-11-14T22:13:21.000+00:00"}
+        "observation": 1,
+        "kind": "seen",
+        "action": "read",
+        "user": "alice",
+        "uid": 1000,
+        "effective_user": "alice",
+        "euid": 1000,
+        "login_user": "bob",
+        "login_uid": 1001,
+        "gid": 1000,
+        "groups": [500],
+        "group_names": ["alice", "dba"],
+        "unit": "app.service",
+        "cgroup": "/system.slice/app.service",
+        "executable": "/usr/bin/cat",
+        "object": "/srv/exports/a.csv",
+        "path": "/srv/exports/a.csv",
+        "count": 3,
+        "time": "2023-11-14T22:13:21.000+00:00",
+        "last_time": "2023-11-14T22:13:21.000+00:00",
+    }
 
 
 def test_endpoints():
-    found = seen([(1, number("connect"), endpoint("10.0.0.1", 443), times()),
-                  (1, number("send"), endpoint("fd00::1", 53, UDP), times(2 * 10**9))])
+    found = seen(
+        [
+            (1, number("connect"), endpoint("10.0.0.1", 443), times()),
+            (1, number("send"), endpoint("fd00::1", 53, UDP), times(2 * 10**9)),
+        ]
+    )
     assert [(line["address"], line["port"], line["protocol"], line["object"]) for line in found] == [
-        ("10.0.0.1", 443, "tcp", "10.0.0.1:443/tcp"), ("fd00::1", 53, "udp", "[fd00::1]:53/udp")]
+        ("10.0.0.1", 443, "tcp", "10.0.0.1:443/tcp"),
+        ("fd00::1", 53, "udp", "[fd00::1]:53/udp"),
+    ]
 
 
 def test_the_same_file_by_two_numbers_is_one_line():
@@ -146,14 +205,21 @@ def test_users_apart_stay_apart():
     assert len(found) == 5 and "executable" not in found[4]
 
 
-@pytest.mark.parametrize("name, shown", [
-    ("a\x1b[2J", "a\\x1b[2J"), ("<script>alert(1)</script>", "[...]"), ("a\nb", "a\\x0ab"), ("a\\b", "a\\\\b"),
-    ("\udcff", "\\xff")])
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("a\x1b[2J", "a\\x1b[2J"),
+        ("<script>alert(1)</script>", "[...]"),
+        ("a\nb", "a\\x0ab"),
+        ("a\\b", "a\\\\b"),
+        ("\udcff", "\\xff"),
+    ],
+)
 def test_names_are_harmless(name, shown):
     raw = records.Chain(DISK, (b"usr", os.fsencode(name)), True)
     if shown == "[...]":  # a slash can be in no name; the rest is left as it is and quoted by JSON
         raw, shown = records.Chain(DISK, (b"usr", b"<script>"), True), "<script>"
-    line, = seen([(1, number("read"), file(5), times())], {1: who(executable=raw)}, {file(5): "/srv/a"})
+    (line,) = seen([(1, number("read"), file(5), times())], {1: who(executable=raw)}, {file(5): "/srv/a"})
     assert line["executable"] == "/usr/" + shown
     assert json.loads(lines.to_text([line])) == line and "\x1b" not in lines.to_text([line])
 
@@ -173,8 +239,11 @@ def test_paths_are_those_of_policies():
 
 
 def test_what_is_not_known_counts_as_lost():
-    found = told([(9, number("read"), file(5), times(count=4)), (1, number("read"), file(6), times(count=2))],
-                 paths={file(5): "/srv/a"}, lost={"subject": 1, "object": 0, "entry": 7, "unit": 0})
+    found = told(
+        [(9, number("read"), file(5), times(count=4)), (1, number("read"), file(6), times(count=2))],
+        paths={file(5): "/srv/a"},
+        lost={"subject": 1, "object": 0, "entry": 7, "unit": 0},
+    )
     assert [line["kind"] for line in found] == ["start", "end"]
     assert found[-1]["lost"] == {"subject": 5, "object": 2, "entry": 7, "unit": 0}
 
@@ -183,16 +252,23 @@ def test_a_listing_is_told_once_with_who_came_first():
     subjects = {1: who(), 2: who(1001)}
     entries = [(2, number("chdir"), file(5), times(1)), (1, number("chdir"), file(5), times(5))]
     found = told(entries, subjects, {file(5): "/srv"}, listings={file(5): lines.Listing(("a", "b"), 3)})
-    listing, = [line for line in found if line["kind"] == "listing"]
+    (listing,) = [line for line in found if line["kind"] == "listing"]
     assert (listing["user"], listing["path"], listing["entries"], listing["more"]) == ("bob", "/srv", ["a", "b"], 3)
 
 
 def test_a_unit_has_the_program_that_was_executed_first_in_it():
-    subjects = {1: who(0, executable=chain(DISK, "/usr/lib/systemd/systemd")), 2: who(1001, executable=chain(DISK, "/usr/bin/app"))}
+    subjects = {
+        1: who(0, executable=chain(DISK, "/usr/lib/systemd/systemd")),
+        2: who(1001, executable=chain(DISK, "/usr/bin/app")),
+    }
     entries = [(1, number("execute"), file(5), times(5)), (2, number("execute"), file(6), times(6))]
-    found = told(entries, subjects, {file(5): "/usr/bin/app", file(6): "/usr/bin/more"},
-                 units={b"/system.slice/app.service": times(4, 2), b"/user.slice": times(4), b"/x/app.service": times(9)})
-    unit, = [line for line in found if line["kind"] == "unit"]
+    found = told(
+        entries,
+        subjects,
+        {file(5): "/usr/bin/app", file(6): "/usr/bin/more"},
+        units={b"/system.slice/app.service": times(4, 2), b"/user.slice": times(4), b"/x/app.service": times(9)},
+    )
+    (unit,) = [line for line in found if line["kind"] == "unit"]
     assert (unit["unit"], unit["executable"], unit["user"], unit["count"]) == ("app.service", "/usr/bin/app", "bob", 3)
 
 
@@ -230,7 +306,12 @@ def test_options_are_refused_all_at_once(tmp_path):
     with pytest.raises(PolicyErrors) as refused:
         collect.check_options(0, str(shared / "x"), ["read", "fly"], 1001)
     said = str(refused.value)
-    for part in ("seconds: 0; expected 1 to 604800", "names: 1001", "actions: fly", "others may write in " + str(shared)):
+    for part in (
+        "seconds: 0; expected 1 to 604800",
+        "names: 1001",
+        "actions: fly",
+        "others may write in " + str(shared),
+    ):
         assert part in said
     for path, part in (("x", "an absolute path"), (str(tmp_path / "none" / "x"), "No such file")):
         with pytest.raises(PolicyErrors, match=part):
@@ -278,7 +359,9 @@ def test_what_bcc_says_is_told_in_one_line(monkeypatch):
     wrong = types.ModuleType("bcc")
     wrong.BPF = refuse
     monkeypatch.setitem(sys.modules, "bcc", wrong)
-    with pytest.raises(EnforcerError, match=r"Failed to compile BPF module; BCC says: a.c:1: error: no such thing\. Look"):
+    with pytest.raises(
+        EnforcerError, match=r"Failed to compile BPF module; BCC says: a.c:1: error: no such thing\. Look"
+    ):
         compiled.load("")
 
 
@@ -351,8 +434,23 @@ def stood(monkeypatch, tmp_path):
 
 
 def run(stood, path, **more):
-    return collect.run(FakeKernel(), Host(), **{**dict(seconds=1, path=str(path), actions=["chdir"], names=5, data=b"object", layout="",
-                                                       programs="", lock_path=str(stood / "lock")), **more})
+    return collect.run(
+        FakeKernel(),
+        Host(),
+        **{
+            **dict(
+                seconds=1,
+                path=str(path),
+                actions=["chdir"],
+                names=5,
+                data=b"object",
+                layout="",
+                programs="",
+                lock_path=str(stood / "lock"),
+            ),
+            **more,
+        },
+    )
 
 
 def test_a_run_writes_a_whole_file_and_lets_go_of_everything(stood, private):
@@ -367,8 +465,8 @@ def test_a_run_writes_a_whole_file_and_lets_go_of_everything(stood, private):
 
 def test_a_second_observer_is_told_of_the_first(stood, private):
     with lock.hold("observing", str(stood / "lock")):
-        assert collect.holder() == ("pid {0}, observing".format(os.getpid()), os.getpid())
-        with pytest.raises(EnforcerError, match="another run holds the lock .* pid {0}, observing".format(os.getpid())):
+        assert collect.holder() == (f"pid {os.getpid()}, observing", os.getpid())
+        with pytest.raises(EnforcerError, match=f"another run holds the lock .* pid {os.getpid()}, observing"):
             run(stood, private / "o")
     assert collect.holder() == ("", 0) and os.listdir(private) == [] and Source.made == []
 
@@ -394,7 +492,9 @@ def test_being_told_to_stop_is_an_end_as_any_other(stood, private):
 def test_check_mode_says_what_is_lacking_and_does_nothing(stood, private):
     parameters = {"file": str(private / "o"), "actions": ["chdir"], "seconds": 0, "names": 10}
     result = module.observe(parameters, FakeKernel(), Host(), True)
-    assert result["changed"] and result["lacking"] == ["seconds: 0; expected 1 to 604800 (7 days). Observe again for longer"]
+    assert result["changed"] and result["lacking"] == [
+        "seconds: 0; expected 1 to 604800 (7 days). Observe again for longer"
+    ]
     assert result["diff"]["prepared"] == "observe for 0 seconds: chdir\n+ {0}\n".format(private / "o")
     assert os.listdir(private) == [] and Source.made == []
 

@@ -20,8 +20,19 @@ SDA, SDB, SDC = 8 << 20 | 1, 8 << 20 | 2, 8 << 20 | 3
 
 
 def document(**parts):
-    return dict({"policy": 1, "mode": "enforce", "boot": "require", "subjects": {}, "resources": {}, "destinations": {},
-                 "rules": [], "assertions": []}, **parts)
+    return dict(
+        {
+            "policy": 1,
+            "mode": "enforce",
+            "boot": "require",
+            "subjects": {},
+            "resources": {},
+            "destinations": {},
+            "rules": [],
+            "assertions": [],
+        },
+        **parts,
+    )
 
 
 def located(system, *paths, **more):
@@ -41,7 +52,13 @@ def test_paths_go_through_every_mount_that_their_names_lead_to():
     assert located(system, "/srv") == {(SDB, ""), (SDA, "srv")}
     assert (SDA, "var/real/a") in located(system, "/mnt/a", optional=True)
     assert located(system, "/**") == {
-        (SDA, "**"), (SDB, "**"), (SDC, "**"), (SDA, "var/real/**"), (22, "**"), (30, "**")}
+        (SDA, "**"),
+        (SDB, "**"),
+        (SDC, "**"),
+        (SDA, "var/real/**"),
+        (22, "**"),
+        (30, "**"),
+    }
     assert (SDB, "x") in located(system, "/*/x")
     assert located(system, "/with space/**") == {(SDC, "**"), (SDA, "with space/**")}
 
@@ -75,31 +92,47 @@ def test_a_login_changes_nothing():
 def test_pseudo_filesystems_are_those_of_the_kernel_side():
     with open(os.path.join(ROOT, "bpf", "path.h"), encoding="utf-8") as file:
         known = set(re.findall(r"\b([A-Z0-9_]+)_MAGIC\b", file.read()))
-    names = {"BINFMTFS": "binfmt_misc", "SELINUX": "selinuxfs", "RPCPIPEFS": "rpc_pipefs", "BPFFS": "bpf",
-             "PSTOREFS": "pstore"}
+    names = {
+        "BINFMTFS": "binfmt_misc",
+        "SELINUX": "selinuxfs",
+        "RPCPIPEFS": "rpc_pipefs",
+        "BPFFS": "bpf",
+        "PSTOREFS": "pstore",
+    }
     told = {names.get(name, name.lower()) for name in known - {"ANON_INODE"}}
     assert told | {"devtmpfs"} == resolve.PSEUDO
 
 
 def test_all_errors_at_once_with_suggestions():
     system = FakeSystem()
-    bad = document(subjects={"s": {"users": ["alcie", "bob"], "groups": ["nope"], "services": ["ngin"]}},
-                   resources={"r": {"paths": ["/srv/export/*.csv"]}},
-                   destinations={"d": {"cidrs": ["10.0.0.0/40"], "ports": ["9-8"], "protocols": ["tpc"]}},
-                   rules=[{"name": "no", "deny": ["read"], "subjects": ["s"], "resources": ["r"]}])
+    bad = document(
+        subjects={"s": {"users": ["alcie", "bob"], "groups": ["nope"], "services": ["ngin"]}},
+        resources={"r": {"paths": ["/srv/export/*.csv"]}},
+        destinations={"d": {"cidrs": ["10.0.0.0/40"], "ports": ["9-8"], "protocols": ["tpc"]}},
+        rules=[{"name": "no", "deny": ["read"], "subjects": ["s"], "resources": ["r"]}],
+    )
     with pytest.raises(PolicyErrors) as caught:
         resolve.resolve(bad, system)
     text = str(caught.value)
     assert len(caught.value.problems) == 7
-    for part in ("unknown user 'alcie'", "Did you mean 'alice'?", "unknown group 'nope'", "unknown unit 'ngin.service'",
-                 "no such path '/srv/export'", "Did you mean '/srv/exports'?", "(rule 'no')", "Did you mean 'tcp'?"):
+    for part in (
+        "unknown user 'alcie'",
+        "Did you mean 'alice'?",
+        "unknown group 'nope'",
+        "unknown unit 'ngin.service'",
+        "no such path '/srv/export'",
+        "Did you mean '/srv/exports'?",
+        "(rule 'no')",
+        "Did you mean 'tcp'?",
+    ):
         assert part in text, part
 
 
 def test_what_is_optional_may_be_missing():
     system = FakeSystem()
-    found = resolve.resolve(document(
-        subjects={"s": {"users": ["nobody-here"], "services": ["gone"], "optional": True}}), system)
+    found = resolve.resolve(
+        document(subjects={"s": {"users": ["nobody-here"], "services": ["gone"], "optional": True}}), system
+    )
     assert found.subjects["s"].users == frozenset() and found.subjects["s"].services == frozenset()
 
 
@@ -108,14 +141,23 @@ def test_units():
     assert system.unit_calls == []
     system.known_units = {
         "web.service": {"Id": "nginx.service", "LoadState": "loaded", "ControlGroup": "/system.slice/nginx.service"},
-        "getty@tty1.service": {"Id": "getty@tty1.service", "LoadState": "loaded", "ControlGroup": "",
-                               "Slice": "system-getty.slice"},
+        "getty@tty1.service": {
+            "Id": "getty@tty1.service",
+            "LoadState": "loaded",
+            "ControlGroup": "",
+            "Slice": "system-getty.slice",
+        },
         "db.service": {"Id": "db.service", "LoadState": "loaded", "ControlGroup": "", "Slice": "data-hot.slice"},
         "data-hot.slice": {"Id": "data-hot.slice", "LoadState": "loaded", "ControlGroup": "", "Slice": "data.slice"},
-        "top.service": {"Id": "top.service", "LoadState": "loaded", "ControlGroup": "", "Slice": "-.slice"}}
+        "top.service": {"Id": "top.service", "LoadState": "loaded", "ControlGroup": "", "Slice": "-.slice"},
+    }
     assert services(system, "web", "getty@tty1.service", "db", "data-hot.slice", "top") == {
-        "system.slice/nginx.service", "system.slice/system-getty.slice/getty@tty1.service",
-        "data.slice/data-hot.slice/db.service", "data.slice/data-hot.slice", "top.service"}
+        "system.slice/nginx.service",
+        "system.slice/system-getty.slice/getty@tty1.service",
+        "data.slice/data-hot.slice/db.service",
+        "data.slice/data-hot.slice",
+        "top.service",
+    }
     assert len(system.unit_calls) == 1
 
 
@@ -126,9 +168,18 @@ def test_no_services_no_systemctl():
 
 
 def test_destinations():
-    found = resolve.resolve(document(destinations={"d": {
-        "cidrs": ["::ffff:10.1.2.3/104", "fd00::1/8", "192.0.2.7"], "ports": [443, "8000-8100"],
-        "protocols": ["tcp", "mptcp", 262, 17]}}), FakeSystem()).destinations["d"]
+    found = resolve.resolve(
+        document(
+            destinations={
+                "d": {
+                    "cidrs": ["::ffff:10.1.2.3/104", "fd00::1/8", "192.0.2.7"],
+                    "ports": [443, "8000-8100"],
+                    "protocols": ["tcp", "mptcp", 262, 17],
+                }
+            }
+        ),
+        FakeSystem(),
+    ).destinations["d"]
     assert found.cidrs == {"10.0.0.0/8", "fd00::/8", "192.0.2.7/32"}
     assert found.ports == {(443, 443), (8000, 8100)} and found.protocols == {6, 17}
 
@@ -149,19 +200,29 @@ def test_host_names():
     assert resolve.resolve(document(destinations=body), system, found.names) == found
     body["d"]["optional"] = True
     assert resolve.resolve(document(destinations=body), system).destinations["d"].cidrs == {"192.0.2.0/24"}
-    assert resolve.resolve(document(destinations={"d": {"names": ["a"], "optional": True}}),
-                           system).destinations["d"].cidrs == frozenset()
+    assert (
+        resolve.resolve(document(destinations={"d": {"names": ["a"], "optional": True}}), system)
+        .destinations["d"]
+        .cidrs
+        == frozenset()
+    )
 
 
 def test_json_there_and_back_and_renumbered():
     system = FakeSystem()
     system.links["/var/exports"] = "/srv/exports"
-    found = resolve.resolve(document(
-        mode="audit", subjects={"s": {"users": ["alice"], "executables": ["/usr/bin/cat"]}},
-        resources={"r": {"paths": ["/var/exports/**"]}}, destinations={"d": {"ports": [1]}},
-        rules=[{"name": "a", "deny": ["read"], "subjects": ["s"], "resources": {"not": ["r"]},
-                "expires": "2030-01-01"}]),
-        system)
+    found = resolve.resolve(
+        document(
+            mode="audit",
+            subjects={"s": {"users": ["alice"], "executables": ["/usr/bin/cat"]}},
+            resources={"r": {"paths": ["/var/exports/**"]}},
+            destinations={"d": {"ports": [1]}},
+            rules=[
+                {"name": "a", "deny": ["read"], "subjects": ["s"], "resources": {"not": ["r"]}, "expires": "2030-01-01"}
+            ],
+        ),
+        system,
+    )
     assert found.rules[0].audit and found.rules[0].resources.negated
     stored = json.loads(json.dumps(resolve.to_json(found)))
     assert resolve.from_json(stored) == found and resolve.renumber(stored, system) == found
@@ -175,8 +236,9 @@ def test_json_there_and_back_and_renumbered():
 
 NAMES = ("a", "b", "ab")
 paths = st.lists(st.sampled_from(NAMES), max_size=3).map(tuple)
-patterns = st.tuples(st.lists(st.sampled_from(NAMES + ("*", "a*", "*b")), max_size=3).map(tuple), st.booleans()).map(
-    lambda pair: pair[0] + (("**",) if pair[1] else ()))
+patterns = st.tuples(st.lists(st.sampled_from((*NAMES, "*", "a*", "*b")), max_size=3).map(tuple), st.booleans()).map(
+    lambda pair: pair[0] + (("**",) if pair[1] else ())
+)
 
 
 @st.composite
@@ -192,14 +254,16 @@ def tables(draw):
 
 def walk(mounts, path):
     """One component after the other, up onto what is mounted there: as the kernel does."""
+
     def up(mount, point):
         over = [each for each in mounts if each.parent == mount.number and each.point == point]
         return up(over[0], point) if over else mount
+
     mount = up(mounts[0], ())
     inside = mount.root
     for i, name in enumerate(path):
         inside += (name,)
-        above = up(mount, path[:i + 1])
+        above = up(mount, path[: i + 1])
         if above is not mount:
             mount, inside = above, above.root
     return mount, inside
@@ -208,13 +272,17 @@ def walk(mounts, path):
 def matches(pattern, path):
     if pattern and pattern[-1] == "**":
         head = pattern[:-1]
-        return len(path) >= len(head) and matches(head, path[:len(head)])
+        return len(path) >= len(head) and matches(head, path[: len(head)])
     return len(pattern) == len(path) and all(resolve._component_matches(*pair) for pair in zip(pattern, path))
 
 
 def text_of(mounts):
-    return "".join("{0} {1} 0:{2} /{3} /{4} rw - {5} none rw\n".format(
-        each.number, each.parent, each.device, "/".join(each.root), "/".join(each.point), each.type) for each in mounts)
+    return "".join(
+        "{0} {1} 0:{2} /{3} /{4} rw - {5} none rw\n".format(
+            each.number, each.parent, each.device, "/".join(each.root), "/".join(each.point), each.type
+        )
+        for each in mounts
+    )
 
 
 @settings(max_examples=400, deadline=None)
@@ -231,6 +299,10 @@ def test_translation_equals_walking(mounts, pattern, asked, below):
     for mount in shown:  # and nothing is covered that has no matching name on a visible mount
         inside = mount.root + below
         covered = any(each.device == mount.device and matches(each.components, inside) for each in found)
-        named = any(other.device == mount.device and inside[:len(other.root)] == other.root
-                    and matches(pattern, other.point + inside[len(other.root):]) for other in shown)
+        named = any(
+            other.device == mount.device
+            and inside[: len(other.root)] == other.root
+            and matches(pattern, other.point + inside[len(other.root) :])
+            for other in shown
+        )
         assert covered == named

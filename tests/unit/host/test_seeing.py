@@ -19,24 +19,53 @@ import time
 
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import (
-    actions, audit, cli, events, fold, journal, layout, lock, metrics, reconcile, resolve, status, trail, watch, why)
+    actions,
+    audit,
+    cli,
+    events,
+    fold,
+    journal,
+    layout,
+    lock,
+    metrics,
+    reconcile,
+    resolve,
+    status,
+    trail,
+    watch,
+    why,
+)
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.plugin_utils import _document
 from fake_system import FakeSystem
 from test_audit import ROOT, denial, view
 from test_command import POLICY, Host
 
-ADDRESS = {"device": 0, "path": b"", "inode": 0, "family": 2, "action": layout.CONNECT, "address": bytes((203, 0, 113, 9)),
-           "port": 443, "protocol": 6, "rule": b"inside only"}
+ADDRESS = {
+    "device": 0,
+    "path": b"",
+    "inode": 0,
+    "family": 2,
+    "action": layout.CONNECT,
+    "address": bytes((203, 0, 113, 9)),
+    "port": 443,
+    "protocol": 6,
+    "rule": b"inside only",
+}
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     monkeypatch.setattr(events, "LOCK", str(tmp_path / "events.lock"))
     monkeypatch.setattr(watch.events, "LOCK", str(tmp_path / "events.lock"))
-    monkeypatch.setattr(audit.told, "__defaults__", (str(tmp_path / "state.json"), str(tmp_path / "events.lock"),
-                                                     str(tmp_path / "unit")))
-    monkeypatch.setattr(status.status, "__kwdefaults__", dict(status.status.__kwdefaults__, audit_state=str(tmp_path / "state.json")))
+    monkeypatch.setattr(
+        audit.told,
+        "__defaults__",
+        (str(tmp_path / "state.json"), str(tmp_path / "events.lock"), str(tmp_path / "unit")),
+    )
+    monkeypatch.setattr(
+        status.status, "__kwdefaults__", dict(status.status.__kwdefaults__, audit_state=str(tmp_path / "state.json"))
+    )
     return Host(tmp_path)
 
 
@@ -54,7 +83,10 @@ def test_status_accounts_for_every_event(host, capsys):
     host.kernel.buffer.put(*(denial(number) for number in range(3)))
     count(host, denied=8, audited=2, written=7, lost=3)
     found = status.status(host.kernel, host.store)
-    assert found["events"] == {"decided": 10, "written": 7, "lost": 3, "waiting": 3, "unaccounted": 0} and found["audit"] is None
+    assert (
+        found["events"] == {"decided": 10, "written": 7, "lost": 3, "waiting": 3, "unaccounted": 0}
+        and found["audit"] is None
+    )
     host.run("status")
     assert "events        7 written + 3 lost = 10 decided; 3 waiting\n" in capsys.readouterr().out
     count(host, denied=8, audited=2, written=6, lost=3)
@@ -64,13 +96,22 @@ def test_status_accounts_for_every_event(host, capsys):
 
 def test_status_tells_how_the_trail_stands(host, capsys):
     host.apply()
-    state = dict(audit.fresh("ring"), collected=4, lines=2, missing=1, file_lost=7,
-                 outbox={"journal": [{}], "file": []}, failing={"journal": "/run/systemd/journal/socket: Connection refused"})
+    state = dict(
+        audit.fresh("ring"),
+        collected=4,
+        lines=2,
+        missing=1,
+        file_lost=7,
+        outbox={"journal": [{}], "file": []},
+        failing={"journal": "/run/systemd/journal/socket: Connection refused"},
+    )
     audit.save(state, str(host.folder / "state.json"))
     host.run("status")
     out = capsys.readouterr().out
-    assert ("audit trail   NOT RUNNING: 4 events taken, 2 lines, 1 missing, 7 lines without room in the file, "
-            "1 lines wait for the journal\n") in out
+    assert (
+        "audit trail   NOT RUNNING: 4 events taken, 2 lines, 1 missing, 7 lines without room in the file, "
+        "1 lines wait for the journal\n"
+    ) in out
     assert "PROBLEM       the audit trail does not go on: /run/systemd/journal/socket: Connection refused\n" in out
     audit.save(audit.fresh("ring"), str(host.folder / "state.json"))
     with lock.hold(events.COLLECTOR, events.LOCK):
@@ -86,11 +127,23 @@ def test_metrics_are_what_prometheus_takes(host, tmp_path, capsys):
     assert host.run("metrics", "--output", str(path)) == 0 and host.run("metrics") == 0
     text = path.read_text()
     assert capsys.readouterr().out == text and os.listdir(tmp_path).count("exfil_guard.prom") == 1
-    assert re.sub(r'(# (HELP|TYPE) exfil_guard_\w+ .+|exfil_guard_\w+(\{\w+="[^"\n]*"(,\w+="[^"\n]*")*\})? \d+)\n', "", text) == ""
+    assert (
+        re.sub(
+            r'(# (HELP|TYPE) exfil_guard_\w+ .+|exfil_guard_\w+(\{\w+="[^"\n]*"(,\w+="[^"\n]*")*\})? \d+)\n', "", text
+        )
+        == ""
+    )
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    for sample, value in (("in_force", "1"), ("enforcing", "1"), ("generation", "1"), ('decisions_total{verdict="denied"}', "8"),
-                          ('events_total{fate="written"}', "7"), ('events_total{fate="lost"}', "3"), ("audit_running", "0"),
-                          ('rule_decisions_total{rule="customers",verdict="denied"}', "0")):
+    for sample, value in (
+        ("in_force", "1"),
+        ("enforcing", "1"),
+        ("generation", "1"),
+        ('decisions_total{verdict="denied"}', "8"),
+        ('events_total{fate="written"}', "7"),
+        ('events_total{fate="lost"}', "3"),
+        ("audit_running", "0"),
+        ('rule_decisions_total{rule="customers",verdict="denied"}', "0"),
+    ):
         assert samples["exfil_guard_" + sample] == value
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
@@ -115,8 +168,9 @@ def test_watch_takes_from_the_ring_where_nobody_else_does(host):
     lines = [watch.to_line(record, False) for record in itertools.islice(found, 3)]
     found.close()
     assert "not of layout 1" in lines[0]
-    assert lines[1][8:] == (" denied read /srv/exports/a.csv alice (login bob) [/usr/bin/cat, foo.service, pid 42] "
-                            "by customers x2")
+    assert lines[1][8:] == (
+        " denied read /srv/exports/a.csv alice (login bob) [/usr/bin/cat, foo.service, pid 42] by customers x2"
+    )
     assert all(line.isprintable() for line in lines)
 
 
@@ -143,8 +197,9 @@ def journalctl(folder, monkeypatch, entries, status=0):
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "entries").write_text("".join(json.dumps(each) + "\n" for each in entries))
     path = folder / "bin" / "journalctl"
-    path.write_text('#!/bin/sh\nfor each; do echo "$each"; done >{0}/asked\ncat {0}/entries\necho no >&2\nexit {1}\n'.format(
-        folder, status))
+    path.write_text(
+        f'#!/bin/sh\nfor each; do echo "$each"; done >{folder}/asked\ncat {folder}/entries\necho no >&2\nexit {status}\n'
+    )
     path.chmod(0o755)
     monkeypatch.setenv("PATH", "{0}:{1}".format(folder / "bin", os.environ["PATH"]))
 
@@ -159,7 +214,15 @@ def entry(record):
 def test_watch_follows_the_journal_while_the_unit_collects(host, tmp_path, monkeypatch, capsys):
     host.apply()
     record = trail.describe(denial(), view())
-    journalctl(tmp_path, monkeypatch, [entry(record), {"MESSAGE": "forged"}, dict(entry(record), EXFIL_GUARD_COMMAND="\x1b[2J", EXFIL_GUARD_EXECUTABLE=None)])
+    journalctl(
+        tmp_path,
+        monkeypatch,
+        [
+            entry(record),
+            {"MESSAGE": "forged"},
+            dict(entry(record), EXFIL_GUARD_COMMAND="\x1b[2J", EXFIL_GUARD_EXECUTABLE=None),
+        ],
+    )
     with lock.hold(events.COLLECTOR, events.LOCK):
         assert host.run("watch", "--before", "3") == 0
         assert host.run("watch", "--json") == 0
@@ -196,7 +259,8 @@ def test_why_a_file_was_denied(host, capsys):
         "      it would pass with any one of these in the policy:",
         "        subjects 'dba', which the rule excepts: `groups` with alice",
         "        resources 'customers': `paths` without /srv/exports/**",
-        "        rule 'customers', `deny`: without read"]
+        "        rule 'customers', `deny`: without read",
+    ]
     assert len(host.kernel.buffer.peek().records) == 2  # left where they are
     for who, found in (("alice", 1), ("bob", 1), ("root", 1), ("7", 0)):  # real, login and effective user
         assert len(answers(host, capsys, "--user", who)) == found
@@ -209,60 +273,125 @@ def test_why_a_file_was_denied(host, capsys):
 def test_why_an_address_was_denied(host, capsys):
     host.apply()
     host.kernel.buffer.put(denial(0, generation=1, **ADDRESS))
-    found, = answers(host, capsys)
-    assert found["changes"] == ["destinations 'corp': `cidrs` with 203.0.113.9/32",
-                                "rule 'inside only', `deny`: without connect"] and found["also"] == []
+    (found,) = answers(host, capsys)
+    assert (
+        found["changes"]
+        == ["destinations 'corp': `cidrs` with 203.0.113.9/32", "rule 'inside only', `deny`: without connect"]
+        and found["also"] == []
+    )
 
 
 SETS = {
-    "subjects": {"dba": {"groups": ["dba"]}, "backup": {"users": ["bob"], "executables": ["/usr/bin/cat"]},
-                 "exporter": {"services": ["exporter.service"], "optional": True}, "readers": {"has_read": ["customers"]}, "people": {"users": ["alice"]}, "logins": {"login_users": ["bob"]}},
+    "subjects": {
+        "dba": {"groups": ["dba"]},
+        "backup": {"users": ["bob"], "executables": ["/usr/bin/cat"]},
+        "exporter": {"services": ["exporter.service"], "optional": True},
+        "readers": {"has_read": ["customers"]},
+        "people": {"users": ["alice"]},
+        "logins": {"login_users": ["bob"]},
+    },
     "resources": {"customers": {"paths": ["/srv/exports/**"]}, "programs": {"paths": ["/usr/bin/**"]}},
-    "destinations": {"corp": {"cidrs": ["10.0.0.0/8", "127.0.0.0/8"]}, "loopback": {"cidrs": ["127.0.0.0/8"]}, "web": {"cidrs": ["203.0.113.0/24"], "ports": [443]},
-                     "vault": {"cidrs": ["10.9.0.7/32"], "ports": [8443], "protocols": ["udp"]}}}
+    "destinations": {
+        "corp": {"cidrs": ["10.0.0.0/8", "127.0.0.0/8"]},
+        "loopback": {"cidrs": ["127.0.0.0/8"]},
+        "web": {"cidrs": ["203.0.113.0/24"], "ports": [443]},
+        "vault": {"cidrs": ["10.9.0.7/32"], "ports": [8443], "protocols": ["udp"]},
+    },
+}
 
 
-@pytest.mark.parametrize("rule, event, changes", [
-    ({"deny": ["read"], "resources": ["customers"], "except": ["backup", "dba"]}, {},
-     ["subjects 'backup', which the rule excepts: `users` with root, alice", "subjects 'dba', which the rule excepts: `groups` with alice",
-      "resources 'customers': `paths` without /srv/exports/**"]),
-    ({"deny": ["read"], "resources": ["customers"], "subjects": ["people"]}, {},
-     ["subjects 'people': `users` without alice", "resources 'customers': `paths` without /srv/exports/**"]),
-    ({"deny": ["read"], "resources": ["customers"], "subjects": ["people", "logins"]}, {},
-     ["subjects 'logins': `login_users` without bob and subjects 'people': `users` without alice",
-      "resources 'customers': `paths` without /srv/exports/**"]),
-    ({"deny": ["read"], "resources": {"not": ["programs"]}}, {}, ["resources 'programs': `paths` with this one"]),
-    ({"deny": ["connect"], "destinations": ["web"]}, ADDRESS, ["destinations 'web': `cidrs` without 203.0.113.0/24"]),
-    ({"deny": ["connect"], "destinations": {"not": ["corp", "vault"]}}, ADDRESS,
-     ["destinations 'corp': `cidrs` with 203.0.113.9/32",
-      "destinations 'vault': `cidrs` with 203.0.113.9/32 and `ports` with 443 and `protocols` with tcp"]),
-    ({"deny": ["connect"], "destinations": ["web"], "subjects": ["readers"]}, ADDRESS,
-     ["subjects 'readers': a process that has not read customers", "destinations 'web': `cidrs` without 203.0.113.0/24"]),
-    # no policy can change what is built in
-    ({"deny": ["connect"], "destinations": {"not": ["corp", "loopback"]}}, ADDRESS, ["destinations 'corp': `cidrs` with 203.0.113.9/32"]),
-    # the system's own unit, whatever is below it; a session is gone tomorrow, and a user's own unit is none of the system's
-    ({"deny": ["read"], "resources": ["customers"], "except": ["exporter"]}, {"cgroup": b"below\0bar.service\0system.slice\0"},
-     ["subjects 'exporter', which the rule excepts: `services` with bar.service", "resources 'customers': `paths` without /srv/exports/**"]),
-    ({"deny": ["read"], "resources": ["customers"], "except": ["exporter"]}, {"cgroup": b"session-7.scope\0user-1000.slice\0user.slice\0"},
-     ["resources 'customers': `paths` without /srv/exports/**"]),
-    ({"deny": ["read"], "resources": ["customers"], "except": ["exporter"]},
-     {"cgroup": b"foo.service\0app.slice\0user@1000.service\0user-1000.slice\0user.slice\0"},
-     ["subjects 'exporter', which the rule excepts: `services` with user@1000.service",
-      "resources 'customers': `paths` without /srv/exports/**"]),
-])
+@pytest.mark.parametrize(
+    "rule, event, changes",
+    [
+        (
+            {"deny": ["read"], "resources": ["customers"], "except": ["backup", "dba"]},
+            {},
+            [
+                "subjects 'backup', which the rule excepts: `users` with root, alice",
+                "subjects 'dba', which the rule excepts: `groups` with alice",
+                "resources 'customers': `paths` without /srv/exports/**",
+            ],
+        ),
+        (
+            {"deny": ["read"], "resources": ["customers"], "subjects": ["people"]},
+            {},
+            ["subjects 'people': `users` without alice", "resources 'customers': `paths` without /srv/exports/**"],
+        ),
+        (
+            {"deny": ["read"], "resources": ["customers"], "subjects": ["people", "logins"]},
+            {},
+            [
+                "subjects 'logins': `login_users` without bob and subjects 'people': `users` without alice",
+                "resources 'customers': `paths` without /srv/exports/**",
+            ],
+        ),
+        ({"deny": ["read"], "resources": {"not": ["programs"]}}, {}, ["resources 'programs': `paths` with this one"]),
+        (
+            {"deny": ["connect"], "destinations": ["web"]},
+            ADDRESS,
+            ["destinations 'web': `cidrs` without 203.0.113.0/24"],
+        ),
+        (
+            {"deny": ["connect"], "destinations": {"not": ["corp", "vault"]}},
+            ADDRESS,
+            [
+                "destinations 'corp': `cidrs` with 203.0.113.9/32",
+                "destinations 'vault': `cidrs` with 203.0.113.9/32 and `ports` with 443 and `protocols` with tcp",
+            ],
+        ),
+        (
+            {"deny": ["connect"], "destinations": ["web"], "subjects": ["readers"]},
+            ADDRESS,
+            [
+                "subjects 'readers': a process that has not read customers",
+                "destinations 'web': `cidrs` without 203.0.113.0/24",
+            ],
+        ),
+        # no policy can change what is built in
+        (
+            {"deny": ["connect"], "destinations": {"not": ["corp", "loopback"]}},
+            ADDRESS,
+            ["destinations 'corp': `cidrs` with 203.0.113.9/32"],
+        ),
+        # the system's own unit, whatever is below it; a session is gone tomorrow, and a user's own unit is none of the system's
+        (
+            {"deny": ["read"], "resources": ["customers"], "except": ["exporter"]},
+            {"cgroup": b"below\0bar.service\0system.slice\0"},
+            [
+                "subjects 'exporter', which the rule excepts: `services` with bar.service",
+                "resources 'customers': `paths` without /srv/exports/**",
+            ],
+        ),
+        (
+            {"deny": ["read"], "resources": ["customers"], "except": ["exporter"]},
+            {"cgroup": b"session-7.scope\0user-1000.slice\0user.slice\0"},
+            ["resources 'customers': `paths` without /srv/exports/**"],
+        ),
+        (
+            {"deny": ["read"], "resources": ["customers"], "except": ["exporter"]},
+            {"cgroup": b"foo.service\0app.slice\0user@1000.service\0user-1000.slice\0user.slice\0"},
+            [
+                "subjects 'exporter', which the rule excepts: `services` with user@1000.service",
+                "resources 'customers': `paths` without /srv/exports/**",
+            ],
+        ),
+    ],
+)
 def test_each_change_that_is_named_lets_it_pass(host, capsys, rule, event, changes):
     host.apply(dict(POLICY, **SETS, rules=[dict(rule, name="it")]))
     host.kernel.buffer.put(denial(0, generation=1, **{**event, "rule": b"it"}))
-    found, = answers(host, capsys)
+    (found,) = answers(host, capsys)
     words = ", ".join(rule["deny"])
-    assert found["note"] is None and found["changes"] == changes + ["rule 'it', `deny`: without " + words]
+    assert found["note"] is None and found["changes"] == [*changes, "rule 'it', `deny`: without " + words]
 
 
 def test_a_new_name_needs_all_that_the_rule_denies_of_files(host, capsys):
     host.apply(dict(POLICY, **SETS, rules=[{"name": "it", "deny": ["read", "write"], "resources": ["customers"]}]))
     host.kernel.buffer.put(denial(0, generation=1, rule=b"it", action=layout.LINK))
     assert answers(host, capsys)[0]["changes"] == [
-        "resources 'customers': `paths` without /srv/exports/**", "rule 'it', `deny`: without read, write"]
+        "resources 'customers': `paths` without /srv/exports/**",
+        "rule 'it', `deny`: without read, write",
+    ]
 
 
 def test_an_action_without_an_object():
@@ -271,12 +400,23 @@ def test_an_action_without_an_object():
     stored = {"document": document, "resolved": resolve.to_json(resolve.resolve(document, system))}
     record = trail.describe(denial(action=actions.NUMBERS["mount"], path=b"", device=0, inode=0, rule=b"it"), view())
     assert why.explain_record(record, stored, system)["changes"] == [
-        "subjects 'people': `users` without alice", "rule 'it', `deny`: without mount"]
+        "subjects 'people': `users` without alice",
+        "rule 'it', `deny`: without mount",
+    ]
 
 
 def test_another_rule_that_denies_it_too_is_named(host, capsys):
-    host.apply(dict(POLICY, rules=POLICY["rules"] + [{"name": "all", "deny": ["read"], "resources": ["customers"]},
-                                                     {"name": "new", "deny": ["write"], "resources": ["customers"]}, {"name": "tells", "deny": ["read"], "mode": "audit", "resources": ["customers"]}]))
+    host.apply(
+        dict(
+            POLICY,
+            rules=POLICY["rules"]
+            + [
+                {"name": "all", "deny": ["read"], "resources": ["customers"]},
+                {"name": "new", "deny": ["write"], "resources": ["customers"]},
+                {"name": "tells", "deny": ["read"], "mode": "audit", "resources": ["customers"]},
+            ],
+        )
+    )
     host.kernel.buffer.put(denial(0, generation=1))
     host.kernel.buffer.put(denial(1, generation=1, action=layout.LINK))
     assert [found["also"] for found in answers(host, capsys)] == [["all", "new"], ["all"]]
@@ -284,15 +424,22 @@ def test_another_rule_that_denies_it_too_is_named(host, capsys):
     assert "      and only if these let it pass, too: rule 'all'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("event, note", [
-    ({"generation": 9}, "generation 9 is no longer stored"), ({"rule": b"gone"}, "generation 1 has no such rule"),
-    ({"reason": layout.REASONS.index("tamper")}, "what enforces is guarded"),
-    ({"device": 99}, "does not tell enough"), ({"path": b"x" * 400 + b"\0"}, "does not tell enough"),
-    ({"path": b"b.txt\0other\0"}, "does not tell enough"), ({"reason": 12}, "12")])
+@pytest.mark.parametrize(
+    "event, note",
+    [
+        ({"generation": 9}, "generation 9 is no longer stored"),
+        ({"rule": b"gone"}, "generation 1 has no such rule"),
+        ({"reason": layout.REASONS.index("tamper")}, "what enforces is guarded"),
+        ({"device": 99}, "does not tell enough"),
+        ({"path": b"x" * 400 + b"\0"}, "does not tell enough"),
+        ({"path": b"b.txt\0other\0"}, "does not tell enough"),
+        ({"reason": 12}, "12"),
+    ],
+)
 def test_where_nothing_can_be_told_it_says_so(host, capsys, event, note):
     host.apply()
     host.kernel.buffer.put(denial(0, **{"generation": 1, **event}))
-    found, = answers(host, capsys)
+    (found,) = answers(host, capsys)
     assert note in found["note"] and found["changes"] == []
 
 
@@ -352,13 +499,16 @@ def test_the_unit_from_its_start_to_its_end(tmp_path):
         listener.bind(str(tmp_path / "journal"))
         listener.settimeout(60)
         here = os.path.dirname(os.path.abspath(__file__))
-        unit = subprocess.Popen([sys.executable, "-c", RUN, os.path.join(ROOT, "collections"), os.path.dirname(here), here,
-                                 str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        unit = subprocess.Popen(
+            [sys.executable, "-c", RUN, os.path.join(ROOT, "collections"), os.path.dirname(here), here, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         try:
             found = [listener.recv(1 << 16).decode() for _ in range(2)]
             assert unit.stdout.readline() == "keeps cap-sys-ptrace\n"
             assert all("\nEXFIL_GUARD_COUNT=3\n" in each for each in found)
-            assert lock.holder(str(tmp_path / "lock")) == "pid {0}, audit".format(unit.pid)
+            assert lock.holder(str(tmp_path / "lock")) == f"pid {unit.pid}, audit"
         finally:
             unit.send_signal(signal.SIGTERM)
             assert unit.wait(60) == 0
@@ -376,7 +526,9 @@ def test_the_unit_waits_for_an_enforcer(tmp_path):
         sys.exit(audit.run(FakeKernel(), None, None))
     """)
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    unit = subprocess.Popen([sys.executable, "-c", code, os.path.join(ROOT, "collections"), here], stderr=subprocess.PIPE, text=True)
+    unit = subprocess.Popen(
+        [sys.executable, "-c", code, os.path.join(ROOT, "collections"), here], stderr=subprocess.PIPE, text=True
+    )
     assert unit.stderr.readline() == "exfil-guard: waiting for the enforcer\n"
     unit.send_signal(signal.SIGTERM)
     assert unit.wait(30) == 0
@@ -390,7 +542,7 @@ def test_a_flood_costs_little(capsys):
         folding.add(data, 0, seen)
     spent = time.process_time() - began
     assert folding.due(0)[0]["count"] == 20_000 and spent < 60
-    print("{0:.0f} events a second".format(len(batch) / spent))
+    print(f"{len(batch) / spent:.0f} events a second")
 
 
 def test_usage():

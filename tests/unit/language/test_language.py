@@ -460,8 +460,7 @@ def examples(file):
 
 
 @pytest.mark.parametrize(
-    "example",
-    examples("docs/policy-language.md") + [each for each in examples("README.md") if "policy: 1" in each],
+    "example", examples("docs/policy-language.md") + [each for each in examples("README.md") if "policy: 1" in each]
 )
 def test_every_policy_in_the_documentation_is_valid(example):
     assert document(example, **VARIABLES)["rules"]

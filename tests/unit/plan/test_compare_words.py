@@ -33,14 +33,17 @@ rules:
 def document(source):
     environment = jinja2.Environment()
     environment.filters["to_json"] = json.dumps
-    return _policy.document(
-        [_policy.Template("a", source)], lambda text: environment.from_string(text).render(), TODAY)
+    return _policy.document([_policy.Template("a", source)], lambda text: environment.from_string(text).render(), TODAY)
 
 
 def compared(before, after, **options):
     system = _assert.SymbolicSystem()
-    return _compare.compare(*(resolve.resolve(document(each), system) for each in (before, after)), TODAY,
-                            lambda _kind, number: system.name(number), **options)
+    return _compare.compare(
+        *(resolve.resolve(document(each), system) for each in (before, after)),
+        TODAY,
+        lambda _kind, number: system.name(number),
+        **options,
+    )
 
 
 def told(before, after):
@@ -80,7 +83,8 @@ def test_what_changes(name):
     assert told(BASE, after) == expected
     opposite = {"stricter": "weaker", "weaker": "stricter"}
     assert sorted(opposite[each.split(":")[0]] for each in expected) == sorted(
-        each.direction for each in compared(after, BASE).changes)
+        each.direction for each in compared(after, BASE).changes
+    )
 
 
 @pytest.mark.parametrize("after", [
@@ -106,8 +110,7 @@ def test_an_example_is_given():
 
 def test_too_many_kinds_of_tasks_are_settled_by_structure():
     names = [f"g{number}" for number in range(14)]
-    many = BASE + "".join(
-        f"  - {{name: {name}, deny: [mount], subjects: {{groups: [{name}]}}}}\n" for name in names)
+    many = BASE + "".join(f"  - {{name: {name}, deny: [mount], subjects: {{groups: [{name}]}}}}\n" for name in names)
     fewer = many.replace("  - {name: g3, deny: [mount], subjects: {groups: [g3]}}\n", "")
     found = compared(many, fewer, limit=64)
     assert found.methods == {"mount": "structure"}

@@ -32,7 +32,7 @@ assertions:
   - {user: alice, action: connect, address: 10.0.0.1, expect: allow}
 """
 # answers with what lies in the folder that the host has for its temporary files
-STAND_IN = '''
+STAND_IN = """
 import json, os
 from ansible.module_utils.basic import AnsibleModule
 module = AnsibleModule(argument_spec={key: {"type": "raw"} for key in (
@@ -41,15 +41,30 @@ module = AnsibleModule(argument_spec={key: {"type": "raw"} for key in (
 assert module.check_mode
 with open(os.path.join(module._remote_tmp, "answer.json")) as file:
     module.exit_json(**json.load(file))
-'''
-SAME = {"changed": False, "pending": False, "drift": [], "renewal": [], "unsettled": [], "unenforced": [],
-        "document_before": None, "diff": {"prepared": ""}}
+"""
+SAME = {
+    "changed": False,
+    "pending": False,
+    "drift": [],
+    "renewal": [],
+    "unsettled": [],
+    "unenforced": [],
+    "document_before": None,
+    "diff": {"prepared": ""},
+}
 
 
 def document(cidr):
-    return {"policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "resources": {},
-            "destinations": {"corp": {"cidrs": [cidr]}, "loopback": _document.BUILT_IN["loopback"]}, "assertions": [],
-            "rules": [{"name": "inside only", "deny": ["connect", "send"], "destinations": {"not": ["corp", "loopback"]}}]}
+    return {
+        "policy": 1,
+        "mode": "enforce",
+        "boot": "best-effort",
+        "subjects": {},
+        "resources": {},
+        "destinations": {"corp": {"cidrs": [cidr]}, "loopback": _document.BUILT_IN["loopback"]},
+        "assertions": [],
+        "rules": [{"name": "inside only", "deny": ["connect", "send"], "destinations": {"not": ["corp", "loopback"]}}],
+    }
 
 
 class Site:
@@ -77,9 +92,15 @@ class Site:
     def host(self, name, answer=None, **variables):
         tmp = self.folder / "tmp" / name
         tmp.mkdir(parents=True)
-        self.hosts[name] = {"ansible_connection": "local", "ansible_remote_tmp": str(tmp), "ansible_become": False,
-                            "ansible_python_interpreter": sys.executable, "networks": ["10.0.0.0/8"], "expect": "deny",
-                            **variables}
+        self.hosts[name] = {
+            "ansible_connection": "local",
+            "ansible_remote_tmp": str(tmp),
+            "ansible_become": False,
+            "ansible_python_interpreter": sys.executable,
+            "networks": ["10.0.0.0/8"],
+            "expect": "deny",
+            **variables,
+        }
         (tmp / "answer.json").write_text(json.dumps({**SAME, **(answer or {})}))
 
     def unreachable(self, name):
@@ -119,7 +140,10 @@ def test_policies_are_validated_without_a_host(site):
     assert [suite.get("name") for suite in root] == ["web1", "web2"]
     assert (root.get("tests"), root.get("failures")) == ("6", "0")
     assert [case.get("name") for case in root[0]] == [
-        "the policy is valid", "alice: connect 10.0.0.1 port 443/tcp: allow", "alice: connect 198.51.100.7 port 443/tcp: deny"]
+        "the policy is valid",
+        "alice: connect 10.0.0.1 port 443/tcp: allow",
+        "alice: connect 198.51.100.7 port 443/tcp: deny",
+    ]
 
 
 def test_every_problem_is_told_once_with_its_hosts(site):
@@ -132,20 +156,29 @@ def test_every_problem_is_told_once_with_its_hosts(site):
     assert done.returncode == 2 and "Traceback" not in told + done.stderr
     assert "4 hosts: 1 valid with 1 different policy, 3 not valid; 4 of 6 assertions hold" in told
     report = told.split("TASK")[1].split("[ERROR]")[0]
-    assert report.count("NOT VALID") == 2 and "NOT VALID  db1, db2\n  - policies/all.yml.j2:9: $.assertions[0]: " in report
+    assert (
+        report.count("NOT VALID") == 2 and "NOT VALID  db1, db2\n  - policies/all.yml.j2:9: $.assertions[0]: " in report
+    )
     assert "NOT VALID  odd\n  - policies/all.yml.j2:3: $.destinations.corp.cidrs[0]: found '10.0.0.1/8'" in report
     assert "$.destinations.corp.cidrs[1]: found 'x'" in report
     root = ElementTree.parse(site.folder / "found.xml").getroot()
     assert root.get("failures") == "3"
-    failures = {suite.get("name"): [case.get("name") for case in suite if case.find("failure") is not None] for suite in root}
-    assert failures == {"good": [], "odd": ["the policy is valid"],
-                        **dict.fromkeys(("db1", "db2"), ["alice: connect 198.51.100.7 port 443/tcp: allow"])}
+    failures = {
+        suite.get("name"): [case.get("name") for case in suite if case.find("failure") is not None] for suite in root
+    }
+    assert failures == {
+        "good": [],
+        "odd": ["the policy is valid"],
+        **dict.fromkeys(("db1", "db2"), ["alice: connect 198.51.100.7 port 443/tcp: allow"]),
+    }
 
 
 def test_a_file_that_cant_be_written_is_told(site):
     site.unreachable("web1")
     done = validated(site, "-e", "exfil_guard_junit=/nonexistent/found.xml")
-    assert done.returncode == 2 and "the JUnit file /nonexistent/found.xml can't be written: " in done.stdout + done.stderr
+    assert (
+        done.returncode == 2 and "the JUnit file /nonexistent/found.xml can't be written: " in done.stdout + done.stderr
+    )
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -157,11 +190,18 @@ def test_control_characters_do_not_break_the_xml():
 
 def test_who_may_do_what_is_answered_without_the_host(site):
     site.unreachable("web1")
-    play = [{"hosts": "all", "gather_facts": False, "tasks": [
-        {"exfil.guard.explain": {"address": "198.51.100.7", "action": "connect"}},
-        {"exfil.guard.explain": {"user": "alice", "address": "10.0.0.1"}},
-        {"exfil.guard.explain": {"user": "alice"}, "ignore_errors": True},
-        {"exfil.guard.explain": {"groups": ["dba"], "path": "/x"}, "ignore_errors": True}]}]
+    play = [
+        {
+            "hosts": "all",
+            "gather_facts": False,
+            "tasks": [
+                {"exfil.guard.explain": {"address": "198.51.100.7", "action": "connect"}},
+                {"exfil.guard.explain": {"user": "alice", "address": "10.0.0.1"}},
+                {"exfil.guard.explain": {"user": "alice"}, "ignore_errors": True},
+                {"exfil.guard.explain": {"groups": ["dba"], "path": "/x"}, "ignore_errors": True},
+            ],
+        }
+    ]
     (site.folder / "play.json").write_text(json.dumps(play))
     done = site.run("play.json", "-v", callback="default", ANSIBLE_CALLBACK_RESULT_FORMAT="yaml")
     assert "denied to   everyone: rule 'inside only'" in done.stdout
@@ -174,8 +214,12 @@ def test_who_may_do_what_is_answered_without_the_host(site):
 # ---- the plan -----------------------------------------------------------------------------------------------------
 
 
-CHANGE = {"changed": True, "pending": True, "document_before": document("10.0.0.0/9"),
-          "diff": {"prepared": "~ destination corp\n    - cidrs: 10.0.0.0/9\n    + cidrs: 10.0.0.0/8\npolicy: aa -> bb\n"}}
+CHANGE = {
+    "changed": True,
+    "pending": True,
+    "document_before": document("10.0.0.0/9"),
+    "diff": {"prepared": "~ destination corp\n    - cidrs: 10.0.0.0/9\n    + cidrs: 10.0.0.0/8\npolicy: aa -> bb\n"},
+}
 
 
 def test_no_change_is_status_0(site):
@@ -187,13 +231,22 @@ def test_no_change_is_status_0(site):
 def test_a_change_is_status_2_and_equal_hosts_are_one(site):
     for name in ("web1", "web2", "web3", "web4"):
         site.host(name, CHANGE if name != "web3" else None)
-    done = site.run("exfil.guard.plan", EXFIL_GUARD_PLAN_JSON=str(site.folder / "plan.json"),
-                    EXFIL_GUARD_PLAN_MARKDOWN=str(site.folder / "plan.md"))
+    done = site.run(
+        "exfil.guard.plan",
+        EXFIL_GUARD_PLAN_JSON=str(site.folder / "plan.json"),
+        EXFIL_GUARD_PLAN_MARKDOWN=str(site.folder / "plan.md"),
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout.strip().splitlines() == [
-        "Plan of 4 hosts: 1 in order, 3 would change, 0 failed", "", "web1, web2, web4 (3 hosts)",
-        "  weaker", "    connect, send: everyone → corp (after), as 10.128.0.0 port 443/tcp: deny → allow (rule 'inside only')",
-        "  ~ destination corp", "      - cidrs: 10.0.0.0/9", "      + cidrs: 10.0.0.0/8"]
+        "Plan of 4 hosts: 1 in order, 3 would change, 0 failed",
+        "",
+        "web1, web2, web4 (3 hosts)",
+        "  weaker",
+        "    connect, send: everyone → corp (after), as 10.128.0.0 port 443/tcp: deny → allow (rule 'inside only')",
+        "  ~ destination corp",
+        "      - cidrs: 10.0.0.0/9",
+        "      + cidrs: 10.0.0.0/8",
+    ]
     data = json.loads((site.folder / "plan.json").read_text())
     assert data["status"] == 2 and [each["hosts"] for each in data["entries"]] == [["web1", "web2", "web4"], ["web3"]]
     assert data["entries"][0]["decisions"]["changes"][0]["direction"] == "weaker"
@@ -232,8 +285,11 @@ def test_without_the_callback_it_stops(site):
 
 def test_other_plays_are_left_alone(site):
     site.host("web1", CHANGE)
-    (site.folder / "play.json").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "check_mode": True,
-                                                        "tasks": [{"exfil.guard.policy": None}]}]))
+    (site.folder / "play.json").write_text(
+        json.dumps(
+            [{"hosts": "all", "gather_facts": False, "check_mode": True, "tasks": [{"exfil.guard.policy": None}]}]
+        )
+    )
     done = site.run("play.json", callback="default", ANSIBLE_CALLBACKS_ENABLED="exfil.guard.plan")
     assert done.returncode == 0 and "Plan of" not in done.stdout
 
@@ -246,11 +302,18 @@ def test_drift_and_what_is_pending_are_told_apart(site):
     done = site.run("exfil.guard.drift")
     assert done.returncode == 2
     assert done.stdout.strip().splitlines() == [
-        "Drift of 4 hosts: 1 in order, 1 drifted, 2 with a pending change, 1 to renew, 0 on trial, 0 failed", "",
-        "web1", "  DRIFT  hook file_open is not attached",
-        "  PENDING  the policy of the templates is another one: see playbooks/plan.yml", "",
-        "web2", "  PENDING  the policy of the templates is another one: see playbooks/plan.yml", "",
-        "web3", "  RENEWAL  ~ subject dba: means something else on this host now (groups)"]
+        "Drift of 4 hosts: 1 in order, 1 drifted, 2 with a pending change, 1 to renew, 0 on trial, 0 failed",
+        "",
+        "web1",
+        "  DRIFT  hook file_open is not attached",
+        "  PENDING  the policy of the templates is another one: see playbooks/plan.yml",
+        "",
+        "web2",
+        "  PENDING  the policy of the templates is another one: see playbooks/plan.yml",
+        "",
+        "web3",
+        "  RENEWAL  ~ subject dba: means something else on this host now (groups)",
+    ]
 
 
 # ---- a thousand hosts -----------------------------------------------------------------------------------------------
@@ -276,11 +339,16 @@ def test_one_changed_rule_over_a_thousand_hosts_fits_one_screen(differing):
     took = time.monotonic() - begun
     for told in (_plan.text("plan", entries), _plan.markdown("plan", entries)):
         assert len(told.splitlines()) <= 24 and max(map(len, told.splitlines())) <= 160
-    assert "host0000.example.com, host0001.example.com, host0002.example.com and 997 more (1,000 hosts)" in told.replace("\\", "")
+    assert (
+        "host0000.example.com, host0001.example.com, host0002.example.com and 997 more (1,000 hosts)"
+        in told.replace("\\", "")
+    )
     assert len(asked) == (1000 if differing else 1)  # equal policies are compared once
     assert took < 60
     data = _plan.data("plan", entries)
-    assert len(data["entries"]) == 1 and len(data["entries"][0]["hosts"]) == 1000 and _plan.status(entries) == _plan.CHANGE
+    assert (
+        len(data["entries"]) == 1 and len(data["entries"][0]["hosts"]) == 1000 and _plan.status(entries) == _plan.CHANGE
+    )
 
 
 def test_a_document_of_another_release_is_no_traceback():

@@ -8,15 +8,38 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import decode
 import submitted
 
-CODES = {"+=": 0x00, "-=": 0x10, "*=": 0x20, "/=": 0x30, "|=": 0x40, "&=": 0x50, "<<=": 0x60, ">>=": 0x70, "%=": 0x90,
-         "^=": 0xA0, "=": 0xB0, "s>>=": 0xC0}
-JUMPS = {"==": 0x10, ">": 0x20, ">=": 0x30, "&": 0x40, "!=": 0x50, "s>": 0x60, "s>=": 0x70, "<": 0xA0, "<=": 0xB0,
-         "s<": 0xC0, "s<=": 0xD0}
+CODES = {
+    "+=": 0x00,
+    "-=": 0x10,
+    "*=": 0x20,
+    "/=": 0x30,
+    "|=": 0x40,
+    "&=": 0x50,
+    "<<=": 0x60,
+    ">>=": 0x70,
+    "%=": 0x90,
+    "^=": 0xA0,
+    "=": 0xB0,
+    "s>>=": 0xC0,
+}
+JUMPS = {
+    "==": 0x10,
+    ">": 0x20,
+    ">=": 0x30,
+    "&": 0x40,
+    "!=": 0x50,
+    "s>": 0x60,
+    "s>=": 0x70,
+    "<": 0xA0,
+    "<=": 0xB0,
+    "s<": 0xC0,
+    "s<=": 0xD0,
+}
 SIZES = {"u8": 0x10, "u16": 0x08, "u32": 0x00, "u64": 0x18}
 _MEMORY = r"\*\((u\d+) \*\)\(r(\d+) ([+-]) (\d+)\)"
 _PSEUDO = {"map": 1, "value": 2, "function": 4, "symbol": 0}
@@ -37,7 +60,7 @@ def _number(text: str) -> int:
 
 
 def _line(text: str) -> _Line:
-    def found(pattern: str) -> "re.Match[str] | None":
+    def found(pattern: str) -> re.Match[str] | None:
         return re.fullmatch(pattern, text)
 
     if text == "exit":
@@ -93,9 +116,9 @@ def _packed(line: _Line) -> bytes:
 
 def assembled(**functions: str) -> submitted.Program:
     """The first function is the program's own."""
-    lines: List[Tuple[int, str, _Line]] = []  # place, function
-    labels: Dict[Tuple[str, str], int] = {}
-    starts: Dict[str, int] = {}
+    lines: list[tuple[int, str, _Line]] = []  # place, function
+    labels: dict[tuple[str, str], int] = {}
+    starts: dict[str, int] = {}
     at = 0
     for name, text in functions.items():
         starts[name] = at
@@ -113,13 +136,14 @@ def assembled(**functions: str) -> submitted.Program:
             maps[place] = line.to
         elif line.pseudo == "symbol":
             symbols[place] = line.to
-        elif line.pseudo == "function" or line.code == 0x85 and line.to:
+        elif line.pseudo == "function" or (line.code == 0x85 and line.to):
             line = line._replace(constant=starts[line.to] - place - 1)
         elif line.to:
             line = line._replace(offset=labels[name, line.to] - place - 1)
         code += _packed(line)
-    pieces = tuple(submitted.Function(name, start, ends[number + 1] - start)
-                   for number, (name, start) in enumerate(starts.items()))
+    pieces = tuple(
+        submitted.Function(name, start, ends[number + 1] - start) for number, (name, start) in enumerate(starts.items())
+    )
     return submitted.Program(submitted.Submitted("program", "lsm/program", code, maps, symbols), pieces)
 
 

@@ -7,19 +7,74 @@ import itertools
 
 import pytest
 import z3
-from arithmetic import (ADD, AND, ARSH, DIV, EQUAL, LSH, MOD, MOV, MUL, NEG, NOT_EQUAL, OR, RSH, SUB, XOR, Condition,
-                        Solver, bits_of, byte, calculate, compare, condition, either, fresh, joined, low, possible,
-                        swap, term)
+from arithmetic import (
+    ADD,
+    AND,
+    ARSH,
+    DIV,
+    EQUAL,
+    LSH,
+    MOD,
+    MOV,
+    MUL,
+    NEG,
+    NOT_EQUAL,
+    OR,
+    RSH,
+    SUB,
+    XOR,
+    Condition,
+    Solver,
+    bits_of,
+    byte,
+    calculate,
+    compare,
+    condition,
+    either,
+    fresh,
+    joined,
+    low,
+    possible,
+    swap,
+    term,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-EDGES = [0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32, (1 << 63) - 1,
-         1 << 63, (1 << 64) - 1]
+EDGES = [
+    0,
+    1,
+    2,
+    7,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    1 << 32,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+]
 numbers = st.one_of(st.sampled_from(EDGES), st.integers(0, (1 << 64) - 1), st.integers(0, 300))
 widths = st.sampled_from([32, 64])
 OPERATIONS = [ADD, SUB, MUL, DIV, OR, AND, LSH, RSH, NEG, MOD, XOR, MOV, ARSH]
-COMPARISONS = {0x10: "==", 0x50: "!=", 0x40: "&", 0x20: ">", 0x30: ">=", 0xA0: "<", 0xB0: "<=", 0x60: "s>", 0x70: "s>=",
-               0xC0: "s<", 0xD0: "s<="}
+COMPARISONS = {
+    0x10: "==",
+    0x50: "!=",
+    0x40: "&",
+    0x20: ">",
+    0x30: ">=",
+    0xA0: "<",
+    0xB0: "<=",
+    0x60: "s>",
+    0x70: "s>=",
+    0xC0: "s<",
+    0xD0: "s<=",
+}
 
 
 def signed(number, width):
@@ -31,9 +86,19 @@ def calculated(operation, width, a, b):
     a, b = a % (1 << width), b % (1 << width)
     by = b % width
     result = {
-        ADD: a + b, SUB: a - b, MUL: a * b, OR: a | b, AND: a & b, XOR: a ^ b, MOV: b, NEG: 0 - a,
-        DIV: a // b if b else 0, MOD: a - a // b * b if b else a,
-        LSH: a * 2**by, RSH: a // 2**by, ARSH: signed(a, width) // 2**by,
+        ADD: a + b,
+        SUB: a - b,
+        MUL: a * b,
+        OR: a | b,
+        AND: a & b,
+        XOR: a ^ b,
+        MOV: b,
+        NEG: 0 - a,
+        DIV: a // b if b else 0,
+        MOD: a - a // b * b if b else a,
+        LSH: a * 2**by,
+        RSH: a // 2**by,
+        ARSH: signed(a, width) // 2**by,
     }[operation]
     return result % (1 << width)
 
@@ -41,8 +106,19 @@ def calculated(operation, width, a, b):
 def compared(operation, width, a, b):
     a, b = a % (1 << width), b % (1 << width)
     c, d = signed(a, width), signed(b, width)
-    return {"==": a == b, "!=": a != b, "&": a & b != 0, ">": a > b, ">=": a >= b, "<": a < b, "<=": a <= b, "s>": c > d,
-            "s>=": c >= d, "s<": c < d, "s<=": c <= d}[COMPARISONS[operation]]
+    return {
+        "==": a == b,
+        "!=": a != b,
+        "&": a & b != 0,
+        ">": a > b,
+        ">=": a >= b,
+        "<": a < b,
+        "<=": a <= b,
+        "s>": c > d,
+        "s>=": c >= d,
+        "s<": c < d,
+        "s<=": c <= d,
+    }[COMPARISONS[operation]]
 
 
 def number(value, values):
@@ -83,15 +159,20 @@ def grown(draw):
             first = compare(operation, width, a, b)
             if isinstance(first, Condition):
                 one, other = draw(st.sampled_from(pool)), draw(st.sampled_from(pool))
-                pool.append((either(first, one[0], other[0]),
-                             one[1] if compared(operation, width, this, that) else other[1]))
+                pool.append(
+                    (either(first, one[0], other[0]), one[1] if compared(operation, width, this, that) else other[1])
+                )
         else:  # bytes of the one from somewhere on, and perhaps of the other
             size, start = draw(st.sampled_from([1, 2, 4, 8])), draw(st.sampled_from([0, 0, 0, 1, 4]))
             taken = [(a, this, at) for at in range(start, min(8, start + size))]
             taken = draw(st.one_of(st.just(taken), st.permutations(taken))) + [(b, that, at) for at in range(size)]
             taken = taken[:size]
-            pool.append((joined([byte(value, at) for value, _, at in taken]),
-                         int.from_bytes(bytes(whole.to_bytes(8, "little")[at] for _, whole, at in taken), "little")))
+            pool.append(
+                (
+                    joined([byte(value, at) for value, _, at in taken]),
+                    int.from_bytes(bytes(whole.to_bytes(8, "little")[at] for _, whole, at in taken), "little"),
+                )
+            )
     return pool, values
 
 
@@ -176,8 +257,13 @@ def test_what_is_too_large_for_a_name_is_not_equal_to_it():
 def test_possible_is_what_some_numbers_are(data):
     """Of two names of three bits, tried out."""
     x, y = fresh("x", 3), fresh("y", 3)
-    values = [(x, lambda a, b: a), (y, lambda a, b: b), (calculate(ADD, 64, x, y), lambda a, b: a + b),
-              (calculate(AND, 64, x, y), lambda a, b: a & b), (calculate(SUB, 64, x, y), lambda a, b: a - b)]
+    values = [
+        (x, lambda a, b: a),
+        (y, lambda a, b: b),
+        (calculate(ADD, 64, x, y), lambda a, b: a + b),
+        (calculate(AND, 64, x, y), lambda a, b: a & b),
+        (calculate(SUB, 64, x, y), lambda a, b: a - b),
+    ]
     facts, meant = [], []
     for _each in range(data.draw(st.integers(1, 4))):
         one, this = data.draw(st.sampled_from(values))

@@ -13,15 +13,26 @@ from hypothesis import strategies as st
 # ---- instructions -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("raw, text", [  # as llvm-mc has them
-    ("bf21000000000000", "r1 = r2"), ("bc21000000000000", "w1 = w2"), ("b4030000f9ffffff", "w3 = -7"),
-    ("8700000000000000", "r0 = -r0"), ("dc01000010000000", "r1 = be16 r1"), ("d401000020000000", "r1 = le32 r1"),
-    ("18010000907856340000000078563412", "r1 = 0x1234567834567890 ll"),
-    ("61a1fcff00000000", "r1 = *(u32 *)(r10 - 4)"), ("6921060000000000", "r1 = *(u16 *)(r2 + 6)"),
-    ("7b3af8ff00000000", "*(u64 *)(r10 - 8) = r3"), ("720affff07000000", "*(u8 *)(r10 - 1) = 7"),
-    ("db1af8ff00000000", "lock *(u64 *)(r10 - 8) += r1"), ("c31af8ff51000000", "fetch *(u32 *)(r10 - 8) &= r1"),
-    ("8500000019000000", "call 25"), ("9500000000000000", "exit"),
-])
+@pytest.mark.parametrize(
+    "raw, text",
+    [  # as llvm-mc has them
+        ("bf21000000000000", "r1 = r2"),
+        ("bc21000000000000", "w1 = w2"),
+        ("b4030000f9ffffff", "w3 = -7"),
+        ("8700000000000000", "r0 = -r0"),
+        ("dc01000010000000", "r1 = be16 r1"),
+        ("d401000020000000", "r1 = le32 r1"),
+        ("18010000907856340000000078563412", "r1 = 0x1234567834567890 ll"),
+        ("61a1fcff00000000", "r1 = *(u32 *)(r10 - 4)"),
+        ("6921060000000000", "r1 = *(u16 *)(r2 + 6)"),
+        ("7b3af8ff00000000", "*(u64 *)(r10 - 8) = r3"),
+        ("720affff07000000", "*(u8 *)(r10 - 1) = 7"),
+        ("db1af8ff00000000", "lock *(u64 *)(r10 - 8) += r1"),
+        ("c31af8ff51000000", "fetch *(u32 *)(r10 - 8) &= r1"),
+        ("8500000019000000", "call 25"),
+        ("9500000000000000", "exit"),
+    ],
+)
 def test_the_programs_of_these_tests_are_what_they_say(raw, text):
     assert assembled(program=text).submitted.code.hex() == raw
 
@@ -36,23 +47,42 @@ def test_the_fields_of_an_instruction():
 
 
 def test_what_a_wide_load_stands_for():
-    code = program("""
+    code = program(
+        """
         r1 = map states
         r2 = value counters + 24
         r3 = symbol rename_lock
         r4 = 0xffffffff80000000 ll
         r5 = function callback
-        exit""", callback="exit").code
+        exit""",
+        callback="exit",
+    ).code
     assert sorted(code) == [0, 2, 4, 6, 8, 10]  # second halves are none
-    assert [(code[at].dst, code[at].map, code[at].symbol, code[at].constant, code[at].callee) for at in range(0, 10, 2)] == [
-        (1, "states", "", 0, None), (2, "counters", "", 24, None), (3, "", "rename_lock", 0, None),
-        (4, "", "", 0xFFFFFFFF80000000, None), (5, "", "", 0, 11)]
+    assert [
+        (code[at].dst, code[at].map, code[at].symbol, code[at].constant, code[at].callee) for at in range(0, 10, 2)
+    ] == [
+        (1, "states", "", 0, None),
+        (2, "counters", "", 24, None),
+        (3, "", "rename_lock", 0, None),
+        (4, "", "", 0xFFFFFFFF80000000, None),
+        (5, "", "", 0, 11),
+    ]
 
 
-@pytest.mark.parametrize("text, wanted", [
-    ("r0 = 1", [8]), ("r0 = 1 ll", [9]), ("exit", []), ("goto back", [5]), ("goto there", [10]), ("call 1", [8]),
-    ("if r1 == 0 goto there", [8, 10]), ("if w1 s< w2 goto back", [8, 5]), ("if r1 & 4 goto next", [8, 8]),
-])
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("r0 = 1", [8]),
+        ("r0 = 1 ll", [9]),
+        ("exit", []),
+        ("goto back", [5]),
+        ("goto there", [10]),
+        ("call 1", [8]),
+        ("if r1 == 0 goto there", [8, 10]),
+        ("if w1 s< w2 goto back", [8, 5]),
+        ("if r1 & 4 goto next", [8, 8]),
+    ],
+)
 def test_where_an_instruction_leads(text, wanted):
     """Seven instructions before it, the second of them of two places."""
     before = "r0 = 0\nr0 = 0 ll\n" + "r0 = 1\n" * 2 + "back:\n" + "r0 = 1\n" * 2
@@ -87,10 +117,17 @@ def test_a_function_is_the_same_wherever_it_lies():
     assert here.callees[0].digest == there.callees[2].digest and here.digest != there.digest
 
 
-@pytest.mark.parametrize("other", [
-    {"leaf": "r0 = 6 ll\nexit"}, {"leaf": "r0 = 5 ll\nr0 += 0\nexit"}, {"middle": "call leaf\nr0 += 2\nexit"},
-    {"middle": "call leaf\nr1 += 1\nexit"}, {"leaf": "r0 = map five\nexit"}, {"leaf": "r0 = symbol five\nexit"},
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"leaf": "r0 = 6 ll\nexit"},
+        {"leaf": "r0 = 5 ll\nr0 += 0\nexit"},
+        {"middle": "call leaf\nr0 += 2\nexit"},
+        {"middle": "call leaf\nr1 += 1\nexit"},
+        {"leaf": "r0 = map five\nexit"},
+        {"leaf": "r0 = symbol five\nexit"},
+    ],
+)
 def test_another_function_is_another(other):
     """Whatever differs in it, or in what it calls."""
     one = {"main": "call middle\nexit", "middle": MIDDLE, "leaf": LEAF}
@@ -136,10 +173,18 @@ def test_the_way_back_from_a_call_is_a_join():
     assert shape.joins == {2} and shape.loops == set()
 
 
-@pytest.mark.parametrize("text, floor", [
-    ("r0 = 0", 0), ("r2 = r10\nr2 += -16", -16), ("r2 = r10\nr2 += -16\nr3 = r10\nr3 += -40", -40), ("r2 = r10", -512),
-    ("r2 = r10\nr3 += -16", -512), ("*(u64 *)(r10 - 8) = r10", -512), ("r2 = r10\nr2 -= 16", -512),
-])
+@pytest.mark.parametrize(
+    "text, floor",
+    [
+        ("r0 = 0", 0),
+        ("r2 = r10\nr2 += -16", -16),
+        ("r2 = r10\nr2 += -16\nr3 = r10\nr3 += -40", -40),
+        ("r2 = r10", -512),
+        ("r2 = r10\nr3 += -16", -512),
+        ("*(u64 *)(r10 - 8) = r10", -512),
+        ("r2 = r10\nr2 -= 16", -512),
+    ],
+)
 def test_what_lies_above_an_address_that_is_taken_may_always_be_read(text, floor):
     shape = program(text + "\nif r1 == 0 goto end\nr3 = *(u64 *)(r10 - 24)\nend:\nr0 = 0\nexit").shape
     assert shape.floor == floor
@@ -149,12 +194,23 @@ def test_what_lies_above_an_address_that_is_taken_may_always_be_read(text, floor
 
 # what it reads and what it writes: registers, and bytes of the stack by their negative place
 SOME = [
-    ("r1 = r2", {2}, {1}), ("w4 = w1", {1}, {4}), ("r3 = 5", set(), {3}), ("r1 += r2", {1, 2}, {1}), ("w2 *= 3", {2}, {2}),
-    ("r3 = -r3", {3}, {3}), ("r4 = be32 r4", {4}, {4}), ("r2 = 77 ll", set(), {2}), ("r3 = map m", set(), {3}),
-    ("r1 = *(u32 *)(r10 - 4)", {-4, -3, -2, -1}, {1}), ("r1 = *(u8 *)(r10 - 7)", {-7}, {1}),
-    ("r3 = *(u64 *)(r2 + 8)", {2}, {3}), ("*(u64 *)(r2 + 0) = r3", {2, 3}, set()),
-    ("*(u64 *)(r10 - 8) = r3", {3}, set(range(-8, 0))), ("*(u16 *)(r10 - 6) = 1", set(), {-6, -5}),
-    ("cmpxchg *(u32 *)(r10 - 8) = r1", {0, 1, -8, -7, -6, -5}, set()), ("call 5", {1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5}),
+    ("r1 = r2", {2}, {1}),
+    ("w4 = w1", {1}, {4}),
+    ("r3 = 5", set(), {3}),
+    ("r1 += r2", {1, 2}, {1}),
+    ("w2 *= 3", {2}, {2}),
+    ("r3 = -r3", {3}, {3}),
+    ("r4 = be32 r4", {4}, {4}),
+    ("r2 = 77 ll", set(), {2}),
+    ("r3 = map m", set(), {3}),
+    ("r1 = *(u32 *)(r10 - 4)", {-4, -3, -2, -1}, {1}),
+    ("r1 = *(u8 *)(r10 - 7)", {-7}, {1}),
+    ("r3 = *(u64 *)(r2 + 8)", {2}, {3}),
+    ("*(u64 *)(r2 + 0) = r3", {2, 3}, set()),
+    ("*(u64 *)(r10 - 8) = r3", {3}, set(range(-8, 0))),
+    ("*(u16 *)(r10 - 6) = 1", set(), {-6, -5}),
+    ("cmpxchg *(u32 *)(r10 - 8) = r1", {0, 1, -8, -7, -6, -5}, set()),
+    ("call 5", {1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5}),
 ]
 FORKS = [("if r1 > r2 goto {0}", {1, 2}, set()), ("if w3 == 0 goto {0}", {3}, set()), ("goto {0}", set(), set())]
 
@@ -196,7 +252,8 @@ def test_live_is_what_some_way_reads_before_it_writes_it(made):
         for each in range(-8, 10):
             shut = {at for at in places if each in writes[at]}
             assert (each in one.shape.live[start]) == leads(
-                one.code, [start], lambda at, each=each: each in reads[at], shut), (start, each)
+                one.code, [start], lambda at, each=each: each in reads[at], shut
+            ), (start, each)
 
 
 @given(tangles([("r0 = 1", set(), set()), ("r0 = 1 ll", set(), set()), ("call 5", set(), set())]))

@@ -31,12 +31,13 @@ class Bytes:
         self.bytes, self.addresses = [None] * ROOM, set()
 
     def write(self, offset, size, number):
-        self.bytes[ROOM + offset:ROOM + offset + size] = (
-            [None] * size if number is None else list((number % (1 << 8 * size)).to_bytes(size, "little")))
+        self.bytes[ROOM + offset : ROOM + offset + size] = (
+            [None] * size if number is None else list((number % (1 << 8 * size)).to_bytes(size, "little"))
+        )
         self.addresses -= set(range(offset - 7, offset + size))
 
     def read(self, offset, size):
-        return self.bytes[ROOM + offset:ROOM + offset + size]
+        return self.bytes[ROOM + offset : ROOM + offset + size]
 
 
 def parts_of(value, size, values):
@@ -53,8 +54,12 @@ def may_be(value, wanted, values):
     solver = z3.Solver()
     for unknown in (0x00, 0xFF):
         solver.push()
-        solver.add(*(part == (unknown if one is None else one)
-                     for part, one in zip(parts_of(value, len(wanted), values), wanted)))
+        solver.add(
+            *(
+                part == (unknown if one is None else one)
+                for part, one in zip(parts_of(value, len(wanted), values), wanted)
+            )
+        )
         assert solver.check() == z3.sat
         solver.pop()
 
@@ -153,18 +158,29 @@ def asked(holder, size, blunt=False):
     return answer, inputs.kinds[1, -8, size], inputs
 
 
-@pytest.mark.parametrize("value, size, kind", [
-    (0, 4, 0), (2, 4, 2), (PLAIN, 4, "not 0"), (77, 1, "not 0"), (0, 8, 0), (1, 8, "?"), (77, 8, "?"),
-    (fresh("x", 32), 4, "?"), (fresh("x"), 8, "?"),
-    (HERE, 8, (("stack", 0), -16)), (Pointer(("value", "counters"), fresh("at")), 8, (("value", "counters"), "?")),
-])
+@pytest.mark.parametrize(
+    "value, size, kind",
+    [
+        (0, 4, 0),
+        (2, 4, 2),
+        (PLAIN, 4, "not 0"),
+        (77, 1, "not 0"),
+        (0, 8, 0),
+        (1, 8, "?"),
+        (77, 8, "?"),
+        (fresh("x", 32), 4, "?"),
+        (fresh("x"), 8, "?"),
+        (HERE, 8, (("stack", 0), -16)),
+        (Pointer(("value", "counters"), fresh("at")), 8, (("value", "counters"), "?")),
+    ],
+)
 def test_what_is_taken_for_granted(value, size, kind):
     assert kind_of(caller(-8, size, value).read(0, -8, size), size, empty()) == kind
     answer, found, inputs = asked(caller(-8, size, value), size)
     assert found == kind
     if isinstance(value, Pointer):
         assert answer.region == (("stack", 1) if value.region[0] == "stack" else value.region)
-        assert answer.offset == value.offset or isinstance(answer.offset, Term) and answer.offset is not value.offset
+        assert answer.offset == value.offset or (isinstance(answer.offset, Term) and answer.offset is not value.offset)
     elif isinstance(kind, int):
         assert answer == value
     else:
@@ -224,12 +240,15 @@ def granted(kind, number):
 @given(st.data(), st.sampled_from([1, 4, 8]))
 def test_what_is_taken_for_granted_covers_no_more_than_it_should(data, size):
     """A function that was looked at with one value is used again for another only if that could have been the first."""
+
     def one():
         what = data.draw(st.sampled_from(["number", "name", "not 0", "address"]))
         if what == "number":
             return data.draw(numbers_of(size)), []
         if what == "address" and size == 8:
-            return Pointer(data.draw(st.sampled_from([("stack", 0), ("map", "states")])), data.draw(st.sampled_from([0, -8]))), []
+            return Pointer(
+                data.draw(st.sampled_from([("stack", 0), ("map", "states")])), data.draw(st.sampled_from([0, -8]))
+            ), []
         name = fresh("x", 8 * size)
         return name, [condition(NOT_EQUAL, 64, name, 0)] if what == "not 0" else []
 
@@ -278,7 +297,9 @@ def test_what_is_known_decides_itself_and_its_opposite():
 def test_what_is_known_of_the_callers_counts():
     state = empty(Inputs(caller(-8, 4, 77)))
     name = state.read(1, -8, 4)
-    assert state.decided(compare(EQUAL, 64, name, 0)) is False and state.decided(compare(NOT_EQUAL, 64, name, 0)) is True
+    assert (
+        state.decided(compare(EQUAL, 64, name, 0)) is False and state.decided(compare(NOT_EQUAL, 64, name, 0)) is True
+    )
     assert not state.possible(compare(EQUAL, 64, name, 0))
     assert state.possible(compare(EQUAL, 64, name, 78))
 

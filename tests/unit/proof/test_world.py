@@ -67,7 +67,8 @@ def may_give(ends, number, *arguments, prover=None, register=0):
     """May one of the ends be with that in the register?"""
     for end in ends:
         facts = [compare(EQUAL, 64, end.registers[register], number)] + [
-            compare(EQUAL, 64, prover.argument(at), value) for at, value in enumerate(arguments)]
+            compare(EQUAL, 64, prover.argument(at), value) for at, value in enumerate(arguments)
+        ]
         if False not in facts and end.possible(*(each for each in facts if each is not True)):
             return True
     return False
@@ -90,7 +91,9 @@ def test_both_ways_of_a_branch():
 
 def test_ways_with_the_same_numbers_are_taken_together():
     """Ten questions would be a thousand ways."""
-    questions = "".join(f"r3 = *(u64 *)(r1 + {8 * at})\nif r3 == 5 goto l{at}\nr2 = *(u64 *)(r10 - 8)\nl{at}:\n" for at in range(10))
+    questions = "".join(
+        f"r3 = *(u64 *)(r1 + {8 * at})\nif r3 == 5 goto l{at}\nr2 = *(u64 *)(r10 - 8)\nl{at}:\n" for at in range(10)
+    )
     ends, _, _ = proved(f"r2 = 0\n{questions}r0 = r2\nexit")
     assert len(ends) == 2 and may_give(ends, 0) and may_give(ends, 12345)
 
@@ -104,9 +107,11 @@ def test_what_is_known_in_both_is_known_of_both():
 
 
 WAYS = {
-    "same": "r2 = *(u64 *)(r1 + 16)\nr3 = r2", "same again": "r2 = *(u64 *)(r1 + 24)\nr3 = r2",
+    "same": "r2 = *(u64 *)(r1 + 16)\nr3 = r2",
+    "same again": "r2 = *(u64 *)(r1 + 24)\nr3 = r2",
     "other": "r2 = *(u64 *)(r1 + 32)\nr3 = *(u64 *)(r1 + 40)",
-    "byte": "r4 = value notes\nr2 = *(u8 *)(r4 + 0)\nr3 = 0", "byte again": "r4 = value notes\nr2 = *(u8 *)(r4 + 1)\nr3 = 0",
+    "byte": "r4 = value notes\nr2 = *(u8 *)(r4 + 0)\nr3 = 0",
+    "byte again": "r4 = value notes\nr2 = *(u8 *)(r4 + 1)\nr3 = 0",
     "whole": "r4 = value notes\nr2 = *(u64 *)(r4 + 8)\nr3 = 0",
 }
 
@@ -118,20 +123,32 @@ def met(*ways):
     return proved(f"{asked}{WAYS[ways[-1]]}\n{taken}last:\nr0 = r2\nr0 -= r3\nexit")[0]
 
 
-@pytest.mark.parametrize("ways", [*itertools.permutations(["same", "same again", "other"]), ("same", "other"), ("other", "same")])
+@pytest.mark.parametrize(
+    "ways", [*itertools.permutations(["same", "same again", "other"]), ("same", "other"), ("other", "same")]
+)
 def test_what_is_the_same_in_some_ways_need_not_be_in_all(ways):
     assert may_give(met(*ways), 7) and not may_give(met("same", "same again"), 7)
 
 
-@pytest.mark.parametrize("ways", [*itertools.permutations(["byte", "byte again", "whole"]), ("byte", "whole"), ("whole", "byte")])
+@pytest.mark.parametrize(
+    "ways", [*itertools.permutations(["byte", "byte again", "whole"]), ("byte", "whole"), ("whole", "byte")]
+)
 def test_what_is_small_in_some_ways_need_not_be_in_all(ways):
     assert may_give(met(*ways), 256) and not may_give(met("byte", "byte again"), 256)
 
 
-@pytest.mark.parametrize("ways", ["if r2 == 0 goto {0}\n*(u64 *)(r10 - 8) = r3\n{0}:", "if r2 == 0 goto {0}\ngoto end\n{0}:\n*(u64 *)(r10 - 8) = r3"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        "if r2 == 0 goto {0}\n*(u64 *)(r10 - 8) = r3\n{0}:",
+        "if r2 == 0 goto {0}\ngoto end\n{0}:\n*(u64 *)(r10 - 8) = r3",
+    ],
+)
 def test_what_was_put_down_on_one_way_alone_is_not_known(ways):
-    ends, _, _ = proved(f"r2 = *(u64 *)(r1 + 0)\nr3 = value notes\nr3 = *(u8 *)(r3 + 0)\n{ways.format('there')}\nend:\n"
-                        "r0 = *(u64 *)(r10 - 8)\nexit")
+    ends, _, _ = proved(
+        f"r2 = *(u64 *)(r1 + 0)\nr3 = value notes\nr3 = *(u8 *)(r3 + 0)\n{ways.format('there')}\nend:\n"
+        "r0 = *(u64 *)(r10 - 8)\nexit"
+    )
     assert may_give(ends, 5) and may_give(ends, 256)
 
 
@@ -154,7 +171,9 @@ def test_a_loop_ends_by_forgetting_what_varies_in_it():
 
 
 def test_what_does_not_vary_in_a_loop_is_kept():
-    ends, _, _ = proved("r5 = 5\n*(u64 *)(r10 - 8) = 6\n" + COUNTS.replace("exit", "r0 = r5\nr3 = *(u64 *)(r10 - 8)\nr0 += r3\nexit"))
+    ends, _, _ = proved(
+        "r5 = 5\n*(u64 *)(r10 - 8) = 6\n" + COUNTS.replace("exit", "r0 = r5\nr3 = *(u64 *)(r10 - 8)\nr0 += r3\nexit")
+    )
     assert set(given_numbers(ends)) == {11}
 
 
@@ -173,15 +192,22 @@ def test_what_is_counted_on_the_stack_is_forgotten_as_well():
 
 def test_small_numbers_are_forgotten_where_they_are_too_many_together():
     """Three times 0 to 2 are 27 states; 0 is among what they may be then."""
-    turns = "".join(f"r5 = *(u64 *)(r7 + 0)\nif r5 == 1 goto l{number}\nr{number} += 1\nif r{number} != 3 goto l{number}\n"
-                    f"r{number} = 0\nl{number}:\n" for number in (2, 3, 4))
-    ends, _, _ = proved(f"r7 = *(u64 *)(r1 + 0)\nr2 = 0\nr3 = 0\nr4 = 0\nagain:\n{turns}r5 = *(u64 *)(r7 + 0)\nif r5 != 9 goto again\n"
-                        "r0 = r2\nr0 <<= 2\nr0 |= r3\nr0 <<= 2\nr0 |= r4\nexit")
+    turns = "".join(
+        f"r5 = *(u64 *)(r7 + 0)\nif r5 == 1 goto l{number}\nr{number} += 1\nif r{number} != 3 goto l{number}\n"
+        f"r{number} = 0\nl{number}:\n"
+        for number in (2, 3, 4)
+    )
+    ends, _, _ = proved(
+        f"r7 = *(u64 *)(r1 + 0)\nr2 = 0\nr3 = 0\nr4 = 0\nagain:\n{turns}r5 = *(u64 *)(r7 + 0)\nif r5 != 9 goto again\n"
+        "r0 = r2\nr0 <<= 2\nr0 |= r3\nr0 <<= 2\nr0 |= r4\nexit"
+    )
     for numbers in itertools.product(range(3), repeat=3):
         assert may_give(ends, numbers[0] << 4 | numbers[1] << 2 | numbers[2])
 
 
-@pytest.mark.parametrize("number, much, kept", [(0, 1, True), (2, 1, True), (3, 1, False), (0, 2, False), (2, 2, False)])
+@pytest.mark.parametrize(
+    "number, much, kept", [(0, 1, True), (2, 1, True), (3, 1, False), (0, 2, False), (2, 2, False)]
+)
 def test_of_a_number_that_is_forgotten_it_is_kept_whether_it_is_0(number, much, kept):
     state = State([None] * 11)
     value = world._forgotten(state, number, 4, much)
@@ -227,9 +253,29 @@ class Given(Plain):
         return self.arguments[at.offset // 8] if at.region == ("context",) else super().load(state, at, size)
 
 
-SOME = ["r2 += 1", "r3 ^= r2", "r2 = r3", "r3 = 5", "w2 = w3", "r3 &= 7", "r2 *= 3", "r4 = r2", "r4 = 0", "r3 = r4", "r2 >>= 1",
-        "*(u64 *)(r10 - 8) = r2", "*(u32 *)(r10 - 8) = r3", "r3 = *(u64 *)(r10 - 8)", "r2 = *(u8 *)(r10 - 7)", "*(u16 *)(r10 - 6) = 1",
-        "if r2 == 0 goto {0}", "if r2 > r3 goto {0}", "if r3 != 5 goto {0}", "if w4 s< 3 goto {0}", "if r2 == r4 goto {0}"]
+SOME = [
+    "r2 += 1",
+    "r3 ^= r2",
+    "r2 = r3",
+    "r3 = 5",
+    "w2 = w3",
+    "r3 &= 7",
+    "r2 *= 3",
+    "r4 = r2",
+    "r4 = 0",
+    "r3 = r4",
+    "r2 >>= 1",
+    "*(u64 *)(r10 - 8) = r2",
+    "*(u32 *)(r10 - 8) = r3",
+    "r3 = *(u64 *)(r10 - 8)",
+    "r2 = *(u8 *)(r10 - 7)",
+    "*(u16 *)(r10 - 6) = 1",
+    "if r2 == 0 goto {0}",
+    "if r2 > r3 goto {0}",
+    "if r3 != 5 goto {0}",
+    "if w4 s< 3 goto {0}",
+    "if r2 == r4 goto {0}",
+]
 CALLS = ["r1 = r10\nr1 += -8\nr2 = r3\ncall inner\nr2 = r0\nr3 = 1\nr4 = 2\nr1 = r6"]
 INNER = """
     r0 = *(u32 *)(r1 + 0)
@@ -251,18 +297,39 @@ def test_nothing_that_may_happen_is_missed(data):
     """Programs with jumps forward, calls, and one loop around them, which ends after some rounds: whatever numbers come
     in, what an interpreter then gives is an end of the prover's."""
     picked = data.draw(st.lists(st.sampled_from(SOME + CALLS), min_size=2, max_size=9))
-    lines = [f"l{at}:\n" + each.format(f"l{data.draw(st.integers(at + 1, len(picked)))}") for at, each in enumerate(picked)]
+    lines = [
+        f"l{at}:\n" + each.format(f"l{data.draw(st.integers(at + 1, len(picked)))}") for at, each in enumerate(picked)
+    ]
     rounds = data.draw(st.sampled_from([1, 2, 20]))
-    text = "\n".join(["r6 = r1", "*(u64 *)(r10 - 8) = 0", "r2 = *(u64 *)(r1 + 0)", "r3 = *(u64 *)(r1 + 8)", "r4 = 1", "r7 = 0", "again:",
-                      *lines, f"l{len(picked)}:", "r7 += 1", f"if r7 < {rounds} goto again", "r0 = r2",
-                      "r0 ^= r3", "r8 = *(u64 *)(r10 - 8)", "r0 += r8", "exit"])
+    text = "\n".join(
+        [
+            "r6 = r1",
+            "*(u64 *)(r10 - 8) = 0",
+            "r2 = *(u64 *)(r1 + 0)",
+            "r3 = *(u64 *)(r1 + 8)",
+            "r4 = 1",
+            "r7 = 0",
+            "again:",
+            *lines,
+            f"l{len(picked)}:",
+            "r7 += 1",
+            f"if r7 < {rounds} goto again",
+            "r0 = r2",
+            "r0 ^= r3",
+            "r8 = *(u64 *)(r10 - 8)",
+            "r0 += r8",
+            "exit",
+        ]
+    )
     functions = {"inner": INNER} if any("call" in each for each in picked) else {}
     ends, trespasses, prover = proved(text, **functions)
     assert trespasses == []
-    for numbers in data.draw(st.lists(st.tuples(*[st.sampled_from([0, 1, 3, 5, 8, 1 << 32, MASK])] * 2), min_size=1, max_size=3)):
+    for numbers in data.draw(
+        st.lists(st.tuples(*[st.sampled_from([0, 1, 3, 5, 8, 1 << 32, MASK])] * 2), min_size=1, max_size=3)
+    ):
         start = State([None] * 11)
         start.registers[1], start.registers[10] = Pointer(("context",), 0), Pointer(("stack", 0), 0)
-        one, = run(Given(*numbers), program(text, **functions), start)
+        (one,) = run(Given(*numbers), program(text, **functions), start)
         assert may_give(ends, one.registers[0], *numbers, prover=prover), (text, numbers)
 
 
@@ -271,10 +338,11 @@ def test_nothing_that_may_happen_is_missed(data):
 
 def test_a_look_up_may_find_something_or_nothing():
     rules = Notes()
-    ends, trespasses, _ = proved("r1 = map notes\ncall 1\nif r0 == 0 goto none\nr0 = *(u32 *)(r0 + 4)\nexit\nnone:\nr0 = -1\nexit",
-                                 rules)
-    found, = (end for end in ends if not end.ghost)
-    none, = (end for end in ends if end.ghost == {"no notes"})
+    ends, trespasses, _ = proved(
+        "r1 = map notes\ncall 1\nif r0 == 0 goto none\nr0 = *(u32 *)(r0 + 4)\nexit\nnone:\nr0 = -1\nexit", rules
+    )
+    (found,) = (end for end in ends if not end.ghost)
+    (none,) = (end for end in ends if end.ghost == {"no notes"})
     assert none.registers[0] == MASK and none.trace.what == ("none", "look-up", "notes")
     assert may_give([found], 0) and may_give([found], 0xFFFFFFFF) and not may_give([found], 1 << 32)
     assert ("missed", "notes", "hash", "program") in rules.told and trespasses == []
@@ -289,7 +357,8 @@ def test_a_write_to_what_was_not_looked_for_is_told():
 
 def test_a_table_of_a_generation_is_looked_up_twice():
     rules = Notes()
-    ends, trespasses, _ = proved("""
+    ends, trespasses, _ = proved(
+        """
         r1 = map outer
         call 1
         if r0 == 0 goto none
@@ -299,14 +368,18 @@ def test_a_table_of_a_generation_is_looked_up_twice():
         *(u64 *)(r0 + 0) = 5
       none:
         r0 = 0
-        exit""", rules)
+        exit""",
+        rules,
+    )
     assert [each[2] for each in rules.told if each[0] == "missed"] == ["outer", "array"] and trespasses == []
     assert len(ends) == 2
 
 
 def test_what_a_map_holds_is_another_each_time():
-    ends, _, _ = proved("r1 = map notes\ncall 1\nr6 = r0\nif r0 == 0 goto none\n*(u64 *)(r6 + 0) = 5\nr0 = *(u64 *)(r6 + 0)\n"
-                        "r2 = *(u64 *)(r6 + 0)\nr0 -= r2\nexit\nnone:\nr0 = 0\nexit")
+    ends, _, _ = proved(
+        "r1 = map notes\ncall 1\nr6 = r0\nif r0 == 0 goto none\n*(u64 *)(r6 + 0) = 5\nr0 = *(u64 *)(r6 + 0)\n"
+        "r2 = *(u64 *)(r6 + 0)\nr0 -= r2\nexit\nnone:\nr0 = 0\nexit"
+    )
     assert may_give(ends, 0) and may_give(ends, 7)
 
 
@@ -317,8 +390,9 @@ def test_a_map_may_be_full():
 
 
 def test_an_event_may_find_no_room():
-    ends, trespasses, _ = proved("r1 = map events\ncall 131\nif r0 == 0 goto none\n*(u64 *)(r0 + 8) = 5\nr1 = r0\ncall 132\n"
-                                 "none:\nr0 = 0\nexit")
+    ends, trespasses, _ = proved(
+        "r1 = map events\ncall 131\nif r0 == 0 goto none\n*(u64 *)(r0 + 8) = 5\nr1 = r0\ncall 132\nnone:\nr0 = 0\nexit"
+    )
     assert trespasses == [] and {end.ghost for end in ends} == {frozenset(), frozenset({"no events"})}
 
 
@@ -331,31 +405,45 @@ def test_a_map_that_is_not_known(text):
 # ---- what is not ours ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text, said", [
-    ("r2 = *(u64 *)(r1 + 0)\n*(u64 *)(r2 + 0) = 1", "stores 8 bytes at an address of the kernel's"),
-    ("r2 = *(u64 *)(r1 + 0)\nlock *(u32 *)(r2 + 0) += r2", "changes 4 bytes at an address of the kernel's"),
-    ("*(u64 *)(r1 + 8) = 1", "stores 8 bytes to its context"), ("r2 = map notes\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes to its map"),
-    ("r2 = function inner\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes to its function"),
-    ("r2 = symbol lock\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes at an address of the kernel's"),
-    ("r2 = *(u64 *)(r1 + 0)\nr1 = r2\nr2 = 8\nr3 = r1\ncall 113", "has a helper write to what is not ours"),
-    ("r2 = 16\ncall 16", "has a helper write to what is not ours"),
-])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("r2 = *(u64 *)(r1 + 0)\n*(u64 *)(r2 + 0) = 1", "stores 8 bytes at an address of the kernel's"),
+        ("r2 = *(u64 *)(r1 + 0)\nlock *(u32 *)(r2 + 0) += r2", "changes 4 bytes at an address of the kernel's"),
+        ("*(u64 *)(r1 + 8) = 1", "stores 8 bytes to its context"),
+        ("r2 = map notes\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes to its map"),
+        ("r2 = function inner\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes to its function"),
+        ("r2 = symbol lock\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes at an address of the kernel's"),
+        ("r2 = *(u64 *)(r1 + 0)\nr1 = r2\nr2 = 8\nr3 = r1\ncall 113", "has a helper write to what is not ours"),
+        ("r2 = 16\ncall 16", "has a helper write to what is not ours"),
+    ],
+)
 def test_a_write_to_what_is_not_ours_is_told(text, said):
     assert proved(text + "\nr0 = 0\nexit", inner="r0 = 0\nexit")[1] == [f"program {said}"]
 
 
-@pytest.mark.parametrize("text", [
-    "*(u64 *)(r10 - 8) = 1", "r2 = value notes + 8\n*(u64 *)(r2 + 0) = 1", "r2 = *(u64 *)(r1 + 0)\nr3 = *(u64 *)(r2 + 0)",
-    "r1 = r10\nr1 += -16\nr2 = 16\ncall 16", "r1 = value notes\nr2 = 16\ncall 16",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*(u64 *)(r10 - 8) = 1",
+        "r2 = value notes + 8\n*(u64 *)(r2 + 0) = 1",
+        "r2 = *(u64 *)(r1 + 0)\nr3 = *(u64 *)(r2 + 0)",
+        "r1 = r10\nr1 += -16\nr2 = 16\ncall 16",
+        "r1 = value notes\nr2 = 16\ncall 16",
+    ],
+)
 def test_a_write_to_what_is_ours_is_not(text):
     assert proved(text + "\nr0 = 0\nexit")[1] == []
 
 
 def test_a_write_within_a_callee_is_told_with_the_way_to_it():
     prover = Prover(KINDS, Notes())
-    _, (one, again) = prover.program(program("r6 = r1\nr1 = *(u64 *)(r6 + 0)\ncall outside\nr1 = *(u64 *)(r6 + 8)\ncall outside\nexit",
-                                             outside="*(u8 *)(r1 + 0) = 1\nr0 = 0\nexit"))
+    _, (one, again) = prover.program(
+        program(
+            "r6 = r1\nr1 = *(u64 *)(r6 + 0)\ncall outside\nr1 = *(u64 *)(r6 + 8)\ncall outside\nexit",
+            outside="*(u8 *)(r1 + 0) = 1\nr0 = 0\nexit",
+        )
+    )
     assert one.what == again.what == "outside stores 1 bytes at an address of the kernel's"
     assert one.trace.what[:2] == ("call", "outside") and one.trace.before is None
     assert again.trace.before.what == ("call", "outside", 0, None)
@@ -392,15 +480,19 @@ def test_a_write_to_who_knows_where():
 
 
 def test_what_a_helper_writes_is_not_known_and_what_lies_beside_it_is():
-    ends, _, _ = proved("*(u64 *)(r10 - 24) = 5\n*(u64 *)(r10 - 16) = 5\n*(u64 *)(r10 - 8) = 5\nr3 = *(u64 *)(r1 + 0)\nr1 = r10\n"
-                        "r1 += -20\nr2 = 8\ncall 113\nr0 = *(u64 *)(r10 - 24)\nr2 = *(u64 *)(r10 - 16)\nr3 = *(u64 *)(r10 - 8)\nexit")
+    ends, _, _ = proved(
+        "*(u64 *)(r10 - 24) = 5\n*(u64 *)(r10 - 16) = 5\n*(u64 *)(r10 - 8) = 5\nr3 = *(u64 *)(r1 + 0)\nr1 = r10\n"
+        "r1 += -20\nr2 = 8\ncall 113\nr0 = *(u64 *)(r10 - 24)\nr2 = *(u64 *)(r10 - 16)\nr3 = *(u64 *)(r10 - 8)\nexit"
+    )
     assert may_give(ends, 5) and may_give(ends, 9 << 32 | 5) and not may_give(ends, 6)
     assert may_give(ends, 9, register=2) and not may_give(ends, 9 << 32, register=2) and given_numbers(ends, 3) == [5]
 
 
 def test_what_is_read_from_our_own_stack_is_copied():
-    ends, _, _ = proved("*(u64 *)(r10 - 16) = 5\nr1 = r10\nr1 += -8\nr2 = 8\nr3 = r10\nr3 += -16\ncall 113\nr6 = r0\n"
-                        "r0 = *(u64 *)(r10 - 8)\nexit")
+    ends, _, _ = proved(
+        "*(u64 *)(r10 - 16) = 5\nr1 = r10\nr1 += -8\nr2 = 8\nr3 = r10\nr3 += -16\ncall 113\nr6 = r0\n"
+        "r0 = *(u64 *)(r10 - 8)\nexit"
+    )
     assert given_numbers(ends) == [5] and given_numbers(ends, 6) == [0]
 
 
@@ -425,8 +517,11 @@ def test_what_a_callee_was_given_may_be_anything_then():
 
 @pytest.mark.parametrize("one, other", [(1, 2), (2, 1), (77, 78), (78, 77), (0, 77), (77, 0)])
 def test_what_a_callee_writes_is_kept_apart_from_what_it_may_write_instead(one, other):
-    ends, _, _ = proved(ASKS.format("r6"), sets=f"if r2 == 0 goto end\n*(u32 *)(r1 + 0) = {one}\nr0 = 0\nexit\nend:\n"
-                                                f"*(u32 *)(r1 + 0) = {other}\nr0 = 0\nexit")
+    ends, _, _ = proved(
+        ASKS.format("r6"),
+        sets=f"if r2 == 0 goto end\n*(u32 *)(r1 + 0) = {one}\nr0 = 0\nexit\nend:\n"
+        f"*(u32 *)(r1 + 0) = {other}\nr0 = 0\nexit",
+    )
     assert may_give(ends, one, register=3) and may_give(ends, other, register=3)
     assert may_give(ends, 0, register=3) == (0 in (one, other))
 
@@ -435,10 +530,19 @@ BOTH = "r0 = *(u64 *)(r2 + 0)\n*(u64 *)(r1 + 0) = r0\nexit"
 APART = "r0 = *(u64 *)(r2 + 0)\nr3 = *(u64 *)(r2 + 8)\n*(u64 *)(r1 + 0) = r3\nexit"
 
 
-@pytest.mark.parametrize("text, same", [(BOTH, True), (APART, False), (f"if r2 == 0 goto end\n{BOTH}\nend:\n{APART}", False),
-                                        (f"if r2 == 0 goto end\n{APART}\nend:\n{BOTH}", False)])
+@pytest.mark.parametrize(
+    "text, same",
+    [
+        (BOTH, True),
+        (APART, False),
+        (f"if r2 == 0 goto end\n{BOTH}\nend:\n{APART}", False),
+        (f"if r2 == 0 goto end\n{APART}\nend:\n{BOTH}", False),
+    ],
+)
 def test_what_a_callee_gives_is_what_it_wrote_where_it_always_is(text, same):
-    ends, _, _ = proved(ASKS.format("r6").replace("r3 = *(u32", "r3 = *(u64").replace("exit", "r3 -= r0\nexit"), sets=text)
+    ends, _, _ = proved(
+        ASKS.format("r6").replace("r3 = *(u32", "r3 = *(u64").replace("exit", "r3 -= r0\nexit"), sets=text
+    )
     assert may_give(ends, 0, register=3) and may_give(ends, 7, register=3) != same
 
 
@@ -450,12 +554,16 @@ def test_what_a_callee_gives_may_be_0_where_nobody_says_that_it_is_not():
 
 
 def test_a_callee_does_not_change_its_callers_registers():
-    ends, _, _ = proved("r6 = 5\nr7 = r10\ncall changes\nr0 = r6\nr2 = r7\nexit", changes="r6 = 1\nr7 = 1\nr0 = 0\nexit")
+    ends, _, _ = proved(
+        "r6 = 5\nr7 = r10\ncall changes\nr0 = r6\nr2 = r7\nexit", changes="r6 = 1\nr7 = 1\nr0 = 0\nexit"
+    )
     assert given_numbers(ends) == [5] and ends[0].registers[2] == Pointer(("stack", 0), 0)
 
 
 def test_an_address_of_the_callers_comes_back_as_the_callers():
-    ends, _, _ = proved("r1 = r10\nr1 += -8\ncall same\n*(u64 *)(r0 + 0) = 5\nr0 = *(u64 *)(r10 - 8)\nexit", same="r0 = r1\nexit")
+    ends, _, _ = proved(
+        "r1 = r10\nr1 += -8\ncall same\n*(u64 *)(r0 + 0) = 5\nr0 = *(u64 *)(r10 - 8)\nexit", same="r0 = r1\nexit"
+    )
     assert given_numbers(ends) == [5]
     with pytest.raises(Unproved, match="own gives an address on its own stack"):
         proved("call own\nr0 = 0\nexit", own="r0 = r10\nexit")
@@ -508,7 +616,9 @@ def test_a_callback_is_called_any_number_of_times():
 
 
 def test_what_a_callback_writes_elsewhere_is_told():
-    assert proved(ROUNDS, counts="*(u64 *)(r1 + 0) = 1\nr0 = 0\nexit")[1] == ["counts stores 8 bytes at an address of the kernel's"]
+    assert proved(ROUNDS, counts="*(u64 *)(r1 + 0) = 1\nr0 = 0\nexit")[1] == [
+        "counts stores 8 bytes at an address of the kernel's"
+    ]
 
 
 def test_what_the_kernel_does_not_have_is_never_reached():
@@ -516,10 +626,15 @@ def test_what_the_kernel_does_not_have_is_never_reached():
     assert given_numbers(ends) == [0]
 
 
-@pytest.mark.parametrize("text, said", [
-    ("call 9999", "program calls helper 9999, which the executor does not know"), ("r0 = *(u32 *)(r1 + 0)", "an argument is read in parts"),
-    ("r2 = map notes\nr0 = *(u64 *)(r2 + 0)", "a read from map"), ("r2 = 5\ncall 181", "bpf_loop with a callback that is not known"),
-])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("call 9999", "program calls helper 9999, which the executor does not know"),
+        ("r0 = *(u32 *)(r1 + 0)", "an argument is read in parts"),
+        ("r2 = map notes\nr0 = *(u64 *)(r2 + 0)", "a read from map"),
+        ("r2 = 5\ncall 181", "bpf_loop with a callback that is not known"),
+    ],
+)
 def test_what_cannot_be_followed_is_told(text, said):
     with pytest.raises(Unproved, match=said):
         proved(text + "\nexit")
@@ -542,11 +657,19 @@ READS = {
     "beside": ("r3 = *(u64 *)(r0 + 8)\nr4 = *(u8 *)(r0 + 16)", False),
     "the version": ("r3 = *(u64 *)(r0 + 0)\nr3 = *(u64 *)(r0 + 8)\nr4 = *(u64 *)(r0 + 0)", False),
     "by an exchange": ("r3 = *(u64 *)(r0 + 8)\nr4 = 1\nfetch *(u64 *)(r0 + 8) += r4", False),
-    "on two ways": ("r3 = *(u64 *)(r10 - 16)\nif r3 == 0 goto other\nr3 = *(u64 *)(r0 + 8)\ngoto none\nother:\n"
-                    "r3 = *(u64 *)(r0 + 8)", False),
-    "after either way": ("r3 = *(u64 *)(r10 - 16)\nif r3 == 0 goto next\nr3 = *(u64 *)(r0 + 8)\nnext:\n"
-                         "r4 = *(u64 *)(r0 + 8)", True),
-    "anywhere": ("r3 = *(u64 *)(r10 - 16)\nr3 &= 31\nr4 = r0\nr4 += r3\nr4 = *(u8 *)(r4 + 0)\nr3 = *(u64 *)(r0 + 8)", True),
+    "on two ways": (
+        "r3 = *(u64 *)(r10 - 16)\nif r3 == 0 goto other\nr3 = *(u64 *)(r0 + 8)\ngoto none\nother:\n"
+        "r3 = *(u64 *)(r0 + 8)",
+        False,
+    ),
+    "after either way": (
+        "r3 = *(u64 *)(r10 - 16)\nif r3 == 0 goto next\nr3 = *(u64 *)(r0 + 8)\nnext:\nr4 = *(u64 *)(r0 + 8)",
+        True,
+    ),
+    "anywhere": (
+        "r3 = *(u64 *)(r10 - 16)\nr3 &= 31\nr4 = r0\nr4 += r3\nr4 = *(u8 *)(r4 + 0)\nr3 = *(u64 *)(r0 + 8)",
+        True,
+    ),
 }
 
 
@@ -561,8 +684,10 @@ def test_what_others_write_is_read_once(name):
 @pytest.mark.parametrize("again", [False, True])
 def test_a_loop_that_reads_again(again):
     body = "again:\nr3 = *(u64 *)(r0 + 8)\n" if again else "r3 = *(u64 *)(r0 + 8)\nagain:\n"
-    _, told, _ = proved(FOUND.format("notes") + body + "r4 = *(u64 *)(r10 - 16)\nif r4 != 0 goto again\nnone:\nr0 = 0\nexit",
-                        Notes(versions={"notes": 8}))
+    _, told, _ = proved(
+        FOUND.format("notes") + body + "r4 = *(u64 *)(r10 - 16)\nif r4 != 0 goto again\nnone:\nr0 = 0\nexit",
+        Notes(versions={"notes": 8}),
+    )
     assert bool(told) == again
 
 
@@ -572,8 +697,14 @@ def test_what_a_function_reads_of_its_callers_entry(own):
     reading = "r0 = *(u64 *)(r1 + 8)\nexit"
     if own:
         reading = FOUND.format("notes") + "r0 = *(u64 *)(r0 + 8)\nnone:\nr0 = 0\nexit"
-    _, told, _ = proved(FOUND.format("notes") + "r3 = *(u64 *)(r0 + 8)\nr1 = r0\n" + ("r1 = 0\n" if own else "")
-                        + "call reads\nnone:\nr0 = 0\nexit", Notes(versions={"notes": 8}), reads=reading)
+    _, told, _ = proved(
+        FOUND.format("notes")
+        + "r3 = *(u64 *)(r0 + 8)\nr1 = r0\n"
+        + ("r1 = 0\n" if own else "")
+        + "call reads\nnone:\nr0 = 0\nexit",
+        Notes(versions={"notes": 8}),
+        reads=reading,
+    )
     assert bool(told) != own
 
 
@@ -585,22 +716,31 @@ def test_a_map_that_is_looked_up_once(times, told):
 
 # ---- states that wait when others are forgotten ---------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("ways", [5, 30, 300])
 def test_a_state_that_waits_is_not_lost(ways):
     """The first way to the loop's head is the only one that stores; the others make it forget their number, so that it
     is of their kind."""
     many = "".join(f"r7 = {103 + each}\nif r8 == {3 + each} goto head\n" for each in range(ways))
-    _, told, _ = proved("r6 = *(u64 *)(r1 + 0)\nr8 = *(u64 *)(r1 + 8)\nr7 = r8\nif r8 > 1000 goto head\nif r6 == 0 goto end\n"
-                        f"{many}goto end\nhead:\nif r6 != 0 goto next\n*(u64 *)(r1 + 0) = r6\nnext:\n"
-                        "if r8 == 7777 goto head\nr0 = r7\nexit\nend:\nr0 = 0\nexit")
+    _, told, _ = proved(
+        "r6 = *(u64 *)(r1 + 0)\nr8 = *(u64 *)(r1 + 8)\nr7 = r8\nif r8 > 1000 goto head\nif r6 == 0 goto end\n"
+        f"{many}goto end\nhead:\nif r6 != 0 goto next\n*(u64 *)(r1 + 0) = r6\nnext:\n"
+        "if r8 == 7777 goto head\nr0 = r7\nexit\nend:\nr0 = 0\nexit"
+    )
     assert set(told) == {"program stores 8 bytes to its context"}
 
 
 # ---- outcomes ---------------------------------------------------------------------------------------------------------
 
+
 def outcome(result, *written, ghost=(), not_zero=False):
-    return world.Outcome(result, not_zero, tuple(((1, -8 * at - 8, size), value) for at, (size, value) in enumerate(written)),
-                         frozenset(ghost), None)
+    return world.Outcome(
+        result,
+        not_zero,
+        tuple(((1, -8 * at - 8, size), value) for at, (size, value) in enumerate(written)),
+        frozenset(ghost),
+        None,
+    )
 
 
 def test_what_is_a_case_of_another_outcome():
@@ -612,11 +752,18 @@ def test_what_is_a_case_of_another_outcome():
     assert world._widest([known, outcome(0, (4, 1)), outcome(0, (4, 77))]) == [known]
 
 
-@pytest.mark.parametrize("one, other", [
-    (outcome(0, ghost={"x"}), outcome(fresh("a"))), (outcome(0), outcome(fresh("a"), not_zero=True)),
-    (outcome(0, (4, 0)), outcome(0, (4, world.PLAIN))), (outcome(0, (8, 5)), outcome(0, (8, world.PLAIN))),
-    (outcome(0, (8, Pointer(("stack", 1), 0))), outcome(0, (8, fresh("a")))), (outcome(0, (4, 1)), outcome(0)),
-    (outcome(1), outcome(2))])
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (outcome(0, ghost={"x"}), outcome(fresh("a"))),
+        (outcome(0), outcome(fresh("a"), not_zero=True)),
+        (outcome(0, (4, 0)), outcome(0, (4, world.PLAIN))),
+        (outcome(0, (8, 5)), outcome(0, (8, world.PLAIN))),
+        (outcome(0, (8, Pointer(("stack", 1), 0))), outcome(0, (8, fresh("a")))),
+        (outcome(0, (4, 1)), outcome(0)),
+        (outcome(1), outcome(2)),
+    ],
+)
 def test_what_is_no_case_of_another_outcome(one, other):
     assert world._widest([one, other]) == [one, other]
 

@@ -4,6 +4,7 @@
 """A policy applied, confirmed, rolled back and removed, against the kernel in memory: what is in force after each
 step, after being killed at each step, and after somebody meddled."""
 
+import contextlib
 import datetime
 import errno
 import os
@@ -11,13 +12,12 @@ import struct
 
 import fake_package
 import pytest
-from fake_kernel import GOOD, FakeKernel, Killed
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, hooks, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
 from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from fake_kernel import GOOD, FakeKernel, Killed
 
 NOW = datetime.date(2026, 6, 1)
 OBJECT = b"object"
@@ -27,10 +27,20 @@ NETWORK_HOOKS = sorted(IDENTITY + list(hooks.of_action("connect")) + list(hooks.
 
 
 def document(*rules):
-    return {"policy": 1, "mode": "enforce", "boot": "best-effort", "subjects": {}, "resources": {}, "assertions": [],
-            "destinations": {"corp": {"cidrs": ["10.0.0.0/8"]}, "lab": {"cidrs": ["192.168.0.0/16"]},
-                             "loopback": {"cidrs": ["127.0.0.0/8"]}},
-            "rules": sorted(rules, key=lambda rule: rule["name"])}
+    return {
+        "policy": 1,
+        "mode": "enforce",
+        "boot": "best-effort",
+        "subjects": {},
+        "resources": {},
+        "assertions": [],
+        "destinations": {
+            "corp": {"cidrs": ["10.0.0.0/8"]},
+            "lab": {"cidrs": ["192.168.0.0/16"]},
+            "loopback": {"cidrs": ["127.0.0.0/8"]},
+        },
+        "rules": sorted(rules, key=lambda rule: rule["name"]),
+    }
 
 
 def rule(name, destination, deny=("connect",)):
@@ -54,8 +64,15 @@ class Host:
         self.system = System()
 
     def apply(self, wanted, **options):
-        return apply.apply(self.kernel, self.system, self.store, wanted, now=options.pop("now", NOW),
-                           canary_folder=self.folder, **dict(self.options, **options))
+        return apply.apply(
+            self.kernel,
+            self.system,
+            self.store,
+            wanted,
+            now=options.pop("now", NOW),
+            canary_folder=self.folder,
+            **dict(self.options, **options),
+        )
 
     def put(self, wanted):
         """Applied and confirmed."""
@@ -109,8 +126,9 @@ def test_applied_confirmed_and_then_quiet(host):
 
 
 def test_one_program_at_a_time_looks_after_opens(host):
-    files = dict(CORP, resources={"etc": {"paths": ["/etc/**"]}},
-                 rules=[{"name": "etc", "deny": ["read"], "resources": ["etc"]}])
+    files = dict(
+        CORP, resources={"etc": {"paths": ["/etc/**"]}}, rules=[{"name": "etc", "deny": ["read"], "resources": ["etc"]}]
+    )
     host.put(CORP)
     assert "file_open__tamper" in host.kernel.attached() and "file_open" not in host.kernel.attached()
     trial = host.apply(files)["generation"]
@@ -122,21 +140,29 @@ def test_one_program_at_a_time_looks_after_opens(host):
 
 
 def test_what_is_enforced_is_told(host):
-    audited = document(dict(rule("corp only", "corp"), mode="audit"), rule("lab only", "lab", deny=("send", "connect")),
-                       dict(rule("gone", "lab"), expires="2026-06-01"))
+    audited = document(
+        dict(rule("corp only", "corp"), mode="audit"),
+        rule("lab only", "lab", deny=("send", "connect")),
+        dict(rule("gone", "lab"), expires="2026-06-01"),
+    )
     for check in (True, False, True, False):
         result = host.apply(audited, check=check)
         assert (result["enforced"], result["unenforced"]) == ({"lab only": ["connect", "send"]}, [])
 
 
-@pytest.mark.parametrize("lsms, lines", [
-    (GOOD.lsms, ["lab only: send (hook socket_accept not in this kernel)"]),
-    (("capability",), ["every rule: bpf is not among the active Linux Security Modules"])])
+@pytest.mark.parametrize(
+    "lsms, lines",
+    [
+        (GOOD.lsms, ["lab only: send (hook socket_accept not in this kernel)"]),
+        (("capability",), ["every rule: bpf is not among the active Linux Security Modules"]),
+    ],
+)
 def test_what_a_kernel_could_not_enforce_is_told_before_anything_is_installed(tmp_path, lsms, lines):
     host = Host(tmp_path)
     host.kernel.found = GOOD._replace(lsms=lsms)
     host.kernel.object = host.kernel.object._replace(
-        programs=tuple(each for each in host.kernel.object.programs if each != "socket_accept"))
+        programs=tuple(each for each in host.kernel.object.programs if each != "socket_accept")
+    )
     result = host.apply(document(rule("lab only", "lab", deny=("send", "connect"))), check=True)
     assert result["unenforced"] == lines and result["changed"]
     assert result["enforced"] == {"lab only": ["connect"] if "bpf" in lsms else []}
@@ -150,11 +176,14 @@ def test_listeners_from_before_are_known_before_anything_asks_for_them(host):
     host.kernel.attach = lambda program: order.append(host.kernel.program_info(program).name) or attach(program)
     host.kernel.listening_ports = lambda: order.append("ports") or ports()
     host.put(LAB)
-    assert set(order[len(reconcile.IDENTITY_HOOKS):order.index("ports")]) == set(reconcile.DIRECTION_HOOKS)
+    assert set(order[len(reconcile.IDENTITY_HOOKS) : order.index("ports")]) == set(reconcile.DIRECTION_HOOKS)
     assert order.index("ports") < order.index("socket_sendmsg")
     with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, "listeners")) as fd:
         words = {key: value for key, value in host.kernel.read_all(fd).items() if any(value)}
-    assert words == {struct.pack("=I", 0): struct.pack("=Q", 1 << 22), struct.pack("=I", 1023): struct.pack("=Q", 1 << 63)}
+    assert words == {
+        struct.pack("=I", 0): struct.pack("=Q", 1 << 22),
+        struct.pack("=I", 1023): struct.pack("=Q", 1 << 63),
+    }
     assert host.quiet(LAB)
 
 
@@ -166,7 +195,7 @@ def test_before_sendpage_went_sending_is_decided_at_files_too(host):
 
 def test_every_inner_map_is_frozen(host):
     host.put(CORP)
-    for name in list(reconcile.TABLES) + ["control"]:
+    for name in [*list(reconcile.TABLES), "control"]:
         outer = host.kernel.pins[reconcile.map_path(host.kernel, name)]
         assert outer.inner and all(inner.frozen for inner in outer.inner.values())
 
@@ -214,7 +243,9 @@ def test_start_of_recording_is_noted_after_the_identity_hooks(host):
 
 READERS = dict(
     document(dict(rule("readers", "corp", deny=("send",)), subjects=["readers"])),
-    subjects={"readers": {"has_read": ["programs"]}}, resources={"programs": {"paths": ["/usr/**"]}})
+    subjects={"readers": {"has_read": ["programs"]}},
+    resources={"programs": {"paths": ["/usr/**"]}},
+)
 
 
 def facts(host):
@@ -262,9 +293,11 @@ def test_past_the_deadline_the_fallback_is_in_force_and_a_confirm_refused(host):
     assert live.expired and live.generation == 1 and host.ids() == corp
     with pytest.raises(EnforcerError) as refused:
         apply.confirm(host.kernel, host.store, 2, **host.options)
-    assert str(refused.value) == ("generation 2 was not confirmed in time: generation 1 is in force. "
-                                  "Apply the policy again, with a longer confirm_seconds if the way here takes that "
-                                  "long")
+    assert str(refused.value) == (
+        "generation 2 was not confirmed in time: generation 1 is in force. "
+        "Apply the policy again, with a longer confirm_seconds if the way here takes that "
+        "long"
+    )
 
 
 def test_a_confirm_within_a_second_of_the_deadline_is_refused(host):
@@ -280,8 +313,10 @@ def test_a_confirm_of_another_generation_is_refused(host):
     host.apply(CORP)
     with pytest.raises(EnforcerError) as refused:
         apply.confirm(host.kernel, host.store, 7, **host.options)
-    assert str(refused.value) == ("generation 7 is not the one on trial: that is 1. "
-                                  "Apply the policy again and confirm the generation that this gives")
+    assert str(refused.value) == (
+        "generation 7 is not the one on trial: that is 1. "
+        "Apply the policy again and confirm the generation that this gives"
+    )
 
 
 def test_after_an_expiry_the_old_policy_is_settled_once(host):
@@ -362,10 +397,8 @@ def test_a_confirm_killed_at_any_step_is_mended(tmp_path):
         number = host.apply(LAB)["generation"]
         host.kernel.revive()
         host.kernel.kill_at = step
-        try:
+        with contextlib.suppress(Killed):
             apply.confirm(host.kernel, host.store, number, **host.options)
-        except Killed:
-            pass
         host.kernel.revive()
         assert host.live().generation == number
         result = host.apply(LAB)
@@ -382,8 +415,10 @@ def test_refused_by_the_kernel_the_old_generation_stays(host, method):
     host.kernel.refuse(method, errno.ENOMEM)
     with pytest.raises(EnforcerError) as refused:
         host.apply(BOTH)
-    assert str(refused.value) == ("the kernel refuses: Cannot allocate memory ({0}); the old policy is in force. "
-                                  "Free some memory and run again".format(method))
+    assert str(refused.value) == (
+        f"the kernel refuses: Cannot allocate memory ({method}); the old policy is in force. "
+        "Free some memory and run again"
+    )
     assert host.live() == old
     host.kernel.refusals.clear()
     host.put(BOTH)
@@ -396,6 +431,7 @@ def test_a_disk_that_is_full_leaves_the_old_generation(host, monkeypatch):
 
     def full(_unused):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EnforcerError, match="No space left on device. Free some space there and run again"):
         host.apply(BOTH)
@@ -413,7 +449,8 @@ def test_programs_that_never_run_are_found_out_and_the_old_record_put_back(host)
         host.apply(BOTH)
     assert str(refused.value) == (
         "the canary was not denied: connecting to 192.0.2.1 passed. "
-        "The old policy is in force. Look for another security module in the way and at `dmesg`, then run again")
+        "The old policy is in force. Look for another security module in the way and at `dmesg`, then run again"
+    )
     assert host.live() == old and host.kernel.attached() == NETWORK_HOOKS
     host.kernel.runs = True
     assert host.apply(BOTH)["generation"] == 3  # 2 has been seen by the programs
@@ -421,12 +458,17 @@ def test_programs_that_never_run_are_found_out_and_the_old_record_put_back(host)
 
 def readers(**more):
     """Whoever has read the customers' data may not even talk to the host itself."""
-    return dict(document({"name": "readers", "deny": ["connect"], "subjects": ["reader"], "destinations": {"not": []}, **more}),
-                subjects={"reader": {"has_read": ["customers"]}}, resources={"customers": {"optional": True, "paths": ["/srv/customers/**"]}})
+    return dict(
+        document({"name": "readers", "deny": ["connect"], "subjects": ["reader"], "destinations": {"not": []}, **more}),
+        subjects={"reader": {"has_read": ["customers"]}},
+        resources={"customers": {"optional": True, "paths": ["/srv/customers/**"]}},
+    )
 
 
-NOT_SEEN = ("the canary's allowed address is denied by the policy to whoever has read what this session has read: nothing "
-            "was seen to pass")
+NOT_SEEN = (
+    "the canary's allowed address is denied by the policy to whoever has read what this session has read: nothing "
+    "was seen to pass"
+)
 
 
 def test_a_session_that_has_read_what_a_rule_asks_for_applies_all_the_same(host):
@@ -545,10 +587,8 @@ def test_a_rollback_killed_at_any_step_is_mended(tmp_path):
         host.put(CORP)
         host.put(LAB)
         host.kernel.kill_at = step
-        try:
+        with contextlib.suppress(Killed):
             apply.rollback(host.kernel, host.store, **host.options)
-        except Killed:
-            pass
         host.kernel.revive()
         assert host.live().generation in (1, 2)
         wanted = CORP if host.live().generation == 1 else LAB
@@ -590,7 +630,8 @@ def test_without_an_enforcer(tmp_path):
     assert result["warnings"] == [
         "the enforcer is not installed yet: run without check mode installs it first",
         "bpf is not among the active Linux Security Modules (capability,yama). "
-        "Boot with lsm=yama,bpf on the kernel command line"]
+        "Boot with lsm=yama,bpf on the kernel command line",
+    ]
 
 
 @pytest.mark.parametrize("lacks", ["", "inode_set_acl"])
@@ -603,7 +644,7 @@ def test_check_mode_before_the_enforcer_is_there_tells_what_a_run_does(tmp_path,
     host.kernel.revive()
     did = host.apply(BOTH)
     assert would["diff"] == did["diff"] and would["hooks"] == did["hooks"]
-    assert all("+ hook {0}\n".format(each) in did["diff"]["prepared"] for each in did["hooks"])
+    assert all(f"+ hook {each}\n" in did["diff"]["prepared"] for each in did["hooks"])
     assert ("inode_set_acl__tamper" in did["hooks"]) != bool(lacks)
 
 
@@ -616,7 +657,8 @@ def test_a_rule_that_this_kernel_cannot_enforce(host):
         host.apply(LAB)
     assert str(refused.value) == (
         "rule lab only: this kernel's hook socket_sendmsg is not guarded. "
-        "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's action (send)")
+        "Run role exfil.guard.enforcer on a kernel that has it, or drop the rule's action (send)"
+    )
     assert host.writes() == [] and host.live() == old
 
 
@@ -631,5 +673,6 @@ def test_a_half_loaded_enforcer(host):
     host.kernel.unlink(reconcile.map_path(host.kernel, "edges"))
     with pytest.raises(EnforcerError) as refused:
         host.apply(CORP)
-    assert str(refused.value) == ("the enforcer is incomplete: no pin for the maps edges. "
-                                  "Run the role exfil.guard.enforcer")
+    assert str(refused.value) == (
+        "the enforcer is incomplete: no pin for the maps edges. Run the role exfil.guard.enforcer"
+    )

@@ -11,12 +11,11 @@ import os
 import time
 
 import pytest
-from test_apply import BOTH, CORP, LAB, OBJECT, Host
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, reconcile, store
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import Kernel
 from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
+from test_apply import BOTH, CORP, LAB, OBJECT, Host
 
 
 def guarded(folder):
@@ -92,8 +91,11 @@ def test_two_controllers_at_once(tmp_path, order, second):
     ended_well = [name for name, run in runs.items() if not run.said]
     for run in runs.values():
         assert not run.said or "is not the one on trial: that is" in run.said
-    assert ended_well and host.store.load(live.generation)["document"] == runs[
-        max(ended_well, key=lambda name: runs[name].result["generation"])].wanted
+    assert (
+        ended_well
+        and host.store.load(live.generation)["document"]
+        == runs[max(ended_well, key=lambda name: runs[name].result["generation"])].wanted
+    )
     assert mended(host, runs[order[-1]].wanted)
 
 
@@ -124,6 +126,7 @@ def test_a_disk_that_fills_up_at_any_write(tmp_path, monkeypatch):
             if next(written) >= at:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             real(fd)
+
         monkeypatch.setattr(os, "fsync", full)
         controller = Controller(host, BOTH)
         while controller.left:
@@ -179,20 +182,21 @@ def test_deadlines_are_of_the_clock_that_nobody_sets():
 # ---- an enforcer of another layout --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["v{0}".format(reconcile.LAYOUT - 1), "v{0}".format(reconcile.LAYOUT + 1)],
-                         ids=["older", "newer"])
+@pytest.mark.parametrize("layout", [f"v{reconcile.LAYOUT - 1}", f"v{reconcile.LAYOUT + 1}"], ids=["older", "newer"])
 def test_an_enforcer_of_another_layout_is_told_and_goes_on(tmp_path, layout):
     host = guarded(tmp_path)
     kernel = host.kernel
-    kernel.rename(kernel.path("exfil_guard", "v{0}".format(reconcile.LAYOUT)), kernel.path("exfil_guard", layout))
+    kernel.rename(kernel.path("exfil_guard", f"v{reconcile.LAYOUT}"), kernel.path("exfil_guard", layout))
     pinned, stored = dict(kernel.pins), host.store.numbers()
     kernel.revive()
     with pytest.raises(PolicyErrors, match="enforcer not installed"):
         host.apply(BOTH)  # upon which role enforcer runs, and says:
     with pytest.raises(EnforcerError) as refused:
         enforcer.ensure(kernel, OBJECT)
-    assert str(refused.value) == ("an enforcer of another layout is in place: {0}. Remove it with the release that "
-                                  "installed it (state: absent)".format(layout))
+    assert str(refused.value) == (
+        f"an enforcer of another layout is in place: {layout}. Remove it with the release that "
+        "installed it (state: absent)"
+    )
     assert kernel.calls == [] and kernel.pins == pinned and host.store.numbers() == stored
     assert set(kernel.attached()) > {"task_alloc"}
     # as the message says; the documents stay for the release that follows

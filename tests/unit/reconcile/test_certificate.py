@@ -13,24 +13,34 @@ from typing import Callable
 
 import fake_package
 import pytest
-from fake_kernel import LSM_MAC, FakeKernel, _Link, _Map, _Program, function_of
-from test_apply import BOTH, CORP, NOW, OBJECT, VERSION, host  # noqa: F401
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import (
-    apply, bytecode, certificate, cli, enforcer, evidence, instructions, proved, reconcile, status, verify)
+    apply,
+    bytecode,
+    certificate,
+    cli,
+    enforcer,
+    evidence,
+    instructions,
+    proved,
+    reconcile,
+    status,
+    verify,
+)
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import MODIFY_RETURN, Relocated
+from fake_kernel import LSM_MAC, FakeKernel, _Link, _Map, _Program, function_of
+from test_apply import BOTH, CORP, NOW, OBJECT, VERSION
 
 BASE = "/bpf/exfil_guard/v1/"
 HOOK = "socket_connect"
-PROGRAM, LINK = BASE + "programs-{0}/{1}".format(VERSION, HOOK), BASE + "links-{0}/{1}".format(VERSION, HOOK)
+PROGRAM, LINK = BASE + f"programs-{VERSION}/{HOOK}", BASE + f"links-{VERSION}/{HOOK}"
 
 
-def checked(host):  # noqa: F811
+def checked(host):
     return verify.verify(host.kernel, host.store, host.system, NOW, canary_folder=host.folder)
 
 
-def told(host):  # noqa: F811
+def told(host):
     result = checked(host)
     assert result["verified"] == (not result["differences"])
     assert all(each["remedy"] for each in result["differences"])
@@ -38,13 +48,13 @@ def told(host):  # noqa: F811
 
 
 @pytest.fixture
-def certified(host):  # noqa: F811
+def certified(host):
     host.put(CORP)
     assert told(host) == []
     return host
 
 
-def path_of(host):  # noqa: F811
+def path_of(host):
     return Path(host.store.folder) / "certificate.json"
 
 
@@ -55,8 +65,12 @@ def test_says_what_was_put_in_force(certified):
     known = certified.store.certificate()
     stored = certified.store.load(1)
     assert known["object"].startswith(VERSION) and known["enforcer"] == VERSION
-    assert known["policy"] == {"generation": 1, "digest": stored["digest"], "image": stored["image"],
-                               "resolved": certificate.digest_of(stored["resolved"])}
+    assert known["policy"] == {
+        "generation": 1,
+        "digest": stored["digest"],
+        "image": stored["image"],
+        "resolved": certificate.digest_of(stored["resolved"]),
+    }
     assert known["kernel"] == {"release": "6.1.0-40-amd64", "boot": certified.kernel.booted, "btf": "b7f0" * 16}
     assert known["attached"] == certified.kernel.attached() and HOOK in known["attached"]
     assert set(known["tables"]) == set(reconcile.TABLES)
@@ -88,26 +102,29 @@ def test_one_for_each_generation_none_without_a_policy(certified):
     assert not path_of(certified).exists()
 
 
-@pytest.mark.parametrize("damage, why", [
-    (lambda host: path_of(host).unlink(), "missing"),  # noqa: F811
-    (lambda host: path_of(host).write_text("{}"), "missing"),  # noqa: F811
-    (lambda host: path_of(host).write_text("nonsense"), "missing"),  # noqa: F811
-    (lambda host: change(host, version=0), "of another release"),  # noqa: F811
-    (lambda host: change(host, kernel={"release": "6.1.0-40-amd64", "boot": "before"}), "of another boot"),  # noqa: F811
-    (lambda host: change(host, attached=[]), "of other hooks"),  # noqa: F811
-    (lambda host: change(host, programs={}), "of other programs"),  # noqa: F811
-])
+@pytest.mark.parametrize(
+    "damage, why",
+    [
+        (lambda host: path_of(host).unlink(), "missing"),
+        (lambda host: path_of(host).write_text("{}"), "missing"),
+        (lambda host: path_of(host).write_text("nonsense"), "missing"),
+        (lambda host: change(host, version=0), "of another release"),
+        (lambda host: change(host, kernel={"release": "6.1.0-40-amd64", "boot": "before"}), "of another boot"),
+        (lambda host: change(host, attached=[]), "of other hooks"),
+        (lambda host: change(host, programs={}), "of other programs"),
+    ],
+)
 def test_one_that_is_not_of_what_runs_is_written_again(certified, damage, why):
     damage(certified)
     assert told(certified)
     would = certified.apply(CORP, check=True)
-    line = "~ certificate of generation 1 (it was {0})\n".format(why)
+    line = f"~ certificate of generation 1 (it was {why})\n"
     assert would["changed"] and would["diff"]["prepared"] == line
     assert certified.apply(CORP) == would
     assert told(certified) == [] and certified.quiet(CORP)
 
 
-def change(host, **parts):  # noqa: F811
+def change(host, **parts):
     path_of(host).write_text(json.dumps(dict(json.loads(path_of(host).read_text()), **parts)))
 
 
@@ -127,35 +144,35 @@ class Meddling:
     lines: tuple
 
 
-def other_program(host):  # noqa: F811
+def other_program(host):
     real = host.kernel.pins[PROGRAM]
     return _Program(9001, "socket_connect_by_hand", real.maps)
 
 
-def swap_program(host):  # noqa: F811
+def swap_program(host):
     host.kernel.pins[PROGRAM] = other_program(host)
 
 
-def swap_link(host):  # noqa: F811
+def swap_link(host):
     link = _Link(9002, other_program(host))
     link.function = function_of(HOOK)
     host.kernel.pins[LINK] = link
 
 
-def swap_both(host):  # noqa: F811
+def swap_both(host):
     swap_program(host)
     link = _Link(9002, host.kernel.pins[PROGRAM])
     link.function = function_of(HOOK)
     host.kernel.pins[LINK] = link
 
 
-def other_hook(host):  # noqa: F811
+def other_hook(host):
     link = _Link(9002, host.kernel.pins[PROGRAM])
     link.function += 1
     host.kernel.pins[LINK] = link
 
 
-def other_map_of_a_program(host):  # noqa: F811
+def other_map_of_a_program(host):
     real = host.kernel.pins[PROGRAM]
     counters = host.kernel.pins[BASE + "maps/counters"]
     copy = _Map(9003, "counters", counters.spec)
@@ -165,25 +182,26 @@ def other_map_of_a_program(host):  # noqa: F811
     host.kernel.pins[LINK] = link
 
 
-def other_pinned_map(host):  # noqa: F811
+def other_pinned_map(host):
     found = host.kernel.pins[BASE + "maps/counters"]
     copy = _Map(9003, "counters", found.spec)
     copy.entries = dict(found.entries)
     host.kernel.pins[BASE + "maps/counters"] = copy
 
 
-def table(host, name):  # noqa: F811
+def table(host, name):
     outer = host.kernel.pins[BASE + "maps/" + name]
     key = struct.pack("=I", host.live().slot)
     return outer, key, outer.inner[key]
 
 
 def exchange_table(name, entries, frozen=True):
-    def do(host):  # noqa: F811
+    def do(host):
         outer, key, inner = table(host, name)
         copy = _Map(9004, inner.name, inner.spec)
         copy.entries, copy.frozen = entries(dict(inner.entries)), frozen
         outer.inner[key] = copy
+
     return do
 
 
@@ -193,73 +211,97 @@ def without_one(entries):
 
 
 def edit_document(part, value):
-    def do(host):  # noqa: F811
+    def do(host):
         path = Path(host.store.generations_folder) / "1.json"
         stored = json.loads(path.read_text())
         stored[part].update(value)
         path.write_text(json.dumps(stored))
+
     return do
 
 
 def edit_file(name):
-    def do(host):  # noqa: F811
+    def do(host):
         path = Path(host.store.library) / name
         path.write_bytes(path.read_bytes() + b"\n")
+
     return do
 
 
-def add_file(host):  # noqa: F811
+def add_file(host):
     (Path(host.store.library) / "exfil_guard" / "more.py").write_text("# more\n")
 
 
-def compile_other(host):  # noqa: F811
+def compile_other(host):
     path, made = next(iter(bytecode.compiled({host.store.library + "/exfil_guard/cli.py": b"# other code\n"}).items()))
     os.makedirs(os.path.dirname(path))
     with open(path, "wb") as file:
         file.write(made)
 
 
-def other_generation(host):  # noqa: F811
+def other_generation(host):
     record = host.live().record
     reconcile.publish(host.kernel, record._replace(generation=7))
 
 
-def other_kernel(host):  # noqa: F811
+def other_kernel(host):
     host.kernel.found = host.kernel.found._replace(release="6.12.1")
 
 
-def other_boot(host):  # noqa: F811
+def other_boot(host):
     host.kernel.booted = "another"
 
 
-def no_program_runs(host):  # noqa: F811
+def no_program_runs(host):
     host.kernel.runs = False
 
 
-def detach(host):  # noqa: F811
+def detach(host):
     del host.kernel.pins[LINK]
 
 
 MEDDLING = [
-    Meddling("a program pinned in place of ours", swap_program,
-             ("the program pinned as socket_connect (id 9001", "the link pinned as socket_connect runs another program",
-              "the program for socket_connect is not attached")),
-    Meddling("a link pinned in place of ours", swap_link,
-             ("the link pinned as socket_connect runs another program (id 9001)",)),
+    Meddling(
+        "a program pinned in place of ours",
+        swap_program,
+        (
+            "the program pinned as socket_connect (id 9001",
+            "the link pinned as socket_connect runs another program",
+            "the program for socket_connect is not attached",
+        ),
+    ),
+    Meddling(
+        "a link pinned in place of ours",
+        swap_link,
+        ("the link pinned as socket_connect runs another program (id 9001)",),
+    ),
     Meddling("both", swap_both, ("the program pinned as socket_connect (id 9001", "is not the object's")),
     Meddling("our program on another hook", other_hook, ("is not attached to the LSM hook socket_connect",)),
     Meddling("our program with another map", other_map_of_a_program, ("does not use the maps that are pinned",)),
     Meddling("a map pinned in place of ours", other_pinned_map, ("the map pinned as counters is another (id 9003",)),
     Meddling("a link taken away", detach, ("the program for socket_connect is not attached",)),
-    Meddling("a table with an entry less", exchange_table("ipv4", without_one),
-             ("table ipv4 of generation 1 has other entries", "table ipv4: 1 entries differ")),
+    Meddling(
+        "a table with an entry less",
+        exchange_table("ipv4", without_one),
+        ("table ipv4 of generation 1 has other entries", "table ipv4: 1 entries differ"),
+    ),
     Meddling("a table that is a copy", exchange_table("rules", dict), ("table rules of generation 1 is another map",)),
-    Meddling("a table that can be written", exchange_table("rules", dict, False), ("table rules of generation 1 can be",)),
-    Meddling("the document", edit_document("document", {"mode": "audit"}), ("the document of generation 1 was edited",)),
-    Meddling("the resolved document", edit_document("resolved", {"rules": []}),
-             ("the resolved document of generation 1 is not the one", "table rules: ")),
-    Meddling("the object file", edit_file("guard.bpf.o"),
-             ("guard.bpf.o is not as the package has it", "the object file is another", "they were not compared")),
+    Meddling(
+        "a table that can be written", exchange_table("rules", dict, False), ("table rules of generation 1 can be",)
+    ),
+    Meddling(
+        "the document", edit_document("document", {"mode": "audit"}), ("the document of generation 1 was edited",)
+    ),
+    Meddling(
+        "the resolved document",
+        edit_document("resolved", {"rules": []}),
+        ("the resolved document of generation 1 is not the one", "table rules: "),
+    ),
+    Meddling(
+        "the object file",
+        edit_file("guard.bpf.o"),
+        ("guard.bpf.o is not as the package has it", "the object file is another", "they were not compared"),
+    ),
     Meddling("the code", edit_file("exfil_guard/cli.py"), ("exfil_guard/cli.py is not as the package has it",)),
     Meddling("compiled code", compile_other, (".pyc is not what its source gives",)),
     Meddling("the proofs", edit_file("proved.json"), ("proved.json is not as the package has it",)),
@@ -268,7 +310,9 @@ MEDDLING = [
     Meddling("the record", other_generation, ("generation 7 is in force, the certificate is for generation 1",)),
     Meddling("another kernel", other_kernel, ("the kernel is 6.12.1, the certificate is for 6.1.0-40-amd64",)),
     Meddling("another boot", other_boot, ("the host was booted since",)),
-    Meddling("programs that do not run", no_program_runs, ("the canary was not denied: connecting to 192.0.2.1 passed",)),
+    Meddling(
+        "programs that do not run", no_program_runs, ("the canary was not denied: connecting to 192.0.2.1 passed",)
+    ),
 ]
 
 
@@ -303,11 +347,12 @@ def test_programs_of_others_are_told_and_no_difference(certified):
     for number, kind, function in ((1, LSM_MAC, function_of(HOOK)), (2, MODIFY_RETURN, 5), (3, LSM_MAC, 6)):
         link = _Link(9000 + number, other)
         link.attach_type, link.function = kind, function
-        certified.kernel.pins["/bpf/{0}".format(number)] = link
+        certified.kernel.pins[f"/bpf/{number}"] = link
     result = checked(certified)
     assert result["verified"] and result["foreign"] == [
         "a program that is not ours (id 9001, theirs) stands on hook socket_connect, too; it can deny more, not less",
-        "a program that is not ours (id 9001, theirs) can replace what a function of the kernel returns"]
+        "a program that is not ours (id 9001, theirs) can replace what a function of the kernel returns",
+    ]
 
 
 def test_one_that_replaces_ours_is_told(certified):
@@ -315,13 +360,14 @@ def test_one_that_replaces_ours_is_told(certified):
     link.attach_type, link.target = 0, certified.kernel.pins[PROGRAM].number
     certified.kernel.pins["/bpf/theirs"] = link
     assert checked(certified)["foreign"] == [
-        "a program that is not ours (id 9001, theirs) traces or replaces a program of ours"]
+        "a program that is not ours (id 9001, theirs) traces or replaces a program of ours"
+    ]
 
 
 # ---- what is not proved -------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_kernel_is_said_and_is_no_error(host):  # noqa: F811
+def test_an_unknown_kernel_is_said_and_is_no_error(host):
     host.kernel.types = "ffff" * 16
     host.put(CORP)
     known = host.store.certificate()
@@ -329,7 +375,9 @@ def test_an_unknown_kernel_is_said_and_is_no_error(host):  # noqa: F811
     assert known["differences"] == [] and known["not_proved"] == [
         "nothing is proved for this kernel: its types (ffffffffffff) are none of those that the proofs are for "
         "(6.1.0-40-amd64); {0} of its {0} programs have the instructions that they have on 6.1.0-40-amd64".format(
-            len(host.kernel.relocate(OBJECT)))]
+            len(host.kernel.relocate(OBJECT))
+        )
+    ]
     result = checked(host)
     assert result["verified"] and result["not_proved"] == known["not_proved"]
     assert "NOT PROVED    nothing is proved for this kernel" in verify.to_text(result)
@@ -354,10 +402,13 @@ def test_judged_by_instructions_maps_hook_and_object():
     names = dict(first.maps)
     one, other = sorted(names)[:2]
     names[one], names[other] = names[other], names[one]
-    for changed in (first._replace(code=first.code[:-1] + b"\1"), first._replace(maps=names),
-                    first._replace(hook="file_open" if first.hook != "file_open" else "bpf")):
-        found = judge(kernel, known, programs=[changed] + programs[1:])
-        assert found.lines == ["the instructions of {0} are not those that the proofs are for".format(first.name)]
+    for changed in (
+        first._replace(code=first.code[:-1] + b"\1"),
+        first._replace(maps=names),
+        first._replace(hook="file_open" if first.hook != "file_open" else "bpf"),
+    ):
+        found = judge(kernel, known, programs=[changed, *programs[1:]])
+        assert found.lines == [f"the instructions of {first.name} are not those that the proofs are for"]
         assert found.properties[first.name] == () and found.properties[programs[1].name] == ("verdict",)
 
 
@@ -369,13 +420,14 @@ def test_each_property_that_lacks_for_some_program_is_said():
     found = judge(kernel, proved.read(dict(content, properties=["range", "verdict"])))
     assert found.lines[1:] == ["verdict is not proved of file_open"]
     assert found.lines[0].startswith("range is not proved of ") and found.lines[0].endswith(
-        " and {0} more".format(len(programs) - 6))
-    assert judge(kernel, known_of(kernel, properties=[])).lines == [
-        "nothing is proved of any program in this release"]
+        f" and {len(programs) - 6} more"
+    )
+    assert judge(kernel, known_of(kernel, properties=[])).lines == ["nothing is proved of any program in this release"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "object": "", "properties": [], '
-                                     '"kernels": {"a": 5}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "object": "", "properties": [], "kernels": {"a": 5}}']
+)
 def test_a_broken_set_of_proofs_is_said(certified, content):
     (Path(certified.store.library) / "proved.json").write_text(content)
     with pytest.raises(EnforcerError, match="is not a set of proved programs of form 1. Run role"):
@@ -387,7 +439,9 @@ def test_a_broken_set_of_proofs_is_said(certified, content):
 
 # ---- instructions -------------------------------------------------------------------------------------------------
 
-CODE = struct.pack("<BBhiBBhiBBhiBBhiBBhi", 0x18, 0x11, 0, 77, 0, 0, 0, 0, 0x18, 2, 0, 0x1234, 0, 0, 0, 0x5678, 0x95, 0, 0, 0)
+CODE = struct.pack(
+    "<BBhiBBhiBBhiBBhiBBhi", 0x18, 0x11, 0, 77, 0, 0, 0, 0, 0x18, 2, 0, 0x1234, 0, 0, 0, 0x5678, 0x95, 0, 0, 0
+)
 
 
 def test_the_numbers_of_a_boot_are_taken_out_and_put_back():
@@ -395,11 +449,16 @@ def test_the_numbers_of_a_boot_are_taken_out_and_put_back():
     found = instructions.submitted(relocated, [2])
     assert found.maps == {0: "counters"} and found.symbols == {2: "rename_lock"}
     assert found.code == CODE.replace(struct.pack("<i", 77), bytes(4)).replace(
-        struct.pack("<i", 0x1234), bytes(4)).replace(struct.pack("<i", 0x5678), bytes(4))
+        struct.pack("<i", 0x1234), bytes(4)
+    ).replace(struct.pack("<i", 0x5678), bytes(4))
     assert found.at(0x567800001234) == CODE.replace(struct.pack("<i", 77), bytes(4))
     other = relocated._replace(code=CODE.replace(struct.pack("<i", 77), struct.pack("<i", 78)), maps={78: "counters"})
     assert instructions.submitted(other, [2]).digest() == found.digest()
-    assert instructions.tags(other.code) == instructions.tags(relocated.code) == instructions.tags(found.at(0x567800001234))
+    assert (
+        instructions.tags(other.code)
+        == instructions.tags(relocated.code)
+        == instructions.tags(found.at(0x567800001234))
+    )
     assert instructions.tags(found.at(5)) != instructions.tags(CODE)
 
 
@@ -409,7 +468,7 @@ def test_the_numbers_of_a_boot_are_taken_out_and_put_back():
 class Command:
     """What the command works on."""
 
-    def __init__(self, host):  # noqa: F811
+    def __init__(self, host):
         self.kernel, self.store, self.system, self.now, self.root = host.kernel, host.store, host.system, NOW, True
         self.options = {"canary_folder": host.folder}
 
@@ -426,7 +485,7 @@ def test_the_command_ends_with_one_when_something_differs(certified, capsys):
     assert "DIFFERS       the program for socket_connect is not attached. Run role exfil.guard.policy" in lines
 
 
-def test_a_host_without_the_enforcer(host, capsys):  # noqa: F811
+def test_a_host_without_the_enforcer(host, capsys):
     assert told(host) == ["no policy is in force"]
     enforcer.remove(host.kernel)
     assert cli.main(["verify"], Command(host)) == 1

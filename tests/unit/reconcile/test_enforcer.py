@@ -1,12 +1,13 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-import pytest
-from fake_kernel import GOOD, HOOKS, FakeKernel, Killed, _Program
+import contextlib
 
+import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import MapSpec
+from fake_kernel import GOOD, HOOKS, FakeKernel, Killed, _Program
 
 OLD, NEW = b"old object", b"new object"
 ALL_MAPS = sorted(list(reconcile.MAPS) + list(reconcile.STORAGES))
@@ -30,7 +31,7 @@ def whole(kernel, data=OLD):
 
 def test_loaded_once(kernel):
     result = enforcer.ensure(kernel, OLD)
-    assert result["changed"] and result["diff"]["prepared"] == "+ enforcer {0}\n".format(enforcer.version_of(OLD))
+    assert result["changed"] and result["diff"]["prepared"] == f"+ enforcer {enforcer.version_of(OLD)}\n"
     assert whole(kernel) and kernel.attached() == [] and kernel.open_descriptors() == 0
 
 
@@ -40,22 +41,32 @@ def test_check_mode_changes_nothing(kernel):
     assert enforcer.ensure(kernel, OLD) == would
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"root": False}, "not running as root. Run with become: true"),
-    ({"machine": "riscv64"}, "the architecture riscv64 is not supported. Use x86_64 or aarch64"),
-    ({"release": "5.15.0-91-generic"}, "Linux 5.15.0-91-generic is too old. Boot Linux 6.1 or newer"),
-    ({"release": "6.1.0", "machine": "aarch64"}, "Linux 6.1.0 is too old. Boot Linux 6.4 or newer"),
-    ({"libbpf": ""}, "libbpf.so.1 is not there. Install libbpf 1.0 or newer (Debian: libbpf1)"),
-    ({"libbpf": "0"}, "libbpf is older than 1.0. Install libbpf 1.0 or newer (Debian: libbpf1)"),
-    ({"bpffs": False}, "no bpf filesystem is mounted at /sys/fs/bpf. "
-                       "Start sys-fs-bpf.mount, or: mount -t bpf bpf /sys/fs/bpf"),
-    ({"cgroup2": False}, "/sys/fs/cgroup is not cgroup v2. Boot with systemd.unified_cgroup_hierarchy=1"),
-    ({"lsms": ("lockdown", "capability", "apparmor")},
-     "bpf is not among the active Linux Security Modules (lockdown,capability,apparmor). "
-     "Boot with lsm=lockdown,apparmor,bpf on the kernel command line"),
-    ({"lsms": ()}, "bpf is not among the active Linux Security Modules (the list cannot be read). "
-                   "Mount securityfs at /sys/kernel/security and run again"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"root": False}, "not running as root. Run with become: true"),
+        ({"machine": "riscv64"}, "the architecture riscv64 is not supported. Use x86_64 or aarch64"),
+        ({"release": "5.15.0-91-generic"}, "Linux 5.15.0-91-generic is too old. Boot Linux 6.1 or newer"),
+        ({"release": "6.1.0", "machine": "aarch64"}, "Linux 6.1.0 is too old. Boot Linux 6.4 or newer"),
+        ({"libbpf": ""}, "libbpf.so.1 is not there. Install libbpf 1.0 or newer (Debian: libbpf1)"),
+        ({"libbpf": "0"}, "libbpf is older than 1.0. Install libbpf 1.0 or newer (Debian: libbpf1)"),
+        (
+            {"bpffs": False},
+            "no bpf filesystem is mounted at /sys/fs/bpf. Start sys-fs-bpf.mount, or: mount -t bpf bpf /sys/fs/bpf",
+        ),
+        ({"cgroup2": False}, "/sys/fs/cgroup is not cgroup v2. Boot with systemd.unified_cgroup_hierarchy=1"),
+        (
+            {"lsms": ("lockdown", "capability", "apparmor")},
+            "bpf is not among the active Linux Security Modules (lockdown,capability,apparmor). "
+            "Boot with lsm=lockdown,apparmor,bpf on the kernel command line",
+        ),
+        (
+            {"lsms": ()},
+            "bpf is not among the active Linux Security Modules (the list cannot be read). "
+            "Mount securityfs at /sys/kernel/security and run again",
+        ),
+    ],
+)
 def test_what_a_host_lacks_is_told_with_the_remedy(kernel, change, message):
     kernel.found = GOOD._replace(**change)
     with pytest.raises(EnforcerError) as refused:
@@ -69,8 +80,9 @@ def test_all_that_a_host_lacks_is_told_at_once(kernel):
     kernel.found = GOOD._replace(root=False, bpffs=False)
     with pytest.raises(EnforcerError) as refused:
         enforcer.ensure(kernel, OLD)
-    assert refused.value.message == ("this host cannot be guarded yet: not running as root; "
-                                     "no bpf filesystem is mounted at /sys/fs/bpf")
+    assert refused.value.message == (
+        "this host cannot be guarded yet: not running as root; no bpf filesystem is mounted at /sys/fs/bpf"
+    )
 
 
 def test_an_object_of_another_layout_is_refused(kernel):
@@ -79,9 +91,9 @@ def test_an_object_of_another_layout_is_refused(kernel):
         enforcer.ensure(kernel, OLD)
     assert str(refused.value) == (
         "the object is built for another layout: "
-        "map entries of states is type 2, key 4, value {0}, entries 1, flags 0x1000, expected type 2, key 4, value {1}, "
-        "entries 1, flags 0x1000. Install the package and the object of one release".format(
-            layout.STATE.size + 8, layout.STATE.size))
+        f"map entries of states is type 2, key 4, value {layout.STATE.size + 8}, entries 1, flags 0x1000, expected type 2, key 4, value {layout.STATE.size}, "
+        "entries 1, flags 0x1000. Install the package and the object of one release"
+    )
     assert kernel.calls == []
 
 
@@ -100,10 +112,8 @@ def test_an_enforcer_of_another_layout_is_left_alone(kernel):
 @pytest.mark.parametrize("step", range(0, 40))
 def test_killed_while_loading_is_mended_by_the_next_run(kernel, step):
     kernel.kill_at = step
-    try:
+    with contextlib.suppress(Killed):
         enforcer.ensure(kernel, OLD)
-    except Killed:
-        pass
     kernel.revive()
     enforcer.ensure(kernel, OLD)
     assert whole(kernel)
@@ -115,12 +125,13 @@ def test_a_lost_pin_is_pinned_again_with_what_was_in_the_map(kernel):
     kernel.update(fd, bytes(8), b"\5" * 16)
     kernel.close(fd)
     kernel.unlink("/bpf/exfil_guard/v1/maps/counters")
-    kernel.unlink("/bpf/exfil_guard/v1/programs-{0}/file_open".format(enforcer.version_of(OLD)))
+    kernel.unlink(f"/bpf/exfil_guard/v1/programs-{enforcer.version_of(OLD)}/file_open")
     with pytest.raises(EnforcerError, match="the enforcer is incomplete: no pin for the maps counters. Run the role"):
         enforcer.installed(kernel)
     result = enforcer.ensure(kernel, OLD)
-    assert result["diff"]["prepared"] == ("+ program file_open (its pin was missing)\n"
-                                          "+ map counters (its pin was missing)\n")
+    assert result["diff"]["prepared"] == (
+        "+ program file_open (its pin was missing)\n+ map counters (its pin was missing)\n"
+    )
     assert whole(kernel)
     fd = kernel.get("/bpf/exfil_guard/v1/maps/counters")
     assert kernel.read_all(fd) == {bytes(8): b"\5" * 16}
@@ -128,7 +139,7 @@ def test_a_lost_pin_is_pinned_again_with_what_was_in_the_map(kernel):
 
 def test_another_program_in_the_place_of_ours_goes(kernel):
     enforcer.ensure(kernel, OLD)
-    path = "/bpf/exfil_guard/v1/programs-{0}/file_open".format(enforcer.version_of(OLD))
+    path = f"/bpf/exfil_guard/v1/programs-{enforcer.version_of(OLD)}/file_open"
     assert enforcer.strangers(kernel, enforcer.version_of(OLD)) == []
     kernel.pins[path] = _Program(9001, "file_open", ())
     assert enforcer.strangers(kernel, enforcer.version_of(OLD)) == ["file_open"]
@@ -142,7 +153,7 @@ def test_another_program_in_the_place_of_ours_goes(kernel):
 def test_a_program_for_another_kernel_is_not_missed(kernel):
     enforcer.ensure(kernel, OLD)
     assert not enforcer.ensure(kernel, OLD)["changed"]
-    kernel.unlink("/bpf/exfil_guard/v1/programs-{0}/inode_setattr".format(enforcer.version_of(OLD)))
+    kernel.unlink(f"/bpf/exfil_guard/v1/programs-{enforcer.version_of(OLD)}/inode_setattr")
     result = enforcer.ensure(kernel, OLD)
     assert result["diff"]["prepared"] == "+ program inode_setattr (its pin was missing)\n"
     assert whole(kernel)
@@ -162,8 +173,8 @@ def test_an_upgrade_takes_the_hooks_over_before_it_lets_go(kernel):
     assert kernel.attached() == hooks and whole(kernel, NEW)
     old, new = enforcer.version_of(OLD), enforcer.version_of(NEW)
     assert result["diff"]["prepared"].splitlines() == (
-        ["+ enforcer " + new] + ["~ hook {0}: from {1} to {2}".format(hook, old, new) for hook in hooks]
-        + ["- enforcer " + old])
+        ["+ enforcer " + new] + [f"~ hook {hook}: from {old} to {new}" for hook in hooks] + ["- enforcer " + old]
+    )
 
 
 @pytest.mark.parametrize("step", range(0, 45))
@@ -171,10 +182,8 @@ def test_an_upgrade_killed_anywhere_leaves_every_hook_attached(kernel, step):
     hooks = old_in_force(kernel)
     kernel.revive()
     kernel.kill_at = step
-    try:
+    with contextlib.suppress(Killed):
         enforcer.ensure(kernel, NEW)
-    except Killed:
-        pass
     assert set(kernel.attached()) == set(hooks)
     kernel.revive()
     enforcer.ensure(kernel, NEW)
@@ -204,10 +213,8 @@ def test_a_removal_killed_anywhere_is_finished_by_the_next(kernel, step):
     old_in_force(kernel)
     kernel.revive()
     kernel.kill_at = step
-    try:
+    with contextlib.suppress(Killed):
         enforcer.remove(kernel)
-    except Killed:
-        pass
     kernel.revive()
     enforcer.remove(kernel)
     assert kernel.pins == {} and kernel.folders == {"/bpf"}

@@ -12,16 +12,24 @@ import sys
 import traceback
 
 import pytest
-
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, kernel as kernel_module, layout, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils.guard import kernel as kernel_module
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
-    ARRAY, HASH, INNER_MAP, LPM_TRIE, Kernel, MapSpec, hook_of)
-
+    ARRAY,
+    HASH,
+    INNER_MAP,
+    LPM_TRIE,
+    Kernel,
+    MapSpec,
+    hook_of,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def root():
     assert os.geteuid() == 0, "maps are made as root: run `make test-unit`, which uses sudo"
+
+
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
 
@@ -40,6 +48,7 @@ class Inside(Kernel):
 @pytest.fixture
 def inside(tmp_path):
     """Runs a function in a child that has a bpffs of its own."""
+
     def run(function):
         child = os.fork()
         if child == 0:
@@ -58,25 +67,32 @@ def inside(tmp_path):
                 sys.stderr.flush()
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
     return run
 
 
 def test_hash_array_and_trie_give_back_what_was_put_in(inside):
     def check(kernel):
         for spec, entries in (
-                (MapSpec(HASH, 8, 8, 1000), {struct.pack("=II", 1, i): struct.pack("=Q", i) for i in range(1000)}),
-                (MapSpec(ARRAY, 4, 16, 50, INNER_MAP), {number(i): bytes([i]) * 16 for i in range(50)}),
-                (MapSpec(LPM_TRIE, 8, 8, 300, 1), {struct.pack("=IBBBB", 24, 10, 0, i % 256, 0): struct.pack("=Q", i)
-                                                   for i in range(200)}),
-                (MapSpec(LPM_TRIE, 20, 8, 9, 1), {number(128) + bytes(15) + b"\1": bytes(8),
-                                                  number(0) + bytes(16): bytes(8)}),
-                (MapSpec(HASH, 4, 4, 1), {})):
+            (MapSpec(HASH, 8, 8, 1000), {struct.pack("=II", 1, i): struct.pack("=Q", i) for i in range(1000)}),
+            (MapSpec(ARRAY, 4, 16, 50, INNER_MAP), {number(i): bytes([i]) * 16 for i in range(50)}),
+            (
+                MapSpec(LPM_TRIE, 8, 8, 300, 1),
+                {struct.pack("=IBBBB", 24, 10, 0, i % 256, 0): struct.pack("=Q", i) for i in range(200)},
+            ),
+            (
+                MapSpec(LPM_TRIE, 20, 8, 9, 1),
+                {number(128) + bytes(15) + b"\1": bytes(8), number(0) + bytes(16): bytes(8)},
+            ),
+            (MapSpec(HASH, 4, 4, 1), {}),
+        ):
             fd = kernel.create_map("try", spec)
             kernel.update_all(fd, entries)
             assert kernel.read_all(fd) == entries
             assert kernel._read_singly(fd, spec) == entries
             assert kernel.map_info(fd).spec == spec
             kernel.close(fd)
+
     inside(check)
 
 
@@ -94,6 +110,7 @@ def test_entries_one_by_one(inside):
         with pytest.raises(OSError) as refused:
             kernel.update(fd, number(9), number(9))
         assert refused.value.errno == errno.E2BIG
+
     inside(check)
 
 
@@ -116,6 +133,7 @@ def test_a_frozen_map_and_a_descriptor_for_reading_refuse_writes(inside):
         assert kernel.read_all(reader) == {number(1): number(7)}
         by_id = kernel.map_by_id(kernel.map_info(fd).id, readonly=True)
         assert kernel.lookup(by_id, number(1)) == number(7)
+
     inside(check)
 
 
@@ -132,6 +150,7 @@ def test_pins_are_found_renamed_and_removed(inside):
         with pytest.raises(OSError) as refused:
             kernel.get(kernel.path("two", "map"))
         assert refused.value.errno == errno.ENOENT
+
     inside(check)
 
 
@@ -159,10 +178,13 @@ def test_generations_are_written_read_back_and_switched(inside):
     def check(kernel):
         make_maps(kernel)
         assert reconcile.read(kernel).record is None
-        first = {"policy": {number(0): b"\1" * layout.POLICY.size}, "states": {number(i): bytes([i]) * layout.STATE.size for i in range(7)},
-                 "edges": {number(i) + bytes(36): number(i) for i in range(40)},
-                 "ipv4": {struct.pack("=IBBBB", 8, 10, 0, 0, 0): bytes(8)},
-                 "rules": {number(0): b"\7" * 8 + b"a rule".ljust(96, b"\0")}}
+        first = {
+            "policy": {number(0): b"\1" * layout.POLICY.size},
+            "states": {number(i): bytes([i]) * layout.STATE.size for i in range(7)},
+            "edges": {number(i) + bytes(36): number(i) for i in range(40)},
+            "ipv4": {struct.pack("=IBBBB", 8, 10, 0, 0, 0): bytes(8)},
+            "rules": {number(0): b"\7" * 8 + b"a rule".ljust(96, b"\0")},
+        }
         reconcile.load(kernel, Image(first), 1, [], version="none")
         live = reconcile.read(kernel)
         assert (live.generation, live.slot, live.pending) == (1, 0, False)
@@ -181,6 +203,7 @@ def test_generations_are_written_read_back_and_switched(inside):
         with reconcile.opened(kernel, reconcile.map_path(kernel, "states")) as outer:
             kernel.delete(outer, number(0))
         assert set(reconcile.differences(first, reconcile.read(kernel).tables)) == {"states"}
+
     inside(check)
 
 

@@ -8,12 +8,11 @@ import os
 import sys
 
 import pytest
+from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, reconcile
 from test_apply import BOTH, CORP, OBJECT, Host
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, reconcile
-
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "host"))
-from fake_system import FakeSystem  # noqa: E402
+from fake_system import FakeSystem
 
 KEYS = ("drift", "pending", "renewal", "unsettled")
 
@@ -109,8 +108,8 @@ def test_counters_that_are_gone_are_drift(host):
 
 def test_a_document_that_is_gone_is_drift(host):
     generation = host.put(CORP)
-    os.unlink(os.path.join(host.store.generations_folder, "{0}.json".format(generation)))
-    told = ["the document of generation {0} is missing".format(generation)]
+    os.unlink(os.path.join(host.store.generations_folder, f"{generation}.json"))
+    told = [f"the document of generation {generation} is missing"]
     assert origins(host, CORP) == expected(drift=told)
     assert origins(host, BOTH) == expected(drift=told)  # of nothing it can't be said that something else is pending
     mended(host, CORP, drift=told)
@@ -128,14 +127,14 @@ def test_an_enforcer_that_is_gone_is_drift(host):
     generation = host.put(CORP)
     host.kernel.pins.clear()
     host.kernel.folders = {"/bpf"}
-    assert origins(host, CORP) == expected(pending=True, drift=[
-        "the enforcer is not in the kernel, generation {0} is stored as in force".format(generation)])
+    assert origins(host, CORP) == expected(
+        pending=True, drift=[f"the enforcer is not in the kernel, generation {generation} is stored as in force"]
+    )
 
 
 def test_another_user_of_the_same_name_is_a_renewal(host):
     host.system = FakeSystem()
-    wanted = dict(CORP, subjects={"alice": {"users": ["alice"]}},
-                  rules=[dict(CORP["rules"][0], subjects=["alice"])])
+    wanted = dict(CORP, subjects={"alice": {"users": ["alice"]}}, rules=[dict(CORP["rules"][0], subjects=["alice"])])
     host.put(wanted)
     assert origins(host, wanted) == expected()
     host.system.accounts["alice"] = 1234
@@ -148,7 +147,8 @@ def test_another_user_of_the_same_name_is_a_renewal(host):
 def test_a_trial_is_neither(host):
     host.put(CORP)
     generation = host.apply(BOTH)["generation"]
-    assert origins(host, BOTH) == expected(unsettled=["generation {0} is on trial".format(generation)])
+    assert origins(host, BOTH) == expected(unsettled=[f"generation {generation} is on trial"])
     host.kernel.now += 61 * reconcile.SECOND
-    assert origins(host, BOTH) == expected(pending=True, unsettled=[
-        "generation {0} was not confirmed in time".format(generation)])
+    assert origins(host, BOTH) == expected(
+        pending=True, unsettled=[f"generation {generation} was not confirmed in time"]
+    )

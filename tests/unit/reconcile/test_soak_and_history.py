@@ -7,9 +7,6 @@ import datetime
 import json
 
 import pytest
-from hypothesis import given, settings, strategies as st
-from test_apply import BOTH, CORP, LAB, NOW, OBJECT, Host, document, rule
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, history, semantics, soak, status
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
@@ -17,6 +14,9 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard.records import N
 from ansible_collections.exfil.guard.plugins.module_utils.guard.resolve import resolve
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import KEPT
 from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_apply import BOTH, CORP, LAB, NOW, OBJECT, Host, document, rule
 
 
 @pytest.fixture
@@ -48,14 +48,22 @@ def test_a_rule_over_a_changed_set_is_a_changed_rule():
     found = soak.document(CORP, wider)
     assert found.document["destinations"]["corp"] == CORP["destinations"]["corp"]
     assert found.document["destinations"]["corp (new)"] == wider["destinations"]["corp"]
-    assert found.document["rules"][1] == {"name": "corp only (new)", "deny": ["connect"], "mode": "audit",
-                                          "destinations": {"not": ["corp (new)", "loopback"]}}
+    assert found.document["rules"][1] == {
+        "name": "corp only (new)",
+        "deny": ["connect"],
+        "mode": "audit",
+        "destinations": {"not": ["corp (new)", "loopback"]},
+    }
 
 
 def test_labels_of_a_changed_set_have_its_other_name():
     def readers(path):
-        return dict(document({"name": "readers", "deny": ["connect"], "subjects": ["reader"], "destinations": ["lab"]}),
-                    subjects={"reader": {"has_read": ["data"]}}, resources={"data": {"paths": [path]}})
+        return dict(
+            document({"name": "readers", "deny": ["connect"], "subjects": ["reader"], "destinations": ["lab"]}),
+            subjects={"reader": {"has_read": ["data"]}},
+            resources={"data": {"paths": [path]}},
+        )
+
     found = soak.document(readers("/srv/a/**"), readers("/srv/b/**"))
     assert found.document["subjects"]["reader"] == {"has_read": ["data"]}
     new = [each for each in found.document["rules"] if each.get("mode") == "audit"]
@@ -74,7 +82,10 @@ def test_a_first_policy_only_reports():
 
 
 def test_what_stays_in_audit_mode_is_no_would_be_denial():
-    assert soak.document(CORP, document(rule("corp only", "corp"), dict(rule("lab only", "lab"), mode="audit"))).rules == []
+    assert (
+        soak.document(CORP, document(rule("corp only", "corp"), dict(rule("lab only", "lab"), mode="audit"))).rules
+        == []
+    )
 
 
 def test_long_names_have_room_for_the_mark():
@@ -84,14 +95,26 @@ def test_long_names_have_room_for_the_mark():
 
 
 ADDRESSES = ["10.1.1.1", "192.168.1.1", "172.16.0.1", "127.0.0.1", "8.8.8.8"]
-RULES = st.lists(st.builds(lambda name, destination, deny, mode: dict(rule(name, destination, (deny,)), **mode),
-                           st.sampled_from(["a", "b", "c"]), st.sampled_from(["corp", "lab"]),
-                           st.sampled_from(["connect", "send"]), st.sampled_from([{}, {"mode": "audit"}])),
-                 max_size=3, unique_by=lambda each: each["name"])
+RULES = st.lists(
+    st.builds(
+        lambda name, destination, deny, mode: dict(rule(name, destination, (deny,)), **mode),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(["corp", "lab"]),
+        st.sampled_from(["connect", "send"]),
+        st.sampled_from([{}, {"mode": "audit"}]),
+    ),
+    max_size=3,
+    unique_by=lambda each: each["name"],
+)
 SETS = st.sampled_from([["10.0.0.0/8"], ["172.16.0.0/12"], ["8.0.0.0/6"]])
-DOCUMENTS = st.builds(lambda rules, corp, mode: dict(
-    document(*rules), mode=mode, destinations=dict(document()["destinations"], corp={"cidrs": corp})),
-    RULES, SETS, st.sampled_from(["audit", "enforce"]))
+DOCUMENTS = st.builds(
+    lambda rules, corp, mode: dict(
+        document(*rules), mode=mode, destinations=dict(document()["destinations"], corp={"cidrs": corp})
+    ),
+    RULES,
+    SETS,
+    st.sampled_from(["audit", "enforce"]),
+)
 
 
 @settings(max_examples=60)
@@ -103,6 +126,7 @@ def test_a_soak_denies_what_was_denied_and_reports_what_will_be(before, after):
     def outcome(policy, action, address):
         event = NetworkEvent(root, action, address, 443, 6)
         return semantics.decide(resolve(policy, system), event, NOW).outcome if policy else "allow"
+
     during = soak.document(before, after)
     for action in ("connect", "send"):
         for address in ADDRESSES:
@@ -151,8 +175,9 @@ def put(host, wanted, revision):
 
 
 def restore(host, **options):
-    return apply.restore(host.kernel, host.system, host.store, now=NOW, canary_folder=host.folder,
-                         **dict(host.options, **options))
+    return apply.restore(
+        host.kernel, host.system, host.store, now=NOW, canary_folder=host.folder, **dict(host.options, **options)
+    )
 
 
 def test_an_earlier_generation_is_restored_on_trial(host):
@@ -192,8 +217,10 @@ def test_what_is_not_stored_is_told_with_what_is(host):
     put(host, CORP, "c1" * 20)
     with pytest.raises(EnforcerError) as refused:
         restore(host, generation=9)
-    assert str(refused.value) == ("generation 9 is not stored on this host: there are 1 (c1c1c1c1c1c1). "
-                                  "Check that commit out and run the rollout from there")
+    assert str(refused.value) == (
+        "generation 9 is not stored on this host: there are 1 (c1c1c1c1c1c1). "
+        "Check that commit out and run the rollout from there"
+    )
     with pytest.raises(EnforcerError, match="no generation stored on this host was in force at commit zz: there are 1"):
         restore(host, revisions=["zz"])
     host.store.clear()
@@ -210,7 +237,7 @@ def test_soaks_and_failed_trials_take_no_room_from_what_to_go_back_to(host):
         put(host, policy, str(number))
     kept = history.generations(host.store)
     restorable = [each["revision"] for each in kept if each["confirmed"] and "replaces" not in each]
-    assert restorable[-KEPT - 1:] == [str(number) for number in range(len(wanted) - KEPT - 1, len(wanted))]
+    assert restorable[-KEPT - 1 :] == [str(number) for number in range(len(wanted) - KEPT - 1, len(wanted))]
     assert len(kept) <= 2 * KEPT + 3
 
 
@@ -218,8 +245,9 @@ def test_status_tells_where_one_can_go_back_to(host):
     put(host, CORP, "one")
     apply.confirm(host.kernel, host.store, host.apply(LAB, soak=True, revision="two")["generation"], **host.options)
     found = status.status(host.kernel, host.store, pull_result="/nonexistent")
-    assert [(each["generation"], each["revision"], each["confirmed"], each["soak"]) for each in found["generations"]] == [
-        (1, "one", True, False), (2, "two", True, True)]
+    assert [
+        (each["generation"], each["revision"], each["confirmed"], each["soak"]) for each in found["generations"]
+    ] == [(1, "one", True, False), (2, "two", True, True)]
     assert found["revision"] == "two" and found["soak"] and found["pull"] is None
     assert "soak          what is new only reports" in status.to_text(found)
 

@@ -7,15 +7,20 @@ import os
 import stat
 
 import pytest
-
 from ansible_collections.exfil.guard.plugins.module_utils.guard import lock
 from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils.guard.store import KEPT, Store
 
 
 def stored(generation, confirmed=False):
-    return {"generation": generation, "document": {"rules": []}, "digest": "d", "resolved": {}, "confirmed": confirmed,
-            "applied_at": "2026-01-01T00:00:00+00:00"}
+    return {
+        "generation": generation,
+        "document": {"rules": []},
+        "digest": "d",
+        "resolved": {},
+        "confirmed": confirmed,
+        "applied_at": "2026-01-01T00:00:00+00:00",
+    }
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ def test_what_was_saved_is_loaded_and_for_root_only(store):
     assert stat.S_IMODE(os.stat(os.path.join(store.generations_folder, "3.json")).st_mode) == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"generation": 4}', '\x00\x00\x00'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"generation": 4}', "\x00\x00\x00"])
 def test_a_half_written_document_is_none(store, text):
     store.save(stored(1, True))
     store.save(stored(2, True))
@@ -52,21 +57,24 @@ def test_prune_keeps_what_is_in_use_the_last_confirmed_and_the_newest(store):
     for number in range(1, 21):
         store.save(stored(number, number == 4))
     store.prune([20, 2])
-    assert store.numbers() == [2, 4] + list(range(20 - KEPT, 20)) + [20]
+    assert store.numbers() == [2, 4, *list(range(20 - KEPT, 20)), 20]
 
 
-@pytest.mark.parametrize("number, remedy", [(errno.ENOSPC, "Free some space there and run again"),
-                                            (errno.EROFS, "Mount it writable and run again")])
+@pytest.mark.parametrize(
+    "number, remedy",
+    [(errno.ENOSPC, "Free some space there and run again"), (errno.EROFS, "Mount it writable and run again")],
+)
 def test_a_disk_that_takes_nothing_is_told_and_the_old_document_stays(store, monkeypatch, number, remedy):
     store.save(stored(1))
 
     def full(_unused):
         raise OSError(number, os.strerror(number))
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EnforcerError) as refused:
         store.save(stored(1, True))
     path = os.path.join(store.generations_folder, "1.json")
-    assert str(refused.value) == "cannot write {0}: {1}. {2}".format(path, os.strerror(number), remedy)
+    assert str(refused.value) == f"cannot write {path}: {os.strerror(number)}. {remedy}"
     assert store.load(1) == stored(1) and os.listdir(store.generations_folder) == ["1.json"]
 
 
@@ -85,8 +93,9 @@ def test_a_lock_held_by_another_names_the_holder(tmp_path):
         assert ready.wait(10)
         with pytest.raises(EnforcerError) as refused, lock.hold("confirming", path, wait=0.2):
             pass
-        assert str(refused.value) == ("another run holds the lock {0}: pid {1}, applying a policy. "
-                                      "Wait until it ends and run again".format(path, other.pid))
+        assert str(refused.value) == (
+            f"another run holds the lock {path}: pid {other.pid}, applying a policy. Wait until it ends and run again"
+        )
     finally:
         leave.set()
         other.join()

@@ -25,26 +25,61 @@ NOW = "2026-11-28T12:00:00+00:00"
 
 
 def status(**parts):
-    return {"installed": True, "running": True, "in_force": True, "mode": "enforce", "generation": 3, "kernel": "6.1.0", "revision": "a" * 40,
-            "totals": {"denied": 7, "audited": 1, "events_lost": 0}, "certificate": {"policy": {"generation": 3}, "not_proved": []},
-            "audit": {"running": True}, "problems": [], "unenforced": [], "drift": [], **parts}
+    return {
+        "installed": True,
+        "running": True,
+        "in_force": True,
+        "mode": "enforce",
+        "generation": 3,
+        "kernel": "6.1.0",
+        "revision": "a" * 40,
+        "totals": {"denied": 7, "audited": 1, "events_lost": 0},
+        "certificate": {"policy": {"generation": 3}, "not_proved": []},
+        "audit": {"running": True},
+        "problems": [],
+        "unenforced": [],
+        "drift": [],
+        **parts,
+    }
 
 
 def record(at="2026-11-28T10:00:00.000+00:00", count=1, **parts):
-    return {"kind": "decision", "time": at, "last_time": at, "count": count, "verdict": "denied", "rule": "customers", "user": "alice", "uid": 1,
-            "executable": "/usr/bin/cat", "action": "read", "path": "/srv/a", "object": "/srv/a", **parts}
+    return {
+        "kind": "decision",
+        "time": at,
+        "last_time": at,
+        "count": count,
+        "verdict": "denied",
+        "rule": "customers",
+        "user": "alice",
+        "uid": 1,
+        "executable": "/usr/bin/cat",
+        "action": "read",
+        "path": "/srv/a",
+        "object": "/srv/a",
+        **parts,
+    }
 
 
 def report(plan=None, **answers):
-    return _report.report({name: {"groups": ["web"], "status": status(), **each} for name, each in answers.items()}, NOW, plan)
+    return _report.report(
+        {name: {"groups": ["web"], "status": status(), **each} for name, each in answers.items()}, NOW, plan
+    )
 
 
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts, state", [
-    ({}, "enforcing"), ({"mode": "audit"}, "reporting only"), ({"in_force": False}, "not guarded"), ({"running": False}, "not guarded"),
-    ({"installed": False}, "not guarded")])
+@pytest.mark.parametrize(
+    "parts, state",
+    [
+        ({}, "enforcing"),
+        ({"mode": "audit"}, "reporting only"),
+        ({"in_force": False}, "not guarded"),
+        ({"running": False}, "not guarded"),
+        ({"installed": False}, "not guarded"),
+    ],
+)
 def test_the_state_of_a_host(parts, state):
     found = report(web1={"status": status(**parts)})
     assert found["hosts"][0]["state"] == state and found["states"] == {state: 1}
@@ -53,22 +88,59 @@ def test_the_state_of_a_host(parts, state):
 def test_a_host_that_gave_no_answer():
     found = report(web1={"status": None, "message": "Failed to connect"}, web2={"status": None})
     assert [(host["state"], host["attention"]) for host in found["hosts"]] == [
-        ("no answer", ["Failed to connect"]), ("no answer", ["it could not be reached"])]
+        ("no answer", ["Failed to connect"]),
+        ("no answer", ["it could not be reached"]),
+    ]
 
 
 def test_what_needs_attention():
-    parts = {"problems": ["p"], "unenforced": ["u"], "drift": ["d"], "pending": True, "soak": True, "hardlinks": ["h"],
-             "certificate": {"policy": {"generation": 2}, "not_proved": ["n"]}, "audit": None}
+    parts = {
+        "problems": ["p"],
+        "unenforced": ["u"],
+        "drift": ["d"],
+        "pending": True,
+        "soak": True,
+        "hardlinks": ["h"],
+        "certificate": {"policy": {"generation": 2}, "not_proved": ["n"]},
+        "audit": None,
+    }
     host = report(web1={"status": status(**parts), "message": "no journal"})["hosts"][0]
-    assert host["attention"] == ["p", "not enforced: u", "drift: d", "on trial, not confirmed", "what is new only reports",
-                                 "hard link: h", "not proved: n", "no audit trail: no journal"]
+    assert host["attention"] == [
+        "p",
+        "not enforced: u",
+        "drift: d",
+        "on trial, not confirmed",
+        "what is new only reports",
+        "hard link: h",
+        "not proved: n",
+        "no audit trail: no journal",
+    ]
     assert host["certificate"] == "of generation 2, not of this one" and host["collector"] == "none"
 
 
 def test_denials_over_time_and_by_what():
-    found = report(web1={"records": [record(), record("2026-11-28T10:30:00+00:00", 4, verdict="audit"), {"kind": "lost", "count": 3}]},
-                   web2={"records": [record("2026-11-28T11:59:00+00:00", 2, rule=None, reason="tamper", path=None, user=None,
-                                            address="10.0.0.1", object="10.0.0.1:443/tcp", login_user="bob"), "junk", {"kind": "decision"}]})
+    found = report(
+        web1={
+            "records": [record(), record("2026-11-28T10:30:00+00:00", 4, verdict="audit"), {"kind": "lost", "count": 3}]
+        },
+        web2={
+            "records": [
+                record(
+                    "2026-11-28T11:59:00+00:00",
+                    2,
+                    rule=None,
+                    reason="tamper",
+                    path=None,
+                    user=None,
+                    address="10.0.0.1",
+                    object="10.0.0.1:443/tcp",
+                    login_user="bob",
+                ),
+                "junk",
+                {"kind": "decision"},
+            ]
+        },
+    )
     timeline = found["timeline"]
     assert timeline["start"] == "2026-11-28T10:00:00+00:00" and timeline["width"] == 300
     assert (timeline["denied"][0], timeline["audit"][6], timeline["denied"][-1]) == (1, 4, 2) and found["told"] == 7
@@ -78,42 +150,89 @@ def test_denials_over_time_and_by_what():
             "rules": [{"name": "tamper", "count": 2}, {"name": "customers", "count": 1}],
             "subjects": [{"name": "uid 1, /usr/bin/cat", "count": 2}, {"name": "alice, /usr/bin/cat", "count": 1}],
             "destinations": [{"name": "10.0.0.1:443/tcp", "count": 2}],
-            "files": [{"name": "/srv/a", "count": 1}]},
-        "audit": {"rules": [{"name": "customers", "count": 4}], "subjects": [{"name": "alice, /usr/bin/cat", "count": 4}],
-                  "destinations": [], "files": [{"name": "/srv/a", "count": 4}]}}
+            "files": [{"name": "/srv/a", "count": 1}],
+        },
+        "audit": {
+            "rules": [{"name": "customers", "count": 4}],
+            "subjects": [{"name": "alice, /usr/bin/cat", "count": 4}],
+            "destinations": [],
+            "files": [{"name": "/srv/a", "count": 4}],
+        },
+    }
     assert [(row["host"], row["verdict"], row["count"]) for row in found["rows"]] == [
-        ("web1", "audit", 4), ("web2", "denied", 2), ("web1", "denied", 1)]
+        ("web1", "audit", 4),
+        ("web2", "denied", 2),
+        ("web1", "denied", 1),
+    ]
 
 
 def test_groups_and_the_plan():
     entry = {"error": None, "changed": False, "lines": [], "decisions": None}
-    plan = {"summary": "Plan of 3 hosts", "entries": [dict(entry, hosts=["web1"], changed=True), dict(entry, hosts=["web2"]),
-                                                      dict(entry, hosts=["db1"], error="unreachable")]}
-    found = _report.report({
-        "web1": {"groups": ["eu", "web"], "status": status(drift=["d", "e"])},
-        "web2": {"groups": ["web"], "status": status(mode="audit", unenforced=["u"])},
-        "db1": {"groups": ["db"], "status": None}}, NOW, plan)
+    plan = {
+        "summary": "Plan of 3 hosts",
+        "entries": [
+            dict(entry, hosts=["web1"], changed=True),
+            dict(entry, hosts=["web2"]),
+            dict(entry, hosts=["db1"], error="unreachable"),
+        ],
+    }
+    found = _report.report(
+        {
+            "web1": {"groups": ["eu", "web"], "status": status(drift=["d", "e"])},
+            "web2": {"groups": ["web"], "status": status(mode="audit", unenforced=["u"])},
+            "db1": {"groups": ["db"], "status": None},
+        },
+        NOW,
+        plan,
+    )
     assert [(host["name"], host["drift"], host["unenforced"], host["plan"]) for host in found["hosts"]] == [
-        ("db1", 0, 0, "failed"), ("web1", 2, 0, "would change"), ("web2", 0, 1, "in order")]
+        ("db1", 0, 0, "failed"),
+        ("web1", 2, 0, "would change"),
+        ("web2", 0, 1, "in order"),
+    ]
     groups = {group.pop("name"): group for group in found["groups"]}
     assert list(groups) == ["db", "eu", "web"]
-    assert groups["web"] == {"hosts": 2, "states": {"enforcing": 1, "reporting only": 1, "not guarded": 0, "no answer": 0}, "drift": 1,
-                             "unenforced": 1, "change": 1, "denied": 14, "audited": 2}
+    assert groups["web"] == {
+        "hosts": 2,
+        "states": {"enforcing": 1, "reporting only": 1, "not guarded": 0, "no answer": 0},
+        "drift": 1,
+        "unenforced": 1,
+        "change": 1,
+        "denied": 14,
+        "audited": 2,
+    }
     assert groups["db"]["states"]["no answer"] == 1 and found["plan"] == plan
 
 
-@pytest.mark.parametrize("first, last", [("2026-11-28T10:00:00+00:00", "2026-11-28T10:00:01+00:00"),
-                                         ("2019-01-01T00:00:00+00:00", "2026-11-28T10:00:01+00:00"),
-                                         ("1970-01-01T00:00:00+00:00", "2026-11-28T10:00:01+00:00")])
+@pytest.mark.parametrize(
+    "first, last",
+    [
+        ("2026-11-28T10:00:00+00:00", "2026-11-28T10:00:01+00:00"),
+        ("2019-01-01T00:00:00+00:00", "2026-11-28T10:00:01+00:00"),
+        ("1970-01-01T00:00:00+00:00", "2026-11-28T10:00:01+00:00"),
+    ],
+)
 def test_any_stretch_of_time_fits(first, last):
     timeline = report(web1={"records": [record(first), record(last)]})["timeline"]
     assert len(timeline["denied"]) <= _report.BUCKETS + 1 and sum(timeline["denied"]) == 2
 
 
-@pytest.mark.parametrize("wrong", [
-    {"totals": [1]}, {"totals": {"denied": "many"}}, {"generation": {}}, {"certificate": "x"}, {"problems": 3}, {"audit": "x"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"totals": [1]},
+        {"totals": {"denied": "many"}},
+        {"generation": {}},
+        {"certificate": "x"},
+        {"problems": 3},
+        {"audit": "x"},
+    ],
+)
 def test_one_host_that_answers_nonsense_spoils_nothing(wrong):
-    found = report(web1={"status": status(**wrong)}, web2={"records": [record(rule=[]), record(count="x"), record(verdict="x"), record()]})
+    found = report(
+        web1={"status": status(**wrong)},
+        web2={"records": [record(rule=[]), record(count="x"), record(verdict="x"), record()]},
+    )
     assert [host["state"] for host in found["hosts"]] == ["no answer", "enforcing"] and found["told"] == 1
     assert "no status of ours" in _page.page(found)
 
@@ -156,16 +275,44 @@ class Page(html.parser.HTMLParser):
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x1b[2J\u202e"
 
 
-NASTY_CHANGE = {"direction": "weaker", "actions": [NASTY], "since": NASTY, **dict.fromkeys(("who", "what", "before", "after", "rule"), NASTY)}
-NASTY_PLAN = {"summary": NASTY, "entries": [{"hosts": [NASTY, "web1"], "error": NASTY, "changed": True, "lines": [NASTY],
-                                             "decisions": {"changes": [NASTY_CHANGE]}}]}
+NASTY_CHANGE = {
+    "direction": "weaker",
+    "actions": [NASTY],
+    "since": NASTY,
+    **dict.fromkeys(("who", "what", "before", "after", "rule"), NASTY),
+}
+NASTY_PLAN = {
+    "summary": NASTY,
+    "entries": [
+        {
+            "hosts": [NASTY, "web1"],
+            "error": NASTY,
+            "changed": True,
+            "lines": [NASTY],
+            "decisions": {"changes": [NASTY_CHANGE]},
+        }
+    ],
+}
 
 
 def nasty():
-    parts = {key: NASTY for key in ("rule", "user", "executable", "action", "path", "object", "login_user", "unit", "address")}
+    parts = {
+        key: NASTY
+        for key in ("rule", "user", "executable", "action", "path", "object", "login_user", "unit", "address")
+    }
     whole = dict.fromkeys(("revision", "kernel", "mode"), NASTY)
-    return report(NASTY_PLAN, **{"web1": {"groups": [NASTY], "records": [record(**parts), record(verdict=NASTY)], "message": NASTY, "status": status(
-        problems=[NASTY], drift=[NASTY], **whole)}, NASTY: {"records": [record()]}})
+    return report(
+        NASTY_PLAN,
+        **{
+            "web1": {
+                "groups": [NASTY],
+                "records": [record(**parts), record(verdict=NASTY)],
+                "message": NASTY,
+                "status": status(problems=[NASTY], drift=[NASTY], **whole),
+            },
+            NASTY: {"records": [record()]},
+        },
+    )
 
 
 def test_no_name_becomes_markup():
@@ -182,7 +329,7 @@ def test_it_needs_no_network_and_may_use_none():
     policy = next(found["content"] for tag, found in page.elements if found.get("http-equiv"))
     assert policy.startswith("default-src 'none';")
     for part in (page.script, page.style):
-        assert "'sha256-{0}'".format(base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()) in policy
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'" in policy
     assert not any(name in ("src", "style", "action") for _, found in page.elements for name in found)
     assert all(found["href"].startswith("#s") for _, found in page.elements if "href" in found)
     assert "url(" not in page.style and "@import" not in page.style and "://" not in text
@@ -218,23 +365,48 @@ console.log(JSON.stringify(found));
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no script engine")
 def test_the_script_filters_and_searches():
-    found = report(web1={"groups": ["web"], "records": [record(), record(verdict="audit")]},
-                   db1={"groups": ["db", "eu"], "status": status(mode="audit"), "records": [record(user="bob", object="/Srv/B")]})
+    found = report(
+        web1={"groups": ["web"], "records": [record(), record(verdict="audit")]},
+        db1={"groups": ["db", "eu"], "status": status(mode="audit"), "records": [record(user="bob", object="/Srv/B")]},
+    )
     page = Page(_page.page(found))
-    steps = [{"group": "eu"}, {"search": "bob /srv/b"}, {"state": "enforcing"}, {"verdict": "audit"}, {"search": "nothing of the kind"}, {}]
-    done = subprocess.run(["node", "-e", ENGINE], input=json.dumps({"rows": page.rows, "script": page.script, "steps": steps}),
-                          capture_output=True, text=True)
+    steps = [
+        {"group": "eu"},
+        {"search": "bob /srv/b"},
+        {"state": "enforcing"},
+        {"verdict": "audit"},
+        {"search": "nothing of the kind"},
+        {},
+    ]
+    done = subprocess.run(
+        ["node", "-e", ENGINE],
+        input=json.dumps({"rows": page.rows, "script": page.script, "steps": steps}),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     first, *others = json.loads(done.stdout)
     assert first == {"hosts": 2, "denials": 3, "note": "2 of 2 shown", "form": False}
-    assert others == [{"hosts": 1, "denials": 1}, {"hosts": 0, "denials": 1}, {"hosts": 1, "denials": 2}, {"hosts": 2, "denials": 1},
-                      {"hosts": 0, "denials": 0}, {"hosts": 2, "denials": 3}]
+    assert others == [
+        {"hosts": 1, "denials": 1},
+        {"hosts": 0, "denials": 1},
+        {"hosts": 1, "denials": 2},
+        {"hosts": 2, "denials": 1},
+        {"hosts": 0, "denials": 0},
+        {"hosts": 2, "denials": 3},
+    ]
 
 
 def test_a_thousand_hosts_and_a_hundred_thousand_records():
-    answers = {"web{0}".format(number): {"records": [record("2026-11-28T1{0}:00:00+00:00".format(each % 10), user="u{0}".format(each),
-                                                            object="/srv/{0}/{1}".format(number, each)) for each in range(100)]}
-               for number in range(1000)}
+    answers = {
+        f"web{number}": {
+            "records": [
+                record(f"2026-11-28T1{each % 10}:00:00+00:00", user=f"u{each}", object=f"/srv/{number}/{each}")
+                for each in range(100)
+            ]
+        }
+        for number in range(1000)
+    }
     began = time.process_time()
     found = report(**answers)
     text = _page.page(found)
@@ -250,15 +422,23 @@ def test_a_thousand_hosts_and_a_hundred_thousand_records():
 
 def test_the_filter():
     found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{"records": [record(count=2)]}], NOW)
-    assert found["line"] == "1 hosts: 1 enforcing; 2 events told" and [group["name"] for group in found["data"]["groups"]] == ["web"]
+    assert found["line"] == "1 hosts: 1 enforcing; 2 events told" and [
+        group["name"] for group in found["data"]["groups"]
+    ] == ["web"]
     assert found["html"] == _page.page(found["data"]) and json.loads(json.dumps(found["data"])) == found["data"]
     assert found["data"]["plan"] is None and "Nobody asked for it" in found["html"]
     planned = [{"changed": True, "pending": False, "diff": {"prepared": "+ rule r\n"}}]
     found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{}], NOW, planned)
     assert found["data"]["hosts"][0]["plan"] == "would change" and "+ rule r" in found["html"]
-    for wrong in ({}, {"failed": True, "msg": "no template"}, {"unreachable": True, "msg": "no route", "changed": False}):
+    for wrong in (
+        {},
+        {"failed": True, "msg": "no template"},
+        {"unreachable": True, "msg": "no route", "changed": False},
+    ):
         found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{}], NOW, [wrong])
-        assert found["data"]["hosts"][0]["plan"] == "failed" and found["data"]["plan"]["entries"][0]["error"] == wrong.get("msg", "it gave no answer")
+        assert found["data"]["hosts"][0]["plan"] == "failed" and found["data"]["plan"]["entries"][0][
+            "error"
+        ] == wrong.get("msg", "it gave no answer")
     for wrong in ((["web1"], [], [{}], [{}]), (["web1"], [[]], ["x"], [{}])):
         with pytest.raises(AnsibleFilterError, match="in one order"):
             fleet_report(*wrong, NOW)
@@ -266,18 +446,42 @@ def test_the_filter():
 
 def test_the_playbook_tells_hosts_that_give_no_answer(tmp_path):
     common = {"ansible_become": False, "ansible_python_interpreter": sys.executable}
-    (tmp_path / "hosts.json").write_text(json.dumps({"guarded": {"hosts": {
-        "bare": {"ansible_connection": "local", **common},
-        "down": {"ansible_connection": "ssh", "ansible_host": "192.0.2.1", "ansible_port": 1, **common}}}}))
-    environment = dict(os.environ, ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"), NO_COLOR="1", ANSIBLE_SSH_TIMEOUT="1",
-                       PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
-    done = subprocess.run(["ansible-playbook", "-i", str(tmp_path / "hosts.json"), "playbooks/report.yml"], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=300)
+    (tmp_path / "hosts.json").write_text(
+        json.dumps(
+            {
+                "guarded": {
+                    "hosts": {
+                        "bare": {"ansible_connection": "local", **common},
+                        "down": {"ansible_connection": "ssh", "ansible_host": "192.0.2.1", "ansible_port": 1, **common},
+                    }
+                }
+            }
+        )
+    )
+    environment = dict(
+        os.environ,
+        ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"),
+        NO_COLOR="1",
+        ANSIBLE_SSH_TIMEOUT="1",
+        PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
+    )
+    done = subprocess.run(
+        ["ansible-playbook", "-i", str(tmp_path / "hosts.json"), "playbooks/report.yml"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "report.json").read_text())
     assert [(host["name"], host["state"], host["groups"]) for host in found["hosts"]] == [
-        ("bare", "not guarded", ["guarded"]), ("down", "no answer", ["guarded"])]
-    assert "the package is not installed" in str(found["hosts"][0]["attention"]) and "192.0.2.1" in str(found["hosts"][1]["attention"])
+        ("bare", "not guarded", ["guarded"]),
+        ("down", "no answer", ["guarded"]),
+    ]
+    assert "the package is not installed" in str(found["hosts"][0]["attention"]) and "192.0.2.1" in str(
+        found["hosts"][1]["attention"]
+    )
     page = tmp_path / "report.html"
     assert page.stat().st_mode & 0o777 == 0o600 and Page(page.read_text()).rows
     assert re.search(r"2 hosts: 1 no answer, 1 not guarded; 0 events told, in .*report.html", done.stdout)
