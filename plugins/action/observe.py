@@ -12,7 +12,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 
 OBJECT = "roles/observe/files/observe.bpf.o"
-LAYOUT, PROGRAMS = "bpf/observe.h", "bpf/observe.bcc.c"
+LAYOUT, PROGRAMS = "bpf/observer/observe.h", "bpf/observer/observe.bcc.c"
 
 
 def _read(path: str) -> bytes:

@@ -49,10 +49,10 @@ options:
     description: Set by the action plugin. The BPF object of V(chdir), in Base64.
     type: str
   layout:
-    description: Set by the action plugin. What bpf/observe.h says.
+    description: Set by the action plugin. What bpf/observer/observe.h says.
     type: str
   programs:
-    description: Set by the action plugin. What bpf/observe.bcc.c says.
+    description: Set by the action plugin. What bpf/observer/observe.bcc.c says.
     type: str
 requirements:
   - Python 3.8 or newer and libbpf 1.x on the host

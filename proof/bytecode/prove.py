@@ -54,13 +54,13 @@ def prover(data: bytes) -> Prover:
 
 
 def _uses() -> tuple[int, int]:
-    """The offset of guard_policy.uses, and GUARD_DENIES_LABELS, as bpf/layout.h has them."""
-    text = (ROOT / "bpf" / "layout.h").read_text(encoding="utf-8")
+    """The offset of guard_policy.uses, and GUARD_DENIES_LABELS, as bpf/abi/layout.h has them."""
+    text = (ROOT / "bpf" / "abi" / "layout.h").read_text(encoding="utf-8")
 
     def defined(name: str) -> int:
         match = re.search(rf"{name}(?: =)?\s+(\d+)", text)
         if match is None:
-            raise ValueError(f"bpf/layout.h has no {name}")
+            raise ValueError(f"bpf/abi/layout.h has no {name}")
         return int(match[1])
 
     vector = 8 * defined("GUARD_WORDS")

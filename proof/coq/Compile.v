@@ -2,7 +2,7 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** A policy becomes tables (plugins/module_utils/guard/compile.py), and how a verdict is found in them (bpf/decide.h and
+(** A policy becomes tables (plugins/module_utils/guard/compile.py), and how a verdict is found in them (bpf/core/decide.h and
     the hooks, as tests/property/kernel_model.py has them). *)
 
 From Coq Require Import NArith List Bool Arith.
@@ -271,7 +271,7 @@ Section Lookup.
   Definition verdict_unless (bound_ covers_ of_action_ : N) (why : option N) : verdict :=
     verdict_by bound_ (match why with Some _ => None | None => Some covers_ end) of_action_ why.
 
-  (** bpf/tamper.h *)
+  (** bpf/decision/protection.h *)
   Definition touches (at_ : option location) (below : bool) : bool :=
     match at_ with
     | None => true

@@ -2,7 +2,7 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** How labels pass, as bpf/label.h has it: by what tasks do that a hook sees. What no hook sees is no step here; it is
+(** How labels pass, as bpf/label/flow.h has it: by what tasks do that a hook sees. What no hook sees is no step here; it is
     listed in docs/mediation.md. *)
 
 From Coq Require Import NArith List Bool.

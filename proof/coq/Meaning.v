@@ -10,7 +10,7 @@ Open Scope N_scope.
 
 (** * Policies *)
 
-(** Names of rules and sets are numbers in the order of the names; actions and reasons are those of bpf/layout.h. *)
+(** Names of rules and sets are numbers in the order of the names; actions and reasons are those of bpf/abi/layout.h. *)
 
 Definition component := list N.  (* bytes *)
 Definition star : N := 42.

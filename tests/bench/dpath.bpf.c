@@ -2,7 +2,7 @@
 /*
  * A peer for the benchmark: what BPF LSM policies usually do, the path as a string and a comparison with each rule's.
  */
-#include "kernel.h"
+#include "abi/kernel.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 

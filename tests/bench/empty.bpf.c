@@ -2,7 +2,7 @@
 /*
  * What any BPF LSM pays before its first line: programs that do nothing, on the hooks that the benchmark meets.
  */
-#include "kernel.h"
+#include "abi/kernel.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 

@@ -24,6 +24,6 @@ def files(folder: Path) -> list[Path]:
     return [
         target,
         image.ROOT / "roles" / "observe" / "files" / "observe.bpf.o",
-        image.ROOT / "bpf" / "observe.h",
-        image.ROOT / "bpf" / "observe.bcc.c",
+        image.ROOT / "bpf" / "observer" / "observe.h",
+        image.ROOT / "bpf" / "observer" / "observe.bcc.c",
     ]

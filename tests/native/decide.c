@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* decide.h as a library of the host, for comparison with the reference. */
-#include "../../bpf/decide.h"
+#include "core/decide.h"
 
 guard_u64 binding_sets(const struct guard_policy *p, const struct guard_who *w) { return guard_binding_sets(p, w); }
 guard_u64 freeing_sets(const struct guard_policy *p, const struct guard_who *w) { return guard_freeing_sets(p, w); }

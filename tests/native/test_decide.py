@@ -43,7 +43,7 @@ def library(tmp_path_factory):
     built = tmp_path_factory.mktemp("native") / "decide.so"
     source = Path(__file__).with_name("decide.c")
     subprocess.run(
-        ["gcc", "-std=gnu11", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source], check=True
+        ["gcc", "-std=gnu11", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-I", ROOT / "bpf", "-o", built, source], check=True
     )
     loaded = ctypes.CDLL(str(built))
     for name in ("binding_sets", "freeing_sets", "destination_sets"):
@@ -130,7 +130,7 @@ def test_sizes_are_those_of_the_layout(library):
 
 
 def test_numbers_are_those_of_the_layout():
-    text = (ROOT / "bpf" / "layout.h").read_text()
+    text = (ROOT / "bpf" / "abi" / "layout.h").read_text()
     defined = {name: int(value, 0) for name, value in re.findall(r"(?:#define )?\bGUARD_(\w+)(?: =)? (\d+)\b", text)}
     for name in ("LAYOUT", "RULES", "WORDS", "SETS", "CANARY_SET", "SLOTS", "DEPTH", "COMPONENT", "NAME", "PATH", "READ",
                  "WRITE", "EXECUTE", "CONNECT", "SEND", "REPLY", "BIND", "LISTEN", "ACCEPT", "UNIX_CONNECT", "VSOCK", "PLAIN",

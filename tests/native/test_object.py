@@ -33,6 +33,6 @@ def test_the_object_is_reproducible(tmp_path):
 
 def test_a_changed_source_is_another_object(tmp_path):
     subprocess.run(["cp", "-r", ROOT / "bpf", tmp_path], check=True)
-    layout = tmp_path / "bpf" / "layout.h"
+    layout = tmp_path / "bpf" / "abi" / "layout.h"
     layout.write_text(layout.read_text().replace("#define GUARD_GROUPS 32", "#define GUARD_GROUPS 16"))
     assert build(tmp_path / "bpf", tmp_path / "guard.bpf.o") != TRACKED.read_bytes()

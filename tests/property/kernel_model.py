@@ -118,7 +118,7 @@ class Model:
         return records.Verdict(outcome, self.names[rule], trouble or "rule")
 
     def tampering(self, event: records.TamperEvent, bound: int) -> records.Verdict:
-        """bpf/tamper.h"""
+        """bpf/decision/protection.h"""
         if event.location is not None:
             state, trouble = self.place(event.location)
             if trouble in ("unknown-filesystem", "too-deep"):

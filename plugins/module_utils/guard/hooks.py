@@ -73,7 +73,7 @@ _OF_ACTION: dict[str, tuple[str, ...]] = {
 }
 _OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
 _OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
-# What enforces is guarded under any policy; see bpf/tamper.h
+# What enforces is guarded under any policy; see bpf/decision/protection.h
 BUILT_IN = tuple(
     hook + "__tamper"
     for hook in (

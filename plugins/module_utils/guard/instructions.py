@@ -12,7 +12,7 @@ from typing import Iterable, NamedTuple
 
 from .kernel import Relocated, hook_of
 
-SYMBOL = "rename_lock"  # the one kernel address in our programs: see bpf/path.h
+SYMBOL = "rename_lock"  # the one kernel address in our programs: see bpf/object/path.h
 SIZE = 8  # bytes of a struct bpf_insn
 _WIDE = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two instructions, with half of the constant each
 _FROM_MAP, _FROM_VALUE = 1, 2  # BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE

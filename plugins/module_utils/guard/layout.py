@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What user space shares with the kernel side: the other half of bpf/layout.h, compared with it by a test."""
+"""What user space shares with the kernel side: the other half of bpf/abi/layout.h, compared with it by a test."""
 
 from __future__ import annotations
 

@@ -408,7 +408,7 @@ def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
 
 
 def claim(kernel: Kernel, *versions_: str) -> None:
-    """Says which maps and programs are ours, and which mount namespace is the host's: see bpf/tamper.h. The tables of a
+    """Says which maps and programs are ours, and which mount namespace is the host's: see bpf/decision/protection.h. The tables of a
     generation are known by their names."""
     wanted = {layout.OUR_KEY.pack(layout.OUR_NAMESPACE, kernel.mount_namespace())}
     for name in list(MAPS) + list(STORAGES):

@@ -321,7 +321,7 @@ def run(
     lock_path: str = LOCK,
     ready: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """``data``: observe.bpf.o; ``layout`` and ``programs``: bpf/observe.h and bpf/observe.bcc.c. ``ready`` is called
+    """``data``: observe.bpf.o; ``layout`` and ``programs``: bpf/observer/observe.h and bpf/observer/observe.bcc.c. ``ready`` is called
     when all is attached. Gives lines (how many) and lost. Raises PolicyErrors, EnforcerError."""
     check_options(seconds, path, actions, names)
     check_host(kernel, actions)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The only place that needs BCC (Debian: python3-bpfcc): compiles bpf/observe.bcc.c against the running kernel's
+"""The only place that needs BCC (Debian: python3-bpfcc): compiles bpf/observer/observe.bcc.c against the running kernel's
 headers and attaches it. Programs and maps go with the process."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAPS = ("subjects", "objects", "entries", "lost", "listeners", "fresh", "units")
 
 
 def source(layout: str, programs: str, itself: int) -> str:
-    """``layout``: bpf/observe.h; ``programs``: bpf/observe.bcc.c; ``itself``: the process that is not observed."""
+    """``layout``: bpf/observer/observe.h; ``programs``: bpf/observer/observe.bcc.c; ``itself``: the process that is not observed."""
     head = [f"#include <{name}>" for name in HEADERS]
     head += ["#define OBSERVE_PROGRAMS", f"#define OBSERVE_ENTRIES {ENTRIES}", f"#define OBSERVE_SELF {itself}"]
     return "\n".join(head) + "\n" + layout + programs

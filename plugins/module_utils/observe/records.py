@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the observer's programs write, as bpf/observe.h has it: decoded, nothing looked up."""
+"""What the observer's programs write, as bpf/observer/observe.h has it: decoded, nothing looked up."""
 
 from __future__ import annotations
 

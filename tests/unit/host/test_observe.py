@@ -97,7 +97,7 @@ def test_structures_are_those_of_the_programs(tmp_path):
         "object": records.OBJECT,
     }
     program.write_text(
-        '#include <linux/types.h>\n#include <stdio.h>\n#include "observe.h"\nint main(void) {{ {0} '
+        '#include <stdio.h>\n#include "observer/observe.h"\nint main(void) {{ {0} '
         'printf("%d %d %d", OBSERVE_CHDIR, OBSERVE_LOSSES, OBSERVE_GROUPS); return 0; }}'.format(
             " ".join(f'printf("%zu\\n", sizeof(struct observe_{name}));' for name in names)
         )

@@ -90,7 +90,7 @@ def test_a_login_changes_nothing():
 
 
 def test_pseudo_filesystems_are_those_of_the_kernel_side():
-    with open(os.path.join(ROOT, "bpf", "path.h"), encoding="utf-8") as file:
+    with open(os.path.join(ROOT, "bpf", "object", "path.h"), encoding="utf-8") as file:
         known = set(re.findall(r"\b([A-Z0-9_]+)_MAGIC\b", file.read()))
     names = {
         "BINFMTFS": "binfmt_misc",

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Where an object is: the chain of dentries up to the root of its superblock, through the path automaton.
+ */
+#ifndef GUARD_OBJECT_PATH_H
+#define GUARD_OBJECT_PATH_H
+
+#include "abi/bpf.h"
+#include "abi/layout.h"
+#include "core/maps.h"
+
+/* seqlock_t begins with its sequence; 0 where the kernel hides its addresses (kptr_restrict=2) */
+extern const void rename_lock __ksym __weak;
+
+/* The state after one component, or -1 when a table lacks an entry. A global function: verified and proved once. */
+int guard_step(__u32 slot, __u32 state, __u64 name)
+{
+	struct guard_edge_key key = { .state = state };
+	const struct guard_state *from;
+	const struct guard_bytes *row;
+	__u32 otherwise, *next, i;
+	unsigned char byte = 0;
+	void *inner;
+	long size;
+
+	inner = INNER_OF(states, slot);
+	if (!inner)
+		return -1;
+	from = bpf_map_lookup_elem(inner, &state);
+	if (!from)
+		return -1;
+	otherwise = from->otherwise;
+	state = from->bytes;
+	if (!state) {
+		size = bpf_probe_read_kernel_str(key.name, sizeof(key.name), (const void *)name);
+		if (size <= 0)
+			return -1;
+		if (size == sizeof(key.name)) {
+			/* cut, perhaps: without a byte automaton no literal of this state is longer */
+			if (bpf_probe_read_kernel(&byte, 1, (const char *)name + sizeof(key.name) - 1))
+				return -1;
+			if (byte)
+				return otherwise;
+		}
+		inner = INNER_OF(edges, slot);
+		if (!inner)
+			return -1;
+		next = bpf_map_lookup_elem(inner, &key);
+		return next ? *next : otherwise;
+	}
+	inner = INNER_OF(bytes, slot);
+	if (!inner)
+		return -1;
+	for (i = 0; i < 256; i++) {
+		state--;
+		row = bpf_map_lookup_elem(inner, &state);
+		if (!row || bpf_probe_read_kernel(&byte, 1, (const char *)name + i))
+			return -1;
+		if (!byte)
+			return row->target;
+		state = row->next[byte];
+		if (!state)
+			return otherwise;
+	}
+	return -1;
+}
+
+static __always_inline bool pseudo(const struct super_block *sb)
+{
+	if (BPF_CORE_READ(sb, s_flags) & SB_NOUSER)
+		return 1;
+	switch (BPF_CORE_READ(sb, s_magic)) {
+	case TMPFS_MAGIC: case RAMFS_MAGIC: case PROC_MAGIC: case SYSFS_MAGIC: case DEVPTS_MAGIC: case CGROUP_MAGIC:
+	case CGROUP2_MAGIC: case BPFFS_MAGIC: case DEBUGFS_MAGIC: case TRACEFS_MAGIC: case SECURITYFS_MAGIC:
+	case PIPEFS_MAGIC: case SOCKFS_MAGIC: case ANON_INODE_MAGIC: case NSFS_MAGIC: case PIDFS_MAGIC:
+	case MQUEUE_MAGIC: case HUGETLBFS_MAGIC: case CONFIGFS_MAGIC: case BINFMTFS_MAGIC: case EFIVARFS_MAGIC:
+	case PSTOREFS_MAGIC: case AUTOFS_MAGIC: case SELINUX_MAGIC: case RPCPIPEFS_MAGIC:
+		return 1;
+	}
+	return 0;
+}
+
+static __always_inline int rename_sequence(__u32 *sequence)
+{
+	if (!&rename_lock)
+		return -1;
+	return bpf_probe_read_kernel(sequence, sizeof(*sequence), &rename_lock) ? -1 : 0;
+}
+
+#define PASS 4
+
+struct place {
+	__u32 state;
+	__u32 reason;		/* enum guard_reason; GUARD_BY_RULE: the state is good */
+	__u32 sequence;		/* of renames, during the whole walk; odd: it is not known */
+};
+
+/* Components between a dentry and its superblock's root; below 0: minus the reason why there are none to count. */
+__noinline int guard_depth(__u64 leaf, __u64 root)
+{
+	const struct dentry *d = (const struct dentry *)leaf, *parent;
+	int i;
+
+	for (i = 0; i <= GUARD_DEPTH; i++) {
+		if ((__u64)d == root)
+			return i;
+		parent = BPF_CORE_READ(d, d_parent);
+		if (!parent || parent == d)
+			return -GUARD_NO_CHAIN;
+		d = parent;
+	}
+	return -GUARD_TOO_DEEP;
+}
+
+struct chain {
+	__u64 dentry[PASS];
+};
+
+/* The last PASS dentries of those that are `left` on the way up from a leaf. A global function: the verifier would
+ * follow its loop anew in each pass of the walk. */
+__noinline int guard_chain(__u64 leaf, int left, struct chain *chain)
+{
+	const struct dentry *d = (const struct dentry *)leaf;
+	int i;
+
+	if (!chain)
+		return -1;
+	for (i = 0; i < GUARD_DEPTH; i++) {
+		if (i >= left)
+			break;
+		chain->dentry[i & (PASS - 1)] = (__u64)d;
+		d = BPF_CORE_READ(d, d_parent);
+	}
+	return 0;
+}
+
+/* One walk: up to the superblock's root, then the automaton from the root down. The chain is kept four at a time,
+ * from the root's end, so that depth does not cost stack. Gives an enum guard_reason. */
+int guard_walk(__u32 slot, __u64 leaf, struct place *at)
+{
+	const struct super_block *sb = BPF_CORE_READ((const struct dentry *)leaf, d_sb);
+	struct guard_superblock_key device = { .device = BPF_CORE_READ(sb, s_dev) };
+	struct chain chain = {};
+	const struct dentry *d;
+	__u32 *start, pass, i;
+	void *inner;
+	int left, next;
+
+	if (!at)
+		return GUARD_BROKEN_MAP;
+	at->state = 0;
+	inner = INNER_OF(superblocks, slot);
+	if (!inner)
+		return GUARD_BROKEN_MAP;
+	start = bpf_map_lookup_elem(inner, &device);
+	if (!start)
+		return pseudo(sb) ? GUARD_BY_RULE : GUARD_UNKNOWN_FS;
+	at->state = *start;
+	left = guard_depth(leaf, (__u64)BPF_CORE_READ(sb, s_root));
+	if (left < 0)
+		return -left;
+	for (pass = 0; pass < GUARD_DEPTH / PASS; pass++) {
+		guard_chain(leaf, left, &chain);
+		for (i = 0; i < PASS; i++) {
+			if (left <= 0 || !at->state)
+				return GUARD_BY_RULE;
+			left--;
+			d = (const struct dentry *)chain.dentry[left & (PASS - 1)];
+			next = guard_step(slot, at->state, (__u64)BPF_CORE_READ(d, d_name.name));
+			if (next < 0)
+				return GUARD_BROKEN_MAP;
+			at->state = next;
+		}
+	}
+	return GUARD_BY_RULE;
+}
+
+/* Where a dentry is. A walk during which anything was renamed may have seen a path that never was, so it is done
+ * again; where the sequence can't be read, one walk has to do and nothing is cached. */
+int guard_place(__u32 slot, __u64 dentry, struct place *at)
+{
+	__u32 before = 0, after = 0, zero = 0, try;
+	struct guard_facts *f;
+
+	if (!at)
+		return -1;
+	at->state = 0;
+	at->reason = GUARD_NO_CHAIN;
+	at->sequence = 1;
+	if (!dentry)
+		return 0;
+	for (try = 0; try < 4; try++) {
+		int known = !rename_sequence(&before);
+
+		if (known && (before & 1)) {
+			at->reason = GUARD_UNSTABLE;
+			continue;
+		}
+		at->reason = guard_walk(slot, dentry, at);
+		if (!known)
+			return 0;
+		if (!rename_sequence(&after) && before == after) {
+			at->sequence = before;
+			f = bpf_map_lookup_elem(&facts, &zero);
+			if (f && !f->rename_lock)
+				f->rename_lock = 1;
+			return 0;
+		}
+		at->reason = GUARD_UNSTABLE;
+	}
+	return 0;
+}
+
+#endif

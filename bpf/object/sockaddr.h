@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The endpoint that a socket call names, or that a socket has; and what sends a packet elsewhere than its address says.
+ */
+#ifndef GUARD_OBJECT_SOCKADDR_H
+#define GUARD_OBJECT_SOCKADDR_H
+
+#include "abi/bpf.h"
+#include "abi/layout.h"
+#include "core/maps.h"
+#include "object/direction.h"
+#include "object/endpoint.h"
+
+static __always_inline __u32 protocol_of(struct sock *sk)
+{
+	__u32 protocol = sk->sk_protocol;
+
+	if (protocol == IPPROTO_MPTCP || protocol == IPPROTO_SMC || sk->__sk_common.skc_family == AF_SMC)
+		return IPPROTO_TCP;
+	return protocol;
+}
+
+/* A raw socket writes its ports itself, and ICMP has none. */
+static __always_inline __u32 port_of(const struct socket *sock, __u32 protocol, __be16 port)
+{
+	int type = sock->type;
+
+	barrier_var(type);	/* one read */
+	if (type == SOCK_RAW)
+		return 0;
+	switch (protocol) {
+	case IPPROTO_TCP: case IPPROTO_UDP: case IPPROTO_DCCP: case IPPROTO_SCTP: case IPPROTO_UDPLITE:
+		return bpf_ntohs(port);
+	}
+	return type == SOCK_DGRAM ? 0 : bpf_ntohs(port);
+}
+
+/* What a socket of the family takes an address of no family for; AF_UNSPEC: for no address. */
+static __always_inline __u32 family_taken(const struct socket *sock, __u32 protocol, __u32 family)
+{
+	if (family != AF_INET6 || sock->type == SOCK_RAW)
+		return family;
+	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE ? AF_UNSPEC : family;
+}
+
+static __always_inline void read_internet(const struct guard_sockaddr *a, __u32 family, struct endpoint *e)
+{
+	e->family = family;
+	if (family == AF_INET)
+		__builtin_memcpy(e->address, a->ipv4, 4);
+	else
+		__builtin_memcpy(e->address, a->ipv6, 16);
+	unmap(e);
+}
+
+enum named { UNNAMED, NAMED, ELSEWHERE };
+
+/* The address that came with a call. ELSEWHERE: it is none of IPv4, IPv6 or vsock. Of an address that can't be read,
+ * *e says so. */
+static __noinline int read_name(struct socket *sock, __u64 name, bool sending, struct endpoint *e)
+{
+	struct guard_sockaddr a;
+	struct sock *sk = sock->sk;
+	__u32 family, given;
+
+	if (!e || !sk)
+		return UNNAMED;
+	family = sk->__sk_common.skc_family;
+	e->protocol = protocol_of(sk);
+	e->family = family;
+	e->reason = GUARD_BY_RULE;
+	if (!name)
+		return UNNAMED;
+	if (bpf_probe_read_kernel(&a, sizeof(a), (const void *)name)) {
+		e->reason = GUARD_NO_ADDRESS;
+		return NAMED;
+	}
+	given = a.family;
+	if (given == AF_VSOCK && family == AF_VSOCK) {
+		struct guard_sockaddr_vm vm;
+		__u32 cid;
+
+		if (bpf_probe_read_kernel(&vm, sizeof(vm), (const void *)name))
+			e->reason = GUARD_NO_ADDRESS;
+		cid = bpf_htonl(vm.cid);
+		__builtin_memcpy(e->address, &cid, 4);
+		e->port = vm.port;
+		return NAMED;
+	}
+	if (given == AF_UNSPEC && internet(sk)) {
+		given = sending ? family_taken(sock, e->protocol, family) : family == AF_INET ? AF_INET : AF_UNSPEC;
+		if (given == AF_UNSPEC)
+			return UNNAMED;
+	}
+	if (given == AF_INET || given == AF_INET6) {
+		read_internet(&a, given, e);
+		e->port = port_of(sock, e->protocol, a.port);
+		return NAMED;
+	}
+	if (!internet(sk))
+		return ELSEWHERE;
+	e->reason = GUARD_NO_ADDRESS;
+	return NAMED;
+}
+
+/* The other side of a connected socket; what is not connected can't be told: it may be by the time it sends. */
+static __noinline void read_peer(struct socket *sock, struct endpoint *e)
+{
+	struct sock *sk = sock->sk;
+
+	if (!e || !sk)
+		return;
+	e->reason = GUARD_NO_ADDRESS;
+	if (!internet(sk))
+		return;
+	/* a connection keeps its port to its end; a datagram socket may be connected without one, as for ICMP */
+	if (has_connections(sock) ? !sk->__sk_common.skc_dport : sk->__sk_common.skc_state != SOCK_ESTABLISHED)
+		return;
+	e->family = sk->__sk_common.skc_family;
+	__builtin_memset(e->address, 0, sizeof(e->address));
+	if (e->family == AF_INET) {
+		__u32 address = sk->__sk_common.skc_daddr;
+
+		__builtin_memcpy(e->address, &address, 4);
+	} else {
+		BPF_CORE_READ_INTO(&e->address, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+	}
+	e->port = port_of(sock, e->protocol, sk->__sk_common.skc_dport);
+	e->reason = GUARD_BY_RULE;
+	unmap(e);
+}
+
+static __noinline void read_own(struct socket *sock, struct endpoint *e)
+{
+	struct sock *sk = sock->sk;
+
+	if (!e || !sk)
+		return;
+	e->own = 1;
+	e->protocol = protocol_of(sk);
+	e->family = sk->__sk_common.skc_family;
+	if (e->family == AF_INET) {
+		__u32 address = sk->__sk_common.skc_rcv_saddr;
+
+		__builtin_memcpy(e->address, &address, 4);
+	} else if (e->family == AF_INET6) {
+		BPF_CORE_READ_INTO(&e->address, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
+	} else {
+		e->reason = GUARD_NO_ADDRESS;
+	}
+	e->port = sk->__sk_common.skc_num;
+	unmap(e);
+}
+
+/* A source route among the socket's options, or headers that the task writes itself. */
+static __noinline bool rerouted(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+	const struct inet_sock *inet = (const void *)sk;
+	const struct ipv6_txoptions *more;
+	const struct ip_options_rcu *options;
+	const struct ipv6_pinfo *v6;
+
+	if (!sk || !internet(sk))
+		return 0;
+	if (sock->type == SOCK_RAW) {
+		const struct inet_sock___61 *older = (const void *)inet;
+
+		if (bpf_core_field_exists(inet->inet_flags)) {
+			if (BPF_CORE_READ(inet, inet_flags) & (1UL << INET_FLAGS_HDRINCL))
+				return 1;
+		} else if (BPF_CORE_READ_BITFIELD_PROBED(older, hdrincl)) {
+			return 1;
+		}
+	}
+	options = BPF_CORE_READ(inet, inet_opt);
+	if (options && BPF_CORE_READ(options, opt.srr))
+		return 1;
+	if (sk->__sk_common.skc_family != AF_INET6)
+		return 0;
+	v6 = BPF_CORE_READ(inet, pinet6);
+	more = v6 ? BPF_CORE_READ(v6, opt) : 0;
+	return more && BPF_CORE_READ(more, srcrt);
+}
+
+static __always_inline bool reroutes(int level, int name)
+{
+	switch (level) {
+	case IPPROTO_IP:	/* IP_HDRINCL, IP_OPTIONS, IP_RETOPTS */
+		return name == 3 || name == 4 || name == 7;
+	case IPPROTO_IPV6:	/* of 2292: routing header, packet options; flow labels with options, HDRINCL, routing header */
+		return name == 5 || name == 6 || name == 32 || name == 36 || name == 57;
+	}
+	return 0;
+}
+
+#define CONTROLS 16
+
+/* The same in what comes along with a message; more of it than anyone sends counts as such. */
+int guard_control(__u64 control, __u64 size)
+{
+	struct guard_cmsghdr c;
+	__u16 flags = 0;
+	__u64 at = 0;
+	__u32 i;
+
+	if (!control)
+		return 0;
+	for (i = 0; i < CONTROLS; i++) {
+		if (at + sizeof(c) > size)
+			return 0;
+		if (bpf_probe_read_kernel(&c, sizeof(c), (const void *)(control + at)) || c.length < sizeof(c))
+			return 1;
+		if (reroutes(c.level, c.type))
+			return 1;
+		if (c.level == IPPROTO_SCTP) {
+			/* more addresses; or, by a flag of SNDRCV or SNDINFO, to every association there is */
+			if (c.type == 7 || c.type == 8)
+				return 1;
+			if (c.type == 1 || c.type == 2) {
+				if (bpf_probe_read_kernel(&flags, sizeof(flags),
+							  (const void *)(control + at + sizeof(c) + (c.type == 1 ? 4 : 2))))
+					return 1;
+				if (flags & 0x40)
+					return 1;
+			}
+		}
+		at += (c.length + 7) & ~7ULL;
+	}
+	return 1;
+}
+
+/* The peer of a vsock socket. Its type is in the module's type information, which need not be there when we are loaded:
+ * both addresses have always stood behind the transport, and must look like addresses. */
+static __noinline void read_vsock_peer(struct socket *sock, struct endpoint *e)
+{
+	__u64 at = number(sock->sk) + bpf_core_type_size(struct sock) + sizeof(void *);
+	struct guard_sockaddr_vm vm[2] = {};	/* own, peer */
+	__u32 cid;
+
+	if (!e)
+		return;
+	e->reason = GUARD_NO_ADDRESS;
+	if (bpf_probe_read_kernel(&vm, sizeof(vm), (const void *)at) || vm[0].family != AF_VSOCK ||
+	    vm[1].family != AF_VSOCK || vm[1].cid == ~0U)
+		return;
+	cid = bpf_htonl(vm[1].cid);
+	__builtin_memcpy(e->address, &cid, 4);
+	e->port = vm[1].port;
+	e->reason = GUARD_BY_RULE;
+}
+
+#endif
