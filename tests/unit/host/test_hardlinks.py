@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.exfil.guard.plugins.module_utils.guard import hardlinks, records
 from ansible_collections.exfil.guard.plugins.module_utils.guard.hardlinks import Found, Seen
 from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from test_command import host as host  # noqa: PLC0414 -- a fixture, which pytest finds by its name here
 
 NOW = datetime.date(2026, 6, 1)
 A, B = (1, 10), (1, 11)

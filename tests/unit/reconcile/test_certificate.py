@@ -30,6 +30,7 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import En
 from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import MODIFY_RETURN, Relocated
 from fake_kernel import LSM_MAC, FakeKernel, _Link, _Map, _Program, function_of
 from test_apply import BOTH, CORP, NOW, OBJECT, VERSION
+from test_apply import host as host  # noqa: PLC0414 -- a fixture, which pytest finds by its name here
 
 BASE = "/bpf/exfil_guard/v1/"
 HOOK = "socket_connect"
@@ -430,7 +431,7 @@ def test_each_property_that_lacks_for_some_program_is_said():
 )
 def test_a_broken_set_of_proofs_is_said(certified, content):
     (Path(certified.store.library) / "proved.json").write_text(content)
-    with pytest.raises(EnforcerError, match="is not a set of proved programs of form 1. Run role"):
+    with pytest.raises(EnforcerError, match=r"is not a set of proved programs of form 1\. Run role"):
         proved.load(certified.store.library)
     assert checked(certified)["not_proved"][0].startswith("nothing is proved: ")
     os.unlink(os.path.join(certified.store.library, "proved.json"))
