@@ -41,34 +41,73 @@ enum {
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 };
 
-struct bpf_spin_lock { __u32 val; };
+struct bpf_spin_lock {
+	__u32 val;
+};
 
 struct iattr;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-typedef struct { __u32 val; } kuid_t;
-typedef struct { __u32 val; } kgid_t;
+typedef struct {
+	__u32 val;
+} kuid_t;
+typedef struct {
+	__u32 val;
+} kgid_t;
 
-struct group_info { int ngroups; kgid_t gid[]; };
+struct group_info {
+	int ngroups;
+	kgid_t gid[];
+};
 
-struct user_namespace { struct user_namespace *parent; int level; kuid_t owner; };
+struct user_namespace {
+	struct user_namespace *parent;
+	int level;
+	kuid_t owner;
+};
 
 struct cred {
-	kuid_t uid; kgid_t gid; kuid_t suid; kgid_t sgid; kuid_t euid; kgid_t egid; kuid_t fsuid; kgid_t fsgid;
+	kuid_t uid;
+	kgid_t gid;
+	kuid_t suid;
+	kgid_t sgid;
+	kuid_t euid;
+	kgid_t egid;
+	kuid_t fsuid;
+	kgid_t fsgid;
 	struct user_namespace *user_ns;
 	struct group_info *group_info;
-	struct { __u64 val; } cap_effective;
+	struct {
+		__u64 val;
+	} cap_effective;
 	void *security;
 };
 
-struct qstr { __u32 hash; __u32 len; const unsigned char *name; };
+struct qstr {
+	__u32 hash;
+	__u32 len;
+	const unsigned char *name;
+};
 
-struct file_system_type { int fs_flags; };
-struct super_block { __u32 s_dev; unsigned long s_flags; unsigned long s_magic; struct dentry *s_root; };
-struct list_head { struct list_head *next; };
-struct hlist_node { struct hlist_node *next; };
-struct hlist_head { struct hlist_node *first; };
+struct file_system_type {
+	int fs_flags;
+};
+struct super_block {
+	__u32 s_dev;
+	unsigned long s_flags;
+	unsigned long s_magic;
+	struct dentry *s_root;
+};
+struct list_head {
+	struct list_head *next;
+};
+struct hlist_node {
+	struct hlist_node *next;
+};
+struct hlist_head {
+	struct hlist_node *first;
+};
 
 struct inode {
 	umode_t i_mode;
@@ -87,13 +126,23 @@ struct dentry {
 	struct qstr d_name;
 	struct inode *d_inode;
 	struct super_block *d_sb;
-	union { struct hlist_node d_alias; } d_u;
+	union {
+		struct hlist_node d_alias;
+	} d_u;
 };
-struct dentry___7 { struct hlist_node d_alias; };
+struct dentry___7 {
+	struct hlist_node d_alias;
+};
 
-struct vfsmount { struct dentry *mnt_root; };
-struct ns_common { __u32 inum; };
-struct mnt_namespace { struct ns_common ns; };
+struct vfsmount {
+	struct dentry *mnt_root;
+};
+struct ns_common {
+	__u32 inum;
+};
+struct mnt_namespace {
+	struct ns_common ns;
+};
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
@@ -102,7 +151,10 @@ struct mount {
 	struct mnt_namespace *mnt_ns;
 	int mnt_group_id;
 };
-struct path { struct vfsmount *mnt; struct dentry *dentry; };
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
 struct file {
 	unsigned int f_mode;
 	unsigned int f_flags;
@@ -110,18 +162,45 @@ struct file {
 	struct inode *f_inode;
 	void *private_data;
 };
-struct tty_struct { struct tty_struct *link; void *driver_data; };
-struct tty_file_private { struct tty_struct *tty; };
-union security_list_options { void *mmap_backing_file; };
+struct tty_struct {
+	struct tty_struct *link;
+	void *driver_data;
+};
+struct tty_file_private {
+	struct tty_struct *tty;
+};
+union security_list_options {
+	void *mmap_backing_file;
+};
 
-struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; };
-struct mm_struct { struct file *exe_file; };
-struct fdtable { unsigned int max_fds; struct file **fd; };
-struct files_struct { struct fdtable *fdt; };
-struct kernfs_node { __u64 id; const char *name; struct kernfs_node *parent; };
-struct kernfs_node___618 { struct kernfs_node *__parent; };
-struct cgroup { struct kernfs_node *kn; };
-struct css_set { struct cgroup *dfl_cgrp; };
+struct vm_area_struct {
+	unsigned long vm_flags;
+	struct file *vm_file;
+};
+struct mm_struct {
+	struct file *exe_file;
+};
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+struct files_struct {
+	struct fdtable *fdt;
+};
+struct kernfs_node {
+	__u64 id;
+	const char *name;
+	struct kernfs_node *parent;
+};
+struct kernfs_node___618 {
+	struct kernfs_node *__parent;
+};
+struct cgroup {
+	struct kernfs_node *kn;
+};
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
 
 struct task_struct {
 	const struct cred *cred;
@@ -137,13 +216,26 @@ struct task_struct {
 	char comm[16];
 };
 
-struct bpf_map { __u32 id; char name[16]; };
-struct bpf_prog_aux { __u32 id; };
-struct bpf_prog { struct bpf_prog_aux *aux; };
+struct bpf_map {
+	__u32 id;
+	char name[16];
+};
+struct bpf_prog_aux {
+	__u32 id;
+};
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+};
 
-struct linux_binprm { struct file *file; };
+struct linux_binprm {
+	struct file *file;
+};
 
-struct in6_addr { union { __u8 u6_addr8[16]; } in6_u; };
+struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+	} in6_u;
+};
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -154,41 +246,90 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
-struct sock { struct sock_common __sk_common; __u16 sk_protocol; __u16 sk_type; __u8 sk_kern_sock : 1; };
-struct kern_ipc_perm { int id; };
-struct msg_msg { long m_type; };
-struct socket { short type; struct file *file; struct sock *sk; };
-struct socket_alloc { struct socket socket; struct inode vfs_inode; };
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+	__u16 sk_type;
+	__u8 sk_kern_sock : 1;
+};
+struct kern_ipc_perm {
+	int id;
+};
+struct msg_msg {
+	long m_type;
+};
+struct socket {
+	short type;
+	struct file *file;
+	struct sock *sk;
+};
+struct socket_alloc {
+	struct socket socket;
+	struct inode vfs_inode;
+};
 struct msghdr {
 	void *msg_name;
 	int msg_namelen;
-	union { void *msg_control; };
+	union {
+		void *msg_control;
+	};
 	unsigned int msg_flags;
 	unsigned long msg_controllen;
 };
-struct sockaddr { unsigned short sa_family; };
-struct proto_ops { void *sendpage; };
+struct sockaddr {
+	unsigned short sa_family;
+};
+struct proto_ops {
+	void *sendpage;
+};
 
-struct ip_options { unsigned char srr; };
-struct ip_options_rcu { struct ip_options opt; };
-struct ipv6_txoptions { void *srcrt; };
-struct ipv6_pinfo { struct ipv6_txoptions *opt; };
+struct ip_options {
+	unsigned char srr;
+};
+struct ip_options_rcu {
+	struct ip_options opt;
+};
+struct ipv6_txoptions {
+	void *srcrt;
+};
+struct ipv6_pinfo {
+	struct ipv6_txoptions *opt;
+};
 struct inet_sock {
 	struct ipv6_pinfo *pinet6;
 	struct ip_options_rcu *inet_opt;
 	unsigned long inet_flags;
 };
-struct inet_sock___61 { __u8 hdrincl : 1; };
-struct inet_bind_bucket { signed char fastreuse; };
-struct inet_connection_sock { struct inet_bind_bucket *icsk_bind_hash; };
+struct inet_sock___61 {
+	__u8 hdrincl : 1;
+};
+struct inet_bind_bucket {
+	signed char fastreuse;
+};
+struct inet_connection_sock {
+	struct inet_bind_bucket *icsk_bind_hash;
+};
 
-struct sockaddr_un { unsigned short sun_family; char sun_path[108]; };
-struct unix_address { int len; struct sockaddr_un name[]; };
-struct unix_sock { struct unix_address *addr; struct path path; struct sock *peer; };
+struct sockaddr_un {
+	unsigned short sun_family;
+	char sun_path[108];
+};
+struct unix_address {
+	int len;
+	struct sockaddr_un name[];
+};
+struct unix_sock {
+	struct unix_address *addr;
+	struct path path;
+	struct sock *peer;
+};
 
 /* their values are each kernel's own */
 enum kernel_read_file_id {
-	READING_MODULE = 2, READING_KEXEC_IMAGE, READING_KEXEC_INITRAMFS, READING_MODULE_COMPRESSED,
+	READING_MODULE = 2,
+	READING_KEXEC_IMAGE,
+	READING_KEXEC_INITRAMFS,
+	READING_MODULE_COMPRESSED,
 };
 enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE };
 
@@ -199,16 +340,31 @@ struct guard_sockaddr {
 	__u16 family;
 	__be16 port;
 	union {
-		struct { __u8 ipv4[4]; };
-		struct { __u32 flow; __u8 ipv6[16]; };
+		struct {
+			__u8 ipv4[4];
+		};
+		struct {
+			__u32 flow;
+			__u8 ipv6[16];
+		};
 	};
 };
 
 /* an option that the headers of 6.1 keep as a bit of its own */
 enum { INET_FLAGS_HDRINCL = 12 };
 
-struct guard_sockaddr_vm { __u16 family; __u16 reserved; __u32 port; __u32 cid; __u32 rest; };
-struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
+struct guard_sockaddr_vm {
+	__u16 family;
+	__u16 reserved;
+	__u32 port;
+	__u32 cid;
+	__u32 rest;
+};
+struct guard_cmsghdr {
+	__u64 length;
+	__s32 level;
+	__s32 type;
+};
 
 #define EPERM 1
 #define CLONE_VM 0x100
@@ -248,7 +404,7 @@ struct guard_cmsghdr { __u64 length; __s32 level; __s32 type; };
 #define CAP_OPT_NOAUDIT 2
 #define CAP_SYS_ADMIN 21
 #define SB_KERNMOUNT (1UL << 22)
-#define MAP_SHARED 1		/* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
+#define MAP_SHARED 1 /* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
 #define VM_SHARED 8
 #define SB_NOUSER (1UL << 31)
 #define S_IFMT 0170000

@@ -35,13 +35,15 @@ struct guard_who {
 GUARD_INLINE guard_u64 guard_binding_sets(const struct guard_policy *p, const struct guard_who *w)
 {
 	return (p->any_user | w->user_bind) & (p->any_login | w->login) & (p->any_group | w->group_bind) &
-	       (p->any_service | w->service_bind) & (p->any_executable | w->executable_bind) & (p->any_label | w->label);
+	       (p->any_service | w->service_bind) & (p->any_executable | w->executable_bind) &
+	       (p->any_label | w->label);
 }
 
 GUARD_INLINE guard_u64 guard_freeing_sets(const struct guard_policy *p, const struct guard_who *w)
 {
 	return (p->any_user | w->user_free) & (p->any_login | w->login) & (p->any_group | w->group_free) &
-	       (p->any_service | w->service_free) & (p->any_executable | w->executable_free) & (p->any_label | w->label);
+	       (p->any_service | w->service_free) & (p->any_executable | w->executable_free) &
+	       (p->any_label | w->label);
 }
 
 GUARD_INLINE guard_u64 guard_destination_sets(const struct guard_policy *p, guard_u64 address, guard_u64 port,

@@ -9,24 +9,24 @@
 #include "abi/layout.h"
 #include "core/decide.h"
 
-#define INNER(NAME, TYPE, KEY, VALUE, FLAGS)			\
-struct NAME##_table {						\
-	__uint(type, TYPE);					\
-	__uint(max_entries, 1);					\
-	__uint(key_size, sizeof(KEY));				\
-	__uint(value_size, sizeof(VALUE));			\
-	__uint(map_flags, FLAGS);				\
-}
+#define INNER(NAME, TYPE, KEY, VALUE, FLAGS)       \
+	struct NAME##_table {                      \
+		__uint(type, TYPE);                \
+		__uint(max_entries, 1);            \
+		__uint(key_size, sizeof(KEY));     \
+		__uint(value_size, sizeof(VALUE)); \
+		__uint(map_flags, FLAGS);          \
+	}
 
 /* one inner map a generation, in the generation's slot */
-#define TABLE(NAME, TYPE, KEY, VALUE, FLAGS)			\
-INNER(NAME, TYPE, KEY, VALUE, FLAGS);				\
-struct {							\
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);		\
-	__uint(max_entries, GUARD_SLOTS);			\
-	__type(key, __u32);					\
-	__array(values, struct NAME##_table);			\
-} NAME SEC(".maps")
+#define TABLE(NAME, TYPE, KEY, VALUE, FLAGS)              \
+	INNER(NAME, TYPE, KEY, VALUE, FLAGS);             \
+	struct {                                          \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
+		__uint(max_entries, GUARD_SLOTS);         \
+		__type(key, __u32);                       \
+		__array(values, struct NAME##_table);     \
+	} NAME SEC(".maps")
 
 TABLE(policy, BPF_MAP_TYPE_ARRAY, __u32, struct guard_policy, 0);
 TABLE(subjects, BPF_MAP_TYPE_ARRAY, __u32, struct guard_subject, BPF_F_INNER_MAP);
@@ -114,14 +114,14 @@ struct task {
 	__u32 recorded;
 	/* what `bound` was worked out from, by value: a pointer may come back as something else */
 	__u32 login;
-	__u64 generation;	/* of the policy; 0: nothing is cached */
+	__u64 generation; /* of the policy; 0: nothing is cached */
 	__u64 cgroup;
 	__u64 user_ns;
 	__u32 ids[8];
-	__u32 uses;		/* of the policy */
+	__u32 uses; /* of the policy */
 	__u32 pad;
-	__u64 labels;		/* it carried */
-	__u64 cred, stamp;	/* the entry of `known` that says the same: whose, and its version then */
+	__u64 labels;      /* it carried */
+	__u64 cred, stamp; /* the entry of `known` that says the same: whose, and its version then */
 	struct group_list groups;
 	struct bound bound;
 	/* while it is worked out: only the task itself does so, and stack is short */
@@ -156,17 +156,17 @@ struct {
 /* What is known of whoever has a cred: those actions that any rule which binds him is about. A cred never changes, and
  * lsm/cred_free takes its entry away before another can come to lie at its address. What else counts is here by value. */
 struct known {
-	__u64 version;		/* odd while somebody writes; a reader that sees it move has read nothing */
+	__u64 version; /* odd while somebody writes; a reader that sees it move has read nothing */
 	__u64 cred;
 	__u64 generation;
 	__u64 cgroup;
 	__u64 labels;
-	__u32 actions;		/* and GUARD_KNOWS_* */
+	__u32 actions; /* and GUARD_KNOWS_* */
 	__u32 login;
 };
-#define GUARD_KNOWS_LABELS (1U << 29)	/* `labels` count */
-#define GUARD_KNOWS_SERVICES (1U << 30)	/* `cgroup` counts */
-#define GUARD_KNOWS_LOGIN (1U << 31)	/* `login` counts */
+#define GUARD_KNOWS_LABELS (1U << 29)   /* `labels` count */
+#define GUARD_KNOWS_SERVICES (1U << 30) /* `cgroup` counts */
+#define GUARD_KNOWS_LOGIN (1U << 31)    /* `login` counts */
 #define KNOWN_CREDS 2048
 
 struct {
@@ -179,9 +179,9 @@ struct {
 /* The actions that rules which cover an endpoint are about: a pure function of generation and endpoint. */
 #define COVERED 1024
 struct covered {
-	__u64 version;		/* as in `known` */
+	__u64 version; /* as in `known` */
 	__u64 generation;
-	__u64 where[5];		/* a struct endpoint */
+	__u64 where[5]; /* a struct endpoint */
 	__u32 actions;
 	__u32 pad;
 };
@@ -203,9 +203,9 @@ struct placed {
 	char name[GUARD_COMPONENT];
 };
 struct inode_value {
-	__u32 version;		/* odd while somebody writes; a reader that sees it move has read nothing */
+	__u32 version; /* odd while somebody writes; a reader that sees it move has read nothing */
 	__u32 state;
-	__u32 actions;		/* that any rule which covers the state is about */
+	__u32 actions; /* that any rule which covers the state is about */
 	__u32 pad;
 	struct placed placed;
 };
@@ -218,7 +218,9 @@ struct {
 } inodes SEC(".maps");
 
 /* Which side a connection is from: what its socket has done, or the one that it was accepted from. */
-struct socket_value { __u32 seen, pad; };
+struct socket_value {
+	__u32 seen, pad;
+};
 #define SEEN_CONNECTING 1
 #define SEEN_LISTENING 2
 
@@ -259,7 +261,7 @@ struct view {
 	__u64 generation;
 	__u32 slot;
 	__u32 pad;
-	__u64 stamp;		/* version of the entry of `known` that told of the task; 0: none did */
+	__u64 stamp; /* version of the entry of `known` that told of the task; 0: none did */
 };
 
 /* 0, of which the machine does not know it: an address that it is added to is read after `seen` was, on Arm, too */

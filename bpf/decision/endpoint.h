@@ -31,7 +31,7 @@ static __noinline bool tell_endpoint(const struct view *v, const struct outcome 
 static __noinline bool allowed_endpoint(const struct view *v, const struct bound *b, const struct endpoint *e,
 					struct outcome *o)
 {
-	struct guard_vector covers = {};	/* 6.1 lets no function fill what is not */
+	struct guard_vector covers = {}; /* 6.1 lets no function fill what is not */
 	struct reached sets = {};
 	bool known;
 
@@ -127,7 +127,7 @@ static __noinline __u32 learn_covering(const struct view *v, const struct endpoi
 int guard_refuse(const struct view *v, const struct bound *b, const struct endpoint *e, __u32 actions)
 {
 	struct outcome o = {};
-	struct view here;	/* 6.1 takes no key from what a global function was given */
+	struct view here; /* 6.1 takes no key from what a global function was given */
 	__u32 found, i;
 
 	if (!v || !b || !e)

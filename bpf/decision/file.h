@@ -114,7 +114,7 @@ static __always_inline bool refuse_file(struct file *file, __u32 actions)
 	actions = concerned(&seen, actions);
 	if (!actions)
 		return 0;
-	v = seen;	/* on the stack only from here on; once, since that is short */
+	v = seen; /* on the stack only from here on; once, since that is short */
 	return refuse_seen(&v, file, actions);
 }
 
@@ -187,7 +187,8 @@ static __noinline bool refuse_move(const struct view *v, const struct bound *b, 
 
 static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, __u32 action)
 {
-	const __u32 file_actions = 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE | 1U << GUARD_UNIX_CONNECT;
+	const __u32 file_actions =
+		1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE | 1U << GUARD_UNIX_CONNECT;
 	struct move move = { .action = action };
 	const struct bound *b;
 	struct view v;

@@ -38,8 +38,8 @@ static __always_inline bool powerful(void)
 
 static __always_inline bool real_root(const struct cred *cred)
 {
-	return !BPF_CORE_READ(cred, uid.val) && !BPF_CORE_READ(cred, euid.val) && !BPF_CORE_READ(cred, user_ns, level) &&
-	       (capabilities(cred) & (1ULL << CAP_SYS_ADMIN));
+	return !BPF_CORE_READ(cred, uid.val) && !BPF_CORE_READ(cred, euid.val) &&
+	       !BPF_CORE_READ(cred, user_ns, level) && (capabilities(cred) & (1ULL << CAP_SYS_ADMIN));
 }
 
 static __always_inline bool ours(__u32 kind, __u32 number)

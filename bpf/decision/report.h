@@ -14,7 +14,7 @@
 struct matter {
 	__u64 generation;
 	__u64 dentry, inode;
-	__u64 name;		/* of an abstract unix socket, name_size bytes */
+	__u64 name; /* of an abstract unix socket, name_size bytes */
 	__u32 slot, device;
 	__u32 action, verdict, reason, rule;
 	__u32 family, protocol, port, name_size;
@@ -105,8 +105,8 @@ int guard_tell(const struct matter *m)
 	sum = total();
 	if (!sum)
 		return 0;
-	sequence = m->verdict == GUARD_DENY ? __sync_fetch_and_add(&sum->denied, 1) :
-					      __sync_fetch_and_add(&sum->audited, 1);
+	sequence = m->verdict == GUARD_DENY ? __sync_fetch_and_add(&sum->denied, 1)
+					    : __sync_fetch_and_add(&sum->audited, 1);
 	if (m->reason != GUARD_BY_RULE)
 		__sync_fetch_and_add(&sum->reasons[m->reason & (GUARD_REASONS - 1)], 1);
 	inner = INNER_OF(rules, slot);

@@ -61,7 +61,7 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 	if (!v || !b)
 		return 1;
 	if (!sk)
-		return 0;	/* as refuse_sending has it: nothing is sent through such a one */
+		return 0; /* as refuse_sending has it: nothing is sent through such a one */
 	if (over_internet(sk->__sk_common.skc_family)) {
 		e.family = sk->__sk_common.skc_family;
 		e.reason = GUARD_NO_ADDRESS;
@@ -76,8 +76,8 @@ static __noinline bool refuse_message(const struct view *v, const struct bound *
 	if (named == NAMED) {
 		if (strays)
 			e.reason = GUARD_NO_ADDRESS;
-		if (guard_refuse(v, b, &e, actions & (connects ? 1U << GUARD_SEND | 1U << GUARD_CONNECT :
-								   1U << GUARD_SEND)))
+		if (guard_refuse(v, b, &e,
+				 actions & (connects ? 1U << GUARD_SEND | 1U << GUARD_CONNECT : 1U << GUARD_SEND)))
 			return 1;
 		if (!has_connections(sock) || !sk->__sk_common.skc_dport)
 			return 0;
@@ -136,8 +136,7 @@ static __always_inline bool refuse_socket_file(const struct view *v, struct file
 {
 	struct socket *sock;
 
-	if (!bpf_core_field_exists(((struct proto_ops *)0)->sendpage) ||
-	    (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
+	if (!bpf_core_field_exists(((struct proto_ops *)0)->sendpage) || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
 		return 0;
 	sock = bpf_sock_from_file(file);
 	return sock && refuse_sending(v, sock, 0, actions);
@@ -220,7 +219,7 @@ static __noinline bool refuse_own(struct socket *sock, __u64 name, __u32 action)
 #define BINDX_ADD 100
 #define CONNECTX 110
 #define PRIMARY_ADDRESS 6
-#define PEER_ADDS_ADDRESS 0xc001	/* and above: what the peer asks for, whoever runs just then */
+#define PEER_ADDS_ADDRESS 0xc001 /* and above: what the peer asks for, whoever runs just then */
 #define ADDRESSES 16
 
 /* Several addresses, one behind the other: IPv4 takes 16 bytes of each, IPv6 28. More than anyone has can't be told. */

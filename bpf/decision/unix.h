@@ -13,7 +13,7 @@
 #include "decision/report.h"
 #include "decision/verdict.h"
 
-#define NAME_ROOM 128	/* an abstract name has at most 107 bytes, and no NUL at its end */
+#define NAME_ROOM 128 /* an abstract name has at most 107 bytes, and no NUL at its end */
 
 struct abstract {
 	__u64 at;

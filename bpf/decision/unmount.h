@@ -13,12 +13,12 @@
 #include "decision/report.h"
 #include "decision/verdict.h"
 
-#define STEPS (1 << 14)		/* two a mount; a tree of more can't be told */
+#define STEPS (1 << 14) /* two a mount; a tree of more can't be told */
 
 struct tree {
 	struct view v;
 	__u64 top, at;
-	__u64 found;		/* a mount point of ours */
+	__u64 found; /* a mount point of ours */
 	bool up, whole;
 };
 

@@ -37,7 +37,8 @@ static __always_inline bool allowed(const struct view *v, const struct bound *b,
 	const struct guard_policy *p = policy_of(v);
 
 	/* without its table nobody is bound: guard_bind has said so before */
-	return !p || guard_verdict(b, covers, &p->of_action[o->action & (GUARD_ACTIONS - 1)], &p->audit, o) == GUARD_ALLOW;
+	return !p ||
+	       guard_verdict(b, covers, &p->of_action[o->action & (GUARD_ACTIONS - 1)], &p->audit, o) == GUARD_ALLOW;
 }
 
 #endif

@@ -90,7 +90,8 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 	v = seen;
 	if (actions & ~GUARD_KNOWS_LABELS) {
 		if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
-			if ((mask & MAY_WRITE) && (actions & SENDING) && refuse_socket_file(&v, file, actions & SENDING))
+			if ((mask & MAY_WRITE) && (actions & SENDING) &&
+			    refuse_socket_file(&v, file, actions & SENDING))
 				return -EPERM;
 		} else {
 			actions &= using(file, mask);
@@ -133,7 +134,7 @@ static __always_inline __u32 mapping_actions(unsigned long prot, bool shared)
 	if (shared && (prot & PROT_WRITE))
 		actions |= 1U << GUARD_WRITE;
 	if (prot & PROT_EXEC)
-		actions |= 1U << GUARD_EXECUTE;	/* ld.so, a library */
+		actions |= 1U << GUARD_EXECUTE; /* ld.so, a library */
 	return actions;
 }
 
@@ -170,7 +171,7 @@ int BPF_PROG(mmap_backing_file, struct vm_area_struct *vma, struct file *backing
 		return ret;
 	if (backing->f_flags & FMODE_EXEC)
 		return 0;
-	flags = vma->vm_flags;	/* the lowest bits are those of a protection */
+	flags = vma->vm_flags; /* the lowest bits are those of a protection */
 	return answer(refuse_file(backing, mapping_actions(flags, flags & VM_SHARED)));
 }
 

@@ -22,7 +22,8 @@ int BPF_PROG(file_open__label, struct file *file, int ret)
 
 	if (ret)
 		return ret;
-	return answer(carrying(file->f_inode) == CONTENT && !in_memory(file->f_inode) && see(&v) && refuse_kept(&v, file));
+	return answer(carrying(file->f_inode) == CONTENT && !in_memory(file->f_inode) && see(&v) &&
+		      refuse_kept(&v, file));
 }
 
 SEC("lsm/inode_free_security")
@@ -99,7 +100,8 @@ int BPF_PROG(msg_queue_msgrcv, struct kern_ipc_perm *queue, struct msg_msg *msg,
 	m = bpf_map_lookup_elem(&wires, &key);
 	if (!m || m->since != since || !m->labels)
 		return 0;
-	return answer(!label_task(target, carrier_of((__u64)target, since), since, m->labels) && refuse_lost_label(GUARD_READ));
+	return answer(!label_task(target, carrier_of((__u64)target, since), since, m->labels) &&
+		      refuse_lost_label(GUARD_READ));
 }
 
 SEC("lsm/msg_queue_free_security")
@@ -219,7 +221,8 @@ int BPF_PROG(inode_setxattr__label, void *idmap, struct dentry *dentry, const ch
 
 /* Where no hook shows the file behind. */
 SEC("lsm/mmap_file")
-int BPF_PROG(mmap_file__label, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+int BPF_PROG(mmap_file__label, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags,
+	     int ret)
 {
 	struct labelling l;
 	struct view v;

@@ -110,8 +110,7 @@ int BPF_PROG(ptrace_traceme, struct task_struct *parent, int ret)
 }
 
 /* the numbers differ between kernels, and not every kernel has them all */
-#define IS(KIND, ID, NAME) \
-	(bpf_core_enum_value_exists(enum KIND, NAME) && (ID) == bpf_core_enum_value(enum KIND, NAME))
+#define IS(KIND, ID, NAME) (bpf_core_enum_value_exists(enum KIND, NAME) && (ID) == bpf_core_enum_value(enum KIND, NAME))
 
 /* finit_module, kexec_file_load */
 SEC("lsm/kernel_read_file")
@@ -120,7 +119,8 @@ int BPF_PROG(kernel_read_file, struct file *file, __u32 id, bool contents, int r
 	if (ret)
 		return ret;
 	if ((IS(kernel_read_file_id, id, READING_MODULE) || IS(kernel_read_file_id, id, READING_MODULE_COMPRESSED) ||
-	     IS(kernel_read_file_id, id, READING_KEXEC_IMAGE) || IS(kernel_read_file_id, id, READING_KEXEC_INITRAMFS)) &&
+	     IS(kernel_read_file_id, id, READING_KEXEC_IMAGE) ||
+	     IS(kernel_read_file_id, id, READING_KEXEC_INITRAMFS)) &&
 	    refuse_plain(GUARD_LOAD_MODULE))
 		return -EPERM;
 	return 0;
@@ -169,7 +169,8 @@ int BPF_PROG(perf_event_open)
 
 /* every way to an io_uring makes its file first */
 SEC("lsm/inode_init_security_anon")
-int BPF_PROG(inode_init_security_anon, struct inode *inode, const struct qstr *name, const struct inode *context, int ret)
+int BPF_PROG(inode_init_security_anon, struct inode *inode, const struct qstr *name, const struct inode *context,
+	     int ret)
 {
 	const char wanted[] = "[io_uring]";
 	char kind[sizeof(wanted)] = {}, differ = 0;

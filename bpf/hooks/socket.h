@@ -44,7 +44,7 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 		mark_connecting(sk);
 	if (!actions)
 		return 0;
-	v = seen;	/* on the stack only from here on */
+	v = seen; /* on the stack only from here on */
 	if ((actions & SENDING) && refuse_sending(&v, sock, &m, actions & SENDING))
 		return -EPERM;
 	return answer(refuse_carrying_by(&v, sock));
@@ -68,13 +68,13 @@ int BPF_PROG(socket_connect, struct socket *sock, struct sockaddr *address, int 
 	sk = sock->sk;
 	if (sk && internet(sk)) {
 		if (address->sa_family == AF_UNSPEC)
-			return 0;	/* takes the connection away */
+			return 0; /* takes the connection away */
 		if (has_connections(sock))
 			marked = mark_connecting(sk);
 	}
 	if (!actions)
 		return 0;
-	v = seen;	/* on the stack only from here on */
+	v = seen; /* on the stack only from here on */
 	return answer(refuse_connect(&v, sock, number_of(address), actions, marked));
 }
 
@@ -173,7 +173,8 @@ int BPF_PROG(socket_create, int family, int type, int protocol, int kern, int re
 		action = GUARD_SOCKET + family;
 	if (refuse_action(&v, action, 1))
 		return -EPERM;
-	return answer((family == AF_INET || family == AF_INET6) && type == SOCK_RAW && refuse_action(&v, GUARD_RAW_SOCKET, 1));
+	return answer((family == AF_INET || family == AF_INET6) && type == SOCK_RAW &&
+		      refuse_action(&v, GUARD_RAW_SOCKET, 1));
 }
 
 /* SCTP makes the accepted socket anew. */

@@ -156,7 +156,8 @@ static __noinline bool mark_write_ends(const struct task_struct *task, __u64 sin
 }
 
 /* False: what a task gets hold of can't be remembered. */
-static __always_inline bool label_task(const struct task_struct *task, struct guard_carrier *c, __u64 since, __u64 labels)
+static __always_inline bool label_task(const struct task_struct *task, struct guard_carrier *c, __u64 since,
+				       __u64 labels)
 {
 	return label_carrier(c, labels) && mark_write_ends(task, since, labels);
 }
@@ -209,7 +210,8 @@ static __noinline bool refuse_reading(const struct view *v, struct file *file, b
 	if (how == PIPE || how == SOCKET || how == TERMINAL)
 		found = passed_through(file, how, l.since, l.c);
 	if (mapped)
-		found = watch(begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since), l.c);
+		found = watch(begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since),
+			      l.c);
 	if (how == CONTENT && !mapped) {
 		m = bpf_inode_storage_get(&marks, inode, 0, 0);
 		if (m && m->since == l.since)

@@ -100,8 +100,7 @@ static __noinline __u64 watch(struct guard_mark *m, struct guard_carrier *c)
 	GUARD_UNROLL
 	for (i = 0; i < GUARD_READERS; i++) {
 		there = m->readers[i];
-		if (vacant(m->since, there) &&
-		    __sync_val_compare_and_swap(&m->readers[i], there, c->cell) == there)
+		if (vacant(m->since, there) && __sync_val_compare_and_swap(&m->readers[i], there, c->cell) == there)
 			return __sync_fetch_and_or(&m->labels, 0);
 	}
 	m->crowded = 1;
@@ -143,7 +142,7 @@ static __always_inline bool in_memory(const struct inode *inode)
 	return magic == TMPFS_MAGIC || magic == RAMFS_MAGIC || magic == HUGETLBFS_MAGIC || magic == MQUEUE_MAGIC;
 }
 
-#define MASTER (5U << 20 | 2)	/* /dev/ptmx: a pseudo terminal's other side */
+#define MASTER (5U << 20 | 2) /* /dev/ptmx: a pseudo terminal's other side */
 
 static __always_inline bool terminal(const struct inode *inode)
 {
@@ -198,7 +197,7 @@ static __noinline bool keep_labels(const struct inode *inode, __u64 since, __u64
 		bpf_map_update_elem(&kept, &key, &fresh, BPF_NOEXIST);
 		k = bpf_map_lookup_elem(&kept, &key);
 	}
-	if (!k || k->since != since)	/* user space has begun anew meanwhile */
+	if (!k || k->since != since) /* user space has begun anew meanwhile */
 		return 0;
 	__sync_fetch_and_or(&k->labels, labels);
 	return 1;

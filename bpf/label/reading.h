@@ -12,13 +12,13 @@
 
 /* By the file's address, which each open forgets. */
 struct reading {
-	__u64 version;		/* odd while somebody writes; a reader that sees it move has read nothing */
+	__u64 version; /* odd while somebody writes; a reader that sees it move has read nothing */
 	__u64 file, inode;
 	__u64 task, started;
 	__u64 generation, since;
-	__u64 changes;		/* of what it depends on, counted */
+	__u64 changes; /* of what it depends on, counted */
 };
-#define UNTOLD 1ULL		/* changes: not known */
+#define UNTOLD 1ULL /* changes: not known */
 #define READINGS 4096
 
 struct {
@@ -53,7 +53,7 @@ static __always_inline __u64 changes_so_far(void)
 
 	if (!made || rename_sequence(&renames))
 		return UNTOLD;
-	return (__u64)*(volatile __u32 *)made << 32 | renames;
+	return (__u64) * (volatile __u32 *)made << 32 | renames;
 }
 
 static __noinline __u64 changes_now(void)

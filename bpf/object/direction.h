@@ -38,7 +38,7 @@ static __always_inline bool has_connections(const struct socket *sock)
 {
 	int type = sock->type;
 
-	barrier_var(type);	/* one read */
+	barrier_var(type); /* one read */
 	return type != SOCK_DGRAM && type != SOCK_RAW;
 }
 
@@ -52,7 +52,8 @@ static __always_inline bool mark_connecting(struct sock *sk)
 {
 	__u32 port = sk->__sk_common.skc_num;
 
-	if (sk->sk_protocol == IPPROTO_TCP && !(port && was_listened_on(port)) && !bpf_sk_storage_get(&sockets, sk, 0, 0))
+	if (sk->sk_protocol == IPPROTO_TCP && !(port && was_listened_on(port)) &&
+	    !bpf_sk_storage_get(&sockets, sk, 0, 0))
 		return 1;
 	return mark(sk, SEEN_CONNECTING);
 }
@@ -74,7 +75,7 @@ static __always_inline __u32 direction(struct sock *sk)
 		return seen & SEEN_CONNECTING ? GUARD_SEND : GUARD_REPLY;
 	if (!was_listened_on(sk->__sk_common.skc_num))
 		return GUARD_SEND;
-	if (sk->sk_protocol == IPPROTO_MPTCP)	/* its port is with the connections below it */
+	if (sk->sk_protocol == IPPROTO_MPTCP) /* its port is with the connections below it */
 		return GUARD_REPLY;
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return GUARD_SEND;

@@ -12,12 +12,12 @@
 
 struct endpoint {
 	__u32 family;
-	__u32 port;		/* host order; 0 where the protocol has none */
+	__u32 port; /* host order; 0 where the protocol has none */
 	__u32 protocol;
-	__u32 reason;		/* GUARD_BY_RULE, or why it can't be told where this is */
-	__u32 own;		/* a socket's own address: the unspecified one stands for every one */
+	__u32 reason; /* GUARD_BY_RULE, or why it can't be told where this is */
+	__u32 own;    /* a socket's own address: the unspecified one stands for every one */
 	__u32 pad;
-	__u8 address[16];	/* of vsock: the context id, big endian */
+	__u8 address[16]; /* of vsock: the context id, big endian */
 } __attribute__((aligned(8)));
 
 /* IPv4-mapped IPv6 is IPv4. */
@@ -68,7 +68,9 @@ static __always_inline int sets_of_address(__u32 slot, const struct endpoint *e,
 }
 
 /* Destination sets that an endpoint is in: as far as rules name them plainly, and under `not`. */
-struct reached { guard_u64 plain, spared; };
+struct reached {
+	guard_u64 plain, spared;
+};
 
 static __always_inline int add_sets(void *table, guard_u64 sets, bool plain, struct guard_vector *to)
 {

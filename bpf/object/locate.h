@@ -119,7 +119,7 @@ static __noinline __u32 place_file(const struct view *v, struct file *file, stru
 	return ~0U;
 }
 
-#define OVERLAYS 3	/* the kernel stacks two */
+#define OVERLAYS 3 /* the kernel stacks two */
 
 /* The file behind an overlay's open one; 0: it can't be told. */
 static __noinline __u64 inode_behind(const struct file *file)

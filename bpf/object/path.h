@@ -70,11 +70,31 @@ static __always_inline bool pseudo(const struct super_block *sb)
 	if (BPF_CORE_READ(sb, s_flags) & SB_NOUSER)
 		return 1;
 	switch (BPF_CORE_READ(sb, s_magic)) {
-	case TMPFS_MAGIC: case RAMFS_MAGIC: case PROC_MAGIC: case SYSFS_MAGIC: case DEVPTS_MAGIC: case CGROUP_MAGIC:
-	case CGROUP2_MAGIC: case BPFFS_MAGIC: case DEBUGFS_MAGIC: case TRACEFS_MAGIC: case SECURITYFS_MAGIC:
-	case PIPEFS_MAGIC: case SOCKFS_MAGIC: case ANON_INODE_MAGIC: case NSFS_MAGIC: case PIDFS_MAGIC:
-	case MQUEUE_MAGIC: case HUGETLBFS_MAGIC: case CONFIGFS_MAGIC: case BINFMTFS_MAGIC: case EFIVARFS_MAGIC:
-	case PSTOREFS_MAGIC: case AUTOFS_MAGIC: case SELINUX_MAGIC: case RPCPIPEFS_MAGIC:
+	case TMPFS_MAGIC:
+	case RAMFS_MAGIC:
+	case PROC_MAGIC:
+	case SYSFS_MAGIC:
+	case DEVPTS_MAGIC:
+	case CGROUP_MAGIC:
+	case CGROUP2_MAGIC:
+	case BPFFS_MAGIC:
+	case DEBUGFS_MAGIC:
+	case TRACEFS_MAGIC:
+	case SECURITYFS_MAGIC:
+	case PIPEFS_MAGIC:
+	case SOCKFS_MAGIC:
+	case ANON_INODE_MAGIC:
+	case NSFS_MAGIC:
+	case PIDFS_MAGIC:
+	case MQUEUE_MAGIC:
+	case HUGETLBFS_MAGIC:
+	case CONFIGFS_MAGIC:
+	case BINFMTFS_MAGIC:
+	case EFIVARFS_MAGIC:
+	case PSTOREFS_MAGIC:
+	case AUTOFS_MAGIC:
+	case SELINUX_MAGIC:
+	case RPCPIPEFS_MAGIC:
 		return 1;
 	}
 	return 0;
@@ -91,8 +111,8 @@ static __always_inline int rename_sequence(__u32 *sequence)
 
 struct place {
 	__u32 state;
-	__u32 reason;		/* enum guard_reason; GUARD_BY_RULE: the state is good */
-	__u32 sequence;		/* of renames, during the whole walk; odd: it is not known */
+	__u32 reason;   /* enum guard_reason; GUARD_BY_RULE: the state is good */
+	__u32 sequence; /* of renames, during the whole walk; odd: it is not known */
 };
 
 /* Components between a dentry and its superblock's root; below 0: minus the reason why there are none to count. */

@@ -25,11 +25,15 @@ static __always_inline __u32 port_of(const struct socket *sock, __u32 protocol, 
 {
 	int type = sock->type;
 
-	barrier_var(type);	/* one read */
+	barrier_var(type); /* one read */
 	if (type == SOCK_RAW)
 		return 0;
 	switch (protocol) {
-	case IPPROTO_TCP: case IPPROTO_UDP: case IPPROTO_DCCP: case IPPROTO_SCTP: case IPPROTO_UDPLITE:
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_DCCP:
+	case IPPROTO_SCTP:
+	case IPPROTO_UDPLITE:
 		return bpf_ntohs(port);
 	}
 	return type == SOCK_DGRAM ? 0 : bpf_ntohs(port);
@@ -186,9 +190,9 @@ static __noinline bool rerouted(struct socket *sock)
 static __always_inline bool reroutes(int level, int name)
 {
 	switch (level) {
-	case IPPROTO_IP:	/* IP_HDRINCL, IP_OPTIONS, IP_RETOPTS */
+	case IPPROTO_IP: /* IP_HDRINCL, IP_OPTIONS, IP_RETOPTS */
 		return name == 3 || name == 4 || name == 7;
-	case IPPROTO_IPV6:	/* of 2292: routing header, packet options; flow labels with options, HDRINCL, routing header */
+	case IPPROTO_IPV6: /* of 2292: routing header, packet options; flow labels with options, HDRINCL, routing header */
 		return name == 5 || name == 6 || name == 32 || name == 36 || name == 57;
 	}
 	return 0;
@@ -218,8 +222,9 @@ int guard_control(__u64 control, __u64 size)
 			if (c.type == 7 || c.type == 8)
 				return 1;
 			if (c.type == 1 || c.type == 2) {
-				if (bpf_probe_read_kernel(&flags, sizeof(flags),
-							  (const void *)(control + at + sizeof(c) + (c.type == 1 ? 4 : 2))))
+				if (bpf_probe_read_kernel(
+					    &flags, sizeof(flags),
+					    (const void *)(control + at + sizeof(c) + (c.type == 1 ? 4 : 2))))
 					return 1;
 				if (flags & 0x40)
 					return 1;
@@ -235,7 +240,7 @@ int guard_control(__u64 control, __u64 size)
 static __noinline void read_vsock_peer(struct socket *sock, struct endpoint *e)
 {
 	__u64 at = number(sock->sk) + bpf_core_type_size(struct sock) + sizeof(void *);
-	struct guard_sockaddr_vm vm[2] = {};	/* own, peer */
+	struct guard_sockaddr_vm vm[2] = {}; /* own, peer */
 	__u32 cid;
 
 	if (!e)

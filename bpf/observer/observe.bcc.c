@@ -14,14 +14,31 @@ BPF_ARRAY(lost, __u64, OBSERVE_LOSSES);
 BPF_ARRAY(listeners, __u64, 1024);
 BPF_RINGBUF_OUTPUT(fresh, 1024);
 
-struct observe_unit { char path[256]; };
+struct observe_unit {
+	char path[256];
+};
 BPF_HASH(units, struct observe_unit, struct observe_times, 4096);
 
-static __always_inline __u64 *find_subject(__u64 *subject) { return subjects.lookup(subject); }
-static __always_inline long keep_subject(__u64 *subject, __u64 *now) { return subjects.update(subject, now); }
-static __always_inline __u64 *find_object(struct observe_what *what) { return objects.lookup(what); }
-static __always_inline long keep_object(struct observe_what *what, __u64 *now) { return objects.update(what, now); }
-static __always_inline struct observe_times *find_entry(struct observe_entry *entry) { return entries.lookup(entry); }
+static __always_inline __u64 *find_subject(__u64 *subject)
+{
+	return subjects.lookup(subject);
+}
+static __always_inline long keep_subject(__u64 *subject, __u64 *now)
+{
+	return subjects.update(subject, now);
+}
+static __always_inline __u64 *find_object(struct observe_what *what)
+{
+	return objects.lookup(what);
+}
+static __always_inline long keep_object(struct observe_what *what, __u64 *now)
+{
+	return objects.update(what, now);
+}
+static __always_inline struct observe_times *find_entry(struct observe_entry *entry)
+{
+	return entries.lookup(entry);
+}
 static __always_inline long keep_entry(struct observe_entry *entry, struct observe_times *times)
 {
 	return entries.insert(entry, times);
@@ -33,10 +50,22 @@ static __always_inline void lose(__u32 reason)
 	if (count)
 		__sync_fetch_and_add(count, 1);
 }
-static __always_inline void *reserve_subject(void) { return fresh.ringbuf_reserve(sizeof(struct observe_subject)); }
-static __always_inline void *reserve_object(void) { return fresh.ringbuf_reserve(sizeof(struct observe_object)); }
-static __always_inline void submit(void *record) { fresh.ringbuf_submit(record, 0); }
-static __always_inline void discard(void *record) { fresh.ringbuf_discard(record, 0); }
+static __always_inline void *reserve_subject(void)
+{
+	return fresh.ringbuf_reserve(sizeof(struct observe_subject));
+}
+static __always_inline void *reserve_object(void)
+{
+	return fresh.ringbuf_reserve(sizeof(struct observe_object));
+}
+static __always_inline void submit(void *record)
+{
+	fresh.ringbuf_submit(record, 0);
+}
+static __always_inline void discard(void *record)
+{
+	fresh.ringbuf_discard(record, 0);
+}
 
 static __always_inline __u32 login_of(struct task_struct *task)
 {
@@ -54,7 +83,10 @@ static __always_inline struct kernfs_node *above(struct kernfs_node *node)
 	return FIELD(node, parent);
 #endif
 }
-static __always_inline bool myself(void) { return bpf_get_current_pid_tgid() >> 32 == OBSERVE_SELF; }
+static __always_inline bool myself(void)
+{
+	return bpf_get_current_pid_tgid() >> 32 == OBSERVE_SELF;
+}
 
 /* Of the kernel's own filesystems only those that hold files for others: what is read of the rest no policy names. */
 static __always_inline bool told(struct dentry *d)
@@ -66,9 +98,26 @@ static __always_inline bool told(struct dentry *d)
 	if (kind == S_IFSOCK || (FIELD(sb, s_flags) & SB_NOUSER))
 		return 0;
 	switch (FIELD(sb, s_magic)) {
-	case 0x9fa0: case 0x62656572: case 0x1cd1: case 0x27e0eb: case 0x63677270: case 0xcafe4a11: case 0x64626720:
-	case 0x74726163: case 0x73636673: case 0x50495045: case 0x534f434b: case 0x09041934: case 0x6e736673:
-	case 0x50494446: case 0x62656570: case 0x42494e4d: case 0xde5e81e4: case 0x6165676c: case 0x0187: case 0xf97cff8c:
+	case 0x9fa0:
+	case 0x62656572:
+	case 0x1cd1:
+	case 0x27e0eb:
+	case 0x63677270:
+	case 0xcafe4a11:
+	case 0x64626720:
+	case 0x74726163:
+	case 0x73636673:
+	case 0x50495045:
+	case 0x534f434b:
+	case 0x09041934:
+	case 0x6e736673:
+	case 0x50494446:
+	case 0x62656570:
+	case 0x42494e4d:
+	case 0xde5e81e4:
+	case 0x6165676c:
+	case 0x0187:
+	case 0xf97cff8c:
 		return 0;
 	}
 	return 1;
@@ -100,7 +149,7 @@ KRETFUNC_PROBE(security_file_open, u64 at, int ret)
 
 KRETFUNC_PROBE(security_mmap_file, u64 at, u64 prot, u64 flags, int ret)
 {
-	if (!ret && at && (prot & 4) && !myself())	/* PROT_EXEC: a library */
+	if (!ret && at && (prot & 4) && !myself()) /* PROT_EXEC: a library */
 		note_file(OBSERVE_EXECUTE, (struct file *)at);
 	return 0;
 }
@@ -250,7 +299,7 @@ KRETFUNC_PROBE(security_socket_sendmsg, u64 sock, u64 message, int size, int ret
 		return 0;
 	name = FIELD((struct msghdr *)message, msg_name);
 	if (entry.what.protocol == 6 || entry.what.protocol == 262)
-		name = 0;	/* of a connection, names are not looked at */
+		name = 0; /* of a connection, names are not looked at */
 	if (name ? !endpoint(&entry.what, name) : !peer(&entry.what, sk))
 		return 0;
 	if (!name && (entry.what.protocol == 6 || entry.what.protocol == 262)) {

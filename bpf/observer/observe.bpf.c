@@ -11,29 +11,60 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct fs_struct { int users; };
+struct fs_struct {
+	int users;
+};
 #pragma clang attribute pop
 
 #define ENTRIES 4096
 
-struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, __u64); __type(value, __u64); __uint(max_entries, ENTRIES); }
-	subjects SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, struct observe_what); __type(value, __u64);
-	 __uint(max_entries, ENTRIES); } objects SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, struct observe_entry); __type(value, struct observe_times);
-	 __uint(max_entries, ENTRIES); } entries SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __type(key, __u32); __type(value, __u64);
-	 __uint(max_entries, OBSERVE_LOSSES); } lost SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __type(key, __u32); __type(value, __u32); __uint(max_entries, 1); }
-	observer SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 20); } fresh SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, __u64);
+	__uint(max_entries, ENTRIES);
+} subjects SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct observe_what);
+	__type(value, __u64);
+	__uint(max_entries, ENTRIES);
+} objects SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct observe_entry);
+	__type(value, struct observe_times);
+	__uint(max_entries, ENTRIES);
+} entries SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, OBSERVE_LOSSES);
+} lost SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} observer SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} fresh SEC(".maps");
 
-static __always_inline __u64 *find_subject(__u64 *subject) { return bpf_map_lookup_elem(&subjects, subject); }
+static __always_inline __u64 *find_subject(__u64 *subject)
+{
+	return bpf_map_lookup_elem(&subjects, subject);
+}
 static __always_inline long keep_subject(__u64 *subject, __u64 *now)
 {
 	return bpf_map_update_elem(&subjects, subject, now, BPF_ANY);
 }
-static __always_inline __u64 *find_object(struct observe_what *what) { return bpf_map_lookup_elem(&objects, what); }
+static __always_inline __u64 *find_object(struct observe_what *what)
+{
+	return bpf_map_lookup_elem(&objects, what);
+}
 static __always_inline long keep_object(struct observe_what *what, __u64 *now)
 {
 	return bpf_map_update_elem(&objects, what, now, BPF_ANY);
@@ -61,8 +92,14 @@ static __always_inline void *reserve_object(void)
 {
 	return bpf_ringbuf_reserve(&fresh, sizeof(struct observe_object), 0);
 }
-static __always_inline void submit(void *record) { bpf_ringbuf_submit(record, 0); }
-static __always_inline void discard(void *record) { bpf_ringbuf_discard(record, 0); }
+static __always_inline void submit(void *record)
+{
+	bpf_ringbuf_submit(record, 0);
+}
+static __always_inline void discard(void *record)
+{
+	bpf_ringbuf_discard(record, 0);
+}
 
 static __always_inline __u32 login_of(struct task_struct *task)
 {

@@ -8,7 +8,7 @@
 #ifndef OBSERVE_H
 #define OBSERVE_H
 
-#ifndef OBSERVE_SELF	/* BCC compiles this text with the kernel's headers before it */
+#ifndef OBSERVE_SELF /* BCC compiles this text with the kernel's headers before it */
 #ifdef __bpf__
 #include "abi/bpf.h"
 #else
@@ -17,55 +17,65 @@
 #endif
 
 #define OBSERVE_GROUPS 32
-#define OBSERVE_NAME 256	/* a component with its NUL */
+#define OBSERVE_NAME 256 /* a component with its NUL */
 #define OBSERVE_PATH 1024
 #define OBSERVE_DEPTH 20
 
 enum observe_kind { OBSERVE_SUBJECT = 1, OBSERVE_OBJECT };
 enum observe_action {
-	OBSERVE_READ, OBSERVE_WRITE, OBSERVE_EXECUTE, OBSERVE_CONNECT, OBSERVE_SEND, OBSERVE_REPLY, OBSERVE_BIND,
-	OBSERVE_LISTEN, OBSERVE_ACCEPT, OBSERVE_CHDIR,
-	OBSERVE_OPEN = 16,	/* | 1: for reading, | 2: for writing, | 32: to be executed, whatever else */
+	OBSERVE_READ,
+	OBSERVE_WRITE,
+	OBSERVE_EXECUTE,
+	OBSERVE_CONNECT,
+	OBSERVE_SEND,
+	OBSERVE_REPLY,
+	OBSERVE_BIND,
+	OBSERVE_LISTEN,
+	OBSERVE_ACCEPT,
+	OBSERVE_CHDIR,
+	OBSERVE_OPEN = 16, /* | 1: for reading, | 2: for writing, | 32: to be executed, whatever else */
 };
 enum observe_lost { OBSERVE_LOST_SUBJECT, OBSERVE_LOST_OBJECT, OBSERVE_LOST_ENTRY, OBSERVE_LOST_UNIT, OBSERVE_LOSSES };
 
 struct observe_who {
-	__u64 groups;		/* a digest of how many and where they are kept */
+	__u64 groups; /* a digest of how many and where they are kept */
 	__u64 cgroup;
-	__u64 inode;		/* of the program; 0: a kernel thread */
+	__u64 inode; /* of the program; 0: a kernel thread */
 	__u32 device;
-	__u32 name;		/* hash of its name */
+	__u32 name; /* hash of its name */
 	__u32 uid, euid, gid, login_uid;
 };
 
 struct observe_what {
 	__u64 inode;
 	__u32 device;
-	__u32 name;		/* hash of its name: a number that is used again is another object */
+	__u32 name; /* hash of its name: a number that is used again is another object */
 	__u32 family, protocol, port, pad;
 	__u8 address[16];
 };
 
 struct observe_entry {
-	__u64 subject;		/* digest of an observe_who */
+	__u64 subject; /* digest of an observe_who */
 	__u32 action;
 	__u32 pad;
 	struct observe_what what;
 };
 
-struct observe_times { __u64 count, first, last; };
+struct observe_times {
+	__u64 count, first, last;
+};
 
 struct observe_chain {
 	__u32 device;
 	__u32 size;
-	__u32 whole;		/* it goes up to the root of its filesystem */
+	__u32 whole; /* it goes up to the root of its filesystem */
 	__u32 pad;
-	char names[OBSERVE_PATH];	/* from the leaf up, each with its NUL */
+	char names[OBSERVE_PATH]; /* from the leaf up, each with its NUL */
 };
 
 struct observe_subject {
 	__u32 kind;
-	__u32 group_count;	/* may be more than there is room for */
+	__u32 group_count; /* may be more than there is room for */
 	__u64 subject;
 	struct observe_who who;
 	__u32 groups[OBSERVE_GROUPS];
@@ -96,11 +106,13 @@ static __always_inline void discard(void *record);
 static __always_inline __u32 login_of(struct task_struct *task);
 static __always_inline struct kernfs_node *above(struct kernfs_node *node);
 
-#define FIELD(from, field) ({ \
-	__typeof__((from)->field) value_; \
-	__builtin_memset((void *)&value_, 0, sizeof(value_)); \
-	bpf_probe_read_kernel((void *)&value_, sizeof(value_), (const void *)&(from)->field); \
-	value_; })
+#define FIELD(from, field)                                                                            \
+	({                                                                                            \
+		__typeof__((from)->field) value_;                                                     \
+		__builtin_memset((void *)&value_, 0, sizeof(value_));                                 \
+		bpf_probe_read_kernel((void *)&value_, sizeof(value_), (const void *)&(from)->field); \
+		value_;                                                                               \
+	})
 
 static __always_inline __u64 mix(__u64 digest, __u64 word)
 {
@@ -136,7 +148,7 @@ static __always_inline void name_chain(struct observe_chain *chain, struct dentr
 			chain->whole = 1;
 			break;
 		}
-		__asm__ volatile("" : "+r"(at));	/* the bound is that of one register */
+		__asm__ volatile("" : "+r"(at)); /* the bound is that of one register */
 		if (at > OBSERVE_PATH - OBSERVE_NAME)
 			break;
 		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)FIELD(d, d_name.name));
@@ -165,7 +177,7 @@ static __always_inline void name_cgroup(struct observe_chain *chain, struct kern
 			chain->whole = 1;
 			break;
 		}
-		__asm__ volatile("" : "+r"(at));	/* the bound is that of one register */
+		__asm__ volatile("" : "+r"(at)); /* the bound is that of one register */
 		if (at > OBSERVE_PATH - OBSERVE_NAME)
 			break;
 		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)FIELD(node, name));
@@ -205,7 +217,7 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 		who.name = FIELD(program, d_name.hash);
 	}
 	count = FIELD(info, ngroups);
-	who.groups = mix((__u64)info, count);	/* equal lists kept twice are two subjects, and one line in the end */
+	who.groups = mix((__u64)info, count); /* equal lists kept twice are two subjects, and one line in the end */
 	subject = mix(mix(mix(mix(0, who.groups), who.cgroup), who.inode), (__u64)who.device << 32 | who.name);
 	subject = mix(mix(subject, (__u64)who.uid << 32 | who.euid), (__u64)who.gid << 32 | who.login_uid);
 	if (find_subject(&subject))
@@ -269,7 +281,7 @@ static __always_inline void note(struct observe_entry *entry, struct dentry *d)
 	}
 	if (!keep_entry(entry, &first))
 		return;
-	times = find_entry(entry);	/* another processor was quicker, or there is no room */
+	times = find_entry(entry); /* another processor was quicker, or there is no room */
 	if (times)
 		__sync_fetch_and_add(&times->count, 1);
 	else

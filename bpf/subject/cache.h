@@ -61,7 +61,8 @@ static __always_inline bool current_tag(struct task *t, struct task_struct *task
 		return 0;
 	if ((t->uses & GUARD_USES_LABELS) && t->labels != carried())
 		return 0;
-	return !(t->uses & GUARD_USES_LOGIN) || !bpf_core_field_exists(task->loginuid) || t->login == task->loginuid.val;
+	return !(t->uses & GUARD_USES_LOGIN) || !bpf_core_field_exists(task->loginuid) ||
+	       t->login == task->loginuid.val;
 }
 
 static __always_inline bool tag(struct task *t, struct task_struct *task, const struct cred *cred)

@@ -13,8 +13,8 @@
 #include "abi/layout.h"
 #include "core/maps.h"
 
-#define CROWD 1		/* the cell of those for whom there was no room; user space makes it. `members` gives new numbers. */
-#define SPACE (1ULL << 63)	/* from here on: an address space, by value */
+#define CROWD 1 /* the cell of those for whom there was no room; user space makes it. `members` gives new numbers. */
+#define SPACE (1ULL << 63) /* from here on: an address space, by value */
 #define ALL_LABELS (~0ULL)
 
 /* Not in the task's storage: 6.1 does not find it while another task is interrupted in a look-up. A task's address may
@@ -60,7 +60,7 @@ static __noinline struct guard_carrier *carrier_of(__u64 task, __u64 since)
 	if (c && c->since == since)
 		return c;
 	fresh.since = since;
-	fresh.cell = (__u64)BPF_CORE_READ((struct task_struct *)task, mm);	/* a kernel thread has none */
+	fresh.cell = (__u64)BPF_CORE_READ((struct task_struct *)task, mm); /* a kernel thread has none */
 	bpf_map_update_elem(&carriers, &task, &fresh, c ? BPF_ANY : BPF_NOEXIST);
 	return bpf_map_lookup_elem(&carriers, &task);
 }
@@ -150,7 +150,7 @@ static __noinline bool found_cell(struct guard_carrier *c)
 	key.since = c->since;
 	key.number = __sync_fetch_and_add(&cell->members, 1);
 	if (bpf_map_update_elem(&cells, &key, &fresh, BPF_NOEXIST))
-		key.number = CROWD;	/* whose labels they share: too many, perhaps, never too few */
+		key.number = CROWD; /* whose labels they share: too many, perhaps, never too few */
 	c->cell = key.number;
 	/* after the cell was set: whoever labels the carrier from outside looks again */
 	return label_cell(key.since, key.number, __sync_fetch_and_or(&c->labels, 0));

@@ -173,7 +173,7 @@ int guard_bind(__u32 slot, int service, int exe, struct task *t)
 		count_groups(table, &t->tally, cred);
 		if (cred != real) {
 			count_groups(table, &t->tally, real);
-			t->tally.members = 0;	/* two lists: whoever is in only one of them is not freed */
+			t->tally.members = 0; /* two lists: whoever is in only one of them is not freed */
 		}
 		t->who.group_bind = t->tally.cut ? ~0ULL : t->tally.any;
 		t->who.group_free = t->tally.cut ? 0 : t->tally.members;

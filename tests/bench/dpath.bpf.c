@@ -7,10 +7,11 @@
 #include <bpf/bpf_tracing.h>
 
 #define ROOM 256
-#define LENGTH 15	/* of each prefix below */
+#define LENGTH 15 /* of each prefix below */
 
 static const char prefixes[6][LENGTH + 1] = {
-	"/srv/closed/00/", "/srv/closed/01/", "/srv/closed/02/", "/srv/closed/03/", "/srv/closed/04/", "/srv/closed/05/",
+	"/srv/closed/00/", "/srv/closed/01/", "/srv/closed/02/",
+	"/srv/closed/03/", "/srv/closed/04/", "/srv/closed/05/",
 };
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

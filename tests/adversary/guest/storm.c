@@ -26,15 +26,23 @@
 
 #define KINDS 16
 
-static volatile struct { uint64_t tried[KINDS], passed[KINDS], other[KINDS], ready; } *result;
+static volatile struct {
+	uint64_t tried[KINDS], passed[KINDS], other[KINDS], ready;
+} * result;
 static volatile sig_atomic_t go, stop;
 static const char *base;
 static struct sockaddr_in to;
 static unsigned seed;
 static int held, folder;
 
-static void on_go(int signal) { go = 1; }
-static void on_stop(int signal) { stop = 1; }
+static void on_go(int signal)
+{
+	go = 1;
+}
+static void on_stop(int signal)
+{
+	stop = 1;
+}
 
 static unsigned roll(void)
 {
@@ -84,9 +92,12 @@ static int try_one(int kind)
 	int done;
 
 	switch (kind) {
-	case 0: return look("secret/data", O_RDONLY);
-	case 1: return look("secret/data", O_WRONLY);
-	case 2: return look("open/to-secret", O_RDONLY);
+	case 0:
+		return look("secret/data", O_RDONLY);
+	case 1:
+		return look("secret/data", O_WRONLY);
+	case 2:
+		return look("open/to-secret", O_RDONLY);
 	case 3:
 		snprintf(mine, sizeof(mine), "secret/made-%d", getpid());
 		return look(mine, O_CREAT | O_WRONLY);
@@ -102,20 +113,29 @@ static int try_one(int kind)
 		if (!done)
 			rename(at(mine), at("secret/other"));
 		return done;
-	case 6: return truncate(at("secret/data"), 3);
-	case 7: return sending(SOCK_STREAM, 0);
-	case 8: return sending(SOCK_DGRAM, 0);
-	case 9: return sending(SOCK_DGRAM, MSG_NOSIGNAL);
-	case 10: return sending(SOCK_STREAM, MSG_FASTOPEN);
-	case 11: return look("deep/inner/secret/data", O_RDONLY);
-	case 12: return look("exports/a.csv", O_RDONLY);
+	case 6:
+		return truncate(at("secret/data"), 3);
+	case 7:
+		return sending(SOCK_STREAM, 0);
+	case 8:
+		return sending(SOCK_DGRAM, 0);
+	case 9:
+		return sending(SOCK_DGRAM, MSG_NOSIGNAL);
+	case 10:
+		return sending(SOCK_STREAM, MSG_FASTOPEN);
+	case 11:
+		return look("deep/inner/secret/data", O_RDONLY);
+	case 12:
+		return look("exports/a.csv", O_RDONLY);
 	case 13:
 		done = openat(folder, "data", O_RDONLY);
 		if (done >= 0)
 			close(done);
 		return done < 0 ? -1 : 0;
-	case 14: return look("secret", O_RDONLY | O_DIRECTORY);
-	default: return pread(held, &c, 1, 0) < 0 ? -1 : 0;
+	case 14:
+		return look("secret", O_RDONLY | O_DIRECTORY);
+	default:
+		return pread(held, &c, 1, 0) < 0 ? -1 : 0;
 	}
 }
 

@@ -157,6 +157,7 @@ static const struct operation {
 	int (*once)(void);
 	int turns;
 } operations[] = {
+	/* clang-format off */
 	{ "open", no_setup, open_and_close, TURNS },
 	{ "read", open_file, read_byte, TURNS },
 	{ "write", open_file, write_byte, TURNS },
@@ -165,6 +166,7 @@ static const struct operation {
 	{ "connect", open_udp, connect_udp, TURNS },
 	{ "sendto", open_udp, send_udp, TURNS },
 	{ "send", open_tcp, send_tcp, TURNS },
+	/* clang-format on */
 };
 
 int main(int argc, char **argv)

@@ -28,7 +28,10 @@ static int fail(const char *what)
 
 static void to_memory(void)
 {
-	static struct { unsigned long from, to; int prot; } found[64];
+	static struct {
+		unsigned long from, to;
+		int prot;
+	} found[64];
 	char line[512], self[256], r, w, x;
 	int count = 0;
 	FILE *maps;
@@ -37,8 +40,10 @@ static void to_memory(void)
 	self[size > 0 ? size : 0] = 0;
 	maps = fopen("/proc/self/maps", "r");
 	while (fgets(line, sizeof(line), maps) && count < 64)
-		if (strstr(line, self) && sscanf(line, "%lx-%lx %c%c%c", &found[count].from, &found[count].to, &r, &w, &x) == 5) {
-			found[count].prot = (r == 'r' ? PROT_READ : 0) | (w == 'w' ? PROT_WRITE : 0) | (x == 'x' ? PROT_EXEC : 0);
+		if (strstr(line, self) &&
+		    sscanf(line, "%lx-%lx %c%c%c", &found[count].from, &found[count].to, &r, &w, &x) == 5) {
+			found[count].prot =
+				(r == 'r' ? PROT_READ : 0) | (w == 'w' ? PROT_WRITE : 0) | (x == 'x' ? PROT_EXEC : 0);
 			count++;
 		}
 	fclose(maps);
@@ -89,16 +94,36 @@ static int become(const char *other)
 		if (at)
 			at++;
 		switch (i) {
-		case 26: map.start_code = value; break;
-		case 27: map.end_code = value; break;
-		case 28: map.start_stack = value; break;
-		case 45: map.start_data = value; break;
-		case 46: map.end_data = value; break;
-		case 47: map.start_brk = value; break;
-		case 48: map.arg_start = value; break;
-		case 49: map.arg_end = value; break;
-		case 50: map.env_start = value; break;
-		case 51: map.env_end = value; break;
+		case 26:
+			map.start_code = value;
+			break;
+		case 27:
+			map.end_code = value;
+			break;
+		case 28:
+			map.start_stack = value;
+			break;
+		case 45:
+			map.start_data = value;
+			break;
+		case 46:
+			map.end_data = value;
+			break;
+		case 47:
+			map.start_brk = value;
+			break;
+		case 48:
+			map.arg_start = value;
+			break;
+		case 49:
+			map.arg_end = value;
+			break;
+		case 50:
+			map.env_start = value;
+			break;
+		case 51:
+			map.env_end = value;
+			break;
 		}
 	}
 	map.brk = (unsigned long)sbrk(0);

@@ -16,7 +16,7 @@
 
 static int submit(struct io_uring_sqe wanted)
 {
-	struct io_uring_params p = {0};
+	struct io_uring_params p = { 0 };
 	int ring = syscall(__NR_io_uring_setup, 4, &p);
 	char *sq, *cq;
 	struct io_uring_sqe *entries;
@@ -42,8 +42,8 @@ static int submit(struct io_uring_sqe wanted)
 
 int main(int count, char **word)
 {
-	struct io_uring_sqe wanted = {0};
-	struct sockaddr_in to = {.sin_family = AF_INET};
+	struct io_uring_sqe wanted = { 0 };
+	struct sockaddr_in to = { .sin_family = AF_INET };
 	int one = socket(AF_INET, SOCK_STREAM, 0);
 
 	if (count > 1 && !strcmp(word[1], "-a")) {
