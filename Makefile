@@ -93,11 +93,11 @@ test-fast: test-lint test-unit test-property test-native
 
 test-kernels: build
 	$(STEP) "hooks on Debian's kernels, emulated (several minutes)"
-	@pytest -q tests/kernels
+	@pytest -q tests/guest --ignore tests/guest/test_attacks.py
 
 test-attacks: build
 	$(STEP) "attacks on Debian's kernels, emulated: all of them on the oldest, a part on the others"
-	@SHORT=1 pytest -q -s -p no:cacheprovider tests/adversary -k "not table"
+	@SHORT=1 pytest -q -s -p no:cacheprovider tests/guest/test_attacks.py -k "not table"
 
 test-lab: build
 	$(STEP) "Molecule on Vagrant machines (about 15 minutes when emulated)"
@@ -119,7 +119,7 @@ test-fleet: build
 # what the guests showed goes into docs/mediation.md with UPDATE=1
 adversary: build
 	$(STEP) "attacks on Debian's kernels, emulated (several minutes)"
-	@started=$$SECONDS; UPDATE=$(UPDATE) pytest -q -s -p no:cacheprovider tests/adversary && \
+	@started=$$SECONDS; UPDATE=$(UPDATE) pytest -q -s -p no:cacheprovider tests/guest/test_attacks.py && \
 	    echo "attacks: $$((SECONDS - started)) seconds"
 
 test: test-fast verify test-kernels test-lab
@@ -129,8 +129,8 @@ test-all: test adversary test-report test-fleet
 	@PROGRAMS=5000 proof/run bytecode
 	@POLICIES=100000 proof/run correspondence
 	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
-	@LONG=1 pytest -q -s -p no:cacheprovider tests/adversary -k storms
-	@HOOKS=all pytest -q tests/kernels
+	@LONG=1 pytest -q -s -p no:cacheprovider tests/guest/test_attacks.py -k storms
+	@HOOKS=all pytest -q tests/guest --ignore tests/guest/test_attacks.py
 	@$(MAKE) --no-print-directory scale
 
 # ten, a hundred and a thousand simulated hosts; takes an hour

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kernels that the proofs are for: the release and the BTF of Debian's images that tests/kernels/fetch unpacked."""
+"""The kernels that the proofs are for: the release and the BTF of Debian's images that tests/guest/harness/fetch unpacked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def kernel_types(kernel: str) -> KernelTypes:
     """Raises FileNotFoundError when the image has not been fetched, ValueError when it cannot be read."""
     image = CACHE / kernel / "vmlinuz"
     if not image.exists():
-        raise FileNotFoundError(f"{image} is not there: run tests/kernels/fetch {kernel}")
+        raise FileNotFoundError(f"{image} is not there: run tests/guest/harness/fetch {kernel}")
     data = image.read_bytes()
     target = CACHE / kernel / "btf"
     if not target.exists() or target.stat().st_mtime < image.stat().st_mtime:

@@ -27,8 +27,8 @@ from plain import Plain
 from state import Pointer, State
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "tests" / "kernels")]
-import boot
+sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "tests" / "guest")]
+from harness import boot
 from submitted import KERNELS, kernel_types, programs
 
 ROOM = 64  # bytes of the stack that are used

@@ -12,7 +12,8 @@ import struct
 import time
 
 from exfil_guard import kernel
-from machine import ALICE, BOB, Enforcer, call, libc, write
+from harness.enforcer import Enforcer
+from harness.process import ALICE, BOB, call, libc, write
 
 FILE, ADDRESS, PORT = "/srv/open/a/b/c/file", "10.9.1.1", 9999
 OPERATIONS = ("open", "read", "write", "exec", "fork", "connect", "sendto", "send")

@@ -27,7 +27,7 @@ def _read(*parts: str) -> str:
 
 # what the example's policies name
 WITH_IT = {
-    "usr/bin/systemctl": _read(ROOT, "tests", "kernels", "guest", "systemctl"),
+    "usr/bin/systemctl": _read(ROOT, "tests", "guest", "harness", "systemctl"),
     "usr/bin/restic": "",
     "etc/shop/tls.key": "",
     "srv/exports/a.csv": "",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Role observe on a host that is this machine with what it writes kept apart. Nothing is observed here: check mode, what is
-refused, and removal. Observing is tried on real kernels (tests/kernels/guest/observe.py) and machines (tests/lab)."""
+refused, and removal. Observing is tried on real kernels (tests/guest/checks/observe.py) and machines (tests/lab)."""
 
 import pytest
 from alone import Host

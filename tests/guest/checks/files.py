@@ -1,0 +1,786 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ways to a file that do not begin with opening it by its name: descriptors from before the policy, from a parent or
+another process, mappings, handles, attributes, copies of programs, names that are hard to read."""
+
+import ctypes
+import mmap
+import os
+import shutil
+import socket
+import struct
+
+from harness.checks import denied, enforcer, passes, story
+from harness.process import ALICE, NEWNS, call, execute, in_child, libc, mount, write
+from techniques import ring
+
+EPERM = 1
+HIDES, KEEPS, LISTED = "alice reads nothing hidden", "alice changes nothing kept", "the runner runs what is listed"
+FIRST = "alice reads no secrets"  # by name: what can't be placed is told of the first rule that binds
+HOLDER, RUNNER = 3999, 1011  # a group of root's that is bound; a user
+LONG = "n" * 255
+STRANGE = b"/srv/hidden/\xff\xfe\n\x01 \xc3"
+SUBJECTS = {"holder": {"groups": [str(HOLDER)]}, "runner": {"users": [str(RUNNER)]}}
+RESOURCES = {
+    "hidden": {"paths": ["/srv/hidden/**"]},
+    "kept": {"paths": ["/srv/kept/**"]},
+    "programs": {"paths": ["/lib64/**", "/usr/bin/**", "/bin/**", "/srv/bin/other"]},
+}
+RULES = [
+    {"name": HIDES, "deny": ["read"], "subjects": ["alice", "holder"], "resources": ["hidden"]},
+    {"name": KEEPS, "deny": ["write"], "subjects": ["alice", "holder"], "resources": ["kept"]},
+    {"name": LISTED, "deny": ["execute"], "subjects": ["runner"], "resources": {"not": ["programs"]}},
+]
+HELD = []  # descriptors that a child finds open
+
+
+def prepare():
+    for path in ("/srv/hidden", "/srv/hidden/folder", "/srv/kept"):
+        os.makedirs(path)
+        os.chmod(path, 0o777)
+    for path in ("/srv/hidden/a", "/srv/hidden/folder/b", "/srv/kept/f", "/srv/open/own", STRANGE):
+        with open(path, "w", encoding="ascii") as file:
+            file.write("secret")
+        os.chmod(path, 0o666)
+    os.chown("/srv/kept/f", ALICE, ALICE)
+    os.setxattr("/srv/hidden/a", "user.note", b"secret")
+    os.setxattr("/srv/kept/f", "user.note", b"x")
+    os.symlink("secret", "/srv/hidden/link")
+    shutil.copy("/guest/runme", "/srv/hidden/runme")
+    for source in ("runme", "dynamic"):
+        shutil.copy("/guest/" + source, "/srv/open/copy-of-" + source)
+        os.chmod("/srv/open/copy-of-" + source, 0o755)
+    shutil.copy("/guest/runme", "/tmp/copy-of-runme")
+    write("/srv/open/listing", "#!/srv/bin/other\n")
+    os.chmod("/srv/open/listing", 0o755)
+
+
+def alice(operation, **more):
+    return in_child(operation, user=ALICE, **more)
+
+
+def holder(operation, *, before=None):
+    """Root, bound by its group."""
+
+    def joined():
+        if before:
+            before()
+        os.setgroups([HOLDER])
+
+    return in_child(operation, before=joined)
+
+
+def opened(path, flags=os.O_RDONLY):
+    """For ``before``: root opens, and alice finds it open."""
+    return lambda: HELD.append(os.open(path, flags))
+
+
+def reading(operation, path="/srv/hidden/a"):
+    return alice(lambda: operation(HELD[-1]), before=opened(path))
+
+
+def writing(operation, flags=os.O_RDWR, path="/srv/kept/f"):
+    return alice(lambda: operation(HELD[-1]), before=opened(path, flags))
+
+
+def mapped(descriptor, prot, flags):
+    function = libc.mmap
+    function.restype = ctypes.c_void_p
+    address = function(None, ctypes.c_size_t(4096), prot, flags, descriptor, ctypes.c_long(0))
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap")
+    return address
+
+
+def protect(address, prot):
+    call("mprotect", ctypes.c_void_p(address), ctypes.c_size_t(4096), prot)
+
+
+def in_pieces(function, *arguments):
+    """A call that moves bytes and says how many."""
+    if function(*arguments) == 0:
+        raise AssertionError("nothing moved")
+
+
+# ---- what is open already, for reading ----------------------------------------------------------------------------
+
+
+@denied(HIDES)
+def read_an_inherited_descriptor():
+    return reading(lambda fd: os.read(fd, 10))
+
+
+@denied(HIDES)
+def pread_an_inherited_descriptor():
+    return reading(lambda fd: os.preadv(fd, [bytearray(10)], 0))
+
+
+@denied(HIDES)
+def list_an_inherited_folder():
+    return reading(os.listdir, "/srv/hidden/folder")
+
+
+@denied(HIDES)
+def sendfile_from_an_inherited_descriptor():
+    return reading(lambda fd: in_pieces(os.sendfile, os.pipe()[1], fd, 0, 6))
+
+
+@denied(HIDES)
+def splice_from_an_inherited_descriptor():
+    return reading(lambda fd: in_pieces(os.splice, fd, os.pipe()[1], 6))
+
+
+@denied(HIDES)
+def copy_file_range_from_an_inherited_descriptor():
+    return reading(lambda fd: in_pieces(os.copy_file_range, fd, os.open("/srv/open/own", os.O_WRONLY), 6))
+
+
+@denied(HIDES)
+def io_uring_read():
+    buffer = ctypes.create_string_buffer(10)
+    return reading(lambda fd: ring.submit(ring.READ, fd, ctypes.addressof(buffer), 6))
+
+
+@denied(HIDES)
+def io_uring_read_by_its_own_thread():
+    buffer = ctypes.create_string_buffer(10)
+    return reading(lambda fd: ring.submit(ring.READ, fd, ctypes.addressof(buffer), 6, polled=True))
+
+
+@denied(HIDES)
+def io_uring_open():
+    path = ctypes.create_string_buffer(b"/srv/hidden/a")
+    return alice(lambda: ring.submit(ring.OPENAT, -100, ctypes.addressof(path), 0))
+
+
+@denied(HIDES)
+def map_an_inherited_descriptor():
+    return reading(lambda fd: mapped(fd, 1, 2))
+
+
+@denied(HIDES)
+def map_an_inherited_descriptor_shared():
+    return reading(lambda fd: mapped(fd, 1, 1))
+
+
+@denied(HIDES)
+def map_without_access():
+    """Before anyone may look at it; mprotect would come later."""
+    return reading(lambda fd: mapped(fd, 0, 2))
+
+
+@denied(HIDES)
+def give_access_to_a_mapping_from_before():
+    def before():
+        HELD.append(mapped(os.open("/srv/hidden/a", os.O_RDONLY), 0, 2))
+
+    return alice(lambda: protect(HELD[-1], 1), before=before)
+
+
+@denied(HIDES)
+def received_over_a_unix_socket():
+    def operation():
+        one, other = socket.socketpair()
+        socket.send_fds(one, [b"x"], [HELD[-1]])
+        if not socket.recv_fds(other, 1, 1)[1]:
+            raise PermissionError(EPERM, "no descriptor came")
+
+    return alice(operation, before=opened("/srv/hidden/a"))
+
+
+@denied(HIDES)
+def taken_from_another_process():
+    def operation():
+        ready = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.read(ready[0], 1)
+            os._exit(0)
+        try:
+            call("syscall", ctypes.c_long(438), os.pidfd_open(child), HELD[-1], 0)
+        finally:
+            os.write(ready[1], b"x")
+            os.waitpid(child, 0)
+
+    return alice(operation, before=opened("/srv/hidden/a"))
+
+
+@denied(HIDES)
+def opened_again_from_another_process():
+    def operation():
+        child = os.fork()
+        if child == 0:
+            os.read(os.pipe()[0], 1)
+        try:
+            os.open(f"/proc/{child}/fd/{HELD[-1]}", os.O_RDONLY)
+        finally:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+
+    return alice(operation, before=opened("/srv/hidden/a"))
+
+
+@denied(HIDES)
+def opened_by_handle():
+    handle, number = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 136), ctypes.c_int()
+
+    def before():
+        call("name_to_handle_at", -100, "/srv/hidden/a", handle, ctypes.byref(number), 0)
+        write("/proc/sys/vm/drop_caches", "2")  # else the name is still known
+
+    return holder(
+        lambda: os.close(call("open_by_handle_at", os.open("/srv/open", os.O_RDONLY), handle, os.O_RDONLY)),
+        before=before,
+    )
+
+
+@denied(HIDES)
+def opened_for_a_watcher():
+    """fanotify hands out open files."""
+
+    def operation():
+        watcher = call("fanotify_init", 0, 0)
+        call("fanotify_mark", watcher, 1, ctypes.c_uint64(0x20), -100, "/srv/hidden/a")
+        if os.fork() == 0:
+            os.setgroups([])
+            os.close(os.open("/srv/hidden/a", os.O_RDONLY))
+            os._exit(0)
+        os.wait()
+        os.read(watcher, 4096)
+
+    return holder(operation)
+
+
+@denied(HIDES)
+def read_a_links_target():
+    return alice(lambda: os.readlink("/srv/hidden/link"))
+
+
+@denied(HIDES)
+def read_an_attribute():
+    return alice(lambda: os.getxattr("/srv/hidden/a", "user.note"))
+
+
+@passes
+def look_at_what_may_not_be_read():
+    def operation():
+        os.stat("/srv/hidden/a")
+        os.close(os.open("/srv/hidden/a", os.O_PATH))
+        os.listxattr("/srv/hidden/a")
+
+    return alice(operation)
+
+
+@passes
+def write_what_may_not_be_read():
+    def operation():
+        descriptor = os.open("/srv/hidden/folder/b", os.O_WRONLY)
+        os.write(descriptor, b"secret")
+        os.ftruncate(descriptor, 6)
+
+    return alice(operation)
+
+
+@passes
+def execute_what_may_not_be_read():
+    """The kernel reads it, not she."""
+    return alice(lambda: execute("/srv/hidden/runme"))
+
+
+@passes
+def use_what_has_no_name():
+    """Pipes, sockets, a memfd, shared memory."""
+
+    def operation():
+        ends = os.pipe()
+        os.write(ends[1], b"x")
+        os.read(ends[0], 1)
+        one, other = socket.socketpair()
+        os.write(one.fileno(), b"x")
+        os.read(other.fileno(), 1)
+        memory = os.memfd_create("m")
+        os.write(memory, b"x")
+        os.fchmod(memory, 0o600)
+        os.ftruncate(memory, 4096)
+        mapped(memory, 3, 1)
+        mmap.mmap(-1, 4096).write(b"x")
+
+    return alice(operation)
+
+
+# ---- what is open already, for writing, and what needs no opening --------------------------------------------------
+
+
+@denied(KEEPS)
+def write_to_an_inherited_descriptor():
+    return writing(lambda fd: os.write(fd, b"x"))
+
+
+@denied(KEEPS)
+def append_to_an_inherited_descriptor():
+    return writing(lambda fd: os.writev(fd, [b"x"]), os.O_WRONLY | os.O_APPEND)
+
+
+@denied(KEEPS)
+def pwrite_to_an_inherited_descriptor():
+    return writing(lambda fd: os.pwrite(fd, b"x", 0))
+
+
+@denied(KEEPS)
+def sendfile_to_an_inherited_descriptor():
+    return writing(lambda fd: in_pieces(os.sendfile, fd, os.open("/srv/open/own", os.O_RDONLY), 0, 1))
+
+
+@denied(KEEPS)
+def splice_to_an_inherited_descriptor():
+    def operation(fd):
+        ends = os.pipe()
+        os.write(ends[1], b"x")
+        os.splice(ends[0], fd, 1)
+
+    return writing(operation)
+
+
+@denied(KEEPS)
+def copy_file_range_to_an_inherited_descriptor():
+    return writing(lambda fd: in_pieces(os.copy_file_range, os.open("/srv/open/own", os.O_RDONLY), fd, 1))
+
+
+@denied(KEEPS)
+def io_uring_write():
+    buffer = ctypes.create_string_buffer(b"x")
+    return writing(lambda fd: ring.submit(ring.WRITE, fd, ctypes.addressof(buffer), 1))
+
+
+@denied(KEEPS)
+def io_uring_write_by_its_own_thread():
+    buffer = ctypes.create_string_buffer(b"x")
+    return writing(lambda fd: ring.submit(ring.WRITE, fd, ctypes.addressof(buffer), 1, polled=True))
+
+
+@denied(KEEPS)
+def fallocate():
+    return writing(lambda fd: os.posix_fallocate(fd, 0, 10))
+
+
+@denied(KEEPS)
+def ftruncate():
+    return writing(lambda fd: os.ftruncate(fd, 3))
+
+
+@denied(KEEPS)
+def map_shared_for_writing():
+    return writing(lambda fd: mapped(fd, 3, 1))
+
+
+@denied(KEEPS)
+def make_a_mapping_from_before_writable():
+    def before():
+        HELD.append(mapped(os.open("/srv/kept/f", os.O_RDWR), 1, 1))
+
+    return alice(lambda: protect(HELD[-1], 3), before=before)
+
+
+@denied(KEEPS)
+def received_for_writing():
+    def operation():
+        one, other = socket.socketpair()
+        socket.send_fds(one, [b"x"], [HELD[-1]])
+        if not socket.recv_fds(other, 1, 1)[1]:
+            raise PermissionError(EPERM, "no descriptor came")
+
+    return alice(operation, before=opened("/srv/kept/f", os.O_WRONLY))
+
+
+@denied(KEEPS)
+def truncate():
+    return alice(lambda: os.truncate("/srv/kept/f", 6))
+
+
+@denied(KEEPS)
+def open_to_truncate():
+    return alice(lambda: os.close(os.open("/srv/kept/f", os.O_RDONLY | os.O_TRUNC)))
+
+
+@denied(KEEPS)
+def chmod():
+    return alice(lambda: os.chmod("/srv/kept/f", 0o666))
+
+
+@denied(KEEPS)
+def fchmod():
+    return writing(lambda fd: os.fchmod(fd, 0o666), os.O_RDONLY)
+
+
+@denied(KEEPS)
+def chown():
+    return alice(lambda: os.chown("/srv/kept/f", -1, ALICE))
+
+
+@denied(KEEPS)
+def set_times():
+    return alice(lambda: os.utime("/srv/kept/f", (1, 1)))
+
+
+@denied(KEEPS)
+def set_an_attribute():
+    return alice(lambda: os.setxattr("/srv/kept/f", "user.note", b"y"))
+
+
+@denied(KEEPS)
+def remove_an_attribute():
+    def operation():
+        os.removexattr("/srv/kept/f", "user.note")
+
+    os.setxattr("/srv/kept/f", "user.note", b"x")
+    return alice(operation)
+
+
+ACCESS_LIST = struct.pack("<I" + "HHI" * 3, 2, 1, 6, 0xFFFFFFFF, 4, 6, 0xFFFFFFFF, 0x20, 6, 0xFFFFFFFF)
+
+
+@denied(KEEPS)
+def set_an_access_list():
+    return alice(lambda: os.setxattr("/srv/kept/f", "system.posix_acl_access", ACCESS_LIST))
+
+
+@denied(KEEPS)
+def remove_an_access_list():
+    os.setxattr("/srv/kept/f", "system.posix_acl_access", ACCESS_LIST)
+    return alice(lambda: os.removexattr("/srv/kept/f", "system.posix_acl_access"))
+
+
+def made(name, make):
+    path = "/srv/kept/" + name
+    if os.path.lexists(path):
+        os.rmdir(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+    return alice(lambda: make(path))
+
+
+@denied(KEEPS)
+def make_a_link():
+    return made("link", lambda path: os.symlink("the data itself", path))
+
+
+@denied(KEEPS)
+def make_a_folder():
+    return made("folder", os.mkdir)
+
+
+@denied(KEEPS)
+def make_a_named_pipe():
+    return made("fifo", os.mkfifo)
+
+
+@denied(KEEPS)
+def bind_a_unix_socket():
+    return made("socket", lambda path: socket.socket(socket.AF_UNIX).bind(path))
+
+
+@denied(KEEPS)
+def make_a_file_without_a_name():
+    return alice(lambda: os.close(os.open("/srv/kept", os.O_TMPFILE | os.O_RDWR)))
+
+
+def brought(bring):
+    if os.path.lexists("/srv/kept/brought"):
+        os.unlink("/srv/kept/brought")
+    write("/srv/open/to-bring", "x")
+    os.chmod("/srv/open/to-bring", 0o666)
+    return alice(bring)
+
+
+@denied(KEEPS)
+def link_a_file_into_the_tree():
+    return brought(lambda: os.link("/srv/open/to-bring", "/srv/kept/brought"))
+
+
+@denied(KEEPS)
+def rename_a_file_into_the_tree():
+    return brought(lambda: os.rename("/srv/open/to-bring", "/srv/kept/brought"))
+
+
+@denied(KEEPS)
+def link_a_file_without_a_name_into_the_tree():
+    def operation():
+        descriptor = os.open("/srv/open", os.O_TMPFILE | os.O_RDWR)
+        call("linkat", -100, f"/proc/self/fd/{descriptor}", -100, "/srv/kept/brought", 0x400)
+
+    return brought(operation)
+
+
+@denied(KEEPS)
+def rename_a_folder_into_the_tree():
+    for path in ("/srv/open/folder", "/srv/kept/folder-brought"):
+        shutil.rmtree(path, ignore_errors=True)
+    os.mkdir("/srv/open/folder")
+    os.chown("/srv/open/folder", ALICE, ALICE)
+    return alice(lambda: os.rename("/srv/open/folder", "/srv/kept/folder-brought"))
+
+
+@passes
+def read_what_may_not_be_written():
+    def operation():
+        descriptor = os.open("/srv/kept/f", os.O_RDONLY)
+        os.read(descriptor, 10)
+        mapped(descriptor, 3, 2)  # private: not written back
+        protect(mapped(descriptor, 1, 2), 3)
+        os.getxattr("/srv/kept/f", "user.note")
+
+    os.setxattr("/srv/kept/f", "user.note", b"x")
+    return alice(operation)
+
+
+@passes
+def change_what_is_not_kept():
+    def operation():
+        os.truncate("/srv/open/own", 6)
+        descriptor = os.open("/srv/open", os.O_TMPFILE | os.O_RDWR)
+        os.write(descriptor, b"x")
+        os.fchmod(descriptor, 0o600)
+        os.setxattr(f"/proc/self/fd/{descriptor}", "user.note", b"y")
+        buffer = ctypes.create_string_buffer(b"x")
+        ring.submit(ring.WRITE, descriptor, ctypes.addressof(buffer), 1)
+
+    return alice(operation)
+
+
+# ---- execution where only what is listed may be executed ------------------------------------------------------------
+
+
+def runner(operation, **more):
+    return in_child(operation, user=RUNNER, **more)
+
+
+@denied(LISTED)
+def execute_a_copy():
+    return runner(lambda: execute("/srv/open/copy-of-runme"))
+
+
+@denied(LISTED)
+def execute_a_copy_in_memory():
+    return runner(lambda: execute("/tmp/copy-of-runme"))
+
+
+@denied(LISTED)
+def execute_a_memfd():
+    def operation():
+        memory = os.memfd_create("program")
+        with open("/srv/open/copy-of-runme", "rb") as file:
+            os.write(memory, file.read())
+        execute(memory)
+
+    return runner(operation)
+
+
+@denied(LISTED)
+def execute_a_script_that_is_not_listed():
+    return runner(lambda: execute("/srv/open/listing", "/srv/open/file"))
+
+
+@denied(LISTED, ends=127)
+def execute_a_copy_through_the_dynamic_linker():
+    return runner(lambda: execute("/lib64/ld-linux-x86-64.so.2", "/srv/open/copy-of-dynamic"))
+
+
+@denied(LISTED)
+def make_a_mapping_executable():
+    return runner(lambda: protect(mapped(os.open("/srv/open/copy-of-runme", os.O_RDONLY), 1, 2), 5))
+
+
+@denied(LISTED)
+def make_a_memfd_executable():
+    def operation():
+        memory = os.memfd_create("program")
+        os.ftruncate(memory, 4096)
+        mapped(memory, 5, 2)
+
+    return runner(operation)
+
+
+@passes
+def execute_what_is_listed():
+    return runner(lambda: execute("/srv/bin/other", "/srv/open/file"))
+
+
+@passes
+def interpret_what_is_not_listed():
+    """To its interpreter a script is a file to read: a rule on reading says who may."""
+    return runner(lambda: execute("/bin/busybox", "sh", "/srv/open/listing"))
+
+
+# ---- names that are hard to read -------------------------------------------------------------------------------------
+
+
+@denied(HIDES)
+def name_of_255_bytes():
+    write("/srv/hidden/" + LONG, "x")
+    return alice(lambda: os.close(os.open("/srv/hidden/" + LONG, os.O_RDONLY)))
+
+
+@denied(HIDES)
+def name_that_is_no_text():
+    return alice(lambda: os.close(os.open(STRANGE, os.O_RDONLY)))
+
+
+@denied(FIRST)
+def deeper_than_is_looked():
+    """300 folders down; the way there is longer than a path may be."""
+
+    def down(make):
+        os.chdir("/srv/hidden")
+        for _ in range(300):
+            if make and not os.path.isdir("component-of-a-path"):
+                os.mkdir("component-of-a-path", 0o777)
+                os.chmod("component-of-a-path", 0o777)
+            os.chdir("component-of-a-path")
+
+    def before():
+        down(True)
+        if not os.path.exists("f"):
+            write("f", "x")
+            os.chmod("f", 0o666)
+
+    return alice(lambda: os.close(os.open("f", os.O_RDONLY)), before=before)
+
+
+@denied(HIDES)
+def path_of_4096_bytes():
+    path = "/srv/hidden" + "/." * ((4095 - len("/srv/hidden/a")) // 2)
+    path += "/" * (4095 - len(path) - 1) + "a"
+    return alice(lambda: os.close(os.open(path, os.O_RDONLY)))
+
+
+# ---- overlays ---------------------------------------------------------------------------------------------------------
+
+
+def overlaid(*layers):
+    """For ``before``: overlays on each other in a mount namespace, the last one at /mnt."""
+
+    def before():
+        call("unshare", NEWNS)
+        mount("none", "/", flags=0x44000)
+        below = "/srv/hidden"
+        for number, where in enumerate((*layers, "/mnt")):
+            upper, work = f"/srv/open/upper-{number}", f"/srv/open/work-{number}"
+            for path in (upper, work, where):
+                os.makedirs(path, exist_ok=True)
+            mount("overlay", where, "overlay", 0, f"lowerdir={below},upperdir={upper},workdir={work}")
+            below = where
+
+    return before
+
+
+@denied(FIRST)
+def overlay_with_an_upper_layer():
+    return alice(lambda: os.close(os.open("/mnt/a", os.O_RDONLY)), before=overlaid())
+
+
+@denied(FIRST)
+def overlay_on_an_overlay():
+    return alice(lambda: os.close(os.open("/mnt/a", os.O_RDONLY)), before=overlaid("/srv/open/between"))
+
+
+# ---- stories ----------------------------------------------------------------------------------------------------------
+
+
+def number(operation, **more):
+    return alice(lambda: os.close(operation()), **more)
+
+
+def expect(found, wanted, what):
+    assert found == wanted, f"{what}: {found}, expected {wanted}"
+
+
+def only(name, deny, *paths):
+    return {
+        "subjects": {"alice": SUBJECTS["holder"], "really": {"users": ["alice"]}},
+        "resources": {"one": {"paths": list(paths)}},
+        "rules": [{"name": name, "deny": deny, "subjects": ["alice", "really"], "resources": ["one"]}],
+    }
+
+
+def layered(where, below, number):
+    upper, work = f"/srv/open/layer-{number}", f"/srv/open/work-of-{number}"
+    for path in (upper, work):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (upper, work, where):
+        os.makedirs(path, exist_ok=True)
+        os.chmod(path, 0o777)
+    mount("overlay", where, "overlay", 0, f"lowerdir={below},upperdir={upper},workdir={work}")
+
+
+@story
+def overlays_that_were_there():
+    """The rule is on the lower tree; the overlays are known and on no rule's path."""
+    for name in ("a", "b", "c"):
+        write("/srv/hidden/" + name, "secret")
+        os.chmod("/srv/hidden/" + name, 0o666)
+    layered("/srv/open/merged", "/srv/hidden", 1)
+    layered("/srv/open/twice", "/srv/open/merged", 2)
+    try:
+        enforcer.apply(only("lower", ["read"], "/srv/hidden/**"))
+        expect(number(lambda: os.open("/srv/open/file", os.O_RDONLY)), 0, "another file")
+        for where in ("/srv/open/merged/a", "/srv/open/twice/a"):
+            expect(number(lambda where=where: os.open(where, os.O_RDONLY)), EPERM, where)
+            expect(number(lambda where=where: os.open(where, os.O_WRONLY)), EPERM, where + ", to be copied up")
+            expect(reading(lambda fd: os.read(fd, 6), where), EPERM, where + ", inherited")
+            expect(reading(lambda fd: os.sendfile(os.pipe()[1], fd, 0, 6), where), EPERM, where + ", sent")
+            expect(reading(lambda fd: mapped(fd, 1, 2), where), EPERM, where + ", mapped")
+            expect(os.path.exists("/srv/open/layer-1/a"), False, "the copy")
+        expect(alice(lambda: execute("/srv/open/merged/runme")), 0, "executed")
+        with open("/srv/open/merged/b", "a", encoding="ascii") as file:
+            file.write("more")
+        expect(number(lambda: os.open("/srv/open/layer-1/b", os.O_RDONLY)), 0, "copied by root, in the upper layer")
+        expect(number(lambda: os.open("/srv/open/merged/b", os.O_RDONLY)), 0, "copied by root")
+
+        enforcer.apply(only("merged", ["read"], "/srv/open/merged/**"))
+        expect(number(lambda: os.open("/srv/open/merged/c", os.O_RDONLY)), EPERM, "merged")
+        expect(number(lambda: os.open("/srv/open/twice/c", os.O_RDONLY)), EPERM, "merged, below another")
+        expect(reading(lambda fd: os.read(fd, 6), "/srv/open/merged/c"), EPERM, "merged, inherited")
+        expect(reading(lambda fd: mapped(fd, 1, 2), "/srv/open/merged/c"), EPERM, "merged, mapped")
+
+        enforcer.apply(only("both", ["write"], "/srv/open/merged/**", "/srv/hidden/**"))
+        expect(number(lambda: os.open("/srv/open/merged/c", os.O_RDONLY)), 0, "both, read")
+        expect(number(lambda: os.open("/srv/open/merged/c", os.O_WRONLY)), EPERM, "both, written")
+        expect(alice(lambda: os.chmod("/srv/open/twice/c", 0o666)), EPERM, "changed above")
+    finally:
+        call("umount", "/srv/open/twice")
+        call("umount", "/srv/open/merged")
+
+
+@story
+def mounted_later():
+    """Below a covered tree, after the policy: a disk is closed at once, memory once the mounts have been looked at."""
+    document = only("tree", ["read"], "/srv/hidden/**")
+    enforcer.apply(document)
+    for name in ("disk", "memory"):
+        os.makedirs("/srv/hidden/" + name, exist_ok=True)
+    shutil.copy("/disk.img", "/tmp/second.img")
+    os.system("mount -o loop -t ext4 /tmp/second.img /srv/hidden/disk")
+    mount("memory", "/srv/hidden/memory", "tmpfs")
+    try:
+        for name in ("disk", "memory"):
+            write(f"/srv/hidden/{name}/x", "x")
+        expect(number(lambda: os.open("/srv/hidden/disk/x", os.O_RDONLY)), EPERM, "the disk, at once")
+        in_child(lambda: os.close(os.open("/srv/hidden/disk/x", os.O_RDONLY)), user=RUNNER)
+        enforcer.apply(document)
+        for name in ("disk", "memory"):
+            expect(number(lambda name=name: os.open(f"/srv/hidden/{name}/x", os.O_RDONLY)), EPERM, name)
+    finally:
+        call("umount", "/srv/hidden/memory")
+        call("umount", "/srv/hidden/disk")
+
+
+@story
+def strange_names_in_events():
+    """The product's own reader of events takes whatever bytes are in a name."""
+    write("/srv/hidden/" + LONG, "x")
+    enforcer.apply(only("strange", ["read"], "/srv/hidden/**"))
+    enforcer.events()
+    for path in (STRANGE, b"/srv/hidden/" + LONG.encode()):
+        expect(number(lambda path=path: os.open(path, os.O_RDONLY)), EPERM, repr(path))
+    strange, long = enforcer.told()
+    expect(strange["path"], r"/srv/hidden/\xff\xfe\x0a\x01 \xc3", "strange")
+    assert long["path"].endswith("/" + LONG), long
