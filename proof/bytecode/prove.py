@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from btf import hooks
 from decode import Function, decode, inner
 from exact import verdict
+from effects import VERDICT, check_functions, check_maps, effect
 from execute import Unproved
 from guard.kernel import ARRAY, ARRAY_OF_MAPS, Kernel
-from properties import NAMED, NAMES, Rules, violations
+from properties import NAMES, Rules, violations
 from state import Trace, Violation
 from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs
 from world import Prover
@@ -44,7 +45,9 @@ class Proved(NamedTuple):
 
 
 def prover(data: bytes) -> Prover:
+    """Raises effects.TableError where the assumptions about maps do not fit the object."""
     found = Kernel().describe(data)
+    check_maps(found.maps)
     kinds = {}
     for name, spec in found.maps.items():
         inner = found.inner.get(name)
@@ -95,7 +98,7 @@ _decisions: dict[str, str] = {}  # digest of a guard_verdict -> what is wrong wi
 
 def decision(function: Function) -> str:
     """How the program's guard_verdict is not the reference; empty: it is, or the program has none."""
-    found = inner(function, "guard_verdict")
+    found = inner(function, VERDICT)
     if found is None:
         return ""
     if found.digest not in _decisions:
@@ -120,12 +123,12 @@ def _told(trace: Trace | None, depth: int = 0) -> Iterator[str]:
             yield f"{'  ' * depth}no {what[1]} in {what[2]}"
         elif what[0] == "call":
             _kind, callee, result, inner = what
-            gives = _VERDICTS.get(result, result) if callee == "guard_verdict" else result
-            if result is not None and callee not in ("number", "guard_tell"):
+            gives = _VERDICTS.get(result, result) if callee == VERDICT else result
+            if result is not None and effect(callee).shown != "nothing":
                 if isinstance(gives, int) and gives >> 31 == 1:
                     gives -= 1 << 32
                 yield f"{'  ' * depth}{callee} gives {gives}"
-                if callee not in ("guard_verdict", "guard_bind", "guard_walk"):
+                if effect(callee).shown == "calls":
                     yield from list(_told(inner, depth + 1))[:LINES]
 
 
@@ -133,9 +136,7 @@ def _kernel(task: tuple[str, bytes, list[str] | None, bool]) -> tuple[str, list[
     kernel, data, wanted, verbose = task
     types = kernel_types(kernel)
     counts, with_, every = hooks(types.btf), prover(data), programs(types, data)
-    unknown = NAMED - {function.name for program in every.values() for function in program.functions}
-    if unknown:
-        raise ValueError(f"properties.py speaks of functions that the object lacks: {', '.join(sorted(unknown))}")
+    check_functions(function.name for program in every.values() for function in program.functions)
     found = []
     for program in every.values():  # before there is much else: a solver that has done much gives up on it
         decision(decode(program))
