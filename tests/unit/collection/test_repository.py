@@ -50,6 +50,7 @@ def annotations():
     return found
 
 
+# REUSE-IgnoreStart
 def licence_of(path):
     for line in text(path).splitlines()[:12]:
         if "SPDX-License-Identifier:" in line:
@@ -59,6 +60,8 @@ def licence_of(path):
             return licence
     return None
 
+
+# REUSE-IgnoreEnd
 
 @pytest.mark.skipif(not FILES, reason="not a repository")
 def test_every_file_has_a_licence():
