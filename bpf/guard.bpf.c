@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The enforcer: LSM programs that gather what core/decide.h asks for. All of it is one translation unit. A header uses the
- * folders before its own alone: abi, core, object, subject, decision, label, hooks. Every program ends in a branch that
- * returns a literal, since 6.8 and 6.12 refuse a computed one. No program sleeps, so that exchanging a map waits for whoever
- * reads it.
+ * The enforcer: LSM programs that gather the inputs of core/decide.h, in one translation unit. The folders are
+ * layers: abi, core, object, subject, decision, label, hooks; a header includes only headers of its own layer and of
+ * earlier ones. Every program ends in a branch that returns a literal, since 6.8 and 6.12 reject a computed value. No
+ * program sleeps, so that replacing a map waits for the programs that read it.
  */
 #include "abi/bpf.h"
 

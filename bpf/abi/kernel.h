@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The kernel types that the programs read, only the fields they read; CO-RE finds each on the running kernel.
+ * Declares the kernel types that the programs read, with only the fields that they read. CO-RE finds each field on
+ * the running kernel.
  */
 #ifndef GUARD_ABI_KERNEL_H
 #define GUARD_ABI_KERNEL_H
@@ -324,7 +325,7 @@ struct unix_sock {
 	struct sock *peer;
 };
 
-/* their values are each kernel's own */
+/* The values differ between kernels. */
 enum kernel_read_file_id {
 	READING_MODULE = 2,
 	READING_KEXEC_IMAGE,
@@ -335,7 +336,7 @@ enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE };
 
 #pragma clang attribute pop
 
-/* what arrives from a caller, the same on every kernel */
+/* Structures that arrive from a caller; they are the same on every kernel. */
 struct guard_sockaddr {
 	__u16 family;
 	__be16 port;
@@ -350,7 +351,7 @@ struct guard_sockaddr {
 	};
 };
 
-/* an option that the headers of 6.1 keep as a bit of its own */
+/* In 6.1 this option is a bit field of its own, see inet_sock___61. */
 enum { INET_FLAGS_HDRINCL = 12 };
 
 struct guard_sockaddr_vm {
@@ -404,7 +405,7 @@ struct guard_cmsghdr {
 #define CAP_OPT_NOAUDIT 2
 #define CAP_SYS_ADMIN 21
 #define SB_KERNMOUNT (1UL << 22)
-#define MAP_SHARED 1 /* also the low bit of MAP_SHARED_VALIDATE, not of MAP_PRIVATE */
+#define MAP_SHARED 1 /* also set in MAP_SHARED_VALIDATE, not in MAP_PRIVATE */
 #define VM_SHARED 8
 #define SB_NOUSER (1UL << 31)
 #define S_IFMT 0170000
@@ -417,7 +418,7 @@ struct guard_cmsghdr {
 
 #define OVERLAYFS_MAGIC 0x794c7630
 
-/* filesystems that have no name of their own for data at rest: see pseudo() */
+/* Filesystems without names for data at rest: see is_pseudo_fs(). */
 #define TMPFS_MAGIC 0x01021994
 #define RAMFS_MAGIC 0x858458f6
 #define PROC_MAGIC 0x9fa0

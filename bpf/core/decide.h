@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The decision: pure C over the values of layout.h, without helpers and without maps. The same text is compiled
- * into the BPF object, into a library for differential tests, and into the proof. The hooks gather its inputs.
+ * The decision: pure C over the values of abi/layout.h, without helpers and maps. The BPF object, the library for
+ * differential tests and the proof are built from the same text. The callers gather its inputs.
  */
 #ifndef GUARD_CORE_DECIDE_H
 #define GUARD_CORE_DECIDE_H
@@ -14,35 +14,36 @@
 
 #define GUARD_NO_RULE 0xffffffffU
 
-/* the verifier of 6.1 takes some of the loops that clang lays out for jumps backwards */
+/* The verifier of 6.1 takes some loops as clang arranges them for backward jumps. */
 #ifdef __clang__
 #define GUARD_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define GUARD_UNROLL
 #endif
 
-/* What is known of a task, key by key, as subject sets. `_free` is the reading that errs against the task. */
-struct guard_who {
-	guard_u64 user_bind, user_free;
+/* The subject sets that match a task, key by key. An unknown attribute sets the bits of `_bind` and clears those of
+ * `_exempt`, so that it fails closed. */
+struct guard_task_sets {
+	guard_u64 user_bind, user_exempt;
 	guard_u64 login;
-	guard_u64 group_bind, group_free;
-	guard_u64 service_bind, service_free;
-	guard_u64 executable_bind, executable_free;
+	guard_u64 group_bind, group_exempt;
+	guard_u64 service_bind, service_exempt;
+	guard_u64 executable_bind, executable_exempt;
 	guard_u64 label;
 };
 
-/* AND across keys; a set without a key is in the key's any_ mask. */
-GUARD_INLINE guard_u64 guard_binding_sets(const struct guard_policy *p, const struct guard_who *w)
+/* A set matches if all its keys match; a set without a key is in the any_ mask of that key. */
+GUARD_INLINE guard_u64 guard_binding_sets(const struct guard_policy *p, const struct guard_task_sets *w)
 {
 	return (p->any_user | w->user_bind) & (p->any_login | w->login) & (p->any_group | w->group_bind) &
 	       (p->any_service | w->service_bind) & (p->any_executable | w->executable_bind) &
 	       (p->any_label | w->label);
 }
 
-GUARD_INLINE guard_u64 guard_freeing_sets(const struct guard_policy *p, const struct guard_who *w)
+GUARD_INLINE guard_u64 guard_exempting_sets(const struct guard_policy *p, const struct guard_task_sets *w)
 {
-	return (p->any_user | w->user_free) & (p->any_login | w->login) & (p->any_group | w->group_free) &
-	       (p->any_service | w->service_free) & (p->any_executable | w->executable_free) &
+	return (p->any_user | w->user_exempt) & (p->any_login | w->login) & (p->any_group | w->group_exempt) &
+	       (p->any_service | w->service_exempt) & (p->any_executable | w->executable_exempt) &
 	       (p->any_label | w->label);
 }
 
@@ -66,9 +67,10 @@ GUARD_INLINE void guard_remove(struct guard_vector *to, const struct guard_vecto
 }
 
 /*
- * A new name is against a rule that covers something of what is behind the old one and not all of what is behind the new
- * one, since it would no longer hold; and against one on writing that covers something behind the new one and not all
- * behind the old one, since that is written there. For a file, some and all are the same.
+ * Rules that a new name (hard link or rename) violates. A rule that covers some of what is behind the old name must
+ * cover all of what is behind the new one, since it would not apply there. A rule on writing that covers some of what
+ * is behind the new name must cover all of what is behind the old one, since that is now written there. For a file,
+ * some and all are the same.
  */
 GUARD_INLINE void guard_moved(struct guard_vector *out, const struct guard_vector *some_old,
 			      const struct guard_vector *all_old, const struct guard_vector *some_new,
@@ -79,17 +81,17 @@ GUARD_INLINE void guard_moved(struct guard_vector *out, const struct guard_vecto
 			       (some_new->word[i] & ~all_old->word[i] & writing->word[i]);
 }
 
-/* Does any rule of this action bind at all? */
-GUARD_INLINE int guard_concerns(const struct guard_vector *bound, const struct guard_vector *of_action)
+/* True if a rule of this action applies. */
+GUARD_INLINE int guard_concerns(const struct guard_vector *bound, const struct guard_vector *action_rules)
 {
 	guard_u64 any = 0;
 
 	for (int i = 0; i < GUARD_WORDS; i++)
-		any |= bound->word[i] & of_action->word[i];
+		any |= bound->word[i] & action_rules->word[i];
 	return any != 0;
 }
 
-/* Number of the lowest bit that is set, without a branch: the verifier would follow each of them. */
+/* The number of the lowest bit set. Without branches, since the verifier would follow each of them. */
 GUARD_INLINE guard_u32 guard_lowest(guard_u64 bits)
 {
 	guard_u64 below = (bits & -bits) - 1;
@@ -101,12 +103,12 @@ GUARD_INLINE guard_u32 guard_lowest(guard_u64 bits)
 }
 
 /*
- * The verdict: some rule of the action binds the task and covers the object. `covers` of 0 stands for an object that
- * could not be placed: every rule is taken to cover it. A rule in audit mode reports; one that enforces wins over it.
- * *rule is the first such rule, GUARD_NO_RULE without one.
+ * The verdict: whether a rule of the action applies to the task and covers the object. `covers` is NULL if the state
+ * of the object is unknown: every rule counts as covering it. A rule in audit mode only reports; an enforcing rule
+ * takes precedence. *rule is the first such rule, or GUARD_NO_RULE.
  */
 GUARD_INLINE guard_u32 guard_decide(const struct guard_vector *bound, const struct guard_vector *covers,
-				    const struct guard_vector *of_action, const struct guard_vector *audit,
+				    const struct guard_vector *action_rules, const struct guard_vector *audit,
 				    guard_u32 *rule)
 {
 	guard_u64 hits = 0, denials = 0, bits;
@@ -115,7 +117,7 @@ GUARD_INLINE guard_u32 guard_decide(const struct guard_vector *bound, const stru
 	*rule = GUARD_NO_RULE;
 	GUARD_UNROLL
 	for (i = 0; i < GUARD_WORDS; i++) {
-		bits = bound->word[i] & of_action->word[i];
+		bits = bound->word[i] & action_rules->word[i];
 		if (covers)
 			bits &= covers->word[i];
 		hits |= bits;
@@ -123,11 +125,11 @@ GUARD_INLINE guard_u32 guard_decide(const struct guard_vector *bound, const stru
 	}
 	if (!hits)
 		return GUARD_ALLOW;
-	/* read again: keeping the words of the loop above costs more stack than a BPF program has */
+	/* Read the words again: keeping those of the loop above would exceed the stack of a BPF program. */
 	__asm__ volatile("" ::: "memory");
 	GUARD_UNROLL
 	for (i = 0; i < GUARD_WORDS; i++) {
-		bits = bound->word[i] & of_action->word[i];
+		bits = bound->word[i] & action_rules->word[i];
 		if (covers)
 			bits &= covers->word[i];
 		if (denials)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The tables of a generation, what outlives it, and the generation that a decision is taken under.
+ * The tables of a generation, the maps that outlive it, and the generation that a decision uses.
  */
 #ifndef GUARD_CORE_MAPS_H
 #define GUARD_CORE_MAPS_H
@@ -18,7 +18,7 @@
 		__uint(map_flags, FLAGS);          \
 	}
 
-/* one inner map a generation, in the generation's slot */
+/* Each generation has one inner map, in its slot. */
 #define TABLE(NAME, TYPE, KEY, VALUE, FLAGS)              \
 	INNER(NAME, TYPE, KEY, VALUE, FLAGS);             \
 	struct {                                          \
@@ -81,7 +81,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
-	__type(key, struct guard_our_key);
+	__type(key, struct guard_protected_key);
 	__type(value, __u32);
 } our SEC(".maps");
 
@@ -92,27 +92,27 @@ struct group_list {
 	__u32 ids[CACHED_GROUPS];
 };
 
-/* the rules that bind a task, and those actions below 32 that any of them is about */
-struct bound {
+/* The rules that apply to a task, and a bit for each action below 32 that one of them has. */
+struct subject_rules {
 	__u32 actions;
 	__u32 pad;
 	struct guard_vector rules;
 };
 
-/* ids on the way to subject sets */
-struct tally {
+/* Accumulates the subject sets of several ids. */
+struct id_match {
 	guard_u64 any, all, members;
 	__u32 last;
-	__u32 cut;
+	__u32 truncated;
 };
 
-struct task {
-	/* the executable, as recorded at exec and handed on at fork */
+struct task_cache {
+	/* the executable, as recorded at exec and inherited at fork */
 	__u64 inode;
 	__u32 device;
 	__u32 inode_generation;
 	__u32 recorded;
-	/* what `bound` was worked out from, by value: a pointer may come back as something else */
+	/* what `subject` was computed from, by value, since a pointer may be reused */
 	__u32 login;
 	__u64 generation; /* of the policy; 0: nothing is cached */
 	__u64 cgroup;
@@ -120,81 +120,83 @@ struct task {
 	__u32 ids[8];
 	__u32 uses; /* of the policy */
 	__u32 pad;
-	__u64 labels;      /* it carried */
-	__u64 cred, stamp; /* the entry of `known` that says the same: whose, and its version then */
+	__u64 labels; /* labels of the task at that time */
+	__u64 cred,
+		cred_version; /* the entry of the credential cache with the same result: its cred, and its version */
 	struct group_list groups;
-	struct bound bound;
-	/* while it is worked out: only the task itself does so, and stack is short */
-	struct guard_who who;
-	struct guard_vector freed;
-	struct tally tally;
+	struct subject_rules subject;
+	/* scratch space for the computation, since stack is short; only the task itself writes it */
+	struct guard_task_sets sets;
+	struct guard_vector exempted;
+	struct id_match match;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct task);
+	__type(value, struct task_cache);
 } tasks SEC(".maps");
 
-/* Stands in for a task's storage when that can't be had: keyed by the task, so that nobody else writes it. */
+/* Replaces task storage that cannot be allocated. Keyed by task, so that no other task writes the entry. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, __u64);
-	__type(value, struct task);
+	__type(value, struct task_cache);
 } spare SEC(".maps");
 
-/* What a new entry of `spare` begins as. */
+/* Initial value of a new entry of `spare`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct task);
+	__type(value, struct task_cache);
 } blank SEC(".maps");
 
-/* What is known of whoever has a cred: those actions that any rule which binds him is about. A cred never changes, and
- * lsm/cred_free takes its entry away before another can come to lie at its address. What else counts is here by value. */
-struct known {
-	__u64 version; /* odd while somebody writes; a reader that sees it move has read nothing */
+/* Cache, keyed by credentials: the actions that the rules applying to this credential can deny. A cred never
+ * changes, and lsm/cred_free drops its entry before the memory is reused. Everything else that the result depends
+ * on is stored by value. */
+struct cred_cache_entry {
+	__u64 version; /* odd during a write; a reader that sees it change discards what it read */
 	__u64 cred;
 	__u64 generation;
 	__u64 cgroup;
 	__u64 labels;
-	__u32 actions; /* and GUARD_KNOWS_* */
+	__u32 actions; /* and GUARD_DEPENDS_ON_* */
 	__u32 login;
 };
-#define GUARD_KNOWS_LABELS (1U << 29)   /* `labels` count */
-#define GUARD_KNOWS_SERVICES (1U << 30) /* `cgroup` counts */
-#define GUARD_KNOWS_LOGIN (1U << 31)    /* `login` counts */
-#define KNOWN_CREDS 2048
+#define GUARD_DEPENDS_ON_LABELS (1U << 29)  /* the entry is valid for these `labels` only */
+#define GUARD_DEPENDS_ON_SERVICE (1U << 30) /* the entry is valid for this `cgroup` only */
+#define GUARD_DEPENDS_ON_LOGIN (1U << 31)   /* the entry is valid for this `login` only */
+#define CRED_CACHE_SIZE 2048
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, KNOWN_CREDS);
+	__uint(max_entries, CRED_CACHE_SIZE);
 	__type(key, __u32);
-	__type(value, struct known);
+	__type(value, struct cred_cache_entry);
 } known SEC(".maps");
 
-/* The actions that rules which cover an endpoint are about: a pure function of generation and endpoint. */
-#define COVERED 1024
-struct covered {
-	__u64 version; /* as in `known` */
+/* Cache: the actions of the rules that cover an endpoint. They depend on the generation and the endpoint only. */
+#define ENDPOINT_CACHE_SIZE 1024
+struct endpoint_cache_entry {
+	__u64 version; /* as in struct cred_cache_entry */
 	__u64 generation;
-	__u64 where[5]; /* a struct endpoint */
+	__u64 where[5]; /* bytes of a struct endpoint */
 	__u32 actions;
 	__u32 pad;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, COVERED);
+	__uint(max_entries, ENDPOINT_CACHE_SIZE);
 	__type(key, __u32);
-	__type(value, struct covered);
+	__type(value, struct endpoint_cache_entry);
 } covered SEC(".maps");
 
-/* A file's automaton state, under everything that its path depends on. A cache: it goes with the inode. */
-struct placed {
+/* Cache in the inode: a file's automaton state, with everything that its path depends on. */
+struct path_cache_key {
 	__u64 generation;
 	__u64 parent_inode;
 	__u32 parent_generation;
@@ -202,36 +204,36 @@ struct placed {
 	__u32 length;
 	char name[GUARD_COMPONENT];
 };
-struct inode_value {
-	__u32 version; /* odd while somebody writes; a reader that sees it move has read nothing */
+struct inode_cache {
+	__u32 version; /* odd during a write; a reader that sees it change discards what it read */
 	__u32 state;
-	__u32 actions; /* that any rule which covers the state is about */
+	__u32 actions; /* of the rules that cover the state */
 	__u32 pad;
-	struct placed placed;
+	struct path_cache_key key;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct inode_value);
+	__type(value, struct inode_cache);
 } inodes SEC(".maps");
 
-/* Which side a connection is from: what its socket has done, or the one that it was accepted from. */
-struct socket_value {
-	__u32 seen, pad;
+/* What a socket has done, or the listener that it was accepted from: tells the direction of a connection. */
+struct socket_roles {
+	__u32 roles, pad;
 };
-#define SEEN_CONNECTING 1
-#define SEEN_LISTENING 2
+#define ROLE_CONNECTING 1
+#define ROLE_LISTENING 2
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 	__type(key, int);
-	__type(value, struct socket_value);
+	__type(value, struct socket_roles);
 } sockets SEC(".maps");
 
-/* TCP ports that were listened on when the programs that write `sockets` were attached, a bit each. */
+/* TCP ports that had a listener when the programs that write `sockets` were attached, one bit each. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536 / 64);
@@ -239,8 +241,8 @@ struct {
 	__type(value, __u64);
 } listeners SEC(".maps");
 
-/* A kernel pointer as a plain number: a global function takes no other. */
-static __noinline __u64 number(const void *pointer)
+/* A kernel pointer as a scalar, since a global function takes no kernel pointer. */
+static __noinline __u64 ptr_to_u64(const void *pointer)
 {
 	__u64 n = 0;
 
@@ -248,8 +250,8 @@ static __noinline __u64 number(const void *pointer)
 	return n;
 }
 
-/* The same of what the verifier knows as a pointer, quickly: the difference of two is a number. */
-static __always_inline __u64 number_of(const void *pointer)
+/* Fast path for trusted pointers: subtracting two pointers yields a scalar to the verifier. */
+static __always_inline __u64 ptr_to_u64_trusted(const void *pointer)
 {
 	__u64 n = (__u64)pointer;
 
@@ -257,26 +259,28 @@ static __always_inline __u64 number_of(const void *pointer)
 	return n + bpf_get_current_task();
 }
 
-struct view {
+struct generation_ref {
 	__u64 generation;
 	__u32 slot;
 	__u32 pad;
-	__u64 stamp; /* version of the entry of `known` that told of the task; 0: none did */
+	__u64 cred_version; /* version of the credential cache entry that was used; 0: none */
 };
 
-/* 0, of which the machine does not know it: an address that it is added to is read after `seen` was, on Arm, too */
-static __always_inline __u64 after(__u64 seen)
+/* Returns 0 in a way that the processor cannot predict. Added to an address, it orders the read from there after
+ * the read of `seen`, also on Arm: an address dependency. */
+static __always_inline __u64 read_dependency(__u64 seen)
 {
 	asm volatile("%0 &= 0" : "+r"(seen));
 	return seen;
 }
 
-/* SLOT: a variable, since its address is taken: stack is short */
+/* SLOT is a variable: its address is taken. A copy would cost stack. */
 #define INNER_OF(OUTER, SLOT) bpf_map_lookup_elem(&(OUTER), &(SLOT))
 
-/* One read of the record gives the generation and the slot of the whole decision. Past its deadline an unconfirmed
- * record means its fallback, with nobody's help. False: there is none. The slot is not looked at yet. */
-static __always_inline bool glance(struct view *v)
+/* Reads the record once: generation and slot of the whole decision come from this read. After the deadline of an
+ * unconfirmed record its fallback is active, without any action of user space. Returns false if there is no record.
+ * The slot is not checked yet. */
+static __always_inline bool peek_generation(struct generation_ref *gen)
 {
 	__u32 zero = 0;
 	void *inner = bpf_map_lookup_elem(&control, &zero);
@@ -290,38 +294,38 @@ static __always_inline bool glance(struct view *v)
 		return 0;
 	deadline = record->deadline;
 	if (deadline && bpf_ktime_get_boot_ns() >= deadline) {
-		v->generation = record->fallback_generation;
-		v->slot = record->fallback_slot;
+		gen->generation = record->fallback_generation;
+		gen->slot = record->fallback_slot;
 	} else {
-		v->generation = record->generation;
-		v->slot = record->slot;
+		gen->generation = record->generation;
+		gen->slot = record->slot;
 	}
-	v->stamp = 0;
+	gen->cred_version = 0;
 	return 1;
 }
 
-/* False: no policy is in force. */
-static __always_inline bool see(struct view *v)
+/* Returns false if no policy is active. */
+static __always_inline bool active_generation(struct generation_ref *gen)
 {
-	return glance(v) && v->slot < GUARD_SLOTS;
+	return peek_generation(gen) && gen->slot < GUARD_SLOTS;
 }
 
-static __always_inline const struct guard_policy *policy_of(const struct view *v)
+static __always_inline const struct guard_policy *policy_of(const struct generation_ref *gen)
 {
-	void *inner = INNER_OF(policy, v->slot);
+	void *inner = INNER_OF(policy, gen->slot);
 	__u32 zero = 0;
 
 	return inner ? bpf_map_lookup_elem(inner, &zero) : 0;
 }
 
-static __always_inline struct guard_totals *total(void)
+static __always_inline struct guard_totals *get_totals(void)
 {
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&totals, &zero);
 }
 
-static __always_inline struct guard_facts *fact(void)
+static __always_inline struct guard_facts *get_facts(void)
 {
 	__u32 zero = 0;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Decides on actions without an object; opening a device is one of them.
+ * Decides on actions without an object, among them opening a device.
  */
 #ifndef GUARD_DECISION_ACTION_H
 #define GUARD_DECISION_ACTION_H
@@ -12,53 +12,53 @@
 #include "decision/report.h"
 #include "decision/verdict.h"
 
-/* An action without an object: every rule of it that binds the task covers what it does. */
-static __noinline bool refuse_action(const struct view *v, __u32 action, bool tell)
+/* An action without an object: every rule of this action that applies to the task covers it. */
+static __noinline bool refuse_action(const struct generation_ref *gen, __u32 action, bool emit)
 {
 	struct outcome o = { .action = action };
-	const struct bound *b;
+	const struct subject_rules *subject;
 
-	if (!v)
+	if (!gen)
 		return 1;
-	b = bound(v);
-	if (!b)
+	subject = subject_rules(gen);
+	if (!subject)
 		return 1;
-	if (!(b->actions & (1U << GUARD_PLAIN)) || allowed(v, b, 0, &o))
+	if (!(subject->actions & (1U << GUARD_PLAIN)) || allowed(gen, subject, 0, &o))
 		return 0;
-	if (tell)
-		tell_plain(v, &o);
+	if (emit)
+		emit_plain(gen, &o);
 	return o.verdict == GUARD_DENY;
 }
 
 static __always_inline bool refuse_plain(__u32 action)
 {
-	struct view v;
+	struct generation_ref gen;
 
-	return see(&v) && concerned(&v, 1U << GUARD_PLAIN) && refuse_action(&v, action, 1);
+	return active_generation(&gen) && relevant_actions(&gen, 1U << GUARD_PLAIN) && refuse_action(&gen, action, 1);
 }
 
-/* the same answer, neither counted nor told */
+/* The same decision, neither counted nor reported. */
 static __always_inline bool would_refuse_plain(__u32 action)
 {
-	struct view v;
+	struct generation_ref gen;
 
-	return see(&v) && concerned(&v, 1U << GUARD_PLAIN) && refuse_action(&v, action, 0);
+	return active_generation(&gen) && relevant_actions(&gen, 1U << GUARD_PLAIN) && refuse_action(&gen, action, 0);
 }
 
-/* Opening a device is an action by its number, wherever the node lies: of a block device always, of another when the
- * table has it. */
+/* Opening a device is an action that its device number selects, wherever the node is. Every block device has one;
+ * another device has one if the table contains it. */
 static __noinline bool refuse_device(const struct inode *inode)
 {
 	struct guard_device_key key = {};
 	__u32 *action;
-	struct view v;
+	struct generation_ref gen;
 	void *inner;
 
-	if (!inode || !see(&v))
+	if (!inode || !active_generation(&gen))
 		return 0;
 	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFBLK)
-		return refuse_action(&v, GUARD_BLOCK_DEVICE, 1);
-	inner = INNER_OF(devices, v.slot);
+		return refuse_action(&gen, GUARD_BLOCK_DEVICE, 1);
+	inner = INNER_OF(devices, gen.slot);
 	if (!inner)
 		return 1;
 	key.device = BPF_CORE_READ(inode, i_rdev);
@@ -67,7 +67,7 @@ static __noinline bool refuse_device(const struct inode *inode)
 		key.device |= GUARD_ANY_MINOR;
 		action = bpf_map_lookup_elem(inner, &key);
 	}
-	return action && refuse_action(&v, *action, 1);
+	return action && refuse_action(&gen, *action, 1);
 }
 
 static __always_inline bool is_device(const struct inode *inode)

@@ -15,19 +15,19 @@
 #include "decision/report.h"
 #include "decision/verdict.h"
 
-/* One place of a file: every action that is wanted, against the rules that cover it. */
-static __noinline bool refuse_place(const struct view *v, const struct bound *b, const struct place *at, __u32 actions,
-				    const struct dentry *d)
+/* Decides on each requested action on a file of a known state, or of none. */
+static __noinline bool refuse_place(const struct generation_ref *gen, const struct subject_rules *subject,
+				    const struct place *at, __u32 actions, const struct dentry *d)
 {
 	const struct guard_state *s = 0;
 	struct outcome o = {};
 	__u32 i;
 
-	if (!v || !b || !at)
+	if (!gen || !subject || !at)
 		return 1;
 	o.reason = at->reason;
 	if (at->reason == GUARD_BY_RULE) {
-		s = state_of(v->slot, at->state);
+		s = state_of(gen->slot, at->state);
 		if (!s)
 			o.reason = GUARD_BROKEN_MAP;
 	}
@@ -35,22 +35,23 @@ static __noinline bool refuse_place(const struct view *v, const struct bound *b,
 		if (!(actions & (1U << i)))
 			continue;
 		o.action = i;
-		if (!allowed(v, b, s ? &s->covers : 0, &o) && tell_file(v, &o, d))
+		if (!allowed(gen, subject, s ? &s->covers : 0, &o) && emit_file(gen, &o, d))
 			return 1;
 	}
 	return 0;
 }
 
-/* 6.1 opens an overlay's backing file with the overlay's dentry: then the inode's own names say where it is, all of
- * them, since which one is meant can't be told. */
-static __noinline bool refuse_aliases(const struct view *v, const struct bound *b, struct inode *inode, __u32 actions)
+/* 6.1 opens the backing file of an overlay with the dentry of the overlay. Then the names of the inode decide, all
+ * of them, since the one that was used is unknown. */
+static __noinline bool refuse_aliases(const struct generation_ref *gen, const struct subject_rules *subject,
+				      struct inode *inode, __u32 actions)
 {
 	struct hlist_node *node;
 	struct place at = {};
 	struct dentry *d = 0;
 	__u32 i;
 
-	if (!v || !b)
+	if (!gen || !subject)
 		return 1;
 	at.reason = GUARD_NO_CHAIN;
 	node = BPF_CORE_READ(inode, i_dentry.first);
@@ -59,96 +60,96 @@ static __noinline bool refuse_aliases(const struct view *v, const struct bound *
 			d = (void *)node - bpf_core_field_offset(struct dentry, d_u.d_alias);
 		else
 			d = (void *)node - bpf_core_field_offset(struct dentry___7, d_alias);
-		guard_place(v->slot, (__u64)d, &at);
-		if (refuse_place(v, b, &at, actions, d))
+		guard_place(gen->slot, (__u64)d, &at);
+		if (refuse_place(gen, subject, &at, actions, d))
 			return 1;
 		node = BPF_CORE_READ(node, next);
 		if (!node)
 			return 0;
 	}
 	at.reason = GUARD_NO_CHAIN;
-	return refuse_place(v, b, &at, actions, d);
+	return refuse_place(gen, subject, &at, actions, d);
 }
 
-/* What a rule that binds the task may be about is decided on. */
-static __noinline bool refuse_seen(const struct view *v, struct file *file, __u32 actions)
+/* Decides on the actions that a rule which applies to the task may have. */
+static __noinline bool refuse_open_file(const struct generation_ref *gen, struct file *file, __u32 actions)
 {
 	struct inode *inode = file->f_inode;
 	struct dentry *d = file->f_path.dentry;
 	bool own = d->d_inode == inode;
-	const struct bound *b = 0;
+	const struct subject_rules *subject = 0;
 	struct place at = {};
 
-	if (!v)
+	if (!gen)
 		return 1;
-	if (v->slot >= GUARD_SLOTS)
+	if (gen->slot >= GUARD_SLOTS)
 		return 0;
-	/* who it is comes first where that is not known yet, so that it is the next time */
-	if (!v->stamp) {
-		b = bound(v);
-		if (!b)
+	/* On a cache miss, resolve the subject first so that the next call hits the cache. */
+	if (!gen->cred_version) {
+		subject = subject_rules(gen);
+		if (!subject)
 			return 1;
-		actions &= b->actions;
+		actions &= subject->actions;
 	}
 	if (actions && own)
-		actions &= place_file(v, file, &at, actions);
+		actions &= place_file(gen, file, &at, actions);
 	if (!actions)
 		return 0;
-	if (!b) {
-		b = bound(v);
-		if (!b)
+	if (!subject) {
+		subject = subject_rules(gen);
+		if (!subject)
 			return 1;
-		actions &= b->actions;
+		actions &= subject->actions;
 	}
 	if (own)
-		return refuse_place(v, b, &at, actions, d);
-	return !nameless(inode, actions) && refuse_aliases(v, b, inode, actions);
+		return refuse_place(gen, subject, &at, actions, d);
+	return !is_anonymous_inode(inode, actions) && refuse_aliases(gen, subject, inode, actions);
 }
 
 static __always_inline bool refuse_file(struct file *file, __u32 actions)
 {
-	struct view seen, v;
+	struct generation_ref peeked, gen;
 
-	if (!glance(&seen))
+	if (!peek_generation(&peeked))
 		return 0;
-	actions = concerned(&seen, actions);
+	actions = relevant_actions(&peeked, actions);
 	if (!actions)
 		return 0;
-	v = seen; /* on the stack only from here on; once, since that is short */
-	return refuse_seen(&v, file, actions);
+	gen = peeked; /* on the stack only from here on; copied once, since stack is short */
+	return refuse_open_file(&gen, file, actions);
 }
 
-/* An overlay maps the file behind its own. Where no hook shows that one, it is to be had from the overlay's open file. */
-static __noinline bool refuse_backing(const struct view *v, const struct file *file, __u32 actions)
+/* An overlay maps the file behind its own. Where no hook gets that file, it is read from the overlay's open file. */
+static __noinline bool refuse_backing(const struct generation_ref *gen, const struct file *file, __u32 actions)
 {
 	struct place at = { .reason = GUARD_NO_CHAIN };
-	const struct bound *b;
+	const struct subject_rules *subject;
 	__u64 inode;
 
-	if (!v)
+	if (!gen)
 		return 1;
-	if (v->slot >= GUARD_SLOTS)
+	if (gen->slot >= GUARD_SLOTS)
 		return 0;
-	b = bound(v);
-	if (!b)
+	subject = subject_rules(gen);
+	if (!subject)
 		return 1;
-	actions &= b->actions;
+	actions &= subject->actions;
 	if (!actions)
 		return 0;
 	inode = inode_behind(file);
 	if (inode)
-		return refuse_aliases(v, b, (struct inode *)inode, actions);
-	return refuse_place(v, b, &at, actions, BPF_CORE_READ(file, f_path.dentry));
+		return refuse_aliases(gen, subject, (struct inode *)inode, actions);
+	return refuse_place(gen, subject, &at, actions, BPF_CORE_READ(file, f_path.dentry));
 }
 
-/* A second name for an object, or another: see guard_moved. A rename also writes over what is at its target. */
+/* A hard link or a rename: see guard_moved. A rename also overwrites its target. */
 struct move {
 	struct place source, target;
 	__u32 action;
 };
 
-static __noinline bool refuse_move(const struct view *v, const struct bound *b, const struct move *move,
-				   const struct dentry *from, const struct dentry *to)
+static __noinline bool refuse_move(const struct generation_ref *gen, const struct subject_rules *subject,
+				   const struct move *move, const struct dentry *from, const struct dentry *to)
 {
 	const struct guard_state *s = 0, *t = 0;
 	const struct guard_policy *p;
@@ -156,33 +157,34 @@ static __noinline bool refuse_move(const struct view *v, const struct bound *b, 
 	const struct inode *inode;
 	struct outcome o = {};
 
-	if (!v || !b || !move)
+	if (!gen || !subject || !move)
 		return 1;
 	inode = BPF_CORE_READ(from, d_inode);
 	o.action = move->action;
 	o.reason = move->source.reason ? move->source.reason : move->target.reason;
 	if (o.reason == GUARD_BY_RULE) {
-		s = state_of(v->slot, move->source.state);
-		t = state_of(v->slot, move->target.state);
+		s = state_of(gen->slot, move->source.state);
+		t = state_of(gen->slot, move->target.state);
 		if (!s || !t)
 			o.reason = GUARD_BROKEN_MAP;
 	}
 	if (!s || !t)
-		return !allowed(v, b, 0, &o) && tell_file(v, &o, from);
-	p = policy_of(v);
+		return !allowed(gen, subject, 0, &o) && emit_file(gen, &o, from);
+	p = policy_of(gen);
 	if (!p)
 		return 0;
 	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFDIR)
-		guard_moved(&moved, &s->reaches, &s->pervades, &t->reaches, &t->pervades, &p->of_action[GUARD_WRITE]);
+		guard_moved(&moved, &s->reaches, &s->pervades, &t->reaches, &t->pervades,
+			    &p->rules_by_action[GUARD_WRITE]);
 	else
-		guard_moved(&moved, &s->covers, &s->covers, &t->covers, &t->covers, &p->of_action[GUARD_WRITE]);
-	if (!allowed(v, b, &moved, &o) && tell_file(v, &o, from))
+		guard_moved(&moved, &s->covers, &s->covers, &t->covers, &t->covers, &p->rules_by_action[GUARD_WRITE]);
+	if (!allowed(gen, subject, &moved, &o) && emit_file(gen, &o, from))
 		return 1;
 	inode = BPF_CORE_READ(to, d_inode);
 	if (move->action != GUARD_RENAME || !inode)
 		return 0;
 	o.action = GUARD_WRITE;
-	return !allowed(v, b, &t->covers, &o) && tell_file(v, &o, to);
+	return !allowed(gen, subject, &t->covers, &o) && emit_file(gen, &o, to);
 }
 
 static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, __u32 action)
@@ -190,40 +192,40 @@ static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, 
 	const __u32 file_actions =
 		1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE | 1U << GUARD_UNIX_CONNECT;
 	struct move move = { .action = action };
-	const struct bound *b;
-	struct view v;
+	const struct subject_rules *subject;
+	struct generation_ref gen;
 
-	if (!see(&v) || !concerned(&v, file_actions))
+	if (!active_generation(&gen) || !relevant_actions(&gen, file_actions))
 		return 0;
-	b = bound(&v);
-	if (!b)
+	subject = subject_rules(&gen);
+	if (!subject)
 		return 1;
-	if (!(b->actions & file_actions))
+	if (!(subject->actions & file_actions))
 		return 0;
-	guard_place(v.slot, number(from), &move.source);
-	guard_place(v.slot, number(to), &move.target);
-	return refuse_move(&v, b, &move, from, to);
+	guard_place(gen.slot, ptr_to_u64(from), &move.source);
+	guard_place(gen.slot, ptr_to_u64(to), &move.target);
+	return refuse_move(&gen, subject, &move, from, to);
 }
 
 static __always_inline bool refuse_dentry(const struct dentry *d, __u32 actions)
 {
-	const struct bound *b;
+	const struct subject_rules *subject;
 	struct inode *inode;
 	struct place at = {};
-	struct view v;
+	struct generation_ref gen;
 
-	if (!see(&v) || !concerned(&v, actions))
+	if (!active_generation(&gen) || !relevant_actions(&gen, actions))
 		return 0;
-	b = bound(&v);
-	if (!b)
+	subject = subject_rules(&gen);
+	if (!subject)
 		return 1;
-	if (!(b->actions & actions))
+	if (!(subject->actions & actions))
 		return 0;
 	inode = d->d_inode;
-	if (inode && nameless(inode, actions))
+	if (inode && is_anonymous_inode(inode, actions))
 		return 0;
-	guard_place(v.slot, number(d), &at);
-	return refuse_place(&v, b, &at, actions, d);
+	guard_place(gen.slot, ptr_to_u64(d), &at);
+	return refuse_place(&gen, subject, &at, actions, d);
 }
 
 #endif

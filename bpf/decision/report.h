@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What is told of a decision: counters and events.
+ * Counts decisions and emits events for them.
  */
 #ifndef GUARD_DECISION_REPORT_H
 #define GUARD_DECISION_REPORT_H
@@ -10,8 +10,8 @@
 #include "core/maps.h"
 #include "decision/verdict.h"
 
-/* what happened, for the event */
-struct matter {
+/* What an event is filled from. */
+struct event_source {
 	__u64 generation;
 	__u64 dentry, inode;
 	__u64 name; /* of an abstract unix socket, name_size bytes */
@@ -21,9 +21,9 @@ struct matter {
 	__u8 address[16];
 };
 
-#define COMPONENTS 24
+#define EVENT_COMPONENTS 24
 
-/* Components from the leaf up, each with its NUL; a component is cut to half of the room. */
+/* Writes the components from the last one up, each with its NUL. A component is cut to half of the buffer. */
 static __always_inline __u32 write_chain(char *to, __u32 room, const struct dentry *d)
 {
 	const struct dentry *root, *parent;
@@ -31,7 +31,7 @@ static __always_inline __u32 write_chain(char *to, __u32 room, const struct dent
 	long size;
 
 	root = BPF_CORE_READ(d, d_sb, s_root);
-	for (i = 0; i < COMPONENTS; i++) {
+	for (i = 0; i < EVENT_COMPONENTS; i++) {
 		barrier_var(at);
 		if (d == root || at > room / 2 - 1)
 			break;
@@ -87,8 +87,8 @@ static __noinline __u32 write_name(char *to, __u64 name, __u32 size)
 	return size + 1;
 }
 
-/* Counts first, tells if there is room: written + lost = denied + audited. */
-int guard_tell(const struct matter *m)
+/* Counts first, and emits an event if there is room: written + lost = denied + audited. */
+int guard_emit_event(const struct event_source *source)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct guard_rule *rule = 0;
@@ -99,19 +99,19 @@ int guard_tell(const struct matter *m)
 	__u32 slot;
 	void *inner;
 
-	if (!m)
+	if (!source)
 		return 0;
-	slot = m->slot;
-	sum = total();
+	slot = source->slot;
+	sum = get_totals();
 	if (!sum)
 		return 0;
-	sequence = m->verdict == GUARD_DENY ? __sync_fetch_and_add(&sum->denied, 1)
-					    : __sync_fetch_and_add(&sum->audited, 1);
-	if (m->reason != GUARD_BY_RULE)
-		__sync_fetch_and_add(&sum->reasons[m->reason & (GUARD_REASONS - 1)], 1);
+	sequence = source->verdict == GUARD_DENY ? __sync_fetch_and_add(&sum->denied, 1)
+						 : __sync_fetch_and_add(&sum->audited, 1);
+	if (source->reason != GUARD_BY_RULE)
+		__sync_fetch_and_add(&sum->reasons[source->reason & (GUARD_REASONS - 1)], 1);
 	inner = INNER_OF(rules, slot);
 	if (inner) {
-		__u32 index = m->rule;
+		__u32 index = source->rule;
 
 		rule = bpf_map_lookup_elem(inner, &index);
 	}
@@ -120,27 +120,27 @@ int guard_tell(const struct matter *m)
 
 		count = bpf_map_lookup_elem(&counters, &id);
 		if (count)
-			__sync_fetch_and_add(m->verdict == GUARD_DENY ? &count->denied : &count->audited, 1);
+			__sync_fetch_and_add(source->verdict == GUARD_DENY ? &count->denied : &count->audited, 1);
 	}
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		__sync_fetch_and_add(&sum->lost, 1);
 		return 0;
 	}
-	/* the paths are read only as far as their sizes say */
+	/* Readers use only as much of each path as its size says, so the paths are not cleared. */
 	__builtin_memset(e, 0, __builtin_offsetof(struct guard_event, path));
 	e->sequence = sequence;
 	e->time = bpf_ktime_get_boot_ns();
-	e->generation = m->generation;
-	e->action = m->action;
-	e->verdict = m->verdict;
-	e->reason = m->reason;
-	e->inode = m->inode;
-	e->device = m->device;
-	e->family = m->family;
-	e->protocol = m->protocol;
-	e->port = m->port;
-	__builtin_memcpy(e->address, m->address, sizeof(e->address));
+	e->generation = source->generation;
+	e->action = source->action;
+	e->verdict = source->verdict;
+	e->reason = source->reason;
+	e->inode = source->inode;
+	e->device = source->device;
+	e->family = source->family;
+	e->protocol = source->protocol;
+	e->port = source->port;
+	__builtin_memcpy(e->address, source->address, sizeof(e->address));
 	if (rule) {
 		e->rule_id = rule->id;
 		__builtin_memcpy(e->rule, rule->name, sizeof(e->rule));
@@ -157,10 +157,10 @@ int guard_tell(const struct matter *m)
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	e->cgroup_id = cgroup_of(task);
 	e->cgroup_size = write_cgroup(e->cgroup, task->cgroups->dfl_cgrp->kn);
-	if (m->dentry)
-		e->path_size = write_path(e->path, (const struct dentry *)m->dentry);
-	else if (m->name)
-		e->path_size = write_name(e->path, m->name, m->name_size);
+	if (source->dentry)
+		e->path_size = write_path(e->path, (const struct dentry *)source->dentry);
+	else if (source->name)
+		e->path_size = write_name(e->path, source->name, source->name_size);
 	if (task->mm) {
 		const struct file *file = BPF_CORE_READ(task, mm, exe_file);
 
@@ -174,38 +174,39 @@ int guard_tell(const struct matter *m)
 	return 0;
 }
 
-static __always_inline void describe(const struct view *v, const struct outcome *o, struct matter *m)
+static __always_inline void describe_decision(const struct generation_ref *gen, const struct outcome *o,
+					      struct event_source *source)
 {
-	m->generation = v->generation;
-	m->slot = v->slot;
-	m->action = o->action;
-	m->verdict = o->verdict;
-	m->reason = o->reason;
-	m->rule = o->rule;
+	source->generation = gen->generation;
+	source->slot = gen->slot;
+	source->action = o->action;
+	source->verdict = o->verdict;
+	source->reason = o->reason;
+	source->rule = o->rule;
 }
 
-static __noinline void tell_plain(const struct view *v, const struct outcome *o)
+static __noinline void emit_plain(const struct generation_ref *gen, const struct outcome *o)
 {
-	struct matter m = {};
+	struct event_source source = {};
 
-	if (!v || !o)
+	if (!gen || !o)
 		return;
-	describe(v, o, &m);
-	guard_tell(&m);
+	describe_decision(gen, o, &source);
+	guard_emit_event(&source);
 }
 
-static __noinline bool tell_file(const struct view *v, const struct outcome *o, const struct dentry *d)
+static __noinline bool emit_file(const struct generation_ref *gen, const struct outcome *o, const struct dentry *d)
 {
 	const struct inode *inode = BPF_CORE_READ(d, d_inode);
-	struct matter m = {};
+	struct event_source source = {};
 
-	if (!v || !o)
+	if (!gen || !o)
 		return 1;
-	describe(v, o, &m);
-	m.dentry = (__u64)d;
-	m.inode = BPF_CORE_READ(inode, i_ino);
-	m.device = BPF_CORE_READ(inode, i_sb, s_dev);
-	guard_tell(&m);
+	describe_decision(gen, o, &source);
+	source.dentry = (__u64)d;
+	source.inode = BPF_CORE_READ(inode, i_ino);
+	source.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	guard_emit_event(&source);
 	return o->verdict == GUARD_DENY;
 }
 

@@ -15,86 +15,89 @@
 #include "decision/endpoint.h"
 #include "decision/unix.h"
 
-#define OUTWARD (1U << GUARD_CONNECT | 1U << GUARD_SEND | 1U << GUARD_REPLY)
+#define OUTBOUND_ACTIONS (1U << GUARD_CONNECT | 1U << GUARD_SEND | 1U << GUARD_REPLY)
 
-/* what comes with the data; 0: nothing does */
+/* What is passed along with the data; 0: nothing. */
 struct message {
 	__u64 name, control, control_size;
 	__u32 flags, pad;
 };
 
-static __noinline bool refuse_vsock(const struct view *v, const struct bound *b, struct socket *sock, __u64 name,
-				    bool sending)
+static __noinline bool refuse_vsock(const struct generation_ref *gen, const struct subject_rules *subject,
+				    struct socket *sock, __u64 name, bool sending)
 {
 	struct endpoint e = {};
-	int named = read_name(sock, name, sending, &e);
+	int named = read_address(sock, name, sending, &e);
 
-	if (named == ELSEWHERE || (!sending && named == UNNAMED))
+	if (named == ADDRESS_OTHER_FAMILY || (!sending && named == ADDRESS_NONE))
 		return 0;
-	if (named == UNNAMED)
+	if (named == ADDRESS_NONE)
 		read_vsock_peer(sock, &e);
-	return guard_refuse(v, b, &e, 1U << GUARD_VSOCK);
+	return guard_refuse(gen, subject, &e, 1U << GUARD_VSOCK);
 }
 
-/* sendmmsg(2) asks no more for what it sends to the same address after this, whatever comes along with that. */
-static __always_inline bool more_follow(const struct socket *sock, const struct sock *sk, const struct message *m)
+/* sendmmsg(2) calls no hook for further messages to the same address, whatever control messages come with them. */
+static __always_inline bool batch_follows(const struct socket *sock, const struct sock *sk, const struct message *m)
 {
-	return m->name && (m->flags & MSG_BATCH) && (!has_connections(sock) || sk->sk_protocol == IPPROTO_SCTP);
+	return m->name && (m->flags & MSG_BATCH) && (!is_connection_oriented(sock) || sk->sk_protocol == IPPROTO_SCTP);
 }
 
-/* Families whose data goes by IPv4 or IPv6 in the end, where to is known to nobody but them: RDS, PPP (L2TP), RxRPC, KCM. */
-static __always_inline bool over_internet(__u32 family)
+/* Families that send their data over IPv4 or IPv6 to a destination that only they know: RDS, PPP (L2TP), RxRPC,
+ * KCM. */
+static __always_inline bool ip_tunnelled_family(__u32 family)
 {
 	return family < 64 && ((1ULL << 21 | 1ULL << 24 | 1ULL << 33 | 1ULL << 41) >> family) & 1;
 }
 
-/* To the address that comes with the message, or to the peer; a connected stream takes no address, unless it connects
- * with it, and that may still end at the peer. */
-static __noinline bool refuse_message(const struct view *v, const struct bound *b, struct socket *sock,
-				      const struct message *m, __u32 actions)
+/* Decides on sending to the address of the message, or to the peer. A connected stream ignores the address, unless
+ * it connects with it, and even then the data may go to the peer. */
+static __noinline bool refuse_message(const struct generation_ref *gen, const struct subject_rules *subject,
+				      struct socket *sock, const struct message *m, __u32 actions)
 {
 	struct sock *sk = sock->sk;
 	struct endpoint e = {};
-	bool connects, strays;
-	int named = UNNAMED;
+	bool connects, source_routed;
+	int named = ADDRESS_NONE;
 
-	if (!v || !b)
+	if (!gen || !subject)
 		return 1;
 	if (!sk)
-		return 0; /* as refuse_sending has it: nothing is sent through such a one */
-	if (over_internet(sk->__sk_common.skc_family)) {
+		return 0; /* nothing is sent through such a socket */
+	if (ip_tunnelled_family(sk->__sk_common.skc_family)) {
 		e.family = sk->__sk_common.skc_family;
 		e.reason = GUARD_NO_ADDRESS;
-		return guard_refuse(v, b, &e, actions & (1U << GUARD_SEND | 1U << GUARD_REPLY));
+		return guard_refuse(gen, subject, &e, actions & (1U << GUARD_SEND | 1U << GUARD_REPLY));
 	}
 	connects = m && (m->flags & MSG_FASTOPEN);
-	strays = rerouted(sock) || (m && (guard_control(m->control, m->control_size) || more_follow(sock, sk, m)));
-	if (m && m->name && (!has_connections(sock) || connects || sk->sk_protocol == IPPROTO_SCTP))
-		named = read_name(sock, m->name, 1, &e);
+	source_routed = is_source_routed(sock) ||
+			(m && (guard_control_sets_route(m->control, m->control_size) || batch_follows(sock, sk, m)));
+	if (m && m->name && (!is_connection_oriented(sock) || connects || sk->sk_protocol == IPPROTO_SCTP))
+		named = read_address(sock, m->name, 1, &e);
 	else
-		read_name(sock, 0, 1, &e);
-	if (named == NAMED) {
-		if (strays)
+		read_address(sock, 0, 1, &e);
+	if (named == ADDRESS_READ) {
+		if (source_routed)
 			e.reason = GUARD_NO_ADDRESS;
-		if (guard_refuse(v, b, &e,
+		if (guard_refuse(gen, subject, &e,
 				 actions & (connects ? 1U << GUARD_SEND | 1U << GUARD_CONNECT : 1U << GUARD_SEND)))
 			return 1;
-		if (!has_connections(sock) || !sk->__sk_common.skc_dport)
+		if (!is_connection_oriented(sock) || !sk->__sk_common.skc_dport)
 			return 0;
 	}
-	if (!internet(sk) && sk->__sk_common.skc_family != AF_SMC)
+	if (!is_ip_socket(sk) && sk->__sk_common.skc_family != AF_SMC)
 		return 0;
 	read_peer(sock, &e);
-	if (strays)
+	if (source_routed)
 		e.reason = GUARD_NO_ADDRESS;
-	return guard_refuse(v, b, &e, actions & (has_connections(sock) ? 1U << direction(sk) : 1U << GUARD_SEND));
+	return guard_refuse(gen, subject, &e,
+			    actions & (is_connection_oriented(sock) ? 1U << socket_direction(sk) : 1U << GUARD_SEND));
 }
 
-#define SENDING (OUTWARD | 1U << GUARD_VSOCK | 1U << GUARD_UNIX_CONNECT)
+#define SEND_ACTIONS (OUTBOUND_ACTIONS | 1U << GUARD_VSOCK | 1U << GUARD_UNIX_CONNECT)
 
-/* What the kernel sends on a task's behalf, as to a file server, goes through its own sockets. SMC that turns out to be
- * TCP puts such a one into the task's file, whose inode is another socket's. */
-static __always_inline bool of_kernel(const struct socket *sock, const struct sock *sk)
+/* The kernel sends on behalf of a task, for example to a file server, through its own sockets. SMC that falls back
+ * to TCP puts such a socket into the task's file; the inode of that file belongs to another socket. */
+static __always_inline bool is_kernel_socket(const struct socket *sock, const struct sock *sk)
 {
 	const struct inode *own = (const void *)sock + bpf_core_field_offset(struct socket_alloc, vfs_inode) -
 				  bpf_core_field_offset(struct socket_alloc, socket);
@@ -106,141 +109,143 @@ static __always_inline bool of_kernel(const struct socket *sock, const struct so
 	return !file || BPF_CORE_READ(file, f_inode) == own;
 }
 
-static __noinline bool refuse_sending(const struct view *v, struct socket *sock, const struct message *m, __u32 actions)
+static __noinline bool refuse_sending(const struct generation_ref *gen, struct socket *sock, const struct message *m,
+				      __u32 actions)
 {
-	const struct bound *b;
+	const struct subject_rules *subject;
 	struct sock *sk;
 
-	if (!v)
+	if (!gen)
 		return 1;
-	if (v->slot >= GUARD_SLOTS)
+	if (gen->slot >= GUARD_SLOTS)
 		return 0;
-	b = bound(v);
-	if (!b)
+	subject = subject_rules(gen);
+	if (!subject)
 		return 1;
-	actions &= b->actions;
+	actions &= subject->actions;
 	sk = sock->sk;
-	if (!actions || !sk || of_kernel(sock, sk))
+	if (!actions || !sk || is_kernel_socket(sock, sk))
 		return 0;
 	switch (sk->__sk_common.skc_family) {
 	case AF_UNIX:
-		return (actions & (1U << GUARD_UNIX_CONNECT)) && refuse_unix_peer(v, b, sock);
+		return (actions & (1U << GUARD_UNIX_CONNECT)) && refuse_unix_peer(gen, subject, sock);
 	case AF_VSOCK:
-		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(v, b, sock, m ? m->name : 0, 1);
+		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(gen, subject, sock, m ? m->name : 0, 1);
 	}
-	return (actions & OUTWARD) && refuse_message(v, b, sock, m, actions & OUTWARD);
+	return (actions & OUTBOUND_ACTIONS) && refuse_message(gen, subject, sock, m, actions & OUTBOUND_ACTIONS);
 }
 
-/* Before 6.5 sendfile(2) and splice(2) into a socket come by no other hook than file_permission. */
-static __always_inline bool refuse_socket_file(const struct view *v, struct file *file, __u32 actions)
+/* Before 6.5 sendfile(2) and splice(2) into a socket call only the hook file_permission. */
+static __always_inline bool refuse_socket_file(const struct generation_ref *gen, struct file *file, __u32 actions)
 {
 	struct socket *sock;
 
 	if (!bpf_core_field_exists(((struct proto_ops *)0)->sendpage) || (file->f_inode->i_mode & S_IFMT) != S_IFSOCK)
 		return 0;
 	sock = bpf_sock_from_file(file);
-	return sock && refuse_sending(v, sock, 0, actions);
+	return sock && refuse_sending(gen, sock, 0, actions);
 }
 
-static __noinline bool refuse_connect(const struct view *v, struct socket *sock, __u64 name, __u32 actions, bool marked)
+static __noinline bool refuse_connect(const struct generation_ref *gen, struct socket *sock, __u64 name, __u32 actions,
+				      bool marked)
 {
 	struct sock *sk = sock->sk;
-	const struct bound *b = 0;
+	const struct subject_rules *subject = 0;
 	struct endpoint e = {};
 	bool vsock;
 
-	if (!v)
+	if (!gen)
 		return 1;
-	if (v->slot >= GUARD_SLOTS || !sk)
+	if (gen->slot >= GUARD_SLOTS || !sk)
 		return 0;
 	vsock = sk->__sk_common.skc_family == AF_VSOCK;
-	/* who it is comes first where that is not known yet, so that it is the next time */
-	if (!v->stamp || vsock) {
-		b = bound(v);
-		if (!b)
+	/* On a cache miss, resolve the subject first so that the next call hits the cache. */
+	if (!gen->cred_version || vsock) {
+		subject = subject_rules(gen);
+		if (!subject)
 			return 1;
-		actions &= b->actions;
+		actions &= subject->actions;
 	}
 	if (vsock)
-		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(v, b, sock, name, 0);
-	if (!(actions & OUTWARD) || read_name(sock, name, 0, &e) != NAMED)
+		return (actions & (1U << GUARD_VSOCK)) && refuse_vsock(gen, subject, sock, name, 0);
+	if (!(actions & OUTBOUND_ACTIONS) || read_address(sock, name, 0, &e) != ADDRESS_READ)
 		return 0;
 	if (marked) {
 		actions &= 1U << GUARD_CONNECT;
 		if (!actions)
 			return 0;
-		if (rerouted(sock))
+		if (is_source_routed(sock))
 			e.reason = GUARD_NO_ADDRESS;
 	} else {
-		/* what is sent later could pass for an answer */
+		/* Without a role, data sent later would count as a reply. */
 		e.reason = GUARD_NO_ADDRESS;
 	}
-	actions &= OUTWARD & covering(v, &e);
+	actions &= OUTBOUND_ACTIONS & cached_endpoint_actions(gen, &e);
 	if (!actions)
 		return 0;
-	if (!b) {
-		b = bound(v);
-		if (!b)
+	if (!subject) {
+		subject = subject_rules(gen);
+		if (!subject)
 			return 1;
-		actions &= b->actions;
+		actions &= subject->actions;
 	}
-	return guard_refuse(v, b, &e, actions);
+	return guard_refuse(gen, subject, &e, actions);
 }
 
 static __noinline bool refuse_own(struct socket *sock, __u64 name, __u32 action)
 {
 	struct endpoint e = {};
-	const struct bound *b;
+	const struct subject_rules *subject;
 	struct sock *sk;
-	struct view v;
+	struct generation_ref gen;
 
-	if (!see(&v) || !concerned(&v, 1U << (action & 31)))
+	if (!active_generation(&gen) || !relevant_actions(&gen, 1U << (action & 31)))
 		return 0;
-	b = bound(&v);
-	if (!b)
+	subject = subject_rules(&gen);
+	if (!subject)
 		return 1;
 	sk = sock->sk;
-	if (!(b->actions & (1U << (action & 31))) || !sk)
+	if (!(subject->actions & (1U << (action & 31))) || !sk)
 		return 0;
 	if (name) {
-		if (read_name(sock, name, 0, &e) != NAMED)
+		if (read_address(sock, name, 0, &e) != ADDRESS_READ)
 			return 0;
 		if (e.family == AF_VSOCK)
 			return 0;
 		e.own = 1;
 	} else {
-		if (!internet(sk) && sk->__sk_common.skc_family != AF_SMC)
+		if (!is_ip_socket(sk) && sk->__sk_common.skc_family != AF_SMC)
 			return 0;
 		read_own(sock, &e);
 	}
-	return guard_refuse(&v, b, &e, 1U << (action & 31));
+	return guard_refuse(&gen, subject, &e, 1U << (action & 31));
 }
 
 #define BINDX_ADD 100
 #define CONNECTX 110
 #define PRIMARY_ADDRESS 6
-#define PEER_ADDS_ADDRESS 0xc001 /* and above: what the peer asks for, whoever runs just then */
-#define ADDRESSES 16
+#define PEER_ADDS_ADDRESS 0xc001 /* and above: requested by the peer, in the context of an unrelated task */
+#define MAX_ADDRESSES 16
 
-/* Several addresses, one behind the other: IPv4 takes 16 bytes of each, IPv6 28. More than anyone has can't be told. */
+/* Decides on an array of addresses: IPv4 takes 16 bytes, IPv6 28. Addresses beyond MAX_ADDRESSES count as unknown. */
 static __noinline bool refuse_addresses(struct sock *sk, __u64 at, __u32 size, __u32 action)
 {
 	struct guard_sockaddr a = {};
 	struct endpoint e = {};
-	const struct bound *b;
-	struct view v;
+	const struct subject_rules *subject;
+	struct generation_ref gen;
 	__u32 i, length;
 
-	if (!see(&v))
+	if (!active_generation(&gen))
 		return 0;
-	b = bound(&v);
-	if (!b)
+	subject = subject_rules(&gen);
+	if (!subject)
 		return 1;
-	if (!(b->actions & (1U << (action & 31))))
+	if (!(subject->actions & (1U << (action & 31))))
 		return 0;
 	e.protocol = IPPROTO_SCTP;
 	e.own = action == GUARD_BIND;
-	for (i = 0; i < ADDRESSES; i++) {
+	for (i = 0; i < MAX_ADDRESSES; i++) {
 		if (!size)
 			return 0;
 		e.reason = GUARD_NO_ADDRESS;
@@ -249,20 +254,20 @@ static __noinline bool refuse_addresses(struct sock *sk, __u64 at, __u32 size, _
 			if (a.family == AF_INET || a.family == AF_INET6) {
 				length = a.family == AF_INET ? 16 : 28;
 				__builtin_memset(e.address, 0, sizeof(e.address));
-				read_internet(&a, a.family, &e);
+				read_ip(&a, a.family, &e);
 				e.port = bpf_ntohs(a.port);
 				e.reason = GUARD_BY_RULE;
 			}
 		}
 		if (length > size)
 			length = size;
-		if (guard_refuse(&v, b, &e, 1U << (action & 31)))
+		if (guard_refuse(&gen, subject, &e, 1U << (action & 31)))
 			return 1;
 		at += length;
 		size -= length;
 	}
 	e.reason = GUARD_NO_ADDRESS;
-	return size && guard_refuse(&v, b, &e, 1U << (action & 31));
+	return size && guard_refuse(&gen, subject, &e, 1U << (action & 31));
 }
 
 #endif

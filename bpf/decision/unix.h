@@ -13,19 +13,19 @@
 #include "decision/report.h"
 #include "decision/verdict.h"
 
-#define NAME_ROOM 128 /* an abstract name has at most 107 bytes, and no NUL at its end */
+#define ABSTRACT_NAME_SIZE 128 /* an abstract name has at most 107 bytes and no NUL at its end */
 
-struct abstract {
+struct abstract_name {
 	__u64 at;
 	__u32 size;
 	__u32 pad;
 };
 
-/* The automaton's state for an abstract name, up to a NUL in it. */
-static __noinline void place_abstract(__u32 slot, const struct abstract *a, struct place *at)
+/* Finds the automaton state of an abstract name, up to its first NUL. */
+static __noinline void place_abstract(__u32 slot, const struct abstract_name *a, struct place *at)
 {
 	struct guard_superblock_key device = { .device = GUARD_ABSTRACT };
-	char name[NAME_ROOM] = {};
+	char name[ABSTRACT_NAME_SIZE] = {};
 	__u32 *start, size;
 	void *inner;
 	int next;
@@ -41,74 +41,78 @@ static __noinline void place_abstract(__u32 slot, const struct abstract *a, stru
 		return;
 	size = a->size;
 	barrier_var(size);
-	if (size >= NAME_ROOM || bpf_probe_read_kernel(name, size, (const void *)a->at))
+	if (size >= ABSTRACT_NAME_SIZE || bpf_probe_read_kernel(name, size, (const void *)a->at))
 		return;
-	next = *start ? guard_step(slot, *start, number(name)) : 0;
+	next = *start ? guard_step(slot, *start, ptr_to_u64(name)) : 0;
 	if (next < 0)
 		return;
 	at->state = next;
 	at->reason = GUARD_BY_RULE;
 }
 
-static __noinline bool tell_abstract(const struct view *v, const struct outcome *o, const struct abstract *a)
+static __noinline bool emit_abstract(const struct generation_ref *gen, const struct outcome *o,
+				     const struct abstract_name *a)
 {
-	struct matter m = {};
+	struct event_source source = {};
 
-	if (!v || !o || !a)
+	if (!gen || !o || !a)
 		return 1;
-	describe(v, o, &m);
-	m.device = GUARD_ABSTRACT;
-	m.name = a->at;
-	m.name_size = a->size;
-	guard_tell(&m);
+	describe_decision(gen, o, &source);
+	source.device = GUARD_ABSTRACT;
+	source.name = a->at;
+	source.name_size = a->size;
+	guard_emit_event(&source);
 	return o->verdict == GUARD_DENY;
 }
 
-static __noinline bool allowed_place(const struct view *v, const struct bound *b, const struct place *at,
-				     struct outcome *o)
+static __noinline bool allowed_place(const struct generation_ref *gen, const struct subject_rules *subject,
+				     const struct place *at, struct outcome *o)
 {
 	const struct guard_state *s = 0;
 
-	if (!v || !b || !at || !o)
+	if (!gen || !subject || !at || !o)
 		return 0;
 	o->action = GUARD_UNIX_CONNECT;
 	o->reason = at->reason;
 	if (at->reason == GUARD_BY_RULE) {
-		s = state_of(v->slot, at->state);
+		s = state_of(gen->slot, at->state);
 		if (!s)
 			o->reason = GUARD_BROKEN_MAP;
 	}
-	return allowed(v, b, s ? &s->covers : 0, o);
+	return allowed(gen, subject, s ? &s->covers : 0, o);
 }
 
-/* A socket without a name is nothing that a rule could cover: a pair's other half, or whoever connected to us. */
-static __noinline bool refuse_other(const struct view *v, const struct bound *b, const struct unix_sock *other)
+/* A socket without a name cannot be covered by a rule: the other end of a socketpair, or a client that connected to
+ * us. */
+static __noinline bool refuse_unix_target(const struct generation_ref *gen, const struct subject_rules *subject,
+					  const struct unix_sock *other)
 {
 	const struct unix_address *address;
-	struct abstract a = {};
+	struct abstract_name a = {};
 	struct outcome o = {};
 	struct place at = {};
 	const struct dentry *d;
 
-	if (!v || !b)
+	if (!gen || !subject)
 		return 1;
 	d = BPF_CORE_READ(other, path.dentry);
 	if (d) {
-		guard_place(v->slot, number(d), &at);
-		return !allowed_place(v, b, &at, &o) && tell_file(v, &o, d);
+		guard_place(gen->slot, ptr_to_u64(d), &at);
+		return !allowed_place(gen, subject, &at, &o) && emit_file(gen, &o, d);
 	}
 	address = BPF_CORE_READ(other, addr);
 	if (!address)
 		return 0;
-	/* before the name: the family, and the NUL that tells it from a path */
+	/* The name follows the family and the NUL that marks an abstract name. */
 	a.size = BPF_CORE_READ(address, len) - 3;
-	a.at = number(address) + bpf_core_field_offset(struct unix_address, name) + 3;
-	place_abstract(v->slot, &a, &at);
-	return !allowed_place(v, b, &at, &o) && tell_abstract(v, &o, &a);
+	a.at = ptr_to_u64(address) + bpf_core_field_offset(struct unix_address, name) + 3;
+	place_abstract(gen->slot, &a, &at);
+	return !allowed_place(gen, subject, &at, &o) && emit_abstract(gen, &o, &a);
 }
 
-/* Through a connection made before: a datagram socket has unix_may_send for it. */
-static __noinline bool refuse_unix_peer(const struct view *v, const struct bound *b, struct socket *sock)
+/* Sends over an earlier connection; datagram sockets call unix_may_send instead. */
+static __noinline bool refuse_unix_peer(const struct generation_ref *gen, const struct subject_rules *subject,
+					struct socket *sock)
 {
 	const struct sock *sk = sock->sk;
 	const struct unix_sock *peer;
@@ -116,21 +120,21 @@ static __noinline bool refuse_unix_peer(const struct view *v, const struct bound
 	if (!sk || sock->type == SOCK_DGRAM)
 		return 0;
 	peer = (const void *)BPF_CORE_READ((const struct unix_sock *)sk, peer);
-	return peer && refuse_other(v, b, peer);
+	return peer && refuse_unix_target(gen, subject, peer);
 }
 
-static __noinline bool refuse_unix(struct view *v, const struct unix_sock *other)
+static __noinline bool refuse_unix(struct generation_ref *gen, const struct unix_sock *other)
 {
-	const struct bound *b;
+	const struct subject_rules *subject;
 
-	if (!v)
+	if (!gen)
 		return 1;
-	if (!concerned(v, 1U << GUARD_UNIX_CONNECT))
+	if (!relevant_actions(gen, 1U << GUARD_UNIX_CONNECT))
 		return 0;
-	b = bound(v);
-	if (!b)
+	subject = subject_rules(gen);
+	if (!subject)
 		return 1;
-	return (b->actions & (1U << GUARD_UNIX_CONNECT)) && refuse_other(v, b, other);
+	return (subject->actions & (1U << GUARD_UNIX_CONNECT)) && refuse_unix_target(gen, subject, other);
 }
 
 #endif

@@ -10,8 +10,8 @@
 #include "core/decide.h"
 #include "core/maps.h"
 
-/* The end of a hook, by a branch: clang would make arithmetic of a value that it knows to be 0 or 1. */
-static __always_inline int answer(__u32 refused)
+/* Ends a program with a branch: clang would compute the result from a value that it knows to be 0 or 1. */
+static __always_inline int deny_if(__u32 refused)
 {
 	barrier_var(refused);
 	return refused ? -EPERM : 0;
@@ -21,24 +21,24 @@ struct outcome {
 	__u32 action, verdict, reason, rule;
 };
 
-/* The verdict of one action; covers of 0: the object could not be placed, for o->reason. */
-int guard_verdict(const struct bound *b, const struct guard_vector *covers, const struct guard_vector *of_action,
-		  const struct guard_vector *audit, struct outcome *o)
+/* The verdict on one action. `covers` is NULL if the state of the object is unknown, for the reason in *o. */
+int guard_verdict(const struct subject_rules *subject, const struct guard_vector *covers,
+		  const struct guard_vector *action_rules, const struct guard_vector *audit, struct outcome *o)
 {
-	if (!b || !of_action || !audit || !o)
+	if (!subject || !action_rules || !audit || !o)
 		return GUARD_DENY;
-	o->verdict = guard_decide(&b->rules, covers, of_action, audit, &o->rule);
+	o->verdict = guard_decide(&subject->rules, covers, action_rules, audit, &o->rule);
 	return o->verdict;
 }
 
-static __always_inline bool allowed(const struct view *v, const struct bound *b, const struct guard_vector *covers,
-				    struct outcome *o)
+static __always_inline bool allowed(const struct generation_ref *gen, const struct subject_rules *subject,
+				    const struct guard_vector *covers, struct outcome *o)
 {
-	const struct guard_policy *p = policy_of(v);
+	const struct guard_policy *p = policy_of(gen);
 
-	/* without its table nobody is bound: guard_bind has said so before */
-	return !p ||
-	       guard_verdict(b, covers, &p->of_action[o->action & (GUARD_ACTIONS - 1)], &p->audit, o) == GUARD_ALLOW;
+	/* Without its policy table no rule applies; guard_bind returned the same before. */
+	return !p || guard_verdict(subject, covers, &p->rules_by_action[o->action & (GUARD_ACTIONS - 1)], &p->audit,
+				   o) == GUARD_ALLOW;
 }
 
 #endif

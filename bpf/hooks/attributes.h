@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Hooks on what is written to a file without opening it, and read from it: size, mode, owner, times, extended
- * attributes, a link's target; and on new names that carry what somebody chose.
+ * Hooks on data that is written to a file without opening it, or read from it: size, mode, owner, times, extended
+ * attributes and link targets; and on new names, which may hold data too.
  */
 #ifndef GUARD_HOOKS_ATTRIBUTES_H
 #define GUARD_HOOKS_ATTRIBUTES_H
 
 #include "abi/bpf.h"
 #include "abi/layout.h"
-#include "object/attribute.h"
+#include "object/xattr.h"
 #include "decision/file.h"
 #include "decision/verdict.h"
 
-/* An idmap came in as the first argument after 6.8: of the two programs the loader takes the one that has as many
- * arguments as the kernel's hook. */
+/* Kernels after 6.8 pass an idmap as the first argument. The loader takes the program with as many arguments as the
+ * kernel's hook. */
 SEC("lsm/inode_setattr")
 int BPF_PROG(inode_setattr__2, struct dentry *dentry, struct iattr *attributes, int ret)
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_setattr")
@@ -27,7 +27,7 @@ int BPF_PROG(inode_setattr__3, void *idmap, struct dentry *dentry, struct iattr 
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_setxattr")
@@ -36,7 +36,7 @@ int BPF_PROG(inode_setxattr, void *idmap, struct dentry *dentry, const char *nam
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_removexattr")
@@ -44,16 +44,16 @@ int BPF_PROG(inode_removexattr, void *idmap, struct dentry *dentry, const char *
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
-/* Before 6.2 an access control list is an extended attribute like others. */
+/* Before 6.2 an access control list is set as an extended attribute. */
 SEC("lsm/inode_set_acl")
 int BPF_PROG(inode_set_acl, void *idmap, struct dentry *dentry, const char *name, void *list, int ret)
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_remove_acl")
@@ -61,16 +61,16 @@ int BPF_PROG(inode_remove_acl, void *idmap, struct dentry *dentry, const char *n
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
-/* A link's target, a folder's name: as good a place for data as any. A file is created by opening it. */
+/* A link target or a directory name can hold data. A regular file is created by opening it. */
 SEC("lsm/inode_symlink")
 int BPF_PROG(inode_symlink, struct inode *folder, struct dentry *dentry, const char *target, int ret)
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_mkdir")
@@ -78,7 +78,7 @@ int BPF_PROG(inode_mkdir, struct inode *folder, struct dentry *dentry, umode_t m
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_mknod")
@@ -86,7 +86,7 @@ int BPF_PROG(inode_mknod, struct inode *folder, struct dentry *dentry, umode_t m
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_WRITE));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
 SEC("lsm/inode_readlink")
@@ -94,18 +94,18 @@ int BPF_PROG(inode_readlink, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
-	return answer(refuse_dentry(dentry, 1U << GUARD_READ));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_READ));
 }
 
-/* Only the attributes that hold data of somebody's: the kernel, ls and the like ask for the others all the time. */
+/* Only attributes that hold user data: the kernel and tools such as ls read the others all the time. */
 SEC("lsm/inode_getxattr")
 int BPF_PROG(inode_getxattr, struct dentry *dentry, const char *name, int ret)
 {
 	if (ret)
 		return ret;
-	if (!of_users(name))
+	if (!is_user_xattr(name))
 		return 0;
-	return answer(refuse_dentry(dentry, 1U << GUARD_READ));
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_READ));
 }
 
 #endif

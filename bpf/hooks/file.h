@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Hooks on files: open, use what is open, map, link, rename.
+ * Hooks on files: opening, using an open file, mapping, linking, renaming.
  */
 #ifndef GUARD_HOOKS_FILE_H
 #define GUARD_HOOKS_FILE_H
@@ -9,15 +9,15 @@
 #include "abi/layout.h"
 #include "core/maps.h"
 #include "subject/cache.h"
-#include "subject/carrier.h"
+#include "subject/task_label.h"
 #include "decision/file.h"
 #include "decision/protection.h"
 #include "decision/socket.h"
 #include "decision/verdict.h"
 #include "label/flow.h"
-#include "label/reading.h"
+#include "label/read_cache.h"
 
-static __always_inline __u32 opening(struct file *file)
+static __always_inline __u32 open_actions(struct file *file)
 {
 	__u32 flags = file->f_flags, mode, actions = 0;
 
@@ -34,33 +34,33 @@ static __always_inline __u32 opening(struct file *file)
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file, int ret)
 {
-	struct view seen, v;
+	struct generation_ref peeked, gen;
 	__u32 actions;
 
 	if (ret)
 		return ret;
-	if (!glance(&seen))
+	if (!peek_generation(&peeked))
 		return 0;
-	if (writable(file) && powerful() && seen.slot < GUARD_SLOTS) {
-		v = seen;
-		if (touches_file(&v, file))
+	if (opens_for_writing(file) && is_privileged() && peeked.slot < GUARD_SLOTS) {
+		gen = peeked;
+		if (refuse_tamper_file(&gen, file))
 			return -EPERM;
 	}
-	actions = concerned(&seen, 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE);
+	actions = relevant_actions(&peeked, 1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE);
 	if (actions)
-		actions &= opening(file);
-	v = seen;
-	if (actions && refuse_seen(&v, file, actions))
+		actions &= open_actions(file);
+	gen = peeked;
+	if (actions && refuse_open_file(&gen, file, actions))
 		return -EPERM;
 	if (!labels_since())
 		return 0;
-	/* another one may have been read that was at the same address */
-	forget_reading(file);
-	actions = opening(file);
-	return answer(refuse_passing(&v, file, actions & ~(1U << GUARD_WRITE), actions & (1U << GUARD_WRITE)));
+	/* The address may have belonged to another file that was read. */
+	read_cache_drop(file);
+	actions = open_actions(file);
+	return deny_if(refuse_use(&gen, file, actions & ~(1U << GUARD_WRITE), actions & (1U << GUARD_WRITE)));
 }
 
-static __always_inline __u32 using(struct file *file, int mask)
+static __always_inline __u32 use_actions(struct file *file, int mask)
 {
 	__u32 actions = 0;
 
@@ -71,62 +71,63 @@ static __always_inline __u32 using(struct file *file, int mask)
 	return actions;
 }
 
-/* Each use of an open file is decided anew: it may have been opened before the policy, inherited or received. What exec
- * opened is read by the kernel: that it may be executed was decided when it was opened. */
+/* Decides on each use of an open file: it may have been opened before the policy, inherited or received. A file
+ * that exec opened is read by the kernel; its execution was decided when it was opened. */
 SEC("lsm/file_permission")
 int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 {
-	struct view seen, v;
+	struct generation_ref peeked, gen;
 	__u32 actions;
 	__u64 since;
 
 	if (ret)
 		return ret;
-	if (!glance(&seen))
+	if (!peek_generation(&peeked))
 		return 0;
-	actions = concerned(&seen, 1U << GUARD_READ | 1U << GUARD_WRITE | SENDING | GUARD_KNOWS_LABELS);
+	actions = relevant_actions(&peeked,
+				   1U << GUARD_READ | 1U << GUARD_WRITE | SEND_ACTIONS | GUARD_DEPENDS_ON_LABELS);
 	if (!actions)
 		return 0;
-	v = seen;
-	if (actions & ~GUARD_KNOWS_LABELS) {
+	gen = peeked;
+	if (actions & ~GUARD_DEPENDS_ON_LABELS) {
 		if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK) {
-			if ((mask & MAY_WRITE) && (actions & SENDING) &&
-			    refuse_socket_file(&v, file, actions & SENDING))
+			if ((mask & MAY_WRITE) && (actions & SEND_ACTIONS) &&
+			    refuse_socket_file(&gen, file, actions & SEND_ACTIONS))
 				return -EPERM;
 		} else {
-			actions &= using(file, mask);
-			if (actions && refuse_seen(&v, file, actions))
+			actions &= use_actions(file, mask);
+			if (actions && refuse_open_file(&gen, file, actions))
 				return -EPERM;
 		}
 	}
 	since = labels_since();
-	if (!since || (mask == MAY_READ && read_before(file, since, seen.generation)))
+	if (!since || (mask == MAY_READ && read_cached(file, since, peeked.generation)))
 		return 0;
-	return answer(refuse_passing(&v, file, mask & MAY_READ, mask & (MAY_WRITE | MAY_APPEND)));
+	return deny_if(refuse_use(&gen, file, mask & MAY_READ, mask & (MAY_WRITE | MAY_APPEND)));
 }
 
-/* An open file from another process: over a unix socket, or taken by its number. */
+/* An open file from another process: sent over a unix socket, or taken with pidfd_getfd(2). */
 SEC("lsm/file_receive")
 int BPF_PROG(file_receive, struct file *file, int ret)
 {
 	__u32 actions = 0;
-	struct view v;
+	struct generation_ref gen;
 
 	if (ret)
 		return ret;
-	if (!glance(&v))
+	if (!peek_generation(&gen))
 		return 0;
 	if (file->f_mode & FMODE_READ)
 		actions |= 1U << GUARD_READ;
 	if (file->f_mode & FMODE_WRITE)
 		actions |= 1U << GUARD_WRITE;
-	actions = concerned(&v, actions);
-	if (actions && refuse_seen(&v, file, actions))
+	actions = relevant_actions(&gen, actions);
+	if (actions && refuse_open_file(&gen, file, actions))
 		return -EPERM;
-	return answer(refuse_passing(&v, file, file->f_mode & FMODE_READ, file->f_mode & FMODE_WRITE));
+	return deny_if(refuse_use(&gen, file, file->f_mode & FMODE_READ, file->f_mode & FMODE_WRITE));
 }
 
-/* What is mapped is read without any further call, whatever the protection is for now. */
+/* A mapping can be read without any further call, whatever its protection is at first. */
 static __always_inline __u32 mapping_actions(unsigned long prot, bool shared)
 {
 	__u32 actions = 1U << GUARD_READ;
@@ -138,28 +139,28 @@ static __always_inline __u32 mapping_actions(unsigned long prot, bool shared)
 	return actions;
 }
 
-/* What exec opened was decided when it was opened. */
+/* The execution of a file that exec opened was decided when it was opened. */
 SEC("lsm/mmap_file")
 int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
 {
-	struct view v;
+	struct generation_ref gen;
 	__u32 actions;
 
 	if (ret)
 		return ret;
-	if (!file || !glance(&v))
+	if (!file || !peek_generation(&gen))
 		return 0;
-	if (refuse_mapping(&v, file, flags & MAP_SHARED))
+	if (refuse_mapping(&gen, file, flags & MAP_SHARED))
 		return -EPERM;
 	if (file->f_flags & FMODE_EXEC)
 		return 0;
-	actions = concerned(&v, mapping_actions(prot, flags & MAP_SHARED));
+	actions = relevant_actions(&gen, mapping_actions(prot, flags & MAP_SHARED));
 	if (!actions)
 		return 0;
 	if (!bpf_core_field_exists(((union security_list_options *)0)->mmap_backing_file) &&
-	    file->f_inode->i_sb->s_magic == OVERLAYFS_MAGIC && refuse_backing(&v, file, actions))
+	    file->f_inode->i_sb->s_magic == OVERLAYFS_MAGIC && refuse_backing(&gen, file, actions))
 		return -EPERM;
-	return answer(refuse_seen(&v, file, actions));
+	return deny_if(refuse_open_file(&gen, file, actions));
 }
 
 SEC("lsm/mmap_backing_file")
@@ -171,8 +172,8 @@ int BPF_PROG(mmap_backing_file, struct vm_area_struct *vma, struct file *backing
 		return ret;
 	if (backing->f_flags & FMODE_EXEC)
 		return 0;
-	flags = vma->vm_flags; /* the lowest bits are those of a protection */
-	return answer(refuse_file(backing, mapping_actions(flags, flags & VM_SHARED)));
+	flags = vma->vm_flags; /* The lowest bits are those of the protection. */
+	return deny_if(refuse_file(backing, mapping_actions(flags, flags & VM_SHARED)));
 }
 
 SEC("lsm/file_mprotect")
@@ -185,7 +186,7 @@ int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, u
 	file = vma->vm_file;
 	if (!file || (file->f_flags & FMODE_EXEC))
 		return 0;
-	return answer(refuse_file(file, mapping_actions(prot, vma->vm_flags & VM_SHARED)));
+	return deny_if(refuse_file(file, mapping_actions(prot, vma->vm_flags & VM_SHARED)));
 }
 
 SEC("lsm/inode_link")
@@ -193,7 +194,7 @@ int BPF_PROG(inode_link, struct dentry *from, struct inode *folder, struct dentr
 {
 	if (ret)
 		return ret;
-	return answer(refuse_name(from, to, GUARD_LINK));
+	return deny_if(refuse_name(from, to, GUARD_LINK));
 }
 
 SEC("lsm/inode_rename")
@@ -202,7 +203,7 @@ int BPF_PROG(inode_rename, struct inode *old_folder, struct dentry *from, struct
 {
 	if (ret)
 		return ret;
-	return answer(refuse_name(from, to, GUARD_RENAME));
+	return deny_if(refuse_name(from, to, GUARD_RENAME));
 }
 
 #endif

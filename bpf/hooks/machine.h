@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Hooks on what a task may do to the machine at all: actions without an object.
+ * Hooks on actions without an object: what a task may do to the machine.
  */
 #ifndef GUARD_HOOKS_MACHINE_H
 #define GUARD_HOOKS_MACHINE_H
@@ -11,7 +11,7 @@
 #include "decision/action.h"
 #include "decision/verdict.h"
 
-/* Beside file_open's other program, which has no stack left. */
+/* A program of its own: the other program of file_open has no stack left. */
 SEC("lsm/file_open")
 int BPF_PROG(file_open__device, struct file *file, int ret)
 {
@@ -27,10 +27,10 @@ int BPF_PROG(userns_create, const struct cred *cred, int ret)
 {
 	if (ret)
 		return ret;
-	return answer(refuse_plain(GUARD_USER_NAMESPACE));
+	return deny_if(refuse_plain(GUARD_USER_NAMESPACE));
 }
 
-/* mount(2), of every kind */
+/* mount(2) of every kind */
 SEC("lsm/sb_mount")
 int BPF_PROG(sb_mount, const char *source, const struct path *target, const char *type, unsigned long flags, void *data,
 	     int ret)
@@ -42,7 +42,7 @@ int BPF_PROG(sb_mount, const char *source, const struct path *target, const char
 	return 0;
 }
 
-/* a mount made by fsmount or open_tree gets its place; one that has a place gets another */
+/* attaches a mount made by fsmount or open_tree, or moves a mount */
 SEC("lsm/move_mount")
 int BPF_PROG(move_mount, const struct path *from, const struct path *to, int ret)
 {
@@ -53,8 +53,8 @@ int BPF_PROG(move_mount, const struct path *from, const struct path *to, int ret
 	return 0;
 }
 
-/* A filesystem that was opened by fsopen can be read through its mount's descriptor, which never gets a place. The
- * kernel's own mounts, of a new namespace for instance, are not the task's. */
+/* A filesystem opened by fsopen can be read through the descriptor of its mount, which is never attached. The
+ * kernel's own mounts, for example of a new namespace, are not the task's. */
 SEC("lsm/sb_set_mnt_opts")
 int BPF_PROG(sb_set_mnt_opts, struct super_block *sb, void *options, unsigned long flags, unsigned long *set, int ret)
 {
@@ -65,7 +65,7 @@ int BPF_PROG(sb_set_mnt_opts, struct super_block *sb, void *options, unsigned lo
 	return 0;
 }
 
-/* a filesystem's options changed through fspick */
+/* changes a filesystem's options through fspick */
 SEC("lsm/sb_remount")
 int BPF_PROG(sb_remount, struct super_block *sb, void *options, int ret)
 {
@@ -86,7 +86,7 @@ int BPF_PROG(sb_pivotroot, const struct path *old_path, const struct path *new_p
 	return 0;
 }
 
-/* PTRACE_MODE_READ is what ps asks for */
+/* ps uses PTRACE_MODE_READ */
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
 {
@@ -97,8 +97,8 @@ int BPF_PROG(ptrace_access_check, struct task_struct *child, unsigned int mode, 
 	return 0;
 }
 
-/* The task hands itself to its parent. Decided by who it is itself: a parent that a rule binds has bound it, too,
- * unless it has become somebody else on the way. */
+/* The task makes its parent its tracer. Its own identity decides: a rule that applies to the parent also applies to
+ * the child, unless the child has changed its identity. */
 SEC("lsm/ptrace_traceme")
 int BPF_PROG(ptrace_traceme, struct task_struct *parent, int ret)
 {
@@ -109,7 +109,7 @@ int BPF_PROG(ptrace_traceme, struct task_struct *parent, int ret)
 	return 0;
 }
 
-/* the numbers differ between kernels, and not every kernel has them all */
+/* The numbers differ between kernels, and not every kernel has all of them. */
 #define IS(KIND, ID, NAME) (bpf_core_enum_value_exists(enum KIND, NAME) && (ID) == bpf_core_enum_value(enum KIND, NAME))
 
 /* finit_module, kexec_file_load */
@@ -138,7 +138,7 @@ int BPF_PROG(kernel_load_data, __u32 id, bool contents, int ret)
 	return 0;
 }
 
-/* The kernel is about to have a module loaded on the task's behalf: it asked for something that is in one. */
+/* The kernel is about to load a module on behalf of the task, which used a feature of it. */
 SEC("lsm/kernel_module_request")
 int BPF_PROG(kernel_module_request, char *name, int ret)
 {
@@ -149,7 +149,7 @@ int BPF_PROG(kernel_module_request, char *name, int ret)
 	return 0;
 }
 
-/* not `ret`: newer kernels have another argument in its place */
+/* without `ret`: newer kernels pass another argument in its place */
 SEC("lsm/bpf")
 int BPF_PROG(bpf, int command, void *attributes, unsigned int size)
 {
@@ -158,7 +158,7 @@ int BPF_PROG(bpf, int command, void *attributes, unsigned int size)
 	return 0;
 }
 
-/* what its arguments are differs between kernels */
+/* the arguments differ between kernels */
 SEC("lsm/perf_event_open")
 int BPF_PROG(perf_event_open)
 {
@@ -167,7 +167,7 @@ int BPF_PROG(perf_event_open)
 	return 0;
 }
 
-/* every way to an io_uring makes its file first */
+/* Every way to create an io_uring creates its file first. */
 SEC("lsm/inode_init_security_anon")
 int BPF_PROG(inode_init_security_anon, struct inode *inode, const struct qstr *name, const struct inode *context,
 	     int ret)
@@ -200,8 +200,8 @@ int BPF_PROG(tun_dev_create, int ret)
 	return 0;
 }
 
-/* A check that is not for audit is a probe: what the kernel does on a no is not a denial. So it is answered, and not
- * told. */
+/* A check without audit is a probe, and a negative result is not a denial to the caller. So it is decided, but
+ * neither counted nor reported. */
 SEC("lsm/capable")
 int BPF_PROG(capable, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int options, int ret)
 {

@@ -14,26 +14,26 @@
 SEC("lsm/unix_stream_connect")
 int BPF_PROG(unix_stream_connect, struct sock *sock, struct sock *other, struct sock *accepted, int ret)
 {
-	struct view v;
+	struct generation_ref gen;
 
 	if (ret)
 		return ret;
-	return answer(see(&v) && refuse_unix(&v, (const void *)other));
+	return deny_if(active_generation(&gen) && refuse_unix(&gen, (const void *)other));
 }
 
 SEC("lsm/unix_may_send")
 int BPF_PROG(unix_may_send, struct socket *sock, struct socket *other, int ret)
 {
 	struct sock *sk = other->sk;
-	struct view v;
+	struct generation_ref gen;
 
 	if (ret)
 		return ret;
-	if (!sk || !see(&v))
+	if (!sk || !active_generation(&gen))
 		return 0;
-	if (refuse_unix(&v, (const void *)sk))
+	if (refuse_unix(&gen, (const void *)sk))
 		return -EPERM;
-	return answer(refuse_carrying(&v, number(sk)));
+	return deny_if(refuse_send(&gen, ptr_to_u64(sk)));
 }
 
 #endif

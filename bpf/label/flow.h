@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * How labels get from what is read to who reads it.
+ * How a task gets labels by reading, and how it passes them on by writing.
  */
 #ifndef GUARD_LABEL_FLOW_H
 #define GUARD_LABEL_FLOW_H
@@ -11,31 +11,31 @@
 #include "core/maps.h"
 #include "object/locate.h"
 #include "object/path.h"
-#include "subject/carrier.h"
+#include "subject/task_label.h"
 #include "decision/report.h"
 #include "decision/verdict.h"
-#include "label/mark.h"
-#include "label/reading.h"
+#include "label/channel.h"
+#include "label/read_cache.h"
 
-static __noinline __u64 labels_of_state(const struct view *v, const struct place *at, __u64 named)
+static __noinline __u64 labels_of_state(const struct generation_ref *gen, const struct place *at, __u64 named)
 {
 	const struct guard_state *s;
 
-	if (!v || !at || at->reason != GUARD_BY_RULE)
+	if (!gen || !at || at->reason != GUARD_BY_RULE)
 		return named;
-	s = state_of(v->slot, at->state);
+	s = state_of(gen->slot, at->state);
 	return s ? s->labels : named;
 }
 
-/* Of an overlay's backing file on 6.1, as refuse_aliases has it: what any of its names has. */
-static __noinline __u64 labels_of_aliases(const struct view *v, struct inode *inode, __u64 named)
+/* The labels of a backing file of an overlay on 6.1: those of all its names, as in refuse_aliases. */
+static __noinline __u64 labels_of_aliases(const struct generation_ref *gen, struct inode *inode, __u64 named)
 {
 	struct hlist_node *node = BPF_CORE_READ(inode, i_dentry.first);
 	__u64 labels = 0;
 	struct dentry *d;
 	__u32 i;
 
-	if (!v || !node)
+	if (!gen || !node)
 		return named;
 	for (i = 0; i < GUARD_ALIASES; i++) {
 		struct place at = {};
@@ -44,8 +44,8 @@ static __noinline __u64 labels_of_aliases(const struct view *v, struct inode *in
 			d = (void *)node - bpf_core_field_offset(struct dentry, d_u.d_alias);
 		else
 			d = (void *)node - bpf_core_field_offset(struct dentry___7, d_alias);
-		guard_place(v->slot, (__u64)d, &at);
-		labels |= labels_of_state(v, &at, named);
+		guard_place(gen->slot, (__u64)d, &at);
+		labels |= labels_of_state(gen, &at, named);
 		node = BPF_CORE_READ(node, next);
 		if (!node)
 			return labels;
@@ -53,69 +53,68 @@ static __noinline __u64 labels_of_aliases(const struct view *v, struct inode *in
 	return named;
 }
 
-/* By where it is; all that are named when that can't be told. */
-static __always_inline __u64 labels_of_place(const struct view *v, struct file *file, __u64 named)
+/* The labels of a file by its path; every label of the policy if the path is unknown. */
+static __always_inline __u64 labels_of_place(const struct generation_ref *gen, struct file *file, __u64 named)
 {
 	struct place at = {};
 
-	if (!v)
+	if (!gen)
 		return named;
 	if (file->f_path.dentry->d_inode != file->f_inode)
-		return labels_of_aliases(v, file->f_inode, named);
-	place_file(v, file, &at, ~0U);
-	return labels_of_state(v, &at, named);
+		return labels_of_aliases(gen, file->f_inode, named);
+	place_file(gen, file, &at, ~0U);
+	return labels_of_state(gen, &at, named);
 }
 
-/* What can't be remembered is refused, though no rule says so; told only while every rule that asks for labels is in
- * audit mode. */
-static __noinline bool refuse_unlabelled(const struct view *v, __u32 action, const struct dentry *d)
+/* Denies an operation whose label cannot be recorded, although no rule names it. It is only reported while all
+ * rules on labels are in audit mode. */
+static __noinline bool refuse_unlabelled(const struct generation_ref *gen, __u32 action, const struct dentry *d)
 {
 	struct outcome o = { .action = action, .reason = GUARD_NO_LABEL, .rule = GUARD_NO_RULE };
 	const struct guard_policy *p;
 
-	if (!v)
+	if (!gen)
 		return 1;
-	p = policy_of(v);
-	o.verdict = p ? verdict_of_label(p) : GUARD_DENY;
-	return tell_file(v, &o, d);
+	p = policy_of(gen);
+	o.verdict = p ? label_verdict(p) : GUARD_DENY;
+	return emit_file(gen, &o, d);
 }
 
-/* The same in hooks that ask about nothing else. */
+/* The same, for hooks that make no other decision. */
 static __noinline bool refuse_lost_label(__u32 action)
 {
-	struct view v;
+	struct generation_ref gen;
 
-	return see(&v) && refuse_unlabelled(&v, action, 0);
+	return active_generation(&gen) && refuse_unlabelled(&gen, action, 0);
 }
 
-/* Where a unix socket sends to; 0: it is of another family, or its messages say where. */
-static __always_inline __u64 peer_of(struct sock *sk)
+/* The socket that a unix stream sends to; 0 for other families, and for datagrams, whose address comes with them. */
+static __always_inline __u64 unix_stream_peer(struct sock *sk)
 {
 	if (BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX || BPF_CORE_READ(sk, sk_type) == SOCK_DGRAM)
 		return 0;
 	return (__u64)BPF_CORE_READ((struct unix_sock *)sk, peer);
 }
 
-/* What labels mean under the generation that the hook decides under: the labels that are named, the current task's
- * carrier. */
-struct labelling {
-	__u64 since, named;
-	struct guard_carrier *c;
+/* What labels mean for one decision: the labels that the policy names, and the entry of the current task. */
+struct label_context {
+	__u64 since, policy_labels;
+	struct guard_task_label *task_label;
 };
 
-/* False: no rule asks for labels. */
-static __always_inline bool labelling(struct labelling *l, const struct view *v)
+/* Returns false if no rule uses labels. */
+static __always_inline bool get_label_context(struct label_context *l, const struct generation_ref *gen)
 {
 	const struct guard_policy *p;
 
 	l->since = labels_since();
-	if (!l->since || !v)
+	if (!l->since || !gen)
 		return 0;
-	p = policy_of(v);
+	p = policy_of(gen);
 	if (!p || !p->labels)
 		return 0;
-	l->named = p->labels;
-	l->c = own_carrier(l->since);
+	l->policy_labels = p->labels;
+	l->task_label = current_task_label(l->since);
 	return 1;
 }
 
@@ -125,7 +124,7 @@ struct write_ends {
 	bool lost;
 };
 
-static long mark_write_end(__u32 i, struct write_ends *all)
+static long label_write_end(__u32 i, struct write_ends *all)
 {
 	struct inode *inode;
 	struct file *file;
@@ -135,14 +134,15 @@ static long mark_write_end(__u32 i, struct write_ends *all)
 	if (!(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
 		return 0;
 	inode = BPF_CORE_READ(file, f_inode);
-	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFIFO && !spread(wire((__u64)inode, all->since), all->labels))
+	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFIFO &&
+	    !propagate_to(channel((__u64)inode, all->since), all->labels))
 		all->lost = 1;
 	return 0;
 }
 
-/* No hook sees what sendfile and splice move from a file into a pipe: the pipes that a task may write to carry what it
- * does from the moment it does. False: one of them can't. */
-static __noinline bool mark_write_ends(const struct task_struct *task, __u64 since, __u64 labels)
+/* No hook is called when sendfile and splice move data from a file into a pipe. So the pipes that a task may write
+ * to get its labels when it does. Returns false if one of them cannot be labelled. */
+static __noinline bool label_write_ends(const struct task_struct *task, __u64 since, __u64 labels)
 {
 	struct write_ends all = { .since = since, .labels = labels };
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
@@ -151,247 +151,254 @@ static __noinline bool mark_write_ends(const struct task_struct *task, __u64 sin
 	all.files = BPF_CORE_READ(table, fd);
 	if (count > GUARD_FILES)
 		return 0;
-	bpf_loop(count, mark_write_end, &all, 0);
+	bpf_loop(count, label_write_end, &all, 0);
 	return !all.lost;
 }
 
-/* False: what a task gets hold of can't be remembered. */
-static __always_inline bool label_task(const struct task_struct *task, struct guard_carrier *c, __u64 since,
+/* Returns false if the labels cannot be recorded. */
+static __always_inline bool label_task(const struct task_struct *task, struct guard_task_label *label, __u64 since,
 				       __u64 labels)
 {
-	return label_carrier(c, labels) && mark_write_ends(task, since, labels);
+	return add_task_labels(label, labels) && label_write_ends(task, since, labels);
 }
 
-static __always_inline bool label_self(const struct labelling *l, __u64 labels)
+static __always_inline bool label_current_task(const struct label_context *l, __u64 labels)
 {
-	return label_task(bpf_get_current_task_btf(), l->c, l->since, labels);
+	return label_task(bpf_get_current_task_btf(), l->task_label, l->since, labels);
 }
 
-/* What came through a pipe, a unix socket or a terminal; whoever reads there is found by what comes later. */
-static __noinline __u64 passed_through(struct file *file, enum carrying how, __u64 since, struct guard_carrier *c)
+/* Labels that arrive through a pipe, a unix socket or a terminal. The task is registered as a reader for later
+ * labels. */
+static __noinline __u64 receive_labels(struct file *file, enum channel_kind kind, __u64 since,
+				       struct guard_task_label *label)
 {
 	__u64 key = 0;
 
-	if (how == PIPE)
+	if (kind == CHANNEL_PIPE)
 		key = (__u64)BPF_CORE_READ(file, f_inode);
-	if (how == SOCKET && BPF_CORE_READ(sock_of(file), __sk_common.skc_family) == AF_UNIX)
-		key = (__u64)sock_of(file);
-	if (how == TERMINAL)
-		key = terminal_wire(file, 0);
-	return key ? watch(wire(key, since), c) : 0;
+	if (kind == CHANNEL_SOCKET && BPF_CORE_READ(socket_of_file(file), __sk_common.skc_family) == AF_UNIX)
+		key = (__u64)socket_of_file(file);
+	if (kind == CHANNEL_TTY)
+		key = tty_channel(file, 0);
+	return key ? add_reader(channel(key, since), label) : 0;
 }
 
-/* The current task is about to read a file, or to execute it: then its next address space is labelled. True: that
- * can't be remembered, so it must not. `mapped`: what is written there later is read, too. */
-static __noinline bool refuse_reading(const struct view *v, struct file *file, bool mapped)
+/* The current task is about to read a file, or to execute it: then its next address space gets the labels. Returns
+ * true if they cannot be recorded. `mapped`: data written to the file later is read, too. */
+static __noinline bool refuse_reading(const struct generation_ref *gen, struct file *file, bool mapped)
 {
 	struct inode *inode = file->f_inode;
 	bool image = file->f_flags & FMODE_EXEC;
-	struct labelling l;
-	struct guard_mark *m;
-	enum carrying how;
-	__u64 labels, found = 0, changes = UNTOLD;
+	struct label_context l;
+	struct guard_channel_label *ch;
+	enum channel_kind kind;
+	__u64 labels, object_labels = 0, changes = CHANGES_UNKNOWN;
 
-	/* a folder holds names */
-	if ((inode->i_mode & S_IFMT) == S_IFDIR || !labelling(&l, v))
+	/* A directory holds only names. */
+	if ((inode->i_mode & S_IFMT) == S_IFDIR || !get_label_context(&l, gen))
 		return 0;
-	how = carrying(inode);
-	/* a message queue is asked only when it is opened */
-	mapped |= how == CONTENT && inode->i_sb->s_magic == MQUEUE_MAGIC;
-	if (l.c && how == CONTENT && !mapped && !image && file->f_path.dentry->d_inode == inode &&
+	kind = channel_kind_of(inode);
+	/* A message queue has a hook only for its opening. */
+	mapped |= kind == CHANNEL_CONTENT && inode->i_sb->s_magic == MQUEUE_MAGIC;
+	if (l.task_label && kind == CHANNEL_CONTENT && !mapped && !image && file->f_path.dentry->d_inode == inode &&
 	    !(inode->i_sb->s_flags & SB_NOUSER))
-		changes = changes_now();
-	labels = l.named;
-	if (l.c) {
-		labels &= ~labels_of(l.c);
+		changes = current_changes();
+	labels = l.policy_labels;
+	if (l.task_label) {
+		labels &= ~labels_of_task(l.task_label);
 		if (!labels)
-			return remember_reading(file, v, l.since, changes);
+			return read_cache_store(file, gen, l.since, changes);
 	}
-	if (how == PIPE || how == SOCKET || how == TERMINAL)
-		found = passed_through(file, how, l.since, l.c);
+	if (kind == CHANNEL_PIPE || kind == CHANNEL_SOCKET || kind == CHANNEL_TTY)
+		object_labels = receive_labels(file, kind, l.since, l.task_label);
 	if (mapped)
-		found = watch(begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since),
-			      l.c);
-	if (how == CONTENT && !mapped) {
-		m = bpf_inode_storage_get(&marks, inode, 0, 0);
-		if (m && m->since == l.since)
-			found = m->labels;
+		object_labels = add_reader(
+			reset_if_stale(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE),
+				       l.since),
+			l.task_label);
+	if (kind == CHANNEL_CONTENT && !mapped) {
+		ch = bpf_inode_storage_get(&marks, inode, 0, 0);
+		if (ch && ch->since == l.since)
+			object_labels = ch->labels;
 	}
-	found &= labels;
-	if (how != SOCKET && found != labels)
-		found |= labels_of_place(v, file, l.named);
-	labels &= found;
+	object_labels &= labels;
+	if (kind != CHANNEL_SOCKET && object_labels != labels)
+		object_labels |= labels_of_place(gen, file, l.policy_labels);
+	labels &= object_labels;
 	if (!labels)
-		return remember_reading(file, v, l.since, changes);
-	if (l.c && image) {
-		__sync_fetch_and_or(&l.c->image, labels);
+		return read_cache_store(file, gen, l.since, changes);
+	if (l.task_label && image) {
+		__sync_fetch_and_or(&l.task_label->exec_labels, labels);
 		return 0;
 	}
-	if (label_self(&l, labels))
+	if (label_current_task(&l, labels))
 		return 0;
-	return refuse_unlabelled(v, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
+	return refuse_unlabelled(gen, image ? GUARD_EXECUTE : GUARD_READ, file->f_path.dentry);
 }
 
-/* The current task is about to write to a file, which from then on carries what the task does. True: it can't. */
-static __noinline bool refuse_writing(const struct view *v, struct file *file)
+/* The current task is about to write to a file, which gets the labels of the task. Returns true if they cannot be
+ * recorded. */
+static __noinline bool refuse_writing(const struct generation_ref *gen, struct file *file)
 {
 	struct inode *inode = file->f_inode;
-	struct guard_mark *m = 0;
-	struct labelling l;
-	enum carrying how;
+	struct guard_channel_label *ch = 0;
+	struct label_context l;
+	enum channel_kind kind;
 	__u64 peer;
 
-	if (!labelling(&l, v))
+	if (!get_label_context(&l, gen))
 		return 0;
-	if (l.c) {
-		l.named &= labels_of(l.c);
-		if (!l.named)
+	if (l.task_label) {
+		l.policy_labels &= labels_of_task(l.task_label);
+		if (!l.policy_labels)
 			return 0;
 	}
-	how = carrying(inode);
-	if (how == NOTHING)
+	kind = channel_kind_of(inode);
+	if (kind == CHANNEL_NONE)
 		return 0;
-	if (l.c && how == SOCKET) {
-		peer = peer_of(sock_of(file));
+	if (l.task_label && kind == CHANNEL_SOCKET) {
+		peer = unix_stream_peer(socket_of_file(file));
 		if (!peer)
 			return 0;
-		m = wire(peer, l.since);
+		ch = channel(peer, l.since);
 	}
-	if (l.c && how == PIPE)
-		m = wire(number(inode), l.since);
-	if (l.c && how == TERMINAL) {
-		peer = terminal_wire(file, 1);
+	if (l.task_label && kind == CHANNEL_PIPE)
+		ch = channel(ptr_to_u64(inode), l.since);
+	if (l.task_label && kind == CHANNEL_TTY) {
+		peer = tty_channel(file, 1);
 		if (!peer)
 			return 0;
-		m = wire(peer, l.since);
+		ch = channel(peer, l.since);
 	}
-	if (l.c && how == CONTENT)
-		m = content(inode, l.since, l.named);
-	return !spread(m, l.named) && refuse_unlabelled(v, GUARD_WRITE, file->f_path.dentry);
+	if (l.task_label && kind == CHANNEL_CONTENT)
+		ch = content_label(inode, l.since, l.policy_labels);
+	return !propagate_to(ch, l.policy_labels) && refuse_unlabelled(gen, GUARD_WRITE, file->f_path.dentry);
 }
 
-static __always_inline bool refuse_mapping(const struct view *v, struct file *file, bool shared)
+static __always_inline bool refuse_mapping(const struct generation_ref *gen, struct file *file, bool shared)
 {
-	bool live = shared && carrying(file->f_inode) == CONTENT && in_memory(file->f_inode);
+	bool live = shared && channel_kind_of(file->f_inode) == CHANNEL_CONTENT && is_memory_fs(file->f_inode);
 
-	if (refuse_reading(v, file, live))
+	if (refuse_reading(gen, file, live))
 		return 1;
-	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(v, file);
+	return shared && (file->f_mode & FMODE_WRITE) && refuse_writing(gen, file);
 }
 
-/* What the kernel had forgotten: while the file is open it stays. */
-static __noinline bool refuse_kept(const struct view *v, struct file *file)
+/* Restores the labels of a file whose inode was evicted; while the file is open the inode stays. */
+static __noinline bool refuse_persistent_label(const struct generation_ref *gen, struct file *file)
 {
 	struct inode *inode = file->f_inode;
 	bool image = file->f_flags & FMODE_EXEC;
-	struct labelling l;
-	struct guard_mark *m;
+	struct label_context l;
+	struct guard_channel_label *ch;
 	__u64 labels;
 
-	if (!labelling(&l, v))
+	if (!get_label_context(&l, gen))
 		return 0;
-	labels = kept_labels(inode, l.since) & l.named;
+	labels = persistent_labels_of(inode, l.since) & l.policy_labels;
 	if (!labels)
 		return 0;
-	m = begun(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
-	if (!m)
-		return refuse_unlabelled(v, GUARD_READ, file->f_path.dentry);
-	if (labels & ~__sync_fetch_and_or(&m->labels, labels))
-		count_mark();
+	ch = reset_if_stale(bpf_inode_storage_get(&marks, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE), l.since);
+	if (!ch)
+		return refuse_unlabelled(gen, GUARD_READ, file->f_path.dentry);
+	if (labels & ~__sync_fetch_and_or(&ch->labels, labels))
+		bump_label_version();
 	if (!image && !(file->f_mode & FMODE_READ))
 		return 0;
-	if (l.c)
-		labels &= ~labels_of(l.c);
-	if (l.c && image) {
-		__sync_fetch_and_or(&l.c->image, labels);
+	if (l.task_label)
+		labels &= ~labels_of_task(l.task_label);
+	if (l.task_label && image) {
+		__sync_fetch_and_or(&l.task_label->exec_labels, labels);
 		return 0;
 	}
-	return labels && !label_self(&l, labels) && refuse_unlabelled(v, GUARD_READ, file->f_path.dentry);
+	return labels && !label_current_task(&l, labels) && refuse_unlabelled(gen, GUARD_READ, file->f_path.dentry);
 }
 
-/* An open file is used. */
-static __always_inline bool refuse_passing(const struct view *v, struct file *file, bool reads, bool writes)
+/* Decides on using an open file. */
+static __always_inline bool refuse_use(const struct generation_ref *gen, struct file *file, bool reads, bool writes)
 {
-	if (reads && refuse_reading(v, file, 0))
+	if (reads && refuse_reading(gen, file, 0))
 		return 1;
-	return writes && refuse_writing(v, file);
+	return writes && refuse_writing(gen, file);
 }
 
-/* True: what the current task carries can't go where it sends to. */
-static __always_inline bool refuse_carrying(const struct view *v, __u64 to)
+/* Returns true if the labels of the current task cannot be passed to the receiver. */
+static __always_inline bool refuse_send(const struct generation_ref *gen, __u64 to)
 {
-	struct labelling l;
+	struct label_context l;
 
-	if (!to || !labelling(&l, v))
+	if (!to || !get_label_context(&l, gen))
 		return 0;
-	if (l.c) {
-		l.named &= labels_of(l.c);
-		if (!l.named)
+	if (l.task_label) {
+		l.policy_labels &= labels_of_task(l.task_label);
+		if (!l.policy_labels)
 			return 0;
 	}
-	return !spread(l.c ? wire(to, l.since) : 0, l.named) && refuse_unlabelled(v, GUARD_WRITE, 0);
+	return !propagate_to(l.task_label ? channel(to, l.since) : 0, l.policy_labels) &&
+	       refuse_unlabelled(gen, GUARD_WRITE, 0);
 }
 
-static __noinline bool refuse_carrying_by(const struct view *v, struct socket *sock)
+static __noinline bool refuse_socket_send(const struct generation_ref *gen, struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 
-	return sk && refuse_carrying(v, peer_of(sk));
+	return sk && refuse_send(gen, unix_stream_peer(sk));
 }
 
-/* Who gets hold of another task's memory or descriptors reads there and writes there: each carries what the other does. */
-static __noinline bool refuse_joining(const struct task_struct *other)
+/* A task that gets the memory or the descriptors of another can read and write there, so both get the labels of
+ * both. */
+static __noinline bool refuse_ptrace(const struct task_struct *other)
 {
-	struct guard_carrier *c;
-	struct labelling l;
-	struct view v;
+	struct guard_task_label *label;
+	struct label_context l;
+	struct generation_ref gen;
 	__u64 labels;
 
-	if (!see(&v) || !labelling(&l, &v))
+	if (!active_generation(&gen) || !get_label_context(&l, &gen))
 		return 0;
-	c = carrier_of((__u64)other, l.since);
-	labels = l.named;
-	if (l.c && c)
-		labels &= labels_of(l.c) | labels_of(c);
+	label = task_label_of((__u64)other, l.since);
+	labels = l.policy_labels;
+	if (l.task_label && label)
+		labels &= labels_of_task(l.task_label) | labels_of_task(label);
 	if (!labels)
 		return 0;
-	if (label_self(&l, labels) && label_task(other, c, l.since, labels))
+	if (label_current_task(&l, labels) && label_task(other, label, l.since, labels))
 		return 0;
-	return refuse_unlabelled(&v, GUARD_PTRACE, 0);
+	return refuse_unlabelled(&gen, GUARD_PTRACE, 0);
 }
 
-/* A link's target, an extended attribute. */
-static __noinline bool refuse_looking(struct dentry *d)
+/* Reading the target of a link, or an extended attribute. */
+static __noinline bool refuse_metadata_read(struct dentry *d)
 {
-	struct guard_mark *m = 0;
+	struct guard_channel_label *ch = 0;
 	struct place at = {};
-	struct labelling l;
+	struct label_context l;
 	struct inode *inode;
-	struct view v;
-	__u64 labels, found = 0;
+	struct generation_ref gen;
+	__u64 labels, object_labels = 0;
 
-	if (!see(&v) || !labelling(&l, &v))
+	if (!active_generation(&gen) || !get_label_context(&l, &gen))
 		return 0;
-	labels = l.named;
-	if (l.c) {
-		labels &= ~labels_of(l.c);
+	labels = l.policy_labels;
+	if (l.task_label) {
+		labels &= ~labels_of_task(l.task_label);
 		if (!labels)
 			return 0;
 	}
 	inode = d->d_inode;
 	if (inode)
-		m = bpf_inode_storage_get(&marks, inode, 0, 0);
-	if (m && m->since == l.since)
-		found = m->labels;
+		ch = bpf_inode_storage_get(&marks, inode, 0, 0);
+	if (ch && ch->since == l.since)
+		object_labels = ch->labels;
 	else if (inode)
-		found = kept_labels(inode, l.since);
-	found &= labels;
-	if (found != labels) {
-		guard_place(v.slot, number(d), &at);
-		found |= labels_of_state(&v, &at, l.named);
+		object_labels = persistent_labels_of(inode, l.since);
+	object_labels &= labels;
+	if (object_labels != labels) {
+		guard_place(gen.slot, ptr_to_u64(d), &at);
+		object_labels |= labels_of_state(&gen, &at, l.policy_labels);
 	}
-	labels &= found;
-	return labels && !label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, d);
+	labels &= object_labels;
+	return labels && !label_current_task(&l, labels) && refuse_unlabelled(&gen, GUARD_READ, d);
 }
 
 #endif

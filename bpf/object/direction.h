@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Which side a connection is from: what this host connected, it sends through; what it accepted, it replies through.
+ * The direction of a connection: over one that this host opened it sends, over one that it accepted it replies.
  *
- * A listener is marked, and the kernel clones the mark to what it accepts. Whatever ever connected is outgoing, whatever
- * else it did, so that no call to listen(2) makes it another. A socket without a mark is older than these programs, or
- * came from a listener that is: it answers if its port was listened on at that time, and if it has that port from bind(2)
- * or a listener, not from connecting. A connecting socket gets its mark where else this would take it for an answer.
+ * A listener gets a role in its socket storage, which the kernel clones to the sockets that it accepts. A socket that
+ * ever connected is outgoing whatever else it does, so that listen(2) cannot change that. A socket without a role is
+ * older than these programs, or its listener is. It replies if its port had a listener when they were attached, and
+ * if it got the port from bind(2) or a listener, not by connecting. A connecting socket gets a role where it would
+ * otherwise count as replying.
  */
 #ifndef GUARD_OBJECT_DIRECTION_H
 #define GUARD_OBJECT_DIRECTION_H
@@ -14,14 +15,14 @@
 #include "abi/layout.h"
 #include "core/maps.h"
 
-static __always_inline bool mark(struct sock *sk, __u32 seen)
+static __always_inline bool add_socket_role(struct sock *sk, __u32 roles)
 {
-	struct socket_value *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct socket_roles *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 	if (!s)
 		return 0;
-	if (!(s->seen & seen))
-		__sync_fetch_and_or(&s->seen, seen);
+	if (!(s->roles & roles))
+		__sync_fetch_and_or(&s->roles, roles);
 	return 1;
 }
 
@@ -33,8 +34,8 @@ static __always_inline bool was_listened_on(__u32 port)
 	return word && (*word >> (port & 63)) & 1;
 }
 
-/* Has no address of its own with each thing sent: stream, seqpacket, dccp. */
-static __always_inline bool has_connections(const struct socket *sock)
+/* Stream, seqpacket and dccp sockets: no address comes with each message. */
+static __always_inline bool is_connection_oriented(const struct socket *sock)
 {
 	int type = sock->type;
 
@@ -42,40 +43,40 @@ static __always_inline bool has_connections(const struct socket *sock)
 	return type != SOCK_DGRAM && type != SOCK_RAW;
 }
 
-static __always_inline bool internet(const struct sock *sk)
+static __always_inline bool is_ip_socket(const struct sock *sk)
 {
 	return sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6;
 }
 
-/* False: it should have been marked and could not be. */
-static __always_inline bool mark_connecting(struct sock *sk)
+/* Returns false if the role could not be stored. */
+static __always_inline bool record_connecting(struct sock *sk)
 {
 	__u32 port = sk->__sk_common.skc_num;
 
 	if (sk->sk_protocol == IPPROTO_TCP && !(port && was_listened_on(port)) &&
 	    !bpf_sk_storage_get(&sockets, sk, 0, 0))
 		return 1;
-	return mark(sk, SEEN_CONNECTING);
+	return add_socket_role(sk, ROLE_CONNECTING);
 }
 
-static __always_inline void mark_listening(struct sock *sk)
+static __always_inline void record_listening(struct sock *sk)
 {
-	/* one that is connected can't listen, and would not stop being connected by trying */
+	/* A connected socket cannot listen; trying does not end its connection. */
 	if (sk->__sk_common.skc_state == SOCK_CLOSE || sk->__sk_common.skc_state == SOCK_LISTEN)
-		mark(sk, SEEN_LISTENING);
+		add_socket_role(sk, ROLE_LISTENING);
 }
 
-static __always_inline __u32 direction(struct sock *sk)
+static __always_inline __u32 socket_direction(struct sock *sk)
 {
-	struct socket_value *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct socket_roles *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	const struct inet_bind_bucket *bucket;
-	__u32 seen = s ? s->seen : 0;
+	__u32 roles = s ? s->roles : 0;
 
-	if (seen)
-		return seen & SEEN_CONNECTING ? GUARD_SEND : GUARD_REPLY;
+	if (roles)
+		return roles & ROLE_CONNECTING ? GUARD_SEND : GUARD_REPLY;
 	if (!was_listened_on(sk->__sk_common.skc_num))
 		return GUARD_SEND;
-	if (sk->sk_protocol == IPPROTO_MPTCP) /* its port is with the connections below it */
+	if (sk->sk_protocol == IPPROTO_MPTCP) /* the subflows below it hold the port */
 		return GUARD_REPLY;
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return GUARD_SEND;

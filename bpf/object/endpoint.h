@@ -12,16 +12,16 @@
 
 struct endpoint {
 	__u32 family;
-	__u32 port; /* host order; 0 where the protocol has none */
+	__u32 port; /* host order; 0 if the protocol has none */
 	__u32 protocol;
-	__u32 reason; /* GUARD_BY_RULE, or why it can't be told where this is */
-	__u32 own;    /* a socket's own address: the unspecified one stands for every one */
+	__u32 reason; /* GUARD_BY_RULE, or why the endpoint is unknown */
+	__u32 own;    /* 1: a socket's own address; the unspecified address stands for every address */
 	__u32 pad;
-	__u8 address[16]; /* of vsock: the context id, big endian */
+	__u8 address[16]; /* for vsock: the context id, big endian */
 } __attribute__((aligned(8)));
 
-/* IPv4-mapped IPv6 is IPv4. */
-static __always_inline void unmap(struct endpoint *e)
+/* An IPv4-mapped IPv6 address counts as IPv4. */
+static __always_inline void unmap_ipv4(struct endpoint *e)
 {
 	const __u32 *words = (const __u32 *)e->address;
 
@@ -32,18 +32,18 @@ static __always_inline void unmap(struct endpoint *e)
 	__builtin_memset(e->address + 4, 0, 12);
 }
 
-static __always_inline bool unspecified(const struct endpoint *e)
+static __always_inline bool is_unspecified(const struct endpoint *e)
 {
 	const __u32 *words = (const __u32 *)e->address;
 
 	return !(words[0] | words[1] | words[2] | words[3]);
 }
 
-/* The sets that hold an address; with a length of 0, those that hold every address of the family. */
+/* The sets that contain an address; for length 0, those that contain every address of the family. */
 static __always_inline int sets_of_address(__u32 slot, const struct endpoint *e, __u32 family, __u32 length,
 					   guard_u64 *sets)
 {
-	guard_u64 *found;
+	guard_u64 *entry;
 	void *table;
 
 	if (family == AF_INET) {
@@ -53,7 +53,7 @@ static __always_inline int sets_of_address(__u32 slot, const struct endpoint *e,
 		if (!table)
 			return -1;
 		__builtin_memcpy(key.address, e->address, 4);
-		found = bpf_map_lookup_elem(table, &key);
+		entry = bpf_map_lookup_elem(table, &key);
 	} else {
 		struct guard_ipv6_key key = { .prefixlen = length };
 
@@ -61,15 +61,15 @@ static __always_inline int sets_of_address(__u32 slot, const struct endpoint *e,
 		if (!table)
 			return -1;
 		__builtin_memcpy(key.address, e->address, 16);
-		found = bpf_map_lookup_elem(table, &key);
+		entry = bpf_map_lookup_elem(table, &key);
 	}
-	*sets = found ? *found : 0;
+	*sets = entry ? *entry : 0;
 	return 0;
 }
 
-/* Destination sets that an endpoint is in: as far as rules name them plainly, and under `not`. */
-struct reached {
-	guard_u64 plain, spared;
+/* Destination sets that contain an endpoint: for rules that name them, and for rules that name them under `not`. */
+struct matched_sets {
+	guard_u64 plain, negated;
 };
 
 static __always_inline int add_sets(void *table, guard_u64 sets, bool plain, struct guard_vector *to)
@@ -86,13 +86,13 @@ static __always_inline int add_sets(void *table, guard_u64 sets, bool plain, str
 		set = bpf_map_lookup_elem(table, &index);
 		if (!set)
 			return -1;
-		guard_add(to, plain ? &set->covers : &set->spares);
+		guard_add(to, plain ? &set->covers : &set->exempts);
 	}
 	return 0;
 }
 
-/* The rules that name any of the sets plainly, and those that name none of them under `not`. */
-int guard_cover(__u32 slot, const struct reached *sets, struct guard_vector *covers)
+/* The rules that name one of the sets, and the rules with `not` that name none of them. */
+int guard_covering_rules(__u32 slot, const struct matched_sets *sets, struct guard_vector *covers)
 {
 	const struct guard_policy *p;
 	__u32 zero = 0, i;
@@ -110,17 +110,17 @@ int guard_cover(__u32 slot, const struct reached *sets, struct guard_vector *cov
 	if (!table)
 		return -1;
 	__builtin_memset(covers, 0, sizeof(*covers));
-	if (add_sets(table, sets->spared, 0, covers))
+	if (add_sets(table, sets->negated, 0, covers))
 		return -1;
 	for (i = 0; i < GUARD_WORDS; i++)
 		covers->word[i] = p->not_destinations.word[i] & ~covers->word[i];
 	return add_sets(table, sets->plain, 1, covers);
 }
 
-/* The sets that hold an endpoint; -1 when a table is missing. */
-int guard_reach(__u32 slot, const struct endpoint *e, struct reached *sets)
+/* The sets that contain an endpoint. Returns -1 if a table is missing. */
+int guard_match_endpoint(__u32 slot, const struct endpoint *e, struct matched_sets *sets)
 {
-	guard_u64 plain, spared, other, by_port = 0, protocol = 0, *found;
+	guard_u64 plain, negated, other, by_port = 0, protocol = 0, *entry;
 	struct guard_vsock_key vsock_key = { .prefixlen = 64 };
 	struct guard_port_key port = { .prefixlen = 16 };
 	const struct guard_policy *p;
@@ -137,8 +137,8 @@ int guard_reach(__u32 slot, const struct endpoint *e, struct reached *sets)
 			return -1;
 		__builtin_memcpy(vsock_key.cid, e->address, 4);
 		__builtin_memcpy(vsock_key.port, &number, 4);
-		found = bpf_map_lookup_elem(table, &vsock_key);
-		sets->plain = sets->spared = found ? *found : 0;
+		entry = bpf_map_lookup_elem(table, &vsock_key);
+		sets->plain = sets->negated = entry ? *entry : 0;
 		return 0;
 	}
 	table = INNER_OF(policy, slot);
@@ -147,30 +147,31 @@ int guard_reach(__u32 slot, const struct endpoint *e, struct reached *sets)
 	p = bpf_map_lookup_elem(table, &zero);
 	if (!p)
 		return -1;
-	if (e->own && unspecified(e)) {
-		/* every address: touches whatever a rule names, and is spared where every one is; :: takes IPv4, too */
+	if (e->own && is_unspecified(e)) {
+		/* Every address: a rule covers it if it names any address, and a rule with `not` exempts it only if
+		 * it names every address. :: includes IPv4. */
 		plain = ~0ULL;
-		if (sets_of_address(slot, e, e->family, 0, &spared))
+		if (sets_of_address(slot, e, e->family, 0, &negated))
 			return -1;
 		if (e->family == AF_INET6) {
 			if (sets_of_address(slot, e, AF_INET, 0, &other))
 				return -1;
-			spared &= other;
+			negated &= other;
 		}
 	} else {
 		if (sets_of_address(slot, e, e->family, e->family == AF_INET ? 32 : 128, &plain))
 			return -1;
-		spared = plain;
+		negated = plain;
 	}
-	/* a table is asked only when a set that is left has such a key */
+	/* Look a table up only if a remaining set has a key of that kind. */
 	if ((p->any_address | plain) & ~p->any_port) {
 		table = INNER_OF(ports, slot);
 		if (!table)
 			return -1;
 		port.port[0] = e->port >> 8;
 		port.port[1] = e->port;
-		found = bpf_map_lookup_elem(table, &port);
-		by_port = found ? *found : 0;
+		entry = bpf_map_lookup_elem(table, &port);
+		by_port = entry ? *entry : 0;
 	}
 	if ((p->any_address | plain) & (p->any_port | by_port) & ~p->any_protocol) {
 		table = INNER_OF(ids, slot);
@@ -179,7 +180,7 @@ int guard_reach(__u32 slot, const struct endpoint *e, struct reached *sets)
 		protocol = sets_of(table, GUARD_ID_PROTOCOL, e->protocol);
 	}
 	sets->plain = guard_destination_sets(p, plain, by_port, protocol);
-	sets->spared = guard_destination_sets(p, spared, by_port, protocol);
+	sets->negated = guard_destination_sets(p, negated, by_port, protocol);
 	return 0;
 }
 

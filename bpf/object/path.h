@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Where an object is: the chain of dentries up to the root of its superblock, through the path automaton.
+ * Runs the path automaton over the dentries of an object, up to the root of its superblock.
  */
 #ifndef GUARD_OBJECT_PATH_H
 #define GUARD_OBJECT_PATH_H
@@ -9,10 +9,11 @@
 #include "abi/layout.h"
 #include "core/maps.h"
 
-/* seqlock_t begins with its sequence; 0 where the kernel hides its addresses (kptr_restrict=2) */
+/* A seqlock_t begins with its sequence. The address is 0 where the kernel hides its addresses (kptr_restrict=2). */
 extern const void rename_lock __ksym __weak;
 
-/* The state after one component, or -1 when a table lacks an entry. A global function: verified and proved once. */
+/* The state after one component, or -1 if a table lacks an entry. A global function, so that it is verified and
+ * proved once. */
 int guard_step(__u32 slot, __u32 state, __u64 name)
 {
 	struct guard_edge_key key = { .state = state };
@@ -36,7 +37,8 @@ int guard_step(__u32 slot, __u32 state, __u64 name)
 		if (size <= 0)
 			return -1;
 		if (size == sizeof(key.name)) {
-			/* cut, perhaps: without a byte automaton no literal of this state is longer */
+			/* The component may be longer: then no literal of this state matches, since a longer one
+			 * has a byte automaton. */
 			if (bpf_probe_read_kernel(&byte, 1, (const char *)name + sizeof(key.name) - 1))
 				return -1;
 			if (byte)
@@ -65,7 +67,7 @@ int guard_step(__u32 slot, __u32 state, __u64 name)
 	return -1;
 }
 
-static __always_inline bool pseudo(const struct super_block *sb)
+static __always_inline bool is_pseudo_fs(const struct super_block *sb)
 {
 	if (BPF_CORE_READ(sb, s_flags) & SB_NOUSER)
 		return 1;
@@ -100,22 +102,23 @@ static __always_inline bool pseudo(const struct super_block *sb)
 	return 0;
 }
 
-static __always_inline int rename_sequence(__u32 *sequence)
+static __always_inline int read_rename_sequence(__u32 *sequence)
 {
 	if (!&rename_lock)
 		return -1;
 	return bpf_probe_read_kernel(sequence, sizeof(*sequence), &rename_lock) ? -1 : 0;
 }
 
-#define PASS 4
+#define CHAIN_PART 4
 
 struct place {
 	__u32 state;
-	__u32 reason;   /* enum guard_reason; GUARD_BY_RULE: the state is good */
-	__u32 sequence; /* of renames, during the whole walk; odd: it is not known */
+	__u32 reason;   /* enum guard_reason; GUARD_BY_RULE: the state is valid */
+	__u32 sequence; /* rename sequence of the whole walk; odd: unknown */
 };
 
-/* Components between a dentry and its superblock's root; below 0: minus the reason why there are none to count. */
+/* Components between a dentry and the root of its superblock. A negative result is minus the reason why they could
+ * not be counted. */
 __noinline int guard_depth(__u64 leaf, __u64 root)
 {
 	const struct dentry *d = (const struct dentry *)leaf, *parent;
@@ -133,11 +136,11 @@ __noinline int guard_depth(__u64 leaf, __u64 root)
 }
 
 struct chain {
-	__u64 dentry[PASS];
+	__u64 dentry[CHAIN_PART];
 };
 
-/* The last PASS dentries of those that are `left` on the way up from a leaf. A global function: the verifier would
- * follow its loop anew in each pass of the walk. */
+/* The last CHAIN_PART dentries of the `left` ones on the way up from a leaf. A global function: otherwise the
+ * verifier would follow its loop in each pass of the walk. */
 __noinline int guard_chain(__u64 leaf, int left, struct chain *chain)
 {
 	const struct dentry *d = (const struct dentry *)leaf;
@@ -148,14 +151,14 @@ __noinline int guard_chain(__u64 leaf, int left, struct chain *chain)
 	for (i = 0; i < GUARD_DEPTH; i++) {
 		if (i >= left)
 			break;
-		chain->dentry[i & (PASS - 1)] = (__u64)d;
+		chain->dentry[i & (CHAIN_PART - 1)] = (__u64)d;
 		d = BPF_CORE_READ(d, d_parent);
 	}
 	return 0;
 }
 
-/* One walk: up to the superblock's root, then the automaton from the root down. The chain is kept four at a time,
- * from the root's end, so that depth does not cost stack. Gives an enum guard_reason. */
+/* One walk: up to the root of the superblock, then through the automaton from the root down. Holds four dentries at
+ * a time, so that the depth costs no stack. Returns an enum guard_reason. */
 int guard_walk(__u32 slot, __u64 leaf, struct place *at)
 {
 	const struct super_block *sb = BPF_CORE_READ((const struct dentry *)leaf, d_sb);
@@ -174,18 +177,18 @@ int guard_walk(__u32 slot, __u64 leaf, struct place *at)
 		return GUARD_BROKEN_MAP;
 	start = bpf_map_lookup_elem(inner, &device);
 	if (!start)
-		return pseudo(sb) ? GUARD_BY_RULE : GUARD_UNKNOWN_FS;
+		return is_pseudo_fs(sb) ? GUARD_BY_RULE : GUARD_UNKNOWN_FS;
 	at->state = *start;
 	left = guard_depth(leaf, (__u64)BPF_CORE_READ(sb, s_root));
 	if (left < 0)
 		return -left;
-	for (pass = 0; pass < GUARD_DEPTH / PASS; pass++) {
+	for (pass = 0; pass < GUARD_DEPTH / CHAIN_PART; pass++) {
 		guard_chain(leaf, left, &chain);
-		for (i = 0; i < PASS; i++) {
+		for (i = 0; i < CHAIN_PART; i++) {
 			if (left <= 0 || !at->state)
 				return GUARD_BY_RULE;
 			left--;
-			d = (const struct dentry *)chain.dentry[left & (PASS - 1)];
+			d = (const struct dentry *)chain.dentry[left & (CHAIN_PART - 1)];
 			next = guard_step(slot, at->state, (__u64)BPF_CORE_READ(d, d_name.name));
 			if (next < 0)
 				return GUARD_BROKEN_MAP;
@@ -195,8 +198,8 @@ int guard_walk(__u32 slot, __u64 leaf, struct place *at)
 	return GUARD_BY_RULE;
 }
 
-/* Where a dentry is. A walk during which anything was renamed may have seen a path that never was, so it is done
- * again; where the sequence can't be read, one walk has to do and nothing is cached. */
+/* Finds the automaton state of a dentry. A rename during a walk may show a path that never existed, so the walk is
+ * repeated. If the sequence cannot be read, there is one walk and nothing is cached. */
 int guard_place(__u32 slot, __u64 dentry, struct place *at)
 {
 	__u32 before = 0, after = 0, zero = 0, try;
@@ -210,16 +213,16 @@ int guard_place(__u32 slot, __u64 dentry, struct place *at)
 	if (!dentry)
 		return 0;
 	for (try = 0; try < 4; try++) {
-		int known = !rename_sequence(&before);
+		int has_sequence = !read_rename_sequence(&before);
 
-		if (known && (before & 1)) {
+		if (has_sequence && (before & 1)) {
 			at->reason = GUARD_UNSTABLE;
 			continue;
 		}
 		at->reason = guard_walk(slot, dentry, at);
-		if (!known)
+		if (!has_sequence)
 			return 0;
-		if (!rename_sequence(&after) && before == after) {
+		if (!read_rename_sequence(&after) && before == after) {
 			at->sequence = before;
 			f = bpf_map_lookup_elem(&facts, &zero);
 			if (f && !f->rename_lock)

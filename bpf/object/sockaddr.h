@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The endpoint that a socket call names, or that a socket has; and what sends a packet elsewhere than its address says.
+ * The endpoint in the arguments of a socket call, or of a socket; and options that route a packet around its address.
  */
 #ifndef GUARD_OBJECT_SOCKADDR_H
 #define GUARD_OBJECT_SOCKADDR_H
@@ -39,45 +39,45 @@ static __always_inline __u32 port_of(const struct socket *sock, __u32 protocol, 
 	return type == SOCK_DGRAM ? 0 : bpf_ntohs(port);
 }
 
-/* What a socket of the family takes an address of no family for; AF_UNSPEC: for no address. */
-static __always_inline __u32 family_taken(const struct socket *sock, __u32 protocol, __u32 family)
+/* The family that the kernel assumes for an address of AF_UNSPEC. Returns AF_UNSPEC if it ignores the address. */
+static __always_inline __u32 effective_family(const struct socket *sock, __u32 protocol, __u32 family)
 {
 	if (family != AF_INET6 || sock->type == SOCK_RAW)
 		return family;
 	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE ? AF_UNSPEC : family;
 }
 
-static __always_inline void read_internet(const struct guard_sockaddr *a, __u32 family, struct endpoint *e)
+static __always_inline void read_ip(const struct guard_sockaddr *a, __u32 family, struct endpoint *e)
 {
 	e->family = family;
 	if (family == AF_INET)
 		__builtin_memcpy(e->address, a->ipv4, 4);
 	else
 		__builtin_memcpy(e->address, a->ipv6, 16);
-	unmap(e);
+	unmap_ipv4(e);
 }
 
-enum named { UNNAMED, NAMED, ELSEWHERE };
+enum address_kind { ADDRESS_NONE, ADDRESS_READ, ADDRESS_OTHER_FAMILY };
 
-/* The address that came with a call. ELSEWHERE: it is none of IPv4, IPv6 or vsock. Of an address that can't be read,
- * *e says so. */
-static __noinline int read_name(struct socket *sock, __u64 name, bool sending, struct endpoint *e)
+/* Reads the address that was passed to a call. Returns ADDRESS_OTHER_FAMILY if it is not IPv4, IPv6 or vsock. If it
+ * cannot be read, e->reason says so. */
+static __noinline int read_address(struct socket *sock, __u64 name, bool sending, struct endpoint *e)
 {
 	struct guard_sockaddr a;
 	struct sock *sk = sock->sk;
 	__u32 family, given;
 
 	if (!e || !sk)
-		return UNNAMED;
+		return ADDRESS_NONE;
 	family = sk->__sk_common.skc_family;
 	e->protocol = protocol_of(sk);
 	e->family = family;
 	e->reason = GUARD_BY_RULE;
 	if (!name)
-		return UNNAMED;
+		return ADDRESS_NONE;
 	if (bpf_probe_read_kernel(&a, sizeof(a), (const void *)name)) {
 		e->reason = GUARD_NO_ADDRESS;
-		return NAMED;
+		return ADDRESS_READ;
 	}
 	given = a.family;
 	if (given == AF_VSOCK && family == AF_VSOCK) {
@@ -89,25 +89,26 @@ static __noinline int read_name(struct socket *sock, __u64 name, bool sending, s
 		cid = bpf_htonl(vm.cid);
 		__builtin_memcpy(e->address, &cid, 4);
 		e->port = vm.port;
-		return NAMED;
+		return ADDRESS_READ;
 	}
-	if (given == AF_UNSPEC && internet(sk)) {
-		given = sending ? family_taken(sock, e->protocol, family) : family == AF_INET ? AF_INET : AF_UNSPEC;
+	if (given == AF_UNSPEC && is_ip_socket(sk)) {
+		given = sending ? effective_family(sock, e->protocol, family) : family == AF_INET ? AF_INET : AF_UNSPEC;
 		if (given == AF_UNSPEC)
-			return UNNAMED;
+			return ADDRESS_NONE;
 	}
 	if (given == AF_INET || given == AF_INET6) {
-		read_internet(&a, given, e);
+		read_ip(&a, given, e);
 		e->port = port_of(sock, e->protocol, a.port);
-		return NAMED;
+		return ADDRESS_READ;
 	}
-	if (!internet(sk))
-		return ELSEWHERE;
+	if (!is_ip_socket(sk))
+		return ADDRESS_OTHER_FAMILY;
 	e->reason = GUARD_NO_ADDRESS;
-	return NAMED;
+	return ADDRESS_READ;
 }
 
-/* The other side of a connected socket; what is not connected can't be told: it may be by the time it sends. */
+/* Reads the peer of a connected socket. The peer of an unconnected socket is unknown: it may be connected by the
+ * time it sends. */
 static __noinline void read_peer(struct socket *sock, struct endpoint *e)
 {
 	struct sock *sk = sock->sk;
@@ -115,10 +116,11 @@ static __noinline void read_peer(struct socket *sock, struct endpoint *e)
 	if (!e || !sk)
 		return;
 	e->reason = GUARD_NO_ADDRESS;
-	if (!internet(sk))
+	if (!is_ip_socket(sk))
 		return;
-	/* a connection keeps its port to its end; a datagram socket may be connected without one, as for ICMP */
-	if (has_connections(sock) ? !sk->__sk_common.skc_dport : sk->__sk_common.skc_state != SOCK_ESTABLISHED)
+	/* A connection keeps its port until it ends. A datagram socket may be connected without a port, as for
+	 * ICMP. */
+	if (is_connection_oriented(sock) ? !sk->__sk_common.skc_dport : sk->__sk_common.skc_state != SOCK_ESTABLISHED)
 		return;
 	e->family = sk->__sk_common.skc_family;
 	__builtin_memset(e->address, 0, sizeof(e->address));
@@ -131,7 +133,7 @@ static __noinline void read_peer(struct socket *sock, struct endpoint *e)
 	}
 	e->port = port_of(sock, e->protocol, sk->__sk_common.skc_dport);
 	e->reason = GUARD_BY_RULE;
-	unmap(e);
+	unmap_ipv4(e);
 }
 
 static __noinline void read_own(struct socket *sock, struct endpoint *e)
@@ -153,11 +155,11 @@ static __noinline void read_own(struct socket *sock, struct endpoint *e)
 		e->reason = GUARD_NO_ADDRESS;
 	}
 	e->port = sk->__sk_common.skc_num;
-	unmap(e);
+	unmap_ipv4(e);
 }
 
-/* A source route among the socket's options, or headers that the task writes itself. */
-static __noinline bool rerouted(struct socket *sock)
+/* True if a source route is among the socket's options, or if the task writes the headers itself. */
+static __noinline bool is_source_routed(struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 	const struct inet_sock *inet = (const void *)sk;
@@ -165,7 +167,7 @@ static __noinline bool rerouted(struct socket *sock)
 	const struct ip_options_rcu *options;
 	const struct ipv6_pinfo *v6;
 
-	if (!sk || !internet(sk))
+	if (!sk || !is_ip_socket(sk))
 		return 0;
 	if (sock->type == SOCK_RAW) {
 		const struct inet_sock___61 *older = (const void *)inet;
@@ -187,21 +189,21 @@ static __noinline bool rerouted(struct socket *sock)
 	return more && BPF_CORE_READ(more, srcrt);
 }
 
-static __always_inline bool reroutes(int level, int name)
+static __always_inline bool sets_route(int level, int name)
 {
 	switch (level) {
 	case IPPROTO_IP: /* IP_HDRINCL, IP_OPTIONS, IP_RETOPTS */
 		return name == 3 || name == 4 || name == 7;
-	case IPPROTO_IPV6: /* of 2292: routing header, packet options; flow labels with options, HDRINCL, routing header */
+	case IPPROTO_IPV6: /* RFC 2292 routing header, packet options; flow label, HDRINCL, routing header */
 		return name == 5 || name == 6 || name == 32 || name == 36 || name == 57;
 	}
 	return 0;
 }
 
-#define CONTROLS 16
+#define MAX_CONTROL_MESSAGES 16
 
-/* The same in what comes along with a message; more of it than anyone sends counts as such. */
-int guard_control(__u64 control, __u64 size)
+/* The same for control messages. More of them than MAX_CONTROL_MESSAGES count as a route. */
+int guard_control_sets_route(__u64 control, __u64 size)
 {
 	struct guard_cmsghdr c;
 	__u16 flags = 0;
@@ -210,15 +212,15 @@ int guard_control(__u64 control, __u64 size)
 
 	if (!control)
 		return 0;
-	for (i = 0; i < CONTROLS; i++) {
+	for (i = 0; i < MAX_CONTROL_MESSAGES; i++) {
 		if (at + sizeof(c) > size)
 			return 0;
 		if (bpf_probe_read_kernel(&c, sizeof(c), (const void *)(control + at)) || c.length < sizeof(c))
 			return 1;
-		if (reroutes(c.level, c.type))
+		if (sets_route(c.level, c.type))
 			return 1;
 		if (c.level == IPPROTO_SCTP) {
-			/* more addresses; or, by a flag of SNDRCV or SNDINFO, to every association there is */
+			/* More addresses; or a flag of SNDRCV or SNDINFO that sends to every association. */
 			if (c.type == 7 || c.type == 8)
 				return 1;
 			if (c.type == 1 || c.type == 2) {
@@ -235,11 +237,11 @@ int guard_control(__u64 control, __u64 size)
 	return 1;
 }
 
-/* The peer of a vsock socket. Its type is in the module's type information, which need not be there when we are loaded:
- * both addresses have always stood behind the transport, and must look like addresses. */
+/* Reads the peer of a vsock socket. Its type is in the type information of a module, which need not be loaded yet.
+ * Both addresses have always followed the transport, and are checked to look like addresses. */
 static __noinline void read_vsock_peer(struct socket *sock, struct endpoint *e)
 {
-	__u64 at = number(sock->sk) + bpf_core_type_size(struct sock) + sizeof(void *);
+	__u64 at = ptr_to_u64(sock->sk) + bpf_core_type_size(struct sock) + sizeof(void *);
 	struct guard_sockaddr_vm vm[2] = {}; /* own, peer */
 	__u32 cid;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The observer's programs that BCC compiles on the host: opens, programs, the network, units. Each is attached to the end of
- * a function by which the kernel asks its security modules, looks at what was let through, and can't change the answer.
- * OBSERVE_ENTRIES and OBSERVE_SELF come from the one who loads it; observe.h stands before this.
+ * The observer's programs that BCC compiles on the host: opens, executables, network and units. Each is attached to
+ * the exit of a function that calls the security modules. It sees what was allowed and cannot change the result. The
+ * loader defines OBSERVE_ENTRIES and OBSERVE_SELF, and puts observe.h before this text.
  */
 #define OBSERVE_FAMILY_INET 2
 #define OBSERVE_FAMILY_INET6 10
@@ -14,9 +14,6 @@ BPF_ARRAY(lost, __u64, OBSERVE_LOSSES);
 BPF_ARRAY(listeners, __u64, 1024);
 BPF_RINGBUF_OUTPUT(fresh, 1024);
 
-struct observe_unit {
-	char path[256];
-};
 BPF_HASH(units, struct observe_unit, struct observe_times, 4096);
 
 static __always_inline __u64 *find_subject(__u64 *subject)
@@ -43,7 +40,7 @@ static __always_inline long keep_entry(struct observe_entry *entry, struct obser
 {
 	return entries.insert(entry, times);
 }
-static __always_inline void lose(__u32 reason)
+static __always_inline void count_loss(__u32 reason)
 {
 	__u64 *count = lost.lookup(&reason);
 
@@ -75,7 +72,7 @@ static __always_inline __u32 login_of(struct task_struct *task)
 	return ~0U;
 #endif
 }
-static __always_inline struct kernfs_node *above(struct kernfs_node *node)
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
 	return (struct kernfs_node *)FIELD(node, __parent);
@@ -83,13 +80,13 @@ static __always_inline struct kernfs_node *above(struct kernfs_node *node)
 	return FIELD(node, parent);
 #endif
 }
-static __always_inline bool myself(void)
+static __always_inline bool is_observer(void)
 {
 	return bpf_get_current_pid_tgid() >> 32 == OBSERVE_SELF;
 }
 
-/* Of the kernel's own filesystems only those that hold files for others: what is read of the rest no policy names. */
-static __always_inline bool told(struct dentry *d)
+/* Pseudo filesystems are skipped unless they hold files of users: no policy covers the rest. */
+static __always_inline bool is_recorded(struct dentry *d)
 {
 	struct inode *inode = FIELD(d, d_inode);
 	struct super_block *sb = FIELD(d, d_sb);
@@ -123,14 +120,14 @@ static __always_inline bool told(struct dentry *d)
 	return 1;
 }
 
-static __always_inline void note_file(__u32 action, struct file *file)
+static __always_inline void record_file(__u32 action, struct file *file)
 {
 	struct dentry *d = FIELD(file, f_path.dentry);
 	struct observe_entry entry = { .action = action };
 
-	if (told(d)) {
-		place(&entry, d);
-		note(&entry, d);
+	if (is_recorded(d)) {
+		set_file(&entry, d);
+		record_action(&entry, d);
 	}
 }
 
@@ -139,24 +136,24 @@ KRETFUNC_PROBE(security_file_open, u64 at, int ret)
 	struct file *file = (void *)at;
 	__u32 action;
 
-	if (ret || myself())
+	if (ret || is_observer())
 		return 0;
-	/* without branches: each would be verified with all that follows */
+	/* Without branches: the verifier would follow each of them through the rest of the program. */
 	action = OBSERVE_OPEN | (FIELD(file, f_mode) & (FMODE_READ | FMODE_WRITE)) | (FIELD(file, f_flags) & 0x20);
-	note_file(action, file);
+	record_file(action, file);
 	return 0;
 }
 
 KRETFUNC_PROBE(security_mmap_file, u64 at, u64 prot, u64 flags, int ret)
 {
-	if (!ret && at && (prot & 4) && !myself()) /* PROT_EXEC: a library */
-		note_file(OBSERVE_EXECUTE, (struct file *)at);
+	if (!ret && at && (prot & 4) && !is_observer()) /* PROT_EXEC: a library */
+		record_file(OBSERVE_EXECUTE, (struct file *)at);
 	return 0;
 }
 
 /* ---- endpoints ------------------------------------------------------------------------------------------------- */
 
-static __always_inline void unmap(struct observe_what *what)
+static __always_inline void unmap_ipv4(struct observe_what *what)
 {
 	__u32 words[4];
 
@@ -169,8 +166,8 @@ static __always_inline void unmap(struct observe_what *what)
 	__builtin_memcpy(what->address, words, sizeof(words));
 }
 
-/* False: of no family that is told here. */
-static __always_inline bool endpoint(struct observe_what *what, const void *address)
+/* Returns false for other families. */
+static __always_inline bool read_endpoint(struct observe_what *what, const void *address)
 {
 	__u16 family = 0, port = 0;
 
@@ -182,14 +179,14 @@ static __always_inline bool endpoint(struct observe_what *what, const void *addr
 		bpf_probe_read_kernel(what->address, 4, address + 4);
 	} else if (family == OBSERVE_FAMILY_INET6) {
 		bpf_probe_read_kernel(what->address, 16, address + 8);
-		unmap(what);
+		unmap_ipv4(what);
 	} else {
 		return 0;
 	}
 	return 1;
 }
 
-static __always_inline bool own(struct observe_what *what, struct sock *sk)
+static __always_inline bool read_own(struct observe_what *what, struct sock *sk)
 {
 	what->family = FIELD(sk, __sk_common.skc_family);
 	what->port = FIELD(sk, __sk_common.skc_num);
@@ -199,14 +196,14 @@ static __always_inline bool own(struct observe_what *what, struct sock *sk)
 		__builtin_memcpy(what->address, &address, 4);
 	} else if (what->family == OBSERVE_FAMILY_INET6) {
 		bpf_probe_read_kernel(what->address, 16, (const void *)&sk->__sk_common.skc_v6_rcv_saddr);
-		unmap(what);
+		unmap_ipv4(what);
 	} else {
 		return 0;
 	}
 	return 1;
 }
 
-static __always_inline bool peer(struct observe_what *what, struct sock *sk)
+static __always_inline bool read_peer(struct observe_what *what, struct sock *sk)
 {
 	what->family = FIELD(sk, __sk_common.skc_family);
 	what->port = bpf_ntohs(FIELD(sk, __sk_common.skc_dport));
@@ -219,7 +216,7 @@ static __always_inline bool peer(struct observe_what *what, struct sock *sk)
 	if (what->family != OBSERVE_FAMILY_INET6)
 		return 0;
 	bpf_probe_read_kernel(what->address, 16, (const void *)&sk->__sk_common.skc_v6_daddr);
-	unmap(what);
+	unmap_ipv4(what);
 	return what->port != 0;
 }
 
@@ -236,8 +233,8 @@ KRETFUNC_PROBE(security_socket_connect, u64 sock, u64 address, int length, int r
 {
 	struct observe_entry entry = { .action = OBSERVE_CONNECT };
 
-	if (!ret && !myself() && socket_of(sock, &entry.what) && endpoint(&entry.what, (void *)address))
-		note(&entry, 0);
+	if (!ret && !is_observer() && socket_of(sock, &entry.what) && read_endpoint(&entry.what, (void *)address))
+		record_action(&entry, 0);
 	return 0;
 }
 
@@ -245,8 +242,8 @@ KRETFUNC_PROBE(security_socket_bind, u64 sock, u64 address, int length, int ret)
 {
 	struct observe_entry entry = { .action = OBSERVE_BIND };
 
-	if (!ret && !myself() && socket_of(sock, &entry.what) && endpoint(&entry.what, (void *)address))
-		note(&entry, 0);
+	if (!ret && !is_observer() && socket_of(sock, &entry.what) && read_endpoint(&entry.what, (void *)address))
+		record_action(&entry, 0);
 	return 0;
 }
 
@@ -262,11 +259,11 @@ static __always_inline void mark_listening(__u32 port)
 KRETFUNC_PROBE(security_socket_listen, u64 sock, int backlog, int ret)
 {
 	struct observe_entry entry = { .action = OBSERVE_LISTEN };
-	struct sock *sk = ret || myself() ? 0 : socket_of(sock, &entry.what);
+	struct sock *sk = ret || is_observer() ? 0 : socket_of(sock, &entry.what);
 
-	if (sk && own(&entry.what, sk)) {
+	if (sk && read_own(&entry.what, sk)) {
 		mark_listening(entry.what.port);
-		note(&entry, 0);
+		record_action(&entry, 0);
 	}
 	return 0;
 }
@@ -274,16 +271,16 @@ KRETFUNC_PROBE(security_socket_listen, u64 sock, int backlog, int ret)
 KRETFUNC_PROBE(security_socket_accept, u64 sock, u64 accepted, int ret)
 {
 	struct observe_entry entry = { .action = OBSERVE_ACCEPT };
-	struct sock *sk = ret || myself() ? 0 : socket_of(sock, &entry.what);
+	struct sock *sk = ret || is_observer() ? 0 : socket_of(sock, &entry.what);
 
-	if (sk && own(&entry.what, sk)) {
+	if (sk && read_own(&entry.what, sk)) {
 		mark_listening(entry.what.port);
-		note(&entry, 0);
+		record_action(&entry, 0);
 	}
 	return 0;
 }
 
-/* What goes out over a connection from a port that is listened on answers; its peers' ports are of no use to a rule. */
+/* Data on a connection from a port with a listener is a reply; the port of its peer is useless in a rule. */
 KRETFUNC_PROBE(security_socket_sendmsg, u64 sock, u64 message, int size, int ret)
 {
 	struct observe_entry entry = { .action = OBSERVE_SEND };
@@ -292,15 +289,15 @@ KRETFUNC_PROBE(security_socket_sendmsg, u64 sock, u64 message, int size, int ret
 	void *name;
 	__u64 *word;
 
-	if (ret || myself())
+	if (ret || is_observer())
 		return 0;
 	sk = socket_of(sock, &entry.what);
 	if (!sk)
 		return 0;
 	name = FIELD((struct msghdr *)message, msg_name);
 	if (entry.what.protocol == 6 || entry.what.protocol == 262)
-		name = 0; /* of a connection, names are not looked at */
-	if (name ? !endpoint(&entry.what, name) : !peer(&entry.what, sk))
+		name = 0; /* a connection ignores names */
+	if (name ? !read_endpoint(&entry.what, name) : !read_peer(&entry.what, sk))
 		return 0;
 	if (!name && (entry.what.protocol == 6 || entry.what.protocol == 262)) {
 		port = FIELD(sk, __sk_common.skc_num);
@@ -311,11 +308,11 @@ KRETFUNC_PROBE(security_socket_sendmsg, u64 sock, u64 message, int size, int ret
 			entry.what.port = 0;
 		}
 	}
-	note(&entry, 0);
+	record_action(&entry, 0);
 	return 0;
 }
 
-/* ---- units: a unit that starts gets a cgroup --------------------------------------------------------------------- */
+/* ---- units: starting a unit creates a cgroup ---- */
 
 RAW_TRACEPOINT_PROBE(cgroup_mkdir)
 {
@@ -329,7 +326,7 @@ RAW_TRACEPOINT_PROBE(cgroup_mkdir)
 		__sync_fetch_and_add(&times->count, 1);
 		times->last = now;
 	} else if (units.insert(&unit, &first)) {
-		lose(OBSERVE_LOST_UNIT);
+		count_loss(OBSERVE_LOST_UNIT);
 	}
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The observer's CO-RE object: who changed to which directory. It is attached where the kernel has let it pass already, to
- * a function that answers nothing, so it could not deny. It belongs to no enforcement.
+ * The observer's CO-RE object: which task changed to which directory. It is attached to a function that runs after
+ * the kernel has allowed the change and returns nothing, so it cannot deny. It is not part of the enforcer.
  */
 #include "abi/bpf.h"
 
@@ -77,7 +77,7 @@ static __always_inline long keep_entry(struct observe_entry *entry, struct obser
 {
 	return bpf_map_update_elem(&entries, entry, times, BPF_NOEXIST);
 }
-static __always_inline void lose(__u32 reason)
+static __always_inline void count_loss(__u32 reason)
 {
 	__u64 *count = bpf_map_lookup_elem(&lost, &reason);
 
@@ -105,14 +105,14 @@ static __always_inline __u32 login_of(struct task_struct *task)
 {
 	return bpf_core_field_exists(task->loginuid) ? FIELD(task, loginuid.val) : ~0U;
 }
-static __always_inline struct kernfs_node *above(struct kernfs_node *node)
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
 {
 	struct kernfs_node___618 *newer = (void *)node;
 
 	return bpf_core_field_exists(newer->__parent) ? FIELD(newer, __parent) : FIELD(node, parent);
 }
 
-/* chdir, fchdir, and whoever enters another mount namespace */
+/* chdir, fchdir, and entering another mount namespace */
 SEC("fentry/set_fs_pwd")
 int BPF_PROG(set_fs_pwd, struct fs_struct *fs, const struct path *path)
 {
@@ -122,7 +122,7 @@ int BPF_PROG(set_fs_pwd, struct fs_struct *fs, const struct path *path)
 
 	if (self && *self == bpf_get_current_pid_tgid() >> 32)
 		return 0;
-	place(&entry, d);
-	note(&entry, d);
+	set_file(&entry, d);
+	record_action(&entry, d);
 	return 0;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the observer's programs write down, for both of its objects: who (a subject), on what, and how often. Subjects and
- * paths are told once, through a ring buffer; what is counted is small and stays in a hash map until the end. What finds
- * no room is counted by reason. Loops are unrolled: the verifier of 6.1 forgets what it knows of a short loop's head, and then
- * looks at all that follows anew for each of its ends. Included with the kernel's types by hand (CO-RE) or from its headers (BCC).
+ * What both objects of the observer record: the subject, the object, the action and how often. Subjects and paths are
+ * sent once through a ring buffer; counts stay in a hash map until the end. Entries without room are counted by
+ * reason. Loops are unrolled: the verifier of 6.1 loses its knowledge at the head of a short loop and then follows
+ * the rest of the program for each of its ends. The kernel's types come from abi/kernel.h (CO-RE) or from the
+ * kernel's headers (BCC).
  */
 #ifndef OBSERVE_H
 #define OBSERVE_H
@@ -33,14 +34,14 @@ enum observe_action {
 	OBSERVE_LISTEN,
 	OBSERVE_ACCEPT,
 	OBSERVE_CHDIR,
-	OBSERVE_OPEN = 16, /* | 1: for reading, | 2: for writing, | 32: to be executed, whatever else */
+	OBSERVE_OPEN = 16, /* or'ed with 1: for reading, 2: for writing, 32: to be executed */
 };
 enum observe_lost { OBSERVE_LOST_SUBJECT, OBSERVE_LOST_OBJECT, OBSERVE_LOST_ENTRY, OBSERVE_LOST_UNIT, OBSERVE_LOSSES };
 
 struct observe_who {
-	__u64 groups; /* a digest of how many and where they are kept */
+	__u64 groups; /* a digest of their number and their address */
 	__u64 cgroup;
-	__u64 inode; /* of the program; 0: a kernel thread */
+	__u64 inode; /* of the executable; 0: a kernel thread */
 	__u32 device;
 	__u32 name; /* hash of its name */
 	__u32 uid, euid, gid, login_uid;
@@ -49,7 +50,7 @@ struct observe_who {
 struct observe_what {
 	__u64 inode;
 	__u32 device;
-	__u32 name; /* hash of its name: a number that is used again is another object */
+	__u32 name; /* hash of its name: tells a reused number from the old object */
 	__u32 family, protocol, port, pad;
 	__u8 address[16];
 };
@@ -68,14 +69,14 @@ struct observe_times {
 struct observe_chain {
 	__u32 device;
 	__u32 size;
-	__u32 whole; /* it goes up to the root of its filesystem */
+	__u32 whole; /* 1: it reaches the root of its filesystem */
 	__u32 pad;
-	char names[OBSERVE_PATH]; /* from the leaf up, each with its NUL */
+	char names[OBSERVE_PATH]; /* from the last component up, each with its NUL */
 };
 
 struct observe_subject {
 	__u32 kind;
-	__u32 group_count; /* may be more than there is room for */
+	__u32 group_count; /* may be more than OBSERVE_GROUPS */
 	__u64 subject;
 	struct observe_who who;
 	__u32 groups[OBSERVE_GROUPS];
@@ -89,22 +90,27 @@ struct observe_object {
 	struct observe_chain path;
 };
 
+/* A unit that is started: the path of its cgroup. */
+struct observe_unit {
+	char path[256];
+};
+
 #ifdef OBSERVE_PROGRAMS
 
-/* by the object that includes this: its way to its maps */
+/* Access to the maps, defined by the object that includes this header. */
 static __always_inline __u64 *find_subject(__u64 *subject);
 static __always_inline long keep_subject(__u64 *subject, __u64 *now);
 static __always_inline __u64 *find_object(struct observe_what *what);
 static __always_inline long keep_object(struct observe_what *what, __u64 *now);
 static __always_inline struct observe_times *find_entry(struct observe_entry *entry);
 static __always_inline long keep_entry(struct observe_entry *entry, struct observe_times *times);
-static __always_inline void lose(__u32 reason);
+static __always_inline void count_loss(__u32 reason);
 static __always_inline void *reserve_subject(void);
 static __always_inline void *reserve_object(void);
 static __always_inline void submit(void *record);
 static __always_inline void discard(void *record);
 static __always_inline __u32 login_of(struct task_struct *task);
-static __always_inline struct kernfs_node *above(struct kernfs_node *node);
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node);
 
 #define FIELD(from, field)                                                                            \
 	({                                                                                            \
@@ -114,13 +120,13 @@ static __always_inline struct kernfs_node *above(struct kernfs_node *node);
 		value_;                                                                               \
 	})
 
-static __always_inline __u64 mix(__u64 digest, __u64 word)
+static __always_inline __u64 mix_digest(__u64 digest, __u64 word)
 {
 	digest = (digest ^ word) * 0x9e3779b97f4a7c15ULL;
 	return digest ^ (digest >> 29);
 }
 
-static __always_inline struct dentry *program_of(struct task_struct *task)
+static __always_inline struct dentry *executable_of(struct task_struct *task)
 {
 	struct mm_struct *mm = FIELD(task, mm);
 	struct file *file = mm ? FIELD(mm, exe_file) : 0;
@@ -128,7 +134,7 @@ static __always_inline struct dentry *program_of(struct task_struct *task)
 	return file ? FIELD(file, f_path.dentry) : 0;
 }
 
-static __always_inline void name_chain(struct observe_chain *chain, struct dentry *d)
+static __always_inline void write_chain(struct observe_chain *chain, struct dentry *d)
 {
 	struct super_block *sb;
 	struct dentry *root, *up;
@@ -148,7 +154,7 @@ static __always_inline void name_chain(struct observe_chain *chain, struct dentr
 			chain->whole = 1;
 			break;
 		}
-		__asm__ volatile("" : "+r"(at)); /* the bound is that of one register */
+		__asm__ volatile("" : "+r"(at)); /* the verifier checks the bound of this register */
 		if (at > OBSERVE_PATH - OBSERVE_NAME)
 			break;
 		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)FIELD(d, d_name.name));
@@ -163,7 +169,7 @@ static __always_inline void name_chain(struct observe_chain *chain, struct dentr
 	chain->size = at;
 }
 
-static __always_inline void name_cgroup(struct observe_chain *chain, struct kernfs_node *node)
+static __always_inline void write_cgroup(struct observe_chain *chain, struct kernfs_node *node)
 {
 	struct kernfs_node *up;
 	__u32 at = 0, i;
@@ -172,12 +178,12 @@ static __always_inline void name_cgroup(struct observe_chain *chain, struct kern
 	chain->device = chain->whole = chain->pad = 0;
 #pragma unroll
 	for (i = 0; i < OBSERVE_DEPTH / 2; i++) {
-		up = above(node);
+		up = parent_of(node);
 		if (!up) {
 			chain->whole = 1;
 			break;
 		}
-		__asm__ volatile("" : "+r"(at)); /* the bound is that of one register */
+		__asm__ volatile("" : "+r"(at)); /* the verifier checks the bound of this register */
 		if (at > OBSERVE_PATH - OBSERVE_NAME)
 			break;
 		size = bpf_probe_read_kernel_str(chain->names + at, OBSERVE_NAME, (const void *)FIELD(node, name));
@@ -189,7 +195,7 @@ static __always_inline void name_cgroup(struct observe_chain *chain, struct kern
 	chain->size = at;
 }
 
-/* The digest of who acts, told before it is used; 0: there is no room for another. */
+/* The digest of the current subject, which is sent first; 0: there is no room for it. */
 static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 {
 	struct observe_who who = {};
@@ -200,7 +206,7 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 	struct css_set *sets = FIELD(task, cgroups);
 	struct cgroup *cgroup = FIELD(sets, dfl_cgrp);
 	struct kernfs_node *node = FIELD(cgroup, kn);
-	struct dentry *program = program_of(task);
+	struct dentry *program = executable_of(task);
 	__u64 subject;
 
 	who.uid = FIELD(cred, uid.val);
@@ -217,9 +223,12 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 		who.name = FIELD(program, d_name.hash);
 	}
 	count = FIELD(info, ngroups);
-	who.groups = mix((__u64)info, count); /* equal lists kept twice are two subjects, and one line in the end */
-	subject = mix(mix(mix(mix(0, who.groups), who.cgroup), who.inode), (__u64)who.device << 32 | who.name);
-	subject = mix(mix(subject, (__u64)who.uid << 32 | who.euid), (__u64)who.gid << 32 | who.login_uid);
+	who.groups =
+		mix_digest((__u64)info, count); /* Two copies of a list give two subjects; user space merges them. */
+	subject = mix_digest(mix_digest(mix_digest(mix_digest(0, who.groups), who.cgroup), who.inode),
+			     (__u64)who.device << 32 | who.name);
+	subject =
+		mix_digest(mix_digest(subject, (__u64)who.uid << 32 | who.euid), (__u64)who.gid << 32 | who.login_uid);
 	if (find_subject(&subject))
 		return subject;
 	record = reserve_subject();
@@ -237,14 +246,14 @@ static __always_inline __u64 subject_of(struct task_struct *task, __u64 now)
 	size = count > OBSERVE_GROUPS ? sizeof(record->groups) : count * sizeof(record->groups[0]);
 	if (size && size <= sizeof(record->groups))
 		bpf_probe_read_kernel(record->groups, size, (const void *)info->gid);
-	name_chain(&record->executable, program);
-	name_cgroup(&record->cgroup, node);
+	write_chain(&record->executable, program);
+	write_cgroup(&record->cgroup, node);
 	submit(record);
 	return subject;
 }
 
-/* One more time. What has a path (a dentry) is told with it at its first. */
-static __always_inline void note(struct observe_entry *entry, struct dentry *d)
+/* Counts an action. The path of the object is sent at its first action. */
+static __always_inline void record_action(struct observe_entry *entry, struct dentry *d)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 now = bpf_ktime_get_boot_ns();
@@ -253,7 +262,7 @@ static __always_inline void note(struct observe_entry *entry, struct dentry *d)
 
 	entry->subject = subject_of(task, now);
 	if (!entry->subject) {
-		lose(OBSERVE_LOST_SUBJECT);
+		count_loss(OBSERVE_LOST_SUBJECT);
 		return;
 	}
 	times = find_entry(entry);
@@ -265,30 +274,30 @@ static __always_inline void note(struct observe_entry *entry, struct dentry *d)
 	if (d && !find_object(&entry->what)) {
 		record = reserve_object();
 		if (!record) {
-			lose(OBSERVE_LOST_OBJECT);
+			count_loss(OBSERVE_LOST_OBJECT);
 			return;
 		}
 		if (keep_object(&entry->what, &now)) {
 			discard(record);
-			lose(OBSERVE_LOST_OBJECT);
+			count_loss(OBSERVE_LOST_OBJECT);
 			return;
 		}
 		record->kind = OBSERVE_OBJECT;
 		record->pad = 0;
 		record->what = entry->what;
-		name_chain(&record->path, d);
+		write_chain(&record->path, d);
 		submit(record);
 	}
 	if (!keep_entry(entry, &first))
 		return;
-	times = find_entry(entry); /* another processor was quicker, or there is no room */
+	times = find_entry(entry); /* another processor was faster, or the map is full */
 	if (times)
 		__sync_fetch_and_add(&times->count, 1);
 	else
-		lose(OBSERVE_LOST_ENTRY);
+		count_loss(OBSERVE_LOST_ENTRY);
 }
 
-static __always_inline void place(struct observe_entry *entry, struct dentry *d)
+static __always_inline void set_file(struct observe_entry *entry, struct dentry *d)
 {
 	struct inode *inode = FIELD(d, d_inode);
 	struct super_block *sb = FIELD(d, d_sb);

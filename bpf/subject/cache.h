@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The rules that bind the current task, cached in its storage and by its credentials.
+ * Caches of the rules that apply to the current task: in its task storage, and by its credentials.
  */
 #ifndef GUARD_SUBJECT_CACHE_H
 #define GUARD_SUBJECT_CACHE_H
@@ -8,7 +8,7 @@
 #include "abi/bpf.h"
 #include "abi/layout.h"
 #include "core/maps.h"
-#include "subject/carrier.h"
+#include "subject/task_label.h"
 #include "subject/subject.h"
 
 static __noinline int read_groups(const struct cred *cred, struct group_list *list)
@@ -41,12 +41,12 @@ static __noinline bool same_groups(const struct cred *cred, const struct group_l
 	return !differ;
 }
 
-/* Is what was cached for this task still about the same task and policy? Compared is what the policy looks at. The
- * first user namespace is never freed, so its pointer, stored when its level was seen to be 0, says as much. */
-static __always_inline bool current_tag(struct task *t, struct task_struct *task, const struct cred *cred,
-					const struct view *v)
+/* True if the entry was computed for this task and policy. Compares only what the policy depends on. The initial
+ * user namespace is never freed, so its address identifies it; it was stored only at level 0. */
+static __always_inline bool task_cache_matches(struct task_cache *t, struct task_struct *task, const struct cred *cred,
+					       const struct generation_ref *gen)
 {
-	if (t->generation != v->generation || cred != task->real_cred || t->user_ns != (__u64)cred->user_ns)
+	if (t->generation != gen->generation || cred != task->real_cred || t->user_ns != (__u64)cred->user_ns)
 		return 0;
 	if (t->ids[0] != cred->uid.val || t->ids[1] != cred->euid.val || t->ids[2] != cred->suid.val ||
 	    t->ids[3] != cred->fsuid.val)
@@ -59,17 +59,17 @@ static __always_inline bool current_tag(struct task *t, struct task_struct *task
 		return 0;
 	if ((t->uses & GUARD_USES_SERVICES) && t->cgroup != cgroup_of(task))
 		return 0;
-	if ((t->uses & GUARD_USES_LABELS) && t->labels != carried())
+	if ((t->uses & GUARD_USES_LABELS) && t->labels != current_labels())
 		return 0;
 	return !(t->uses & GUARD_USES_LOGIN) || !bpf_core_field_exists(task->loginuid) ||
 	       t->login == task->loginuid.val;
 }
 
-static __always_inline bool tag(struct task *t, struct task_struct *task, const struct cred *cred)
+static __always_inline bool task_cache_fill(struct task_cache *t, struct task_struct *task, const struct cred *cred)
 {
 	if ((t->uses & GUARD_USES_GROUPS) && read_groups(cred, &t->groups))
 		return 0;
-	t->user_ns = number(cred->user_ns);
+	t->user_ns = ptr_to_u64(cred->user_ns);
 	t->ids[0] = cred->uid.val;
 	t->ids[1] = cred->euid.val;
 	t->ids[2] = cred->suid.val;
@@ -84,12 +84,12 @@ static __always_inline bool tag(struct task *t, struct task_struct *task, const 
 	return 1;
 }
 
-/* Without its storage a task is worked out into an entry of `spare`, each time anew. */
-static __noinline struct task *spare_task(void)
+/* Without task storage, the rules are computed into an entry of `spare` each time. */
+static __noinline struct task_cache *overflow_task(void)
 {
-	__u64 key = number(bpf_get_current_task_btf());
-	struct guard_totals *sum = total();
-	struct task *fresh;
+	__u64 key = ptr_to_u64(bpf_get_current_task_btf());
+	struct guard_totals *sum = get_totals();
+	struct task_cache *fresh;
 	__u32 zero = 0;
 
 	if (sum)
@@ -100,164 +100,167 @@ static __noinline struct task *spare_task(void)
 	return bpf_map_lookup_elem(&spare, &key);
 }
 
-static __always_inline struct known *known_of(const struct cred *cred)
+static __always_inline struct cred_cache_entry *cred_cache_slot(const struct cred *cred)
 {
 	__u32 index;
 
-	/* a move of 32 bits makes a number of it, which may be shifted */
+	/* A 32-bit move makes the pointer a scalar, which may be shifted. */
 	asm volatile("%0 = %1" : "=w"(index) : "w"((__u32)(__u64)cred));
-	index = (index >> 6) & (KNOWN_CREDS - 1);
+	index = (index >> 6) & (CRED_CACHE_SIZE - 1);
 	return bpf_map_lookup_elem(&known, &index);
 }
 
-static __noinline bool same_surroundings(const struct known *k, __u32 said)
+static __noinline bool same_context(const struct cred_cache_entry *k, __u32 cached)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	if (!k || ((said & GUARD_KNOWS_SERVICES) && k->cgroup != cgroup_of(task)))
+	if (!k || ((cached & GUARD_DEPENDS_ON_SERVICE) && k->cgroup != cgroup_of(task)))
 		return 0;
-	if ((said & GUARD_KNOWS_LABELS) && k->labels != carried())
+	if ((cached & GUARD_DEPENDS_ON_LABELS) && k->labels != current_labels())
 		return 0;
-	return !(said & GUARD_KNOWS_LOGIN) || !bpf_core_field_exists(task->loginuid) || k->login == task->loginuid.val;
+	return !(cached & GUARD_DEPENDS_ON_LOGIN) || !bpf_core_field_exists(task->loginuid) ||
+	       k->login == task->loginuid.val;
 }
 
-/* Of the actions, those that a rule which binds the current task may be about; GUARD_KNOWS_LABELS among them: labels may
- * be in use. */
-static __always_inline __u32 concerned(struct view *v, __u32 actions)
+/* The subset of the actions that the rules applying to the task may have. GUARD_DEPENDS_ON_LABELS among them means
+ * that the policy may use labels. */
+static __always_inline __u32 relevant_actions(struct generation_ref *gen, __u32 actions)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred;
-	const struct known *k = known_of(cred), *then;
+	const struct cred_cache_entry *k = cred_cache_slot(cred), *entry;
 	__u64 version;
-	__u32 said;
+	__u32 cached;
 
 	if (!k || cred != task->real_cred)
 		return actions;
 	version = *(volatile __u64 *)&k->version;
-	then = (void *)k + after(version);
-	said = then->actions;
-	if (then->cred != (__u64)cred || then->generation != v->generation)
+	entry = (void *)k + read_dependency(version);
+	cached = entry->actions;
+	if (entry->cred != (__u64)cred || entry->generation != gen->generation)
 		return actions;
-	if (said >= GUARD_KNOWS_LABELS && !same_surroundings(then, said))
+	if (cached >= GUARD_DEPENDS_ON_LABELS && !same_context(entry, cached))
 		return actions;
-	then = (void *)then + after(said);
-	if (*(volatile __u64 *)&then->version != (version & ~1ULL))
+	entry = (void *)entry + read_dependency(cached);
+	if (*(volatile __u64 *)&entry->version != (version & ~1ULL))
 		return actions;
-	v->stamp = version;
-	return actions & said;
+	gen->cred_version = version;
+	return actions & cached;
 }
 
-/* Another cred may lie there from now on, or the same task is about to become another. */
-static __always_inline void forget(const struct cred *cred)
+/* The memory may hold another cred from now on, or the task is about to change its identity. */
+static __always_inline void cred_cache_drop(const struct cred *cred)
 {
-	struct known *k = known_of(cred);
+	struct cred_cache_entry *k = cred_cache_slot(cred);
 
 	if (k)
 		__sync_val_compare_and_swap(&k->cred, (__u64)cred, 0);
 }
 
-/* For the next time: what was just found to be so of the current task. */
-static __noinline int remember(const struct view *v, struct task *t)
+/* Stores the rules that were just computed for the current task. */
+static __noinline int cred_cache_store(const struct generation_ref *gen, struct task_cache *t)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred;
-	struct known *k = known_of(cred);
+	struct cred_cache_entry *k = cred_cache_slot(cred);
 	__u64 version, of;
 
-	/* without that the kernel frees a cred and tells nobody */
-	if (!v || !t || !k || cred != task->real_cred || !cred->security)
+	/* Creds without a security blob are freed without calling cred_free, so never cache them. */
+	if (!gen || !t || !k || cred != task->real_cred || !cred->security)
 		return 0;
 	version = k->version;
 	if ((version & 1) || __sync_val_compare_and_swap(&k->version, version, version + 1) != version)
 		return 0;
-	of = number(cred);
+	of = ptr_to_u64(cred);
 	k->cred = of;
-	k->generation = v->generation;
+	k->generation = gen->generation;
 	k->cgroup = cgroup_of(task);
-	k->actions = t->bound.actions;
+	k->actions = t->subject.actions;
 	if (t->uses & GUARD_USES_SERVICES)
-		k->actions |= GUARD_KNOWS_SERVICES;
+		k->actions |= GUARD_DEPENDS_ON_SERVICE;
 	k->labels = t->labels;
 	if (t->uses & GUARD_USES_LABELS)
-		k->actions |= GUARD_KNOWS_LABELS;
+		k->actions |= GUARD_DEPENDS_ON_LABELS;
 	if (bpf_core_field_exists(task->loginuid) && (t->uses & GUARD_USES_LOGIN)) {
-		k->actions |= GUARD_KNOWS_LOGIN;
+		k->actions |= GUARD_DEPENDS_ON_LOGIN;
 		k->login = task->loginuid.val;
 	}
 	__sync_fetch_and_add(&k->version, 1);
 	t->cred = of;
-	t->stamp = version + 2;
+	t->cred_version = version + 2;
 	return 0;
 }
 
-/* Is what the storage holds still so? */
-static __noinline bool still(const struct view *v, struct task *t)
+/* Is the cached entry still valid for this task and policy? */
+static __noinline bool cache_valid(const struct generation_ref *gen, struct task_cache *t)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	if (!v || !t || !current_tag(t, task, task->cred, v))
+	if (!gen || !t || !task_cache_matches(t, task, task->cred, gen))
 		return 0;
-	remember(v, t);
+	cred_cache_store(gen, t);
 	return 1;
 }
 
-/* Two creds are never cached, a user namespace not in the storage. */
-static __noinline int keep(const struct view *v, struct task *t)
+/* A task with overridden credentials is never cached; a task in a user namespace is not cached in its storage. */
+static __noinline int cache_store(const struct generation_ref *gen, struct task_cache *t)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred;
 
-	if (!v || !t || cred != task->real_cred)
+	if (!gen || !t || cred != task->real_cred)
 		return 0;
-	if (!cred->user_ns->level && tag(t, task, cred))
-		t->generation = v->generation;
-	return remember(v, t);
+	if (!cred->user_ns->level && task_cache_fill(t, task, cred))
+		t->generation = gen->generation;
+	return cred_cache_store(gen, t);
 }
 
-/* The same, worked out now. 0: there is nowhere to put it, or a table is missing without which nobody knows; where there
- * is no policy nobody is bound. */
-static __noinline struct bound *work_out(const struct view *v, struct task *t)
+/* Computes the rules now. Returns NULL if no storage is available or a policy table is missing; callers must deny.
+ * Without an active policy no rule applies. */
+static __noinline struct subject_rules *compute_subject(const struct generation_ref *gen, struct task_cache *t)
 {
 	const struct guard_policy *p;
 	__u32 uses, root;
 	bool stored = t;
 
-	if (!v)
+	if (!gen)
 		return 0;
 	if (!t)
-		t = spare_task();
+		t = overflow_task();
 	if (!t)
 		return 0;
 	t->generation = 0;
-	t->stamp = 0;
-	/* looked for once: were guard_bind to find one that came meanwhile, what it could not work out would bind nobody */
-	p = policy_of(v);
+	t->cred_version = 0;
+	/* Look the table up once. If guard_bind found one that was added meanwhile, its errors would leave the task
+	 * unbound. */
+	p = policy_of(gen);
 	if (!p) {
-		__builtin_memset(&t->bound, 0, sizeof(t->bound));
-		return &t->bound;
+		__builtin_memset(&t->subject, 0, sizeof(t->subject));
+		return &t->subject;
 	}
 	uses = p->uses;
 	root = p->service_root;
 	t->uses = uses;
-	t->labels = uses & GUARD_USES_LABELS ? carried() : 0;
-	if (bind(v, uses, root, t))
+	t->labels = uses & GUARD_USES_LABELS ? current_labels() : 0;
+	if (bind_subject(gen, uses, root, t))
 		return 0;
 	if (stored)
-		keep(v, t);
-	return &t->bound;
+		cache_store(gen, t);
+	return &t->subject;
 }
 
-/* The rules that bind the current task: from its storage, worked out again when anything they follow from changed.
- * 0: it can't be told, so that whoever asks refuses. */
-static __always_inline const struct bound *bound(const struct view *v)
+/* The rules that apply to the current task: cached, or computed again if anything that they depend on has changed.
+ * Returns NULL if they cannot be computed; callers must deny. */
+static __always_inline const struct subject_rules *subject_rules(const struct generation_ref *gen)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct task *t = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct task_cache *t = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
-	/* the entry still is the one that told the same of this cred as the storage does */
-	if (t && v->stamp && t->stamp == v->stamp && t->cred == (__u64)task->cred && t->generation == v->generation)
-		return &t->bound;
-	return t && still(v, t) ? &t->bound : work_out(v, t);
+	/* The credential cache entry that gave the same result is unchanged. */
+	if (t && gen->cred_version && t->cred_version == gen->cred_version && t->cred == (__u64)task->cred &&
+	    t->generation == gen->generation)
+		return &t->subject;
+	return t && cache_valid(gen, t) ? &t->subject : compute_subject(gen, t);
 }
 
 #endif

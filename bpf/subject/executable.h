@@ -9,7 +9,7 @@
 #include "abi/layout.h"
 #include "core/maps.h"
 
-static __always_inline void record_executable(struct task *t, const struct inode *inode)
+static __always_inline void record_executable(struct task_cache *t, const struct inode *inode)
 {
 	t->inode = BPF_CORE_READ(inode, i_ino);
 	t->inode_generation = BPF_CORE_READ(inode, i_generation);
@@ -17,9 +17,9 @@ static __always_inline void record_executable(struct task *t, const struct inode
 	t->recorded = 1;
 }
 
-/* The file that the task executes, or 0. What was recorded at exec decides: mm->exe_file can be changed in a user
- * namespace, so it counts only while it is the recorded file, or for a task older than the enforcer. */
-static __always_inline const struct file *executable(struct task_struct *task, struct task *t)
+/* The file that the task executes, or NULL. The record made at exec decides: mm->exe_file can be changed in a user
+ * namespace, so it counts only if it is the recorded file, or if the task is older than the enforcer. */
+static __always_inline const struct file *task_executable(struct task_struct *task, struct task_cache *t)
 {
 	const struct mm_struct *mm = task->mm;
 	const struct inode *inode;

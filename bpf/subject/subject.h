@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Who acts: the rules that bind the current task, worked out from its credentials, cgroup, executable and labels.
+ * Computes the rules that apply to the current task from its credentials, cgroup, executable and labels.
  */
 #ifndef GUARD_SUBJECT_SUBJECT_H
 #define GUARD_SUBJECT_SUBJECT_H
@@ -12,7 +12,7 @@
 #include "object/path.h"
 #include "subject/executable.h"
 
-static __always_inline void count_user(void *table, struct tally *t, __u32 id)
+static __always_inline void match_user(void *table, struct id_match *t, __u32 id)
 {
 	guard_u64 sets;
 
@@ -24,28 +24,28 @@ static __always_inline void count_user(void *table, struct tally *t, __u32 id)
 	t->all &= sets;
 }
 
-static __always_inline void count_users(void *table, struct tally *t, const struct cred *cred)
+static __always_inline void match_users(void *table, struct id_match *t, const struct cred *cred)
 {
 	struct user_namespace *ns = cred->user_ns, *parent;
 	int i;
 
-	count_user(table, t, cred->uid.val);
-	count_user(table, t, cred->euid.val);
-	count_user(table, t, cred->suid.val);
-	count_user(table, t, cred->fsuid.val);
-	/* the owner of each namespace above the first: a subordinate uid does not free its owner */
+	match_user(table, t, cred->uid.val);
+	match_user(table, t, cred->euid.val);
+	match_user(table, t, cred->suid.val);
+	match_user(table, t, cred->fsuid.val);
+	/* The owners of the nested user namespaces: a subordinate uid must not exempt its owner. */
 	for (i = 0; i < GUARD_NAMESPACES; i++) {
 		parent = BPF_CORE_READ(ns, parent);
 		if (!parent)
 			return;
-		count_user(table, t, BPF_CORE_READ(ns, owner.val));
+		match_user(table, t, BPF_CORE_READ(ns, owner.val));
 		ns = parent;
 	}
 	if (BPF_CORE_READ(ns, parent))
-		t->cut = 1;
+		t->truncated = 1;
 }
 
-static __always_inline void count_groups(void *table, struct tally *t, const struct cred *cred)
+static __always_inline void match_groups(void *table, struct id_match *t, const struct cred *cred)
 {
 	const struct group_info *info = cred->group_info;
 	int n = BPF_CORE_READ(info, ngroups), i;
@@ -66,10 +66,10 @@ static __always_inline void count_groups(void *table, struct tally *t, const str
 		t->members |= sets;
 	}
 	if (n > GUARD_GROUPS)
-		t->cut = 1;
+		t->truncated = 1;
 }
 
-/* The automaton's state for the task's cgroup; -1: it could not be told. */
+/* The automaton state of the task's cgroup, or -1 if it is unknown. */
 int guard_service(__u32 slot, __u32 root)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -98,22 +98,21 @@ int guard_service(__u32 slot, __u32 root)
 	return state;
 }
 
-/* The automaton's state for the executable; -1: it is not known. */
+/* The automaton state of the executable, or -1 if it is unknown. */
 int guard_executable(__u32 slot)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	const struct file *file = executable(task, bpf_task_storage_get(&tasks, task, 0, 0));
-	struct place place = {};
+	const struct file *file = task_executable(task, bpf_task_storage_get(&tasks, task, 0, 0));
+	struct place at = {};
 
-	if (!file || guard_place(slot, (__u64)BPF_CORE_READ(file, f_path.dentry), &place) ||
-	    place.reason != GUARD_BY_RULE)
+	if (!file || guard_place(slot, (__u64)BPF_CORE_READ(file, f_path.dentry), &at) || at.reason != GUARD_BY_RULE)
 		return -1;
-	return place.state;
+	return at.state;
 }
 
-/* The rules that one set of subjects binds, and frees. A global function: the verifier would follow it anew for each set,
- * in each of the programs. */
-__noinline int guard_join(__u32 slot, __u32 set, int binds, int frees, struct task *t)
+/* Adds the rules that one subject set binds, and those that it exempts. A global function: otherwise the verifier
+ * would follow it for each set in each program. */
+__noinline int guard_join(__u32 slot, __u32 set, int binds, int exempts, struct task_cache *t)
 {
 	void *table = INNER_OF(subjects, slot);
 	const struct guard_subject *s;
@@ -124,14 +123,14 @@ __noinline int guard_join(__u32 slot, __u32 set, int binds, int frees, struct ta
 	if (!s)
 		return 0;
 	if (binds)
-		guard_add(&t->bound.rules, &s->binds);
-	if (frees)
-		guard_add(&t->freed, &s->frees);
+		guard_add(&t->subject.rules, &s->binds);
+	if (exempts)
+		guard_add(&t->exempted, &s->exempts);
 	return 0;
 }
 
-/* Works out which rules bind the current task, into *t. Whatever can't be told binds and does not free. */
-int guard_bind(__u32 slot, int service, int exe, struct task *t)
+/* Computes the rules that apply to the current task into *t. An unknown attribute binds and never exempts. */
+int guard_bind(__u32 slot, int service, int exe, struct task_cache *t)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred, *real = task->real_cred;
@@ -143,7 +142,7 @@ int guard_bind(__u32 slot, int service, int exe, struct task *t)
 
 	if (!t)
 		return -1;
-	t->bound.actions = 0;
+	t->subject.actions = 0;
 	table = INNER_OF(policy, slot);
 	if (!table)
 		return -1;
@@ -153,50 +152,50 @@ int guard_bind(__u32 slot, int service, int exe, struct task *t)
 	table = INNER_OF(ids, slot);
 	if (!table)
 		return -1;
-	__builtin_memset(&t->who, 0, sizeof(t->who));
-	__builtin_memset(&t->freed, 0, sizeof(t->freed));
-	__builtin_memset(&t->tally, 0, sizeof(t->tally));
+	__builtin_memset(&t->sets, 0, sizeof(t->sets));
+	__builtin_memset(&t->exempted, 0, sizeof(t->exempted));
+	__builtin_memset(&t->match, 0, sizeof(t->match));
 
-	t->tally.last = cred->uid.val;
-	t->tally.any = t->tally.all = sets_of(table, GUARD_ID_USER, t->tally.last);
-	count_users(table, &t->tally, cred);
+	t->match.last = cred->uid.val;
+	t->match.any = t->match.all = sets_of(table, GUARD_ID_USER, t->match.last);
+	match_users(table, &t->match, cred);
 	if (cred != real)
-		count_users(table, &t->tally, real);
-	t->who.user_bind = t->tally.cut ? t->tally.any | ~(1ULL << GUARD_CANARY_SET) : t->tally.any;
-	t->who.user_free = t->tally.cut ? 0 : t->tally.all;
+		match_users(table, &t->match, real);
+	t->sets.user_bind = t->match.truncated ? t->match.any | ~(1ULL << GUARD_CANARY_SET) : t->match.any;
+	t->sets.user_exempt = t->match.truncated ? 0 : t->match.all;
 
 	if (bpf_core_field_exists(task->loginuid))
-		t->who.login = sets_of(table, GUARD_ID_LOGIN, task->loginuid.val);
+		t->sets.login = sets_of(table, GUARD_ID_LOGIN, task->loginuid.val);
 
 	if (p->uses & GUARD_USES_GROUPS) {
-		__builtin_memset(&t->tally, 0, sizeof(t->tally));
-		count_groups(table, &t->tally, cred);
+		__builtin_memset(&t->match, 0, sizeof(t->match));
+		match_groups(table, &t->match, cred);
 		if (cred != real) {
-			count_groups(table, &t->tally, real);
-			t->tally.members = 0; /* two lists: whoever is in only one of them is not freed */
+			match_groups(table, &t->match, real);
+			t->match.members = 0; /* Two lists: a group that is in only one of them does not exempt. */
 		}
-		t->who.group_bind = t->tally.cut ? ~0ULL : t->tally.any;
-		t->who.group_free = t->tally.cut ? 0 : t->tally.members;
+		t->sets.group_bind = t->match.truncated ? ~0ULL : t->match.any;
+		t->sets.group_exempt = t->match.truncated ? 0 : t->match.members;
 	}
 
 	s = service < 0 ? 0 : state_of(slot, service);
-	t->who.service_bind = s ? s->services : ~0ULL;
-	t->who.service_free = s ? s->services : 0;
+	t->sets.service_bind = s ? s->services : ~0ULL;
+	t->sets.service_exempt = s ? s->services : 0;
 	s = exe < 0 ? 0 : state_of(slot, exe);
-	t->who.executable_bind = s ? s->executables : ~0ULL;
-	t->who.executable_free = s ? s->executables : 0;
+	t->sets.executable_bind = s ? s->executables : ~0ULL;
+	t->sets.executable_exempt = s ? s->executables : 0;
 
 	labels = t->labels;
 	for (i = 0; i < GUARD_LABELS; i++) {
 		if (!labels)
 			break;
-		t->who.label |= sets_of(table, GUARD_ID_LABEL, guard_lowest(labels));
+		t->sets.label |= sets_of(table, GUARD_ID_LABEL, guard_lowest(labels));
 		labels &= labels - 1;
 	}
 
-	binding = guard_binding_sets(p, &t->who);
-	freeing = guard_freeing_sets(p, &t->who);
-	t->bound.rules = p->always;
+	binding = guard_binding_sets(p, &t->sets);
+	freeing = guard_exempting_sets(p, &t->sets);
+	t->subject.rules = p->always;
 	for (i = 0; i < GUARD_SETS; i++) {
 		guard_u64 sets = binding | freeing;
 
@@ -208,19 +207,20 @@ int guard_bind(__u32 slot, int service, int exe, struct task *t)
 		binding &= ~sets;
 		freeing &= ~sets;
 	}
-	guard_remove(&t->bound.rules, &t->freed);
+	guard_remove(&t->subject.rules, &t->exempted);
 	for (i = GUARD_READ; i <= GUARD_PLAIN; i++)
-		if (guard_concerns(&t->bound.rules, &p->of_action[i]))
-			t->bound.actions |= 1U << i;
+		if (guard_concerns(&t->subject.rules, &p->rules_by_action[i]))
+			t->subject.actions |= 1U << i;
 	return 0;
 }
 
-static __always_inline int bind(const struct view *v, __u32 uses, __u32 service_root, struct task *t)
+static __always_inline int bind_subject(const struct generation_ref *gen, __u32 uses, __u32 service_root,
+					struct task_cache *t)
 {
-	int service = uses & GUARD_USES_SERVICES ? guard_service(v->slot, service_root) : -1;
-	int exe = uses & GUARD_USES_EXECUTABLES ? guard_executable(v->slot) : -1;
+	int service = uses & GUARD_USES_SERVICES ? guard_service(gen->slot, service_root) : -1;
+	int exe = uses & GUARD_USES_EXECUTABLES ? guard_executable(gen->slot) : -1;
 
-	return guard_bind(v->slot, service, exe, t);
+	return guard_bind(gen->slot, service, exe, t);
 }
 
 #endif

@@ -121,7 +121,7 @@ def _verdict(end: Return) -> Marks:
 
 
 def _event(_end: Return) -> Marks:
-    return frozenset()  # a failure in guard_tell loses an event but cannot change a verdict
+    return frozenset()  # a failure in guard_emit_event loses an event but cannot change a verdict
 
 
 def _state_or_error(end: Return) -> Marks:
@@ -238,7 +238,7 @@ EFFECTS: dict[str, Effect] = {
     VERDICT: Effect("Decides about one action by the rules.", after=_verdict, decides=True, shown="result"),
     "guard_bind": Effect("Computes which rules bind a task; 0: done.", after=_bind, binds=True, shown="result"),
     "guard_join": Effect("Adds the rules of one set of subjects.", binds=True),
-    "work_out": Effect("Computes the current task's rules; 0: it cannot.", after=_compute_subject),
+    "compute_subject": Effect("Computes the current task's rules; 0: it cannot.", after=_compute_subject),
     "guard_service": Effect("Finds the service's state by its cgroup; below 0: it cannot.", after=_attribute),
     "guard_executable": Effect("Finds the executable's state; below 0: it cannot.", after=_attribute),
     # the object
@@ -247,7 +247,7 @@ EFFECTS: dict[str, Effect] = {
     "guard_walk": Effect("Walks a path through the automaton; 0: it found a state.", after=_walk, shown="result"),
     "guard_place": Effect("Finds the state of a path; its argument 3 receives the reason and the state.", after=_place),
     "actions_of": Effect("Finds the actions that rules on a file are about.", after=_actions),
-    "learn_covering": Effect("Finds the actions that rules on an endpoint are about.", after=_covering),
+    "compute_endpoint_actions": Effect("Finds the actions that rules on an endpoint are about.", after=_covering),
     "labels_of_state": Effect("Finds the labels that a file gives.", after=_labels_of_state, exact_inputs=True),
     # decisions about an object
     "allowed_place": Effect("Decides about one action on a file.", decides_object=Object(3, (4,)), exact_inputs=True),
@@ -269,22 +269,24 @@ EFFECTS: dict[str, Effect] = {
         exact_inputs=True,
     ),
     # the enforcer's own objects
-    "trusted": Effect("Decides whether the current task may modify the enforcer; 0: it may not.", after=_trusted),
-    "may_touch": Effect("Decides whether another task may modify the enforcer.", after=_other_task),
+    "may_modify_enforcer": Effect(
+        "Decides whether the current task may modify the enforcer; 0: it may not.", after=_trusted
+    ),
+    "child_may_modify": Effect("Decides whether another task may modify the enforcer.", after=_other_task),
     "next_mount": Effect("Looks for the enforcer's files below one more mount.", after=_protected, protects=True),
-    "refuse_touch": Effect(
+    "refuse_tamper": Effect(
         "Denies to modify a file of the enforcer.", after=_protected, protects=True, discards_on_zero=True
     ),
     "refuse_unmounting": Effect(
         "Denies to unmount a file of the enforcer.", after=_protected, protects=True, discards_on_zero=True
     ),
-    "refuse_untrusted": _refusal("Denies to modify an object of the enforcer that has no path."),
+    "refuse_tamper_object": _refusal("Denies to modify an object of the enforcer that has no path."),
     # labels
-    "label_carrier": _label_store("Adds labels to a task."),
-    "carrier_of": _label_store("Finds or creates the record of a task's labels."),
-    "found_cell": _label_store("Creates a group of tasks that share labels."),
-    "mark_write_ends": _label_store("Adds a task's labels to the pipes that it can write to."),
-    "spread": _label_store("Adds labels to a channel and to its readers."),
+    "add_task_labels": _label_store("Adds labels to a task."),
+    "task_label_of": _label_store("Finds or creates the record of a task's labels."),
+    "ensure_label_group": _label_store("Creates a group of tasks that share labels."),
+    "label_write_ends": _label_store("Adds a task's labels to the pipes that it can write to."),
+    "propagate_to": _label_store("Adds labels to a channel and to its readers."),
     "refuse_unlabelled": Effect(
         "Decides whether the operation is denied because a label could not be stored.",
         after=_lost_label,
@@ -298,34 +300,34 @@ EFFECTS: dict[str, Effect] = {
         discards_on_zero=True,
     ),
     # events
-    "guard_tell": Effect("Counts a decision and emits its event.", after=_event, shown="nothing"),
-    "tell_plain": _emitter("Emits an event about an action without an object."),
-    "tell_file": _emitter("Emits an event about a file."),
-    "tell_abstract": _emitter("Emits an event about an abstract socket."),
-    "tell_endpoint": _emitter("Emits an event about an endpoint."),
+    "guard_emit_event": Effect("Counts a decision and emits its event.", after=_event, shown="nothing"),
+    "emit_plain": _emitter("Emits an event about an action without an object."),
+    "emit_file": _emitter("Emits an event about a file."),
+    "emit_abstract": _emitter("Emits an event about an abstract socket."),
+    "emit_endpoint": _emitter("Emits an event about an endpoint."),
     # refusals
     "refuse_action": _refusal("Denies an action without an object."),
     "refuse_addresses": _refusal("Denies one of several addresses of an SCTP socket."),
     "refuse_aliases": _refusal("Denies a file by any of its inode's names."),
     "refuse_backing": _refusal("Denies a file that an overlay's file is backed by."),
-    "refuse_carrying_by": _refusal("Denies data whose label a socket's channel cannot take."),
+    "refuse_socket_send": _refusal("Denies data whose label a socket's channel cannot take."),
     "refuse_connect": _refusal("Denies to connect a socket."),
     "refuse_device": _refusal("Denies to open a device by its number."),
-    "refuse_joining": _refusal("Denies to access another task's memory or descriptors."),
-    "refuse_kept": _refusal("Denies to open a file whose label cannot be loaded again."),
-    "refuse_looking": _refusal("Denies to read a link's target or an extended attribute."),
+    "refuse_ptrace": _refusal("Denies to access another task's memory or descriptors."),
+    "refuse_persistent_label": _refusal("Denies to open a file whose label cannot be loaded again."),
+    "refuse_metadata_read": _refusal("Denies to read a link's target or an extended attribute."),
     "refuse_message": _refusal("Denies to send a message."),
-    "refuse_other": _refusal("Denies to connect or send to a UNIX socket by rules."),
+    "refuse_unix_target": _refusal("Denies to connect or send to a UNIX socket by rules."),
     "refuse_own": _refusal("Denies a socket its own address."),
     "refuse_reading": _refusal("Denies to read a file whose label the task cannot take."),
-    "refuse_seen": _refusal("Denies actions on an open file."),
+    "refuse_open_file": _refusal("Denies actions on an open file."),
     "refuse_sending": _refusal("Denies to send to an address or to the connected peer."),
     "refuse_unix": _refusal("Denies to connect or send to a UNIX socket."),
     "refuse_unix_peer": _refusal("Denies to send to the connected UNIX socket."),
     "refuse_vsock": _refusal("Denies a vsock address."),
     "refuse_writing": _refusal("Denies to write to a file that cannot take the task's labels."),
     # nothing is assumed, but a printed path omits it
-    "number": Effect("Returns an address as a number.", shown="nothing"),
+    "ptr_to_u64": Effect("Returns an address as a number.", shown="nothing"),
 }
 
 _NOTHING = Effect("")

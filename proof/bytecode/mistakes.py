@@ -52,8 +52,8 @@ MISTAKES = (
         "inode_setxattr",
         "decision/file.h",
         "	o.reason = at->reason;\n	if (at->reason == GUARD_BY_RULE) {",
-        "	o.reason = at->reason;\n	if (at->reason != GUARD_BY_RULE)\n		return 0;\n"
-        "	if (at->reason == GUARD_BY_RULE) {",
+        "	o.reason = at->reason;\n	if (at->reason != GUARD_BY_RULE)\n"
+        "		return 0;\n	if (at->reason == GUARD_BY_RULE) {",
     ),
     Mistake(
         "closed",
@@ -76,9 +76,9 @@ MISTAKES = (
         "a rename of what could not be placed is allowed",
         "inode_rename",
         "decision/file.h",
-        "	return refuse_move(&v, b, &move, from, to);",
+        "	return refuse_move(&gen, subject, &move, from, to);",
         "	if (move.source.reason && !move.target.reason)\n		return 0;\n"
-        "	return refuse_move(&v, b, &move, from, to);",
+        "	return refuse_move(&gen, subject, &move, from, to);",
     ),
     Mistake(
         "closed",
@@ -125,15 +125,15 @@ MISTAKES = (
         "an endpoint of which nobody knows what covers it is allowed",
         "socket_bind",
         "decision/endpoint.h",
-        "		found = learn_covering(&here, e);\n",
-        "		found = learn_covering(&here, e);\n	if (found == ~0U)\n		return 0;\n",
+        "		relevant = compute_endpoint_actions(&copy, e);\n",
+        "		relevant = compute_endpoint_actions(&copy, e);\n	if (relevant == ~0U)\n		return 0;\n",
     ),
     Mistake(
         "closed",
         "an endpoint that could not be read is allowed",
         "socket_setsockopt",
         "decision/endpoint.h",
-        "	if (o->reason != GUARD_BY_RULE)\n		return allowed(v, b, 0, o);",
+        "	if (o->reason != GUARD_BY_RULE)\n		return allowed(gen, subject, 0, o);",
         "	if (o->reason != GUARD_BY_RULE)\n		return 1;",
     ),
     Mistake(
@@ -157,16 +157,16 @@ MISTAKES = (
         "who is bound may touch what enforces",
         "inode_create__tamper",
         "decision/protection.h",
-        "	if (!real_root(bpf_get",
-        "	o->verdict = GUARD_ALLOW;\n	if (!real_root(bpf_get",
+        "	if (!is_initial_root(bpf_get",
+        "	o->verdict = GUARD_ALLOW;\n	if (!is_initial_root(bpf_get",
     ),
     Mistake(
         "closed",
         "nobody knows who acts, so that it may touch what enforces",
         "bpf_map__tamper",
         "decision/protection.h",
-        "	if (!b || !p)\n		return 0;\n	guard_verdict",
-        "	if (!b || !p)\n		return 1;\n	guard_verdict",
+        "	if (!subject || !p)\n		return 0;\n	guard_verdict",
+        "	if (!subject || !p)\n		return 1;\n	guard_verdict",
     ),
     Mistake(
         "closed",
@@ -189,8 +189,8 @@ MISTAKES = (
         "a label that was remembered is refused",
         "inode_readlink__label",
         "label/flow.h",
-        "	return labels && !label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, d);",
-        "	return labels && label_self(&l, labels) && refuse_unlabelled(&v, GUARD_READ, d);",
+        "	return labels && !label_current_task(&l, labels) && refuse_unlabelled(&gen, GUARD_READ, d);",
+        "	return labels && label_current_task(&l, labels) && refuse_unlabelled(&gen, GUARD_READ, d);",
     ),
     Mistake(
         "binding",
@@ -230,8 +230,8 @@ MISTAKES = (
         "a second look at which generation is in force",
         "inode_link__tamper",
         "hooks/tamper.h",
-        "refuse_touch(&v, from, 0, GUARD_LINK) || refuse_touch(&v, to, 0, GUARD_LINK)",
-        "touches(from, 0, GUARD_LINK) || touches(to, 0, GUARD_LINK)",
+        "refuse_tamper(&gen, from, 0, GUARD_LINK) || refuse_tamper(&gen, to, 0, GUARD_LINK)",
+        "refuse_tamper_by_privileged(from, 0, GUARD_LINK) || refuse_tamper_by_privileged(to, 0, GUARD_LINK)",
     ),
 )
 

@@ -7,10 +7,10 @@ returns   The program returns 0, -EPERM, or the result of an LSM that ran before
           that this result is not 0, it does not return 0.
 writes    The program writes only to its stack, to values of our maps and to events.
 audit     The program returns -EPERM only where guard_verdict returned GUARD_DENY; where the rules that bind the task
-          could not be computed; where `trusted` found that the task may not modify the enforcer, and not because of
-          an audit rule; where a label could not be stored, and some rule on labels is not in audit mode or the policy
-          table is missing; or where data that the decision depends on could not be read, and that error was not
-          resolved. That guard_verdict does not return GUARD_DENY for a rule in audit mode is the property `verdict`
+          could not be computed; where `may_modify_enforcer` found that the task may not modify the enforcer, and not
+          because of an audit rule; where a label could not be stored, and some rule on labels is not in audit mode or
+          the policy table is missing; or where data that the decision depends on could not be read, and that error was
+          not resolved. That guard_verdict does not return GUARD_DENY for a rule in audit mode is the property `verdict`
           (exact.py).
 closed    The program returns -EPERM where guard_verdict returned GUARD_DENY, where the rules that bind the task could
           not be computed, and where a lost label is denied; except for verdicts about whether a task may modify the

@@ -81,7 +81,7 @@ SEEDS = (
         "binding",
         "rules that could not be worked out are taken as they are",
         "sb_remount",
-        "work_out",
+        "compute_subject",
         lambda raw: raw._replace(code=NEVER) if raw == Raw(0x56, 0, raw.offset, 0) else None,
     ),
     Seed(

@@ -10,7 +10,7 @@ Import ListNotations.
 Open Scope N_scope.
 
 (** Labels as bits of a number, by task, and by place: a pipe, a socket, a file, shared memory, a queue. Tasks that
-    share an address space are one task here: their carrier is one. *)
+    share an address space are one task here: they share their labels. *)
 Record world := World { of_task : N -> N; of_place : N -> N; waits_at : N -> N -> bool  (* at a place, a task *) }.
 
 Inductive step :=

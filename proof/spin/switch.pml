@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
  * The switch from one generation to the next, its trial and its confirmation, while events are decided: reconcile.load,
- * reconcile.publish, apply._confirm, and glance() of bpf/core/maps.h. The one who applies may die after each step; another run
+ * reconcile.publish, apply._confirm, and peek_generation() of bpf/core/maps.h. The one who applies may die after each step; another run
  * goes on from what the kernel holds. Each safeguard can be taken out by a definition; then an assertion has to fail.
  */
 #define APPLIES 4

@@ -2,13 +2,13 @@
 /* decide.h as a library of the host, for comparison with the reference. */
 #include "core/decide.h"
 
-guard_u64 binding_sets(const struct guard_policy *p, const struct guard_who *w)
+guard_u64 binding_sets(const struct guard_policy *p, const struct guard_task_sets *w)
 {
 	return guard_binding_sets(p, w);
 }
-guard_u64 freeing_sets(const struct guard_policy *p, const struct guard_who *w)
+guard_u64 exempting_sets(const struct guard_policy *p, const struct guard_task_sets *w)
 {
-	return guard_freeing_sets(p, w);
+	return guard_exempting_sets(p, w);
 }
 guard_u64 destination_sets(const struct guard_policy *p, guard_u64 a, guard_u64 b, guard_u64 c)
 {

@@ -32,8 +32,8 @@ class Who(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64)
         for name in (
-            "user_bind", "user_free", "login", "group_bind", "group_free",
-            "service_bind", "service_free", "executable_bind", "executable_free", "label",
+            "user_bind", "user_exempt", "login", "group_bind", "group_exempt",
+            "service_bind", "service_exempt", "executable_bind", "executable_exempt", "label",
         )
     ]  # fmt: skip
 
@@ -43,10 +43,11 @@ def library(tmp_path_factory):
     built = tmp_path_factory.mktemp("native") / "decide.so"
     source = Path(__file__).with_name("decide.c")
     subprocess.run(
-        ["gcc", "-std=gnu11", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-I", ROOT / "bpf", "-o", built, source], check=True
+        ["gcc", "-std=gnu11", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-I", ROOT / "bpf", "-o", built, source],
+        check=True,
     )
     loaded = ctypes.CDLL(str(built))
-    for name in ("binding_sets", "freeing_sets", "destination_sets"):
+    for name in ("binding_sets", "exempting_sets", "destination_sets"):
         getattr(loaded, name).restype = ctypes.c_uint64
     loaded.decide.restype = loaded.lowest.restype = ctypes.c_uint32
     return loaded
@@ -67,8 +68,8 @@ class NativeCore:
     def binding_sets(self, policy, who):
         return self.library.binding_sets(policy["raw"], ctypes.byref(Who(**who)))
 
-    def freeing_sets(self, policy, who):
-        return self.library.freeing_sets(policy["raw"], ctypes.byref(Who(**who)))
+    def exempting_sets(self, policy, who):
+        return self.library.exempting_sets(policy["raw"], ctypes.byref(Who(**who)))
 
     def destination_sets(self, policy, *found):
         return self.library.destination_sets(policy["raw"], *map(ctypes.c_uint64, found))

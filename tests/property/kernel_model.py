@@ -29,14 +29,14 @@ class PythonCore:
             who["label"],
         )
 
-    def freeing_sets(self, policy, who):
+    def exempting_sets(self, policy, who):
         return self._sets(
             policy,
-            who["user_free"],
+            who["user_exempt"],
             who["login"],
-            who["group_free"],
-            who["service_free"],
-            who["executable_free"],
+            who["group_exempt"],
+            who["service_exempt"],
+            who["executable_exempt"],
             who["label"],
         )
 
@@ -137,7 +137,7 @@ class Model:
 
     def bound(self, task: records.Task) -> int:
         who = self.who(task)
-        binding, freeing = self.core.binding_sets(self.policy, who), self.core.freeing_sets(self.policy, who)
+        binding, freeing = self.core.binding_sets(self.policy, who), self.core.exempting_sets(self.policy, who)
         rules, freed = self.policy["always"], 0
         for key, value in self.tables["subjects"].items():
             bit = 1 << int.from_bytes(key, "little")
@@ -161,15 +161,15 @@ class Model:
                 executables = self.state(state)[3]
         return {
             "user_bind": _any(users) | (ALL & ~(1 << layout.CANARY_SET) if task.lists_cut else 0),
-            "user_free": 0 if task.lists_cut else _all(users),
+            "user_exempt": 0 if task.lists_cut else _all(users),
             "login": self.ids(layout.ID_LOGIN, task.login_user),
             "label": _any(self.ids(layout.ID_LABEL, bit) for name, bit in self.labels.items() if name in task.labels),
             "group_bind": ALL if task.lists_cut else _any(groups),
-            "group_free": 0 if task.lists_cut else _any(memberships),
+            "group_exempt": 0 if task.lists_cut else _any(memberships),
             "service_bind": ALL if services is None else services,
-            "service_free": 0 if services is None else services,
+            "service_exempt": 0 if services is None else services,
             "executable_bind": ALL if executables is None else executables,
-            "executable_free": 0 if executables is None else executables,
+            "executable_exempt": 0 if executables is None else executables,
         }
 
     def ids(self, kind, number):

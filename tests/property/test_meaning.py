@@ -123,7 +123,7 @@ def test_audit_never_denies(policy, event):
 
 
 class ForgetsExceptions(kernel_model.PythonCore):
-    def freeing_sets(self, policy, who):
+    def exempting_sets(self, policy, who):
         return 0
 
 

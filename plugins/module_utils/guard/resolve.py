@@ -51,7 +51,7 @@ class Mount(NamedTuple):
     type: str
 
 
-# filesystems without data at rest, as pseudo() in bpf/object/path.h knows them by their magic numbers
+# filesystems without data at rest, as is_pseudo_fs() in bpf/object/path.h knows them by their magic numbers
 PSEUDO = frozenset(
     (
         "tmpfs",

@@ -15,7 +15,7 @@ from .errors import EnforcerError
 from .records import Resolved
 
 _ZERO = bytes(4)
-_SPACE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/subject/carrier.h
+_SPACE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/subject/task_label.h
 
 
 def status(
@@ -173,7 +173,7 @@ def _read_map(kernel: Any, name: str, unpack: Any) -> dict[bytes, Any]:
 
 
 def _of_cell(known: dict[Any, int], since: int, cell: int) -> int:
-    """As labels_of in bpf/subject/carrier.h: an address space has a cell once there is a label for it; any other cell that is
+    """As labels_of_task in bpf/subject/task_label.h: an address space has a cell once there is a label for it; any other cell that is
     gone leaves every label."""
     return known.get((since, cell), 0 if not cell or cell >= _SPACE else _EVERY)
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Extended attributes, by their names.
+ * Extended attributes by name.
  */
-#ifndef GUARD_OBJECT_ATTRIBUTE_H
-#define GUARD_OBJECT_ATTRIBUTE_H
+#ifndef GUARD_OBJECT_XATTR_H
+#define GUARD_OBJECT_XATTR_H
 
 #include "abi/bpf.h"
 
-/* The attributes that hold data of somebody's. */
-static __always_inline bool of_users(const char *name)
+/* True for attributes that hold user data. */
+static __always_inline bool is_user_xattr(const char *name)
 {
 	char start[8] = {};
 
