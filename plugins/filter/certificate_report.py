@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: certificate_report
 short_description: Tell which hosts' certificates differ
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Takes what C(exfil-guard verify --json) printed on each host, and tells which hosts have the same object, package,
     kernel, policy and proofs, which are odd, and which are not as their certificate says.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: fleet_report
 short_description: Tell how a fleet stands, and what was denied on it
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Takes what M(exfil.guard.status_info) and M(exfil.guard.audit_info) gave on each host.
   - Hosts with state, generation, certificate and what needs attention; denials over time; the rules, subjects,

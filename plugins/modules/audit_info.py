@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: audit_info
 short_description: Read a host's audit trail
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Reads what C(exfil-guard-audit.service) has told the journal, newest first. Role exfil.guard.audit installs it.
   - Only entries of that unit are read. Whatever else somebody wrote to the journal is not among them.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: observe
 short_description: Observe who does what on a host that has no policy yet
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Looks for a stated time at what files are opened and executed, where is connected and sent to, what is bound and
     listened on, which units start, and who changes to which directory and what lies there. Writes it down as JSON

@@ -42,21 +42,25 @@ options:
     description:
       - V(false) leaves a changed policy on trial, for a later task to confirm with O(state=confirmed). Without one the
         host goes back by itself.
+    version_added: 0.2.0
     type: bool
     default: true
   soak:
     description:
       - Leaves what is in force as it is, and adds what is new in the policy in audit mode. What it would deny is then
         counted and reported, and nothing more is denied than before.
+    version_added: 0.2.0
     type: bool
     default: false
   revision:
     description: What the policy was made from, the commit of its templates. It is stored with it, and shown.
+    version_added: 0.2.0
     type: str
   revisions:
     description:
       - With O(state=restored), a commit and those before it, newest first, as C(git rev-list) gives them. The policy
         that was in force at that commit is restored.
+    version_added: 0.2.0
     type: list
     elements: str
     default: []

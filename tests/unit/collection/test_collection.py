@@ -6,6 +6,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -139,6 +140,19 @@ def test_version_has_a_changelog():
         version = yaml.safe_load(file)["version"]
     with open(os.path.join(ROOT, "changelogs", "changelog.yaml"), encoding="utf-8") as file:
         assert version in yaml.safe_load(file)["releases"]
+
+
+def test_plugins_name_a_release_of_the_changelog_as_their_first():
+    with open(os.path.join(ROOT, "changelogs", "changelog.yaml"), encoding="utf-8") as file:
+        releases = set(yaml.safe_load(file)["releases"])
+    named = {}
+    for folder, _folders, files in os.walk(os.path.join(ROOT, "plugins")):
+        for name in files:
+            if name.endswith(".py"):
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    versions = set(re.findall(r"^ *version_added: (\S+)$", file.read(), re.MULTILINE))
+                named.update(dict.fromkeys(versions, name))
+    assert named and set(named) <= releases, named
 
 
 # ---- documentation ------------------------------------------------------------------------------------------------
