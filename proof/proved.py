@@ -31,7 +31,7 @@ from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs
 
 TRACKED = OBJECT.with_name("proved.json")
 RESULTS = ROOT / ".build" / "proof" / "results.json"
-VERSION = 1  # as guard/proved.py
+VERSION = 1  # as attest/proved.py
 
 
 def entries(found: Mapping[str, Program], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

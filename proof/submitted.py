@@ -6,7 +6,7 @@
 
     programs(kernel_types("6.1")) -> {name: Program}
 
-libbpf relocates, as it does on a host, and is stopped before it loads anything (guard/kernel.py, guard/instructions.py:
+libbpf relocates, as it does on a host, and is stopped before it loads anything (kernel/bpf.py, kernel/instructions.py:
 the same code makes a host's certificate). What libbpf does not tell, where each function lies and what it is called, is
 read from the object. Without a guest; needs CAP_BPF, as libbpf asks the running kernel for what it can do."""
 
@@ -21,9 +21,16 @@ from typing import NamedTuple
 from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "plugins" / "module_utils")]
-from guard.instructions import SIZE, SYMBOL, Submitted, submitted, tags
-from guard.kernel import Kernel, Relocated
+sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "collections")]
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.bpf import Kernel
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.instructions import (
+    SIZE,
+    SYMBOL,
+    Submitted,
+    submitted,
+    tags,
+)
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import Relocated
 from kernels import KERNELS, KernelTypes, kernel_types
 
 OBJECT = ROOT / "roles" / "enforcer" / "files" / "guard.bpf.o"

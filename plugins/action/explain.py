@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.exfil.guard.plugins.module_utils.guard import explain, resolve
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.explain import decision
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import resolver
 
 try:
-    from ansible_collections.exfil.guard.plugins.plugin_utils import _assert, _site
-    from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language import assertions, site
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
 else:
@@ -49,10 +50,10 @@ class ActionModule(ActionBase):
         if LACKING:
             raise AnsibleError(LACKING)
         try:
-            folder = _site.folder(self._loader, options["policies"], task_vars)
-            document = _site.document(self._templar, folder, task_vars)
-            system = _assert.SymbolicSystem()
-            answers, text = _answers(resolve.resolve(document, system), system, options)
+            folder = site.folder(self._loader, options["policies"], task_vars)
+            document = site.document(self._templar, folder, task_vars)
+            system = assertions.SymbolicSystem()
+            answers, text = _answers(resolver.resolve(document, system), system, options)
         except FragmentErrors as error:
             return {"failed": True, "changed": False, "msg": f"The policy of this host is not valid. {error}"}
         except EnforcerError as error:
@@ -63,8 +64,8 @@ class ActionModule(ActionBase):
 def _answers(policy, system, options):
     asked = {key: options[key] for key in WHAT}
     if options["user"] is None:
-        answers = explain.who_may(policy, _site.today(), system=system, **asked)
-        return answers, explain.who_to_text(answers)
-    who = explain.task(system, **{key: options[key] for key in WHO if options[key] is not None})
-    answers = explain.explain(policy, who, _site.today(), system=system, **asked)
-    return answers, explain.to_text(answers)
+        answers = decision.who_may(policy, site.today(), system=system, **asked)
+        return answers, decision.who_to_text(answers)
+    who = decision.task(system, **{key: options[key] for key in WHO if options[key] is not None})
+    answers = decision.explain(policy, who, site.today(), system=system, **asked)
+    return answers, decision.to_text(answers)

@@ -13,17 +13,11 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 try:
-    from ansible_collections.exfil.guard.plugins.plugin_utils import (
-        _document,
-        _learn,
-        _observed,
-        _policy,
-        _proposal,
-        _render,
-        _schema,
-        _site,
-    )
-    from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors, Problem
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language import pipeline, render, schema, site
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors, Problem
+    from ansible_collections.exfil.guard.plugins.plugin_utils._learn import observed, proposer
+    from ansible_collections.exfil.guard.plugins.plugin_utils._learn import template as _proposal
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
 else:
@@ -142,7 +136,7 @@ class ActionModule(ActionBase):
                         ],
                     )
                     if not isinstance(records, list)
-                    else _observed.reported(host, _document.plain(records))
+                    else observed.reported(host, _document.plain(records))
                 )
             else:
                 found, wrong = self._observation(host, options)
@@ -168,7 +162,7 @@ class ActionModule(ActionBase):
                 )
             ]
         names = [host, str(options["names"].get(host, host)), host.partition(".")[0]]
-        return _observed.read(path, data, dict.fromkeys(names), options["cut"])
+        return observed.read(path, data, dict.fromkeys(names), options["cut"])
 
     def _proposed(self, file, sources, wanted, policies, task_vars):
         """The proposal and its text, when it is right: valid alone and beside each host's policy, and nothing that was
@@ -177,25 +171,25 @@ class ActionModule(ActionBase):
             source.host: dict(task_vars["hostvars"].raw_get(source.host), hostvars=task_vars["hostvars"])
             for source in sources
         }
-        folder = _site.folder(self._loader, policies, task_vars)
+        folder = site.folder(self._loader, policies, task_vars)
         templates, todays = {}, {}
         for host, own in variables.items():
-            paths = _policy.find(folder, own.get("group_names", []), host)
-            templates[host] = [_policy.read(folder, path) for path in paths if os.path.abspath(path) != file]
+            paths = pipeline.find(folder, own.get("group_names", []), host)
+            templates[host] = [pipeline.read(folder, path) for path in paths if os.path.abspath(path) != file]
             todays[host] = self._document(templates[host], folder, own) if templates[host] else None
-        today = _site.today()
-        proposal = _learn.propose(sources, wanted, todays, today)
+        today = site.today()
+        proposal = proposer.propose(sources, wanted, todays, today)
         name = os.path.basename(file)
         if proposal.problems:
             raise FragmentErrors(Problem(name, None, "", problem) for problem in proposal.problems)
         by_rule = any(each is not None and each["mode"] == "enforce" for each in todays.values())
         text = _proposal.to_text(proposal, wanted, sources, by_rule)
-        template = _policy.Template(name, text)
+        template = pipeline.Template(name, text)
         denied = []
         for source in sources:
             own = variables[source.host]
             alone = self._document([template], folder, own)
-            denied += _learn.replay(alone, [source], today)[1]
+            denied += proposer.replay(alone, [source], today)[1]
             if templates[source.host]:
                 self._document([*templates[source.host], template], folder, own)
         if denied:
@@ -207,12 +201,10 @@ class ActionModule(ActionBase):
 
     def _document(self, templates, folder, variables):
         renderer = self._templar.copy_with_new_env(searchpath=[folder], available_variables=variables)
-        return _policy.document(
+        return pipeline.document(
             templates,
-            lambda source: _document.plain(
-                renderer.template(_site.trust_as_template(source), escape_backslashes=False)
-            ),
-            _site.today(),
+            lambda source: _document.plain(renderer.template(site.trust_as_template(source), escape_backslashes=False)),
+            site.today(),
         )
 
 
@@ -229,13 +221,13 @@ def _wanted(options):
             problems.append(Problem("option `roots`", None, "", f"found {root!r}", "an absolute path"))
     resources = _document.plain(options["resources"])
     named = {name: {"paths": paths} for name, paths in resources.items()}
-    fragment = _render.Fragment("option `resources`", {"policy": 1, "resources": named}, {})
+    fragment = render.Fragment("option `resources`", {"policy": 1, "resources": named}, {})
     problems += [
         each._replace(path=each.path.replace("$.resources.", "").replace(".paths", ""))
-        for each in _schema.validate(fragment)
+        for each in schema.validate(fragment)
     ]
     keys = ("files", "executables", "users", "ports", "ipv4_prefix", "ipv6_prefix", "assertions", "listed")
-    return _learn.Options(
+    return proposer.Options(
         str(options["group"]),
         resources,
         roots=tuple(options["roots"]),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.exfil.guard.plugins.plugin_utils import _package, _shared
+from ansible_collections.exfil.guard.plugins.plugin_utils import _package
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import once
 
 try:
-    from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _site
-    from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language import document, site
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
 else:
@@ -52,23 +53,23 @@ class ActionModule(ActionBase):
                 "generation": {"type": "int"},
             }
         )
-        arguments = {"state": options["state"], "package_digest": _shared.in_this_run(["package"], _package.digest)}
+        arguments = {"state": options["state"], "package_digest": once.in_this_run(["package"], _package.digest)}
         arguments.update((name, options[name]) for name in SENT[options["state"]] if options[name] is not None)
         warnings = []
         if options["state"] == "present":
             if LACKING:
                 raise AnsibleError(LACKING)
             try:
-                folder = _site.folder(self._loader, options["policies"], task_vars)
-                warnings.extend(_site.stray(folder, task_vars))
-                arguments["document"] = _site.document(self._templar, folder, task_vars)
+                folder = site.folder(self._loader, options["policies"], task_vars)
+                warnings.extend(site.stray(folder, task_vars))
+                arguments["document"] = site.document(self._templar, folder, task_vars)
             except FragmentErrors as error:
                 return {
                     "failed": True,
                     "changed": False,
                     "warnings": warnings,
                     "msg": f"The policy of this host is not valid. {error}",
-                    "problems": [_document.plain(problem._asdict()) for problem in error.problems],
+                    "problems": [document.plain(problem._asdict()) for problem in error.problems],
                     "enforcer_needed": False,
                     "settled": False,
                 }

@@ -9,8 +9,10 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 try:
-    from ansible_collections.exfil.guard.plugins.plugin_utils import _assert, _document, _site, _validation
-    from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language import assertions, site
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
+    from ansible_collections.exfil.guard.plugins.plugin_utils._plan import validation
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
 else:
@@ -36,8 +38,8 @@ class ActionModule(ActionBase):
             variables = dict(task_vars["hostvars"].raw_get(host), hostvars=task_vars["hostvars"])
             checked[str(host)] = self._check(options["policies"], variables, warnings)
         if options["junit"]:
-            self._write(options["junit"], _validation.junit(checked))
-        text = _validation.report(checked)
+            self._write(options["junit"], validation.junit(checked))
+        text = validation.report(checked)
         self._display.display(text)
         wrong = sorted(host for host, each in checked.items() if each.problems)
         return {
@@ -51,23 +53,22 @@ class ActionModule(ActionBase):
         }
 
     def _check(self, policies, variables, warnings):
-        valid = _validation.VALID
+        valid = validation.VALID
         try:
-            folder = _site.folder(self._loader, policies, variables)
-            warnings.extend(each for each in _site.stray(folder, variables) if each not in warnings)
-            document = _site.document(self._templar, folder, variables)
-        except _assert.AssertionErrors as error:
+            folder = site.folder(self._loader, policies, variables)
+            warnings.extend(each for each in site.stray(folder, variables) if each not in warnings)
+            document = site.document(self._templar, folder, variables)
+        except assertions.AssertionErrors as error:
             cases = [
-                _validation.Case(each.assertion, (str(each.problem),) if each.problem else ())
-                for each in error.outcomes
+                validation.Case(each.assertion, (str(each.problem),) if each.problem else ()) for each in error.outcomes
             ]
-            return _validation.Checked("", (_validation.Case(valid), *cases))
+            return validation.Checked("", (validation.Case(valid), *cases))
         except FragmentErrors as error:
-            return _validation.Checked("", (_validation.Case(valid, tuple(map(str, error.problems))),))
+            return validation.Checked("", (validation.Case(valid, tuple(map(str, error.problems))),))
         except AnsibleError as error:  # no template, no folder
-            return _validation.Checked("", (_validation.Case(valid, (error.message,)),))
-        held = [_validation.Case(_assert.told(assertion)) for assertion in document["assertions"]]
-        return _validation.Checked(_document.digest(document), (_validation.Case(valid), *held))
+            return validation.Checked("", (validation.Case(valid, (error.message,)),))
+        held = [validation.Case(assertions.told(assertion)) for assertion in document["assertions"]]
+        return validation.Checked(_document.digest(document), (validation.Case(valid), *held))
 
     def _write(self, path, content):
         path = self._loader.path_dwim(path)

@@ -48,7 +48,7 @@ import json
 import os
 
 from ansible.plugins.callback import CallbackBase
-from ansible_collections.exfil.guard.plugins.plugin_utils import _plan
+from ansible_collections.exfil.guard.plugins.plugin_utils._plan import plan
 
 MODULES = ("exfil.guard.policy", "exfil.guard.enforcer")
 KINDS = ("plan", "drift")
@@ -65,7 +65,7 @@ class CallbackModule(CallbackBase):
         self._kind = None
         self._results = {}  # host -> results of our modules, in order
         self._errors = {}  # host -> why it failed
-        self._comparer = _plan.Comparer(datetime.datetime.now(datetime.timezone.utc).date())
+        self._comparer = plan.Comparer(datetime.datetime.now(datetime.timezone.utc).date())
 
     def v2_playbook_on_play_start(self, play):
         kind = play.get_vars().get("exfil_guard_report")
@@ -88,19 +88,19 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_stats(self, stats):
         if not self._kind:
             return
-        hosts = {host: _plan.seen(results, self._comparer) for host, results in self._results.items()}
-        hosts.update({host: _plan.Seen(error=error) for host, error in self._errors.items()})
-        entries = _plan.fold(hosts)
-        status = _plan.status(entries)
-        self._display.display(_plan.text(self._kind, entries))
+        hosts = {host: plan.seen(results, self._comparer) for host, results in self._results.items()}
+        hosts.update({host: plan.Seen(error=error) for host, error in self._errors.items()})
+        entries = plan.fold(hosts)
+        status = plan.status(entries)
+        self._display.display(plan.text(self._kind, entries))
         told = {
-            "json": json.dumps(_plan.data(self._kind, entries), indent=2, sort_keys=True) + "\n",
-            "markdown": _plan.markdown(self._kind, entries),
+            "json": json.dumps(plan.data(self._kind, entries), indent=2, sort_keys=True) + "\n",
+            "markdown": plan.markdown(self._kind, entries),
         }
         for option, content in told.items():
             if self.get_option(option) and not self._write(self.get_option(option), content):
-                status = _plan.ERROR
-        if status != _plan.NO_CHANGE:
+                status = plan.ERROR
+        if status != plan.NO_CHANGE:
             raise SystemExit(status)
 
     def _write(self, path, content):

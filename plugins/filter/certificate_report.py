@@ -37,13 +37,13 @@ _value:
 from collections.abc import Mapping
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.exfil.guard.plugins.plugin_utils import _certificates
+from ansible_collections.exfil.guard.plugins.plugin_utils._report import certificates
 
 
 def certificate_report(answers):
     if not isinstance(answers, Mapping) or not all(isinstance(each, str) for each in answers.values()):
         raise AnsibleFilterError("certificate_report takes a dict of what the command printed on each host")
-    return _certificates.report(answers)
+    return certificates.report(answers)
 
 
 class FilterModule:

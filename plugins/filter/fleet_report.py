@@ -71,7 +71,8 @@ from collections.abc import Mapping
 from ansible.errors import AnsibleFilterError
 
 try:
-    from ansible_collections.exfil.guard.plugins.plugin_utils import _page, _plan, _report
+    from ansible_collections.exfil.guard.plugins.plugin_utils._plan import plan as _plan
+    from ansible_collections.exfil.guard.plugins.plugin_utils._report import figures, page
 except ImportError as error:  # pygal and jsonschema are all that Ansible does not bring itself
     LACKING = f"no report can be made on this controller: {error}. Install pygal and jsonschema for Ansible's Python"
 else:
@@ -86,10 +87,10 @@ def fleet_report(hosts, groups, status, trail, now, planned=None):
     if len({len(each) for each in lists}) != 1 or not all(isinstance(each, Mapping) for each in results):
         raise AnsibleFilterError("fleet_report takes hosts, their groups, and what the modules gave, in one order")
     plan = None if planned is None else _planned(dict(zip(lists[0], lists[4])))
-    found = _report.report({name: _report.answer(*parts) for name, *parts in zip(*lists[:4])}, str(now), plan)
+    found = figures.report({name: figures.answer(*parts) for name, *parts in zip(*lists[:4])}, str(now), plan)
     states = ", ".join(f"{count} {state}" for state, count in sorted(found["states"].items()))
     line = "{0} hosts: {1}; {2} events told".format(len(found["hosts"]), states or "none", found["told"])
-    return {"data": found, "html": _page.page(found), "line": line}
+    return {"data": found, "html": page.page(found), "line": line}
 
 
 def _planned(results):

@@ -53,6 +53,25 @@ def locate(module: AnsibleModule) -> str:
     return path + LIBRARY
 
 
+_PLACES = {
+    "apply": "lifecycle.apply",
+    "certificate": "attest.certificate",
+    "enforcer": "lifecycle.enforcer",
+    "errors": "errors",
+    "events": "audit.events",
+    "explain": "explain.decision",
+    "install": "host.install",
+    "journal": "audit.journal",
+    "kernel": "kernel.bpf",
+    "lock": "host.lock",
+    "pull": "host.pull",
+    "records": "policy.model",
+    "status": "report.status",
+    "store": "host.store",
+    "system": "host.system",
+}
+
+
 class Guard:
     """The package's modules by name: ``guard.apply.confirm(...)``."""
 
@@ -61,7 +80,7 @@ class Guard:
         sys.path.insert(0, where)
 
     def __getattr__(self, name: str) -> Any:
-        return importlib.import_module("exfil_guard." + name)
+        return importlib.import_module("exfil_guard." + _PLACES[name])
 
 
 def run(module: AnsibleModule, guard: Guard, work: Callable[[], dict[str, Any]]) -> None:

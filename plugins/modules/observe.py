@@ -129,9 +129,9 @@ import sys
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common import respawn
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
-from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import Kernel
-from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.bpf import Kernel
 from ansible_collections.exfil.guard.plugins.module_utils.observe import collect, records
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, for which python3-bpfcc is
@@ -142,7 +142,7 @@ def with_bcc(actions):
     if not set(actions) & set(collect.COMPILED) or respawn.has_respawned():
         return
     try:
-        import bcc
+        import bcc  # noqa: F401 - only whether it is there
     except ImportError:
         if os.path.realpath(sys.executable) != os.path.realpath(
             SYSTEM_PYTHON

@@ -17,16 +17,19 @@ COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__f
 LIBRARY = "/usr/lib/exfil-guard"
 UNITS = "/etc/systemd/system"
 HELD_BACK = ("sysinit.target", "networking.service", "ifup@.service", "systemd-networkd.service")
-PYTHON = "plugins/module_utils/guard"
+PYTHON = "plugins/module_utils/_guard"
 FILES = "roles/enforcer/files"
 
 
 def files(collection: str = COLLECTION) -> dict[str, bytes]:
     """Path on the host -> content, PACKAGE not among them."""
     found = {}
-    for name in sorted(os.listdir(os.path.join(collection, PYTHON))):
-        if name.endswith(".py"):
-            found[f"{LIBRARY}/exfil_guard/{name}"] = _read(collection, PYTHON, name)
+    source = os.path.join(collection, PYTHON)
+    for folder, _, names in os.walk(source):
+        for name in names:
+            if name.endswith(".py"):
+                path = os.path.relpath(os.path.join(folder, name), source)
+                found[f"{LIBRARY}/exfil_guard/{path}"] = _read(source, path)
     for name in ("guard.bpf.o", "proved.json"):
         found[f"{LIBRARY}/{name}"] = _read(collection, FILES, name)
     for name in ("denied", "allowed"):

@@ -19,13 +19,15 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "collections")]
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.bpf import Kernel
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import ARRAY, ARRAY_OF_MAPS
 from btf import hooks
 from decode import Function, decode, inner
-from exact import verdict
 from effects import VERDICT, check_functions, check_maps, effect
+from exact import verdict
 from execute import Unproved
-from guard.kernel import ARRAY, ARRAY_OF_MAPS, Kernel
 from properties import NAMES, Rules, violations
 from state import Trace, Violation
 from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs

@@ -3,7 +3,7 @@
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
 (** Path patterns as a deterministic automaton over components, and where a component holds a star or a long literal, one
-    over its bytes: plugins/module_utils/guard/automaton.py. *)
+    over its bytes: plugins/module_utils/_guard/compile/automaton.py. *)
 
 From Coq Require Import NArith List Bool Lia Arith.
 From Guard Require Import Meaning Vectors.

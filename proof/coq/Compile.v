@@ -2,7 +2,7 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** A policy becomes tables (plugins/module_utils/guard/compile.py), and how a verdict is found in them (bpf/core/decide.h and
+(** A policy becomes tables (plugins/module_utils/_guard/compile/tables.py), and how a verdict is found in them (bpf/core/decide.h and
     the hooks, as tests/property/kernel_model.py has them). *)
 
 From Coq Require Import NArith List Bool Arith.

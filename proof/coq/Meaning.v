@@ -2,7 +2,7 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** What a policy means: plugins/module_utils/guard/records.py and semantics.py, function by function. *)
+(** What a policy means: plugins/module_utils/_guard/policy/model.py and semantics.py, function by function. *)
 
 From Coq Require Import NArith List Bool.
 Import ListNotations.

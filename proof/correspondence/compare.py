@@ -29,7 +29,10 @@ import generate
 import kernel_model
 import specification
 import tables
-from ansible_collections.exfil.guard.plugins.module_utils.guard import automaton, compile, records, semantics
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import automaton
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables as compile
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model as records
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics
 
 BATCH = 100
 SHOWN = 3  # cases that differ

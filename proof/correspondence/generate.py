@@ -11,7 +11,8 @@ import ipaddress
 import random
 from typing import Iterable, NamedTuple
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, layout, records
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions, model
 
 TODAY = datetime.date(2026, 6, 1)
 IDS = (0, 1, 1000, 1001, 65534, 4294967295)
@@ -34,11 +35,11 @@ KINDS = (FILES, FILES, FILES, NETWORKS, NETWORKS, VSOCK, actions.PLAIN)  # files
 
 
 class Case(NamedTuple):
-    policy: records.Resolved
-    canary: records.PathPattern | None
+    policy: model.Resolved
+    canary: model.PathPattern | None
     labels: dict[str, int]  # bits that an earlier generation gave
     events: tuple[object, ...]
-    objects: tuple[records.Location, ...]  # which labels does reading them give?
+    objects: tuple[model.Location, ...]  # which labels does reading them give?
 
 
 def case(seed: int, number: int, events: int) -> Case:
@@ -47,7 +48,7 @@ def case(seed: int, number: int, events: int) -> Case:
     kept = rng.sample("mnopq", rng.randrange(4)) if rng.random() < 0.3 else []
     return Case(
         policy,
-        records.PathPattern(rng.choice((1, 4)), ("usr", "lib", "canary")) if rng.random() < 0.5 else None,
+        model.PathPattern(rng.choice((1, 4)), ("usr", "lib", "canary")) if rng.random() < 0.5 else None,
         dict(zip(kept, rng.sample(range(layout.LABELS), len(kept)))),
         tuple(_event(rng, policy) for _ in range(events)),
         tuple(_location(rng, policy) for _ in range(2)),
@@ -66,16 +67,16 @@ def _maybe(rng: random.Random, chance: float, make):
     return make() if rng.random() < chance else None
 
 
-def _pattern(rng: random.Random, heads=HEADS, devices=(*DEVICES, layout.ABSTRACT)) -> records.PathPattern:
+def _pattern(rng: random.Random, heads=HEADS, devices=(*DEVICES, layout.ABSTRACT)) -> model.PathPattern:
     head = tuple(rng.choice(heads) for _ in range(rng.choice((0, 1, 1, 2, 2, 3))))
-    return records.PathPattern(rng.choice(devices), head + (("**",) if rng.random() < 0.5 else ()))
+    return model.PathPattern(rng.choice(devices), head + (("**",) if rng.random() < 0.5 else ()))
 
 
 def _patterns(rng: random.Random, most: int, heads) -> frozenset:
     return frozenset(_pattern(rng, heads) for _ in range(rng.randint(1, most)))
 
 
-def _unit(rng: random.Random) -> records.Components:
+def _unit(rng: random.Random) -> model.Components:
     return tuple(rng.choice(UNITS) for _ in range(rng.randrange(4)))
 
 
@@ -94,8 +95,8 @@ def _ports(rng: random.Random) -> tuple[int, int]:
     return first, last
 
 
-def _subject(rng: random.Random, resources, heads) -> records.SubjectSet:
-    return records.SubjectSet(
+def _subject(rng: random.Random, resources, heads) -> model.SubjectSet:
+    return model.SubjectSet(
         users=_maybe(rng, 0.4, lambda: _some(rng, IDS, 1, 3)),
         login_users=_maybe(rng, 0.15, lambda: _some(rng, IDS, 1, 4)),
         groups=_maybe(rng, 0.25, lambda: _some(rng, IDS, 1, 3)),
@@ -105,12 +106,12 @@ def _subject(rng: random.Random, resources, heads) -> records.SubjectSet:
     )
 
 
-def _destination(rng: random.Random) -> records.DestinationSet:
+def _destination(rng: random.Random) -> model.DestinationSet:
     if rng.random() < 0.25:
         cid = lambda: rng.choice((None, *CIDS))
         ends = ((found, None if found is None else rng.choice((None, *VSOCK_PORTS))) for found in (cid(), cid()))
-        return records.DestinationSet(vsock=frozenset(ends))
-    return records.DestinationSet(
+        return model.DestinationSet(vsock=frozenset(ends))
+    return model.DestinationSet(
         cidrs=_maybe(rng, 0.7, lambda: frozenset(_cidr(rng) for _ in range(rng.randint(1, 4)))),
         ports=_maybe(rng, 0.4, lambda: frozenset(_ports(rng) for _ in range(rng.randint(1, 2)))),
         protocols=_maybe(rng, 0.35, lambda: _some(rng, PROTOCOLS, 1, 3)),
@@ -123,13 +124,13 @@ def _deny(rng: random.Random) -> frozenset:
     return frozenset().union(*(_some(rng, pool, 1, 3) for pool in pools))
 
 
-def _selection(rng: random.Random, sets) -> records.Selection:
-    return records.Selection(_some(rng, sorted(sets), 0 if rng.random() < 0.1 else 1, 2), rng.random() < 0.4)
+def _selection(rng: random.Random, sets) -> model.Selection:
+    return model.Selection(_some(rng, sorted(sets), 0 if rng.random() < 0.1 else 1, 2), rng.random() < 0.4)
 
 
-def _rule(rng: random.Random, name: str, subjects, resources, destinations) -> records.Rule:
+def _rule(rng: random.Random, name: str, subjects, resources, destinations) -> model.Rule:
     deny = _deny(rng)
-    return records.Rule(
+    return model.Rule(
         name=name,
         deny=deny,
         subjects=_maybe(rng, 0.6, lambda: _some(rng, sorted(subjects), 1, 2)) if subjects else None,
@@ -141,13 +142,13 @@ def _rule(rng: random.Random, name: str, subjects, resources, destinations) -> r
     )
 
 
-def _policy(rng: random.Random) -> records.Resolved:
+def _policy(rng: random.Random) -> model.Resolved:
     heads = HEADS if rng.random() < 0.5 else WHOLE  # automata over bytes take most of the time
-    resources = {name: records.ResourceSet(_patterns(rng, 4, heads)) for name in rng.sample("mno", rng.randrange(4))}
+    resources = {name: model.ResourceSet(_patterns(rng, 4, heads)) for name in rng.sample("mno", rng.randrange(4))}
     subjects = {name: _subject(rng, sorted(resources), heads) for name in rng.sample("stuvw", rng.randrange(6))}
     destinations = {name: _destination(rng) for name in rng.sample("defg", rng.randrange(5))}
     names = rng.sample(range(100), rng.choice((0, 1, 2, 3, 3, 4, 5, 6, 8)))
-    return records.Resolved(
+    return model.Resolved(
         tuple(_rule(rng, "rule %d" % name, subjects, resources, destinations) for name in names),
         subjects, resources, destinations, frozenset(DEVICES),
         protected=frozenset(_pattern(rng, heads, DEVICES) for _ in range(rng.randrange(3))))  # fmt: skip
@@ -162,9 +163,9 @@ def _component(rng: random.Random, head: str) -> str:
     return "".join(rng.choice(RUNS) if byte == "*" else byte for byte in head) or "a"
 
 
-def _location(rng: random.Random, policy: records.Resolved, wanted: frozenset = frozenset()) -> records.Location:
+def _location(rng: random.Random, policy: model.Resolved, wanted: frozenset = frozenset()) -> model.Location:
     """``wanted``: names of resource sets of which something is likely to be there."""
-    known: list[records.PathPattern] = [p for name in sorted(wanted) for p in policy.resources[name].paths]
+    known: list[model.PathPattern] = [p for name in sorted(wanted) for p in policy.resources[name].paths]
     if not known or rng.random() < 0.3:
         known = [p for found in policy.resources.values() for p in found.paths]
         known += [p for found in policy.subjects.values() for p in found.executables or ()] + list(policy.protected)
@@ -182,14 +183,14 @@ def _location(rng: random.Random, policy: records.Resolved, wanted: frozenset = 
         path[rng.randrange(len(path))] = rng.choice(NAMES)
     device = near.device if rng.random() < 0.9 else rng.choice((*DEVICES, UNRESOLVED, layout.ABSTRACT))
     lost = rng.choice(PLACES) if rng.random() < 0.08 else None
-    return records.Location(device, tuple(path), rng.random() < 0.2, lost)
+    return model.Location(device, tuple(path), rng.random() < 0.2, lost)
 
 
-def _task(rng: random.Random, policy: records.Resolved) -> records.Task:
+def _task(rng: random.Random, policy: model.Resolved) -> model.Task:
     units = sorted({unit for found in policy.subjects.values() for unit in found.services or ()})
     unit = rng.choice(units) if units and rng.random() < 0.6 else _unit(rng)
     groups = _some(rng, IDS, 1, 3)
-    return records.Task(
+    return model.Task(
         users=_some(rng, IDS, 1, 2),
         groups=groups,
         memberships=frozenset(group for group in groups if rng.random() < 0.6),
@@ -201,7 +202,7 @@ def _task(rng: random.Random, policy: records.Resolved) -> records.Task:
     )
 
 
-def _one_of(rng: random.Random, task: records.Task, who: records.SubjectSet) -> records.Task:
+def _one_of(rng: random.Random, task: model.Task, who: model.SubjectSet) -> model.Task:
     """The task as one that is in the set by its numbers and labels, the rest as it is."""
     return task._replace(
         users=task.users | _some(rng, sorted(who.users or ()), 1, 1),
@@ -212,7 +213,7 @@ def _one_of(rng: random.Random, task: records.Task, who: records.SubjectSet) -> 
     )
 
 
-def _address(rng: random.Random, sets: list[records.DestinationSet]) -> str:
+def _address(rng: random.Random, sets: list[model.DestinationSet]) -> str:
     known = sorted({cidr for found in sets for cidr in found.cidrs or ()})
     if not known or rng.random() < 0.25:
         return rng.choice(ADDRESSES)
@@ -224,24 +225,24 @@ def _address(rng: random.Random, sets: list[records.DestinationSet]) -> str:
     return "::ffff:%s" % address if network.version == 4 and rng.random() < 0.2 else str(address)
 
 
-def _port(rng: random.Random, sets: list[records.DestinationSet]) -> int:
+def _port(rng: random.Random, sets: list[model.DestinationSet]) -> int:
     known = sorted({edge for found in sets for both in found.ports or () for edge in both})
     return min(max(rng.choice(known or [443]) + rng.choice((-1, 0, 0, 1)), 0), 65535)
 
 
-def _protocol(rng: random.Random, sets: list[records.DestinationSet]) -> int:
+def _protocol(rng: random.Random, sets: list[model.DestinationSet]) -> int:
     known = sorted({number for found in sets for number in found.protocols or ()})
     return rng.choice(known if known and rng.random() < 0.7 else PROTOCOLS)
 
 
-def _event(rng: random.Random, policy: records.Resolved):
+def _event(rng: random.Random, policy: model.Resolved):
     """Most are about what some rule denies."""
     task, rule = _task(rng, policy), rng.choice(policy.rules) if policy.rules else None
     if rule and rule.subjects and rng.random() < 0.5:
         task = _one_of(rng, task, policy.subjects[rng.choice(sorted(rule.subjects))])
     if rng.random() < 0.12:
         at = None if rng.random() < 0.1 else _location(rng, policy)
-        return records.TamperEvent(task, rng.random() < 0.6, at, rng.random() < 0.5)
+        return model.TamperEvent(task, rng.random() < 0.6, at, rng.random() < 0.5)
     near = rule if rule and rng.random() < 0.85 else None
     pools = [pool for pool in KINDS if not near or near.deny.intersection(pool)]
     action = rng.choice([name for name in rng.choice(pools) if not near or name in near.deny])
@@ -249,22 +250,22 @@ def _event(rng: random.Random, policy: records.Resolved):
         wanted = near.resources.names if near and near.resources else frozenset()
         where = _location(rng, policy, wanted)
         if rng.random() < 0.55:
-            return records.FileEvent(task, action, where)
-        return records.AliasEvent(task, where, _location(rng, policy, wanted), rng.random() < 0.6)
+            return model.FileEvent(task, action, where)
+        return model.AliasEvent(task, where, _location(rng, policy, wanted), rng.random() < 0.6)
     ends = near.destinations.names if near and near.destinations else policy.destinations
     sets = [policy.destinations[name] for name in sorted(ends)]
     if action in NETWORKS:
-        return records.NetworkEvent(task, action, _address(rng, sets), _port(rng, sets), _protocol(rng, sets),
+        return model.NetworkEvent(task, action, _address(rng, sets), _port(rng, sets), _protocol(rng, sets),
                                     "no-address" if rng.random() < 0.06 else None)  # fmt: skip
     if action == "vsock":
-        return records.VsockEvent(task, rng.choice(CIDS), rng.choice(VSOCK_PORTS))
-    return records.PlainEvent(task, action)
+        return model.VsockEvent(task, rng.choice(CIDS), rng.choice(VSOCK_PORTS))
+    return model.PlainEvent(task, action)
 
 
 # ---- what occurs ----------------------------------------------------------------------------------------------------
 
 
-def features(policy: records.Resolved) -> Iterable[str]:
+def features(policy: model.Resolved) -> Iterable[str]:
     rules, components = policy.rules, set()
     for found in policy.resources.values():
         for pattern in found.paths:
@@ -298,8 +299,8 @@ def features(policy: records.Resolved) -> Iterable[str]:
 
 
 def kind(event) -> str:
-    if isinstance(event, records.AliasEvent):
+    if isinstance(event, model.AliasEvent):
         return "alias of a folder" if event.directory else "alias"
-    if isinstance(event, records.TamperEvent):
+    if isinstance(event, model.TamperEvent):
         return "tamper below" if event.below else "tamper"
     return type(event).__name__[: -len("Event")].lower()

@@ -15,17 +15,19 @@ import subprocess
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, compile, layout, records, semantics
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables as compile
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions, model, semantics
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".build" / "proof" / "correspondence" / "answer"
 # a place among the subject sets that nobody is in and no rule names
-NOBODY = records.SubjectSet(*(frozenset() for _ in records.SubjectSet._fields))
+NOBODY = model.SubjectSet(*(frozenset() for _ in model.SubjectSet._fields))
 
 
 class Written(NamedTuple):
     """A policy with its rules and sets in the order of their bits."""
 
-    policy: records.Resolved
+    policy: model.Resolved
     rules: tuple[str, ...]
     who: tuple[str, ...]
 
@@ -35,21 +37,21 @@ class Question(NamedTuple):
     labels: Mapping[str, int]  # name: bit
     tables: bool  # are they wanted?
     events: Sequence[object] = ()
-    objects: Sequence[records.Location] = ()
+    objects: Sequence[model.Location] = ()
 
 
 class Answer(NamedTuple):
     valid: bool  # compile_correct is about this policy
     tables: list | None  # as answer.ml's say_image
-    decided: list[tuple[bool, records.Verdict, records.Verdict]]  # possible, by the meaning, by the tables
+    decided: list[tuple[bool, model.Verdict, model.Verdict]]  # possible, by the meaning, by the tables
     read: list[tuple[frozenset, int]]  # names of labels by the meaning; bits by the tables
 
 
-def plain(policy: records.Resolved) -> Written:
+def plain(policy: model.Resolved) -> Written:
     return Written(policy, tuple(sorted(rule.name for rule in policy.rules)), tuple(sorted(policy.subjects)))
 
 
-def with_canaries(policy: records.Resolved, canary: records.PathPattern | None, now: datetime.date) -> Written:
+def with_canaries(policy: model.Resolved, canary: model.PathPattern | None, now: datetime.date) -> Written:
     """What compile_policy adds for the canary, written out as a policy would have it: after all other rules, and with a
     subject set in its own place."""
     denied = {action for rule in policy.rules if semantics.in_force(rule, now) for action in rule.deny}
@@ -57,17 +59,17 @@ def with_canaries(policy: records.Resolved, canary: records.PathPattern | None, 
     resources, destinations, subjects = dict(policy.resources), dict(policy.destinations), dict(policy.subjects)
     added, superblocks = [], policy.superblocks | ({canary.device} if canary else set())
     if canary and denied.intersection(actions.FILES):
-        resources[compile.CANARY_FILE] = records.ResourceSet(frozenset([canary]))
-        added.append(records.Rule(compile.CANARY_FILE, frozenset(["read"]), mine, resources=records.Selection(mine)))
+        resources[compile.CANARY_FILE] = model.ResourceSet(frozenset([canary]))
+        added.append(model.Rule(compile.CANARY_FILE, frozenset(["read"]), mine, resources=model.Selection(mine)))
     if denied.intersection(actions.NETWORK):
-        destinations[compile.CANARY_NETWORK] = records.DestinationSet(cidrs=frozenset([compile.CANARY_ADDRESS]))
-        there = records.Selection(frozenset([compile.CANARY_NETWORK]))
-        added.append(records.Rule(compile.CANARY_NETWORK, frozenset(["connect"]), mine, destinations=there))
+        destinations[compile.CANARY_NETWORK] = model.DestinationSet(cidrs=frozenset([compile.CANARY_ADDRESS]))
+        there = model.Selection(frozenset([compile.CANARY_NETWORK]))
+        added.append(model.Rule(compile.CANARY_NETWORK, frozenset(["connect"]), mine, destinations=there))
     rules, who = plain(policy)[1:]
     if added:
         free = ["nobody %d" % place for place in range(len(who), layout.CANARY_SET)]
         subjects.update(dict.fromkeys(free, NOBODY))
-        subjects[compile.CANARY_FILE] = records.SubjectSet(users=frozenset([layout.CANARY_USER]))
+        subjects[compile.CANARY_FILE] = model.SubjectSet(users=frozenset([layout.CANARY_USER]))
         who += (*tuple(free), compile.CANARY_FILE)
     whole = policy._replace(rules=policy.rules + tuple(added), subjects=subjects, resources=resources,
                             destinations=destinations, superblocks=superblocks)  # fmt: skip
@@ -116,17 +118,17 @@ def _reason(trouble: str | None) -> int | None:
     return layout.REASONS.index(trouble) if trouble else None
 
 
-def _path(components: records.Components) -> list:
+def _path(components: model.Components) -> list:
     return [_component(each) for each in components]
 
 
-def _placed(pattern: records.PathPattern) -> list:
+def _placed(pattern: model.PathPattern) -> list:
     tree = pattern.components[-1:] == ("**",)
     head = pattern.components[:-1] if tree else pattern.components
     return [pattern.device, [None if each == "*" else _component(each) for each in head], tree]
 
 
-def _location(where: records.Location | None) -> list | None:
+def _location(where: model.Location | None) -> list | None:
     return where and [where.device, _path(where.components), where.pseudo, _reason(where.trouble)]
 
 
@@ -164,48 +166,48 @@ class _Form:
             [_location(where) for where in asked.objects],
         ]
 
-    def subject(self, who: records.SubjectSet) -> list:
+    def subject(self, who: model.SubjectSet) -> list:
         return [_maybe(who.users, int), _maybe(who.login_users, int), _maybe(who.groups, int),
                 _maybe(who.services, _path), _maybe(who.executables, _placed),
                 _maybe(who.has_read, self.name)]  # fmt: skip
 
     @staticmethod
-    def destination(where: records.DestinationSet) -> list:
+    def destination(where: model.DestinationSet) -> list:
         return [_maybe(where.cidrs, _cidr), _maybe(where.ports, list), _maybe(where.protocols, int),
                 _maybe(where.vsock, list)]  # fmt: skip
 
-    def selection(self, found: records.Selection | None) -> list | None:
+    def selection(self, found: model.Selection | None) -> list | None:
         return found and [self.names(found.names), found.negated]
 
-    def rule(self, rule: records.Rule) -> list:
+    def rule(self, rule: model.Rule) -> list:
         day = rule.expires and datetime.date.fromisoformat(rule.expires).toordinal()
         return [self.rules[rule.name], [_number(action) for action in rule.deny],
                 None if rule.subjects is None else self.names(rule.subjects), self.names(rule.excepts),
                 self.selection(rule.resources), self.selection(rule.destinations), rule.audit, day]  # fmt: skip
 
-    def task(self, task: records.Task) -> list:
+    def task(self, task: model.Task) -> list:
         return [list(task.users), list(task.groups), list(task.memberships), task.login_user,
                 None if task.service is None else _path(task.service), _location(task.executable),
                 self.names(task.labels), task.lists_cut]  # fmt: skip
 
     @staticmethod
     def event(event) -> list:
-        if isinstance(event, records.FileEvent):
+        if isinstance(event, model.FileEvent):
             return ["file", _number(event.action), _location(event.location)]
-        if isinstance(event, records.AliasEvent):
+        if isinstance(event, model.AliasEvent):
             return ["alias", _location(event.source), _location(event.target), event.directory]
-        if isinstance(event, records.NetworkEvent):
+        if isinstance(event, model.NetworkEvent):
             return ["network", _number(event.action), _address(event.address), event.port, event.protocol,
                     _reason(event.trouble)]  # fmt: skip
-        if isinstance(event, records.VsockEvent):
+        if isinstance(event, model.VsockEvent):
             return ["vsock", event.cid, event.port]
-        if isinstance(event, records.PlainEvent):
+        if isinstance(event, model.PlainEvent):
             return ["plain", _number(event.action)]
         return ["tamper", event.root, _location(event.location), event.below]
 
-    def verdict(self, said: list) -> records.Verdict:
+    def verdict(self, said: list) -> model.Verdict:
         outcome, rule, reason = said
-        return records.Verdict(outcome, None if rule is None else self.written.rules[rule], layout.REASONS[reason])
+        return model.Verdict(outcome, None if rule is None else self.written.rules[rule], layout.REASONS[reason])
 
     def answer(self, said: list) -> Answer:
         valid, tables, decided, read = said

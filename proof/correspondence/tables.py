@@ -7,7 +7,8 @@ one of the other. Coq keeps what is left of the patterns in a state in order, an
 
 from __future__ import annotations
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables as compile
 
 COLUMNS = ("services", "executables", "labels", "covers", "reaches", "pervades")
 ANY = ("user", "login", "group", "service", "executable", "label", "address", "port", "protocol")

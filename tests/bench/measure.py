@@ -11,7 +11,7 @@ import shutil
 import struct
 import time
 
-from exfil_guard import kernel
+from exfil_guard.kernel import bpf
 from harness.enforcer import Enforcer
 from harness.process import ALICE, BOB, call, libc, write
 
@@ -229,8 +229,8 @@ def peers():
     series("apparmor", BOB, apparmor)
     for row, file in (("d_path", "dpath.bpf.o"), ("empty", "empty.bpf.o")):
         with open(f"/guest/{file}", "rb") as data:
-            loaded = kernel.Kernel().load(data.read(), {})
-        links = [kernel.Kernel().attach(program) for program in loaded.programs.values()]
+            loaded = bpf.Kernel().load(data.read(), {})
+        links = [bpf.Kernel().attach(program) for program in loaded.programs.values()]
         series(row, BOB)
         for fd in [*links, *loaded.programs.values(), *loaded.maps.values()]:
             os.close(fd)

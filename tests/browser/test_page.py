@@ -11,7 +11,7 @@ from pathlib import Path
 import browser
 import pytest
 import simulated
-from ansible_collections.exfil.guard.plugins.plugin_utils import _page, _report
+from ansible_collections.exfil.guard.plugins.plugin_utils._report import figures, page
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -54,13 +54,13 @@ def nasty():
         }
         for name in ("web1", NASTY)
     }
-    return _page.page(_report.report(answers, simulated.NOW.isoformat(), plan))
+    return page.page(figures.report(answers, simulated.NOW.isoformat(), plan))
 
 
 @pytest.fixture(scope="module", name="fleet")
 def fixture_fleet():
     answers = simulated.answers(hosts=100, events=10_000)
-    return _report.report(answers, simulated.NOW.isoformat(), simulated.plan(answers))
+    return figures.report(answers, simulated.NOW.isoformat(), simulated.plan(answers))
 
 
 @pytest.fixture(name="show")
@@ -120,7 +120,7 @@ def test_nothing_in_a_name_runs_and_nothing_is_fetched(show):
 
 
 def test_it_is_filtered_by_keyboard(show, fleet):
-    driver = show(_page.page(fleet))
+    driver = show(page.page(fleet))
     active = driver.switch_to.active_element
     reached = []
     driver.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
@@ -165,7 +165,7 @@ def test_it_is_filtered_by_keyboard(show, fleet):
 
 
 def test_all_of_it_is_printed_and_read_in_the_dark(show, fleet, tmp_path):
-    driver = show(_page.page(fleet))
+    driver = show(page.page(fleet))
     folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
     folder.mkdir(exist_ok=True)
     browser.screenshot(driver, folder / "light.png")
@@ -201,5 +201,5 @@ def colours(driver):
 
 
 def test_without_its_script_it_can_be_read(show, fleet):
-    driver = show(_page.page(fleet).replace("<script>", "<script type='none'>"))
+    driver = show(page.page(fleet).replace("<script>", "<script type='none'>"))
     assert not driver.find_element(By.TAG_NAME, "form").is_displayed() and len(shown(driver, "hosts")) == 100

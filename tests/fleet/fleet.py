@@ -40,13 +40,13 @@ import glob, os, sys
 library = sys.argv[1] + "/usr/lib/exfil-guard"
 sys.path.insert(0, library)
 sys.dont_write_bytecode = True
-from exfil_guard import bytecode
+from exfil_guard.host import pyc
 modules = dict()
-for path in glob.glob(library + "/exfil_guard/*.py"):
+for path in glob.glob(library + "/exfil_guard/**/*.py", recursive=True):
     with open(path, "rb") as file:
         modules[path[len(sys.argv[1]):]] = file.read()
-os.mkdir(library + "/exfil_guard/__pycache__")
-for path, content in bytecode.compiled(modules).items():
+for path, content in pyc.compiled(modules).items():
+    os.makedirs(os.path.dirname(sys.argv[1] + path), exist_ok=True)
     with open(sys.argv[1] + path, "wb") as file:
         file.write(content)
 """
@@ -55,13 +55,14 @@ import os, sys
 sys.path[:0] = [{host!r}, "/usr/lib/exfil-guard"]
 sys.dont_write_bytecode = True
 import simulated
-from exfil_guard import enforcer, kernel
+from exfil_guard.kernel import bpf
+from exfil_guard.lifecycle import enforcer
 with open("/usr/lib/exfil-guard/guard.bpf.o", "rb") as file:
     data = file.read()
 described, relocations = dict(), dict()
 for folder in sys.stdin.read().splitlines():
     os.makedirs(os.path.realpath(folder + "/bpf"))
-    host = simulated.kernel_of(kernel, folder)
+    host = simulated.kernel_of(bpf, folder)
     host.described, host.relocations = described, relocations
     enforcer.ensure(host(os.path.realpath(folder + "/bpf")), data)
 """

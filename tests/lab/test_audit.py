@@ -57,9 +57,9 @@ OTHER = """
 import ctypes, os, struct, sys
 sys.path.insert(0, "/usr/lib/exfil-guard")
 sys.dont_write_bytecode = True
-from exfil_guard import kernel as kernels, reconcile
-kernel = kernels.Kernel()
-ring = kernel.get(reconcile.map_path(kernel, "events"))
+from exfil_guard.kernel import bpf, generations, mapspecs, pins
+kernel = bpf.Kernel()
+ring = kernel.get(pins.map_path(kernel, "events"))
 def op(code, registers=0, offset=0, value=0):
     return struct.pack("<BBhi", code, registers, offset, value)
 code = b"".join(op(0x7A, 10, -place, 0x1B1B1B1B) for place in range(8, 65, 8))    # fill it, on the stack

@@ -15,8 +15,8 @@ BEGIN = """
 import ctypes, glob, json, os, struct, sys
 sys.path.insert(0, "/usr/lib/exfil-guard")
 sys.dont_write_bytecode = True
-from exfil_guard import kernel as kernels, reconcile
-kernel = kernels.Kernel()
+from exfil_guard.kernel import bpf, generations, mapspecs, pins
+kernel = bpf.Kernel()
 def pinned(kind):
     return glob.glob("/sys/fs/bpf/exfil_guard/v*/{0}-*/file_open".format(kind))[0]
 def instead(path, fd):
@@ -38,15 +38,15 @@ instead(pinned("programs"), program)
 instead(pinned("links"), link)
 """
 MAP = """
-slot = struct.pack("=I", reconcile.read(kernel).slot)
-outer = kernel.get(reconcile.map_path(kernel, "rules"))
+slot = struct.pack("=I", generations.read(kernel).slot)
+outer = kernel.get(pins.map_path(kernel, "rules"))
 found = kernel.read_all(kernel.map_by_id(struct.unpack("=I", kernel.lookup(outer, slot))[0]))
-other = kernel.create_map("eg_rules", reconcile.TABLES["rules"]._replace(max_entries=len(found)))
+other = kernel.create_map("eg_rules", mapspecs.TABLES["rules"]._replace(max_entries=len(found)))
 kernel.update_all(other, dict(list(found.items())[:-1]))
 kernel.update(outer, slot, struct.pack("=I", other))
 """
 DOCUMENT = """
-path = "/var/lib/exfil-guard/generations/{0}.json".format(reconcile.read(kernel).record.generation)
+path = "/var/lib/exfil-guard/generations/{0}.json".format(generations.read(kernel).record.generation)
 with open(path) as file:
     stored = json.load(file)
 stored["document"]["mode"] = "audit"

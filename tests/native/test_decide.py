@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "tests" / "property")]
 
 import kernel_model
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, compile, layout, semantics
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions, semantics
 from strategies import events, policies
 
 TODAY = datetime.date(2026, 6, 1)
@@ -89,7 +91,7 @@ class NativeCore:
 
 @given(policies(), st.lists(events, min_size=1, max_size=8))
 def test_decides_as_the_reference(library, policy, some_events):
-    compiled = kernel_model.Model(compile.compile_policy(policy, TODAY), NativeCore(library))
+    compiled = kernel_model.Model(tables.compile_policy(policy, TODAY), NativeCore(library))
     for event in some_events:
         assert compiled.decide(event) == semantics.decide(policy, event, TODAY)
 

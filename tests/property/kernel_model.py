@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 import os
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, compile, layout, records
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions, model
 
 ALL = (1 << 64) - 1
 OUTCOMES = ("allow", "audit", "deny")
@@ -61,7 +63,7 @@ class PythonCore:
 
 
 class Model:
-    def __init__(self, image: compile.Image, core=None):
+    def __init__(self, image: tables.Image, core=None):
         self.tables = image.tables
         self.core = core or PythonCore()
         fields = layout.POLICY.unpack(self.tables["policy"][_index(0)])
@@ -79,25 +81,25 @@ class Model:
             "service_root": fields[-3],
             "uses": fields[-2],
         }
-        self.labels = compile.labels_of(self.tables)
+        self.labels = tables.labels_of(self.tables)
         self.named = fields[-1]
         self.names = [
             layout.RULE.unpack(value)[1].rstrip(b"\0").decode()
             for _key, value in sorted(self.tables["rules"].items(), key=_number)
         ]
 
-    def decide(self, event) -> records.Verdict:
+    def decide(self, event) -> model.Verdict:
         bound = self.bound(event.task)
-        if isinstance(event, records.TamperEvent):
+        if isinstance(event, model.TamperEvent):
             return self.tampering(event, bound)
-        if isinstance(event, records.PlainEvent):
+        if isinstance(event, model.PlainEvent):
             return self._verdict(bound, (1 << 64 * layout.WORDS) - 1, actions.NUMBERS[event.action], None)
-        if isinstance(event, records.NetworkEvent):
+        if isinstance(event, model.NetworkEvent):
             covers = None if event.trouble else self.reach(event)
             return self._verdict(bound, covers, actions.NUMBERS[event.action], event.trouble)
-        if isinstance(event, records.VsockEvent):
+        if isinstance(event, model.VsockEvent):
             return self._verdict(bound, self.reach_vsock(event), layout.VSOCK, None)
-        if isinstance(event, records.AliasEvent):
+        if isinstance(event, model.AliasEvent):
             source, target = self.place(event.source), self.place(event.target)
             trouble = source[1] or target[1]
             if trouble:
@@ -114,28 +116,28 @@ class Model:
     def _verdict(self, bound, covers, action, trouble):
         outcome, rule = self.core.decide(bound, covers, self.policy["of_action"][action], self.policy["audit"])
         if outcome == "allow":
-            return records.Verdict("allow")
-        return records.Verdict(outcome, self.names[rule], trouble or "rule")
+            return model.Verdict("allow")
+        return model.Verdict(outcome, self.names[rule], trouble or "rule")
 
-    def tampering(self, event: records.TamperEvent, bound: int) -> records.Verdict:
+    def tampering(self, event: model.TamperEvent, bound: int) -> model.Verdict:
         """bpf/decision/protection.h"""
         if event.location is not None:
             state, trouble = self.place(event.location)
             if trouble in ("unknown-filesystem", "too-deep"):
-                return records.Verdict("allow")
+                return model.Verdict("allow")
             if not trouble and not self.vectors(state)[1 if event.below else 0] >> layout.PROTECTED & 1:
-                return records.Verdict("allow")
+                return model.Verdict("allow")
         outcome, rule = self.core.decide(bound, None, self.policy["named"], self.policy["audit"])
         named = None if outcome == "allow" else self.names[rule]
         if not event.root:
             outcome = "deny"
         if outcome != "deny" and event.task.labels:
             outcome = "deny" if self.policy["uses"] & layout.DENIES_LABELS else "audit"
-        return records.Verdict(outcome, named, "tamper") if outcome != "allow" else records.Verdict("allow")
+        return model.Verdict(outcome, named, "tamper") if outcome != "allow" else model.Verdict("allow")
 
     # -- who
 
-    def bound(self, task: records.Task) -> int:
+    def bound(self, task: model.Task) -> int:
         who = self.who(task)
         binding, freeing = self.core.binding_sets(self.policy, who), self.core.exempting_sets(self.policy, who)
         rules, freed = self.policy["always"], 0
@@ -148,7 +150,7 @@ class Model:
                 freed |= _join(words[layout.WORDS :])
         return rules & ~freed
 
-    def who(self, task: records.Task) -> dict:
+    def who(self, task: model.Task) -> dict:
         users = [self.ids(layout.ID_USER, user) for user in task.users]
         groups = [self.ids(layout.ID_GROUP, group) for group in task.groups]
         memberships = [self.ids(layout.ID_GROUP, group) for group in task.memberships]
@@ -180,7 +182,7 @@ class Model:
     def state(self, number):
         return layout.STATE.unpack(self.tables["states"][_index(number)])
 
-    def labels_of(self, where: records.Location):
+    def labels_of(self, where: model.Location):
         """As label.h finds them: those of the state that some `has_read` names, all of these when it can't be told."""
         state, trouble = self.place(where)
         bits = self.named if trouble else self.named & self.state(state)[4]
@@ -190,7 +192,7 @@ class Model:
         words = self.state(number)[5:]
         return [_join(words[i : i + layout.WORDS]) for i in range(0, 3 * layout.WORDS, layout.WORDS)]
 
-    def place(self, where: records.Location):
+    def place(self, where: model.Location):
         if where.trouble:
             return 0, where.trouble
         start = self.tables["superblocks"].get(_index(where.device))
@@ -220,7 +222,7 @@ class Model:
 
     # -- where to
 
-    def reach(self, event: records.NetworkEvent) -> int:
+    def reach(self, event: model.NetworkEvent) -> int:
         address = ipaddress.ip_address(event.address)
         address = getattr(address, "ipv4_mapped", None) or address
         if event.action in actions.OWN and address.is_unspecified:
@@ -240,7 +242,7 @@ class Model:
             self.core.destination_sets(self.policy, spared, *more),
         )
 
-    def reach_vsock(self, event: records.VsockEvent) -> int:
+    def reach_vsock(self, event: model.VsockEvent) -> int:
         packed = event.cid.to_bytes(4, "big") + event.port.to_bytes(4, "big")
         sets = _longest(self.tables["vsock"], layout.VSOCK_KEY, packed)
         return self._covering(sets, sets)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions as all_actions
-from ansible_collections.exfil.guard.plugins.module_utils.guard import layout, records
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions as all_actions
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model
 from hypothesis import strategies as st
 
 IDS = [0, 1000, 1001, 4294967295]
@@ -48,7 +49,7 @@ def some(elements, least=0, most=3):
 
 
 patterns = st.builds(
-    lambda device, head, tree: records.PathPattern(device, tuple(head) + (("**",) if tree else ())),
+    lambda device, head, tree: model.PathPattern(device, tuple(head) + (("**",) if tree else ())),
     st.sampled_from(ON_DEVICES),
     st.lists(st.sampled_from(HEADS), max_size=3),
     st.booleans(),
@@ -63,7 +64,7 @@ def maybe(strategy):
 
 
 subject_sets = st.builds(
-    records.SubjectSet,
+    model.SubjectSet,
     users=maybe(some(IDS, 1)),
     login_users=maybe(some(IDS, 1)),
     groups=maybe(some(IDS, 1)),
@@ -74,34 +75,34 @@ subject_sets = st.builds(
 endpoints = st.one_of(st.just((None, None)), st.tuples(st.sampled_from(CIDS), st.sampled_from([None, *VSOCK_PORTS])))
 destination_sets = st.one_of(
     st.builds(
-        records.DestinationSet,
+        model.DestinationSet,
         cidrs=maybe(some(CIDRS, 1, 4)),
         ports=maybe(some(PORTS, 1)),
         protocols=maybe(some([6, 17], 1)),
         vsock=st.none(),
     ),
-    st.frozensets(endpoints, min_size=1, max_size=3).map(lambda found: records.DestinationSet(vsock=found)),
+    st.frozensets(endpoints, min_size=1, max_size=3).map(lambda found: model.DestinationSet(vsock=found)),
 )
 
 
 @st.composite
 def policies(draw):
     subjects = draw(st.dictionaries(st.sampled_from("stuv"), subject_sets, max_size=4))
-    resources = draw(st.dictionaries(st.sampled_from("mno"), st.builds(records.ResourceSet, paths), max_size=3))
+    resources = draw(st.dictionaries(st.sampled_from("mno"), st.builds(model.ResourceSet, paths), max_size=3))
     destinations = draw(st.dictionaries(st.sampled_from("def"), destination_sets, max_size=3))
     if resources:
         for name in draw(some(sorted(subjects))) if subjects else ():
             subjects[name] = subjects[name]._replace(has_read=draw(some(sorted(resources), 1)))
 
     def selection(sets):
-        return st.builds(records.Selection, some(sorted(sets)) if sets else st.just(frozenset()), st.booleans())
+        return st.builds(model.Selection, some(sorted(sets)) if sets else st.just(frozenset()), st.booleans())
 
     names = sorted(subjects)
     rules = []
     for number in range(draw(st.integers(0, 5))):
         actions = draw(some(ACTIONS, 1))
         rules.append(
-            records.Rule(
+            model.Rule(
                 name=f"rule {number}",
                 deny=actions,
                 subjects=draw(maybe(some(names, 1))) if names else None,
@@ -112,7 +113,7 @@ def policies(draw):
                 expires=draw(st.sampled_from([None, None, "2026-05-31", "2026-06-01", "2026-06-02"])),
             )
         )
-    return records.Resolved(
+    return model.Resolved(
         tuple(rules),
         subjects,
         resources,
@@ -123,7 +124,7 @@ def policies(draw):
 
 
 locations = st.builds(
-    records.Location,
+    model.Location,
     st.sampled_from([*ON_DEVICES, 3]),  # the last is a superblock that nobody resolved
     st.lists(st.sampled_from(NAMES), max_size=4).map(tuple),
     st.booleans(),
@@ -134,7 +135,7 @@ locations = st.builds(
 @st.composite
 def tasks(draw):
     groups = draw(some(IDS, 1))
-    return records.Task(
+    return model.Task(
         users=draw(some(IDS, 1)),
         groups=groups,
         memberships=frozenset(group for group in groups if draw(st.booleans())),
@@ -146,10 +147,10 @@ def tasks(draw):
     )
 
 
-file_events = st.builds(records.FileEvent, tasks(), st.sampled_from(all_actions.RESOURCES), locations)
-alias_events = st.builds(records.AliasEvent, tasks(), locations, locations, st.booleans())
+file_events = st.builds(model.FileEvent, tasks(), st.sampled_from(all_actions.RESOURCES), locations)
+alias_events = st.builds(model.AliasEvent, tasks(), locations, locations, st.booleans())
 network_events = st.builds(
-    records.NetworkEvent,
+    model.NetworkEvent,
     tasks(),
     st.sampled_from(all_actions.NETWORK),
     st.sampled_from(ADDRESSES),
@@ -157,8 +158,8 @@ network_events = st.builds(
     st.sampled_from([1, 6, 17]),
     st.sampled_from([None, None, None, "no-address"]),
 )
-vsock_events = st.builds(records.VsockEvent, tasks(), st.sampled_from(CIDS), st.sampled_from(VSOCK_PORTS))
-plain_events = st.builds(records.PlainEvent, tasks(), st.sampled_from([a for a in ACTIONS if a in all_actions.PLAIN]))
-tamper_events = st.builds(records.TamperEvent, tasks(), st.booleans(), maybe(locations), st.booleans())
+vsock_events = st.builds(model.VsockEvent, tasks(), st.sampled_from(CIDS), st.sampled_from(VSOCK_PORTS))
+plain_events = st.builds(model.PlainEvent, tasks(), st.sampled_from([a for a in ACTIONS if a in all_actions.PLAIN]))
+tamper_events = st.builds(model.TamperEvent, tasks(), st.booleans(), maybe(locations), st.booleans())
 decided_by_rules = st.one_of(file_events, alias_events, network_events, vsock_events, plain_events)
 events = st.one_of(decided_by_rules, tamper_events)  # the last are decided without a rule, too

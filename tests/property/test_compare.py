@@ -8,8 +8,9 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, examples, records, semantics
-from ansible_collections.exfil.guard.plugins.plugin_utils import _compare
+from ansible_collections.exfil.guard.plugins.module_utils._guard.explain import witnesses
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions, model, semantics
+from ansible_collections.exfil.guard.plugins.plugin_utils._plan import compare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import decided_by_rules, policies
@@ -17,7 +18,7 @@ from strategies import decided_by_rules, policies
 TODAY = datetime.date(2026, 6, 1)
 DAYS = [TODAY, datetime.date(2026, 6, 2), datetime.date(2026, 6, 3)]
 SEVERITY = ("allow", "audit", "deny").index
-of_the_language = decided_by_rules.filter(lambda event: not isinstance(event, records.AliasEvent))
+of_the_language = decided_by_rules.filter(lambda event: not isinstance(event, model.AliasEvent))
 tries = settings(
     max_examples=min(settings().max_examples // 3, 1500), deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -51,7 +52,7 @@ def told(comparison, day):
 
 def missed(pair, events, **options):
     """Events that end otherwise, of which the comparison says nothing."""
-    comparison = _compare.compare(*pair, TODAY, **options)
+    comparison = compare.compare(*pair, TODAY, **options)
     found = []
     for day in DAYS:
         for event in events:
@@ -79,13 +80,13 @@ def test_not_either_where_there_are_too_many_kinds_of_tasks(pair, events):
 @given(policies())
 def test_nothing_differs_from_itself(policy):
     rules = tuple(rule._replace(name=rule.name + " renamed") for rule in reversed(policy.rules))
-    assert _compare.compare(policy, policy._replace(rules=rules), TODAY) == ((), {}, ())
+    assert compare.compare(policy, policy._replace(rules=rules), TODAY) == ((), {}, ())
 
 
 @tries
 @given(neighbours())
 def test_the_other_way_round_it_is_the_opposite(pair):
-    there, back = _compare.compare(*pair, TODAY), _compare.compare(*reversed(pair), TODAY)
+    there, back = compare.compare(*pair, TODAY), compare.compare(*reversed(pair), TODAY)
     opposite = {"stricter": "weaker", "weaker": "stricter"}
     assert {(opposite[each.direction], action, each.since) for each in there.changes for action in each.actions} == {
         (each.direction, action, each.since) for each in back.changes for action in each.actions
@@ -97,34 +98,34 @@ def test_the_other_way_round_it_is_the_opposite(pair):
 def test_a_rule_less_is_weaker_or_nothing(policy, data):
     kept = data.draw(st.frozensets(st.sampled_from(policy.rules))) if policy.rules else frozenset()
     less = policy._replace(rules=tuple(rule for rule in policy.rules if rule in kept))
-    assert {each.direction for each in _compare.compare(policy, less, TODAY).changes} <= {"weaker"}
+    assert {each.direction for each in compare.compare(policy, less, TODAY).changes} <= {"weaker"}
 
 
 # ---- the test has teeth -----------------------------------------------------------------------------------------------
 
 
 def policy_of(**rule):
-    rule = records.Rule(
+    rule = model.Rule(
         **{
             "name": "one",
             "deny": frozenset(["connect"]),
             "subjects": frozenset(["s"]),
-            "destinations": records.Selection(frozenset(["d"])),
+            "destinations": model.Selection(frozenset(["d"])),
             **rule,
         }
     )
-    who = records.SubjectSet(groups=frozenset([500]))
-    where = records.DestinationSet(ports=frozenset([(80, 90)]))
-    return records.Resolved((rule,), {"s": who}, {}, {"d": where}, frozenset([1]))
+    who = model.SubjectSet(groups=frozenset([500]))
+    where = model.DestinationSet(ports=frozenset([(80, 90)]))
+    return model.Resolved((rule,), {"s": who}, {}, {"d": where}, frozenset([1]))
 
 
 NONE = policy_of()._replace(rules=())
-MEMBER = records.Task(frozenset([1000]), frozenset([500]), frozenset([500]))
-EVENT = records.NetworkEvent(MEMBER, "connect", "10.0.0.1", 80, 6)
+MEMBER = model.Task(frozenset([1000]), frozenset([500]), frozenset([500]))
+EVENT = model.NetworkEvent(MEMBER, "connect", "10.0.0.1", 80, 6)
 
 
 def without_groups(sets, superblocks, limit):
-    return {(examples._unasked(sets, "groups"),) * 2: {}}, True
+    return {(witnesses._unasked(sets, "groups"),) * 2: {}}, True
 
 
 @pytest.mark.parametrize("seeded", ["groups", "ports", "exceptions"])
@@ -134,17 +135,17 @@ def test_what_is_left_out_is_found(seeded, monkeypatch):
         pair = policy_of(subjects=None), policy_of(subjects=None, excepts=frozenset(["s"]))
     assert missed(pair, [EVENT]) == []
     if seeded == "groups":
-        monkeypatch.setattr(examples, "_groups", without_groups)
-        monkeypatch.setattr(examples, "_cut_lists", lambda sets, every: {})
+        monkeypatch.setattr(witnesses, "_groups", without_groups)
+        monkeypatch.setattr(witnesses, "_cut_lists", lambda sets, every: {})
     elif seeded == "ports":
-        whole = examples.endpoints
-        monkeypatch.setattr(examples, "endpoints", lambda *of: [each for each in whole(*of) if each[1] == 443])
+        whole = witnesses.endpoints
+        monkeypatch.setattr(witnesses, "endpoints", lambda *of: [each for each in whole(*of) if each[1] == 443])
         monkeypatch.setattr(
-            _compare, "_folded", lambda cases, fold=_compare._folded: fold([case for case in cases if not case.untold])
+            compare, "_folded", lambda cases, fold=compare._folded: fold([case for case in cases if not case.untold])
         )
     else:
-        meaning = _compare._meaning
-        monkeypatch.setattr(_compare, "_meaning", lambda *of: meaning(*of)._replace(excepts=frozenset()))
+        meaning = compare._meaning
+        monkeypatch.setattr(compare, "_meaning", lambda *of: meaning(*of)._replace(excepts=frozenset()))
     assert missed(pair, [EVENT]) != []
 
 
@@ -155,11 +156,11 @@ def test_what_is_left_out_is_found(seeded, monkeypatch):
 @given(policies())
 def test_each_kind_of_task_is_in_the_sets_that_it_is_said_to_be_in(policy):
     names = sorted(policy.subjects)
-    tasks, _whole = examples.tasks([policy.subjects[name] for name in names], policy.superblocks)
+    tasks, _whole = witnesses.tasks([policy.subjects[name] for name in names], policy.superblocks)
     assert len({(each.may, each.surely) for each in tasks}) == len(tasks)
     for each in tasks:
         for bit, name in enumerate(names):
-            rule = records.Rule("one", frozenset(["mount"]), frozenset([name]), frozenset([name]))
+            rule = model.Rule("one", frozenset(["mount"]), frozenset([name]), frozenset([name]))
             assert semantics.binds(policy, rule, each.task) == bool(each.may >> bit & 1)
             assert semantics.excepts(policy, rule, each.task) == bool(each.surely >> bit & 1)
 
@@ -170,11 +171,11 @@ def test_each_kind_of_object_is_in_the_sets_that_it_is_said_to_be_in(policy, act
     kind = "resources" if action in actions.RESOURCES else "destinations"
     sets = getattr(policy, kind)
     names = sorted(sets)
-    task = records.Task(frozenset(), frozenset(), frozenset())
-    for each in examples.objects(action, [sets[name] for name in names], policy.superblocks):
+    task = model.Task(frozenset(), frozenset(), frozenset())
+    for each in witnesses.objects(action, [sets[name] for name in names], policy.superblocks):
         event = each.event(task)
         own = action == "bind" and event.address in ("0.0.0.0", "::")
         for bit, name in enumerate(names) if not (each.untold or own) else ():
-            rule = records.Rule("one", frozenset([action]), **{kind: records.Selection(frozenset([name]))})
+            rule = model.Rule("one", frozenset([action]), **{kind: model.Selection(frozenset([name]))})
             found = semantics.decide(policy._replace(rules=(rule,)), event, TODAY).outcome
             assert (found == "deny") == bool(each.inside >> bit & 1)

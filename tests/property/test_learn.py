@@ -10,8 +10,11 @@ import datetime
 import json
 
 import jinja2
-from ansible_collections.exfil.guard.plugins.module_utils.guard import events, records, resolve, semantics
-from ansible_collections.exfil.guard.plugins.plugin_utils import _learn, _observed, _policy, _proposal
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import events
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model, semantics
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import resolver
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import pipeline
+from ansible_collections.exfil.guard.plugins.plugin_utils._learn import observed, proposer, template
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -130,7 +133,7 @@ def observation(host, seen):
 def sources_of(hosts):
     found = []
     for host, seen in hosts:
-        source, problems = _observed.read(host + ".jsonl", observation(host, seen), [host])
+        source, problems = observed.read(host + ".jsonl", observation(host, seen), [host])
         assert problems == []
         found.append(source)
     return found
@@ -140,7 +143,7 @@ OBSERVED = st.lists(st.lists(lines(), min_size=1, max_size=25), min_size=1, max_
     lambda hosts: [("host%d" % number, seen) for number, seen in enumerate(hosts)]
 )
 OPTIONS = st.builds(
-    _learn.Options,
+    proposer.Options,
     st.sampled_from(["db", "db:&prod", "{{ x }}", "\u00e9"]),
     RESOURCES,
     files=st.integers(1, 5),
@@ -163,7 +166,7 @@ def rendered(text, **variables):
 
 
 def document_of(text):
-    return _policy.document([_policy.Template("proposal.yml.j2", text)], rendered, TODAY)
+    return pipeline.document([pipeline.Template("proposal.yml.j2", text)], rendered, TODAY)
 
 
 @tries
@@ -171,11 +174,11 @@ def document_of(text):
 def test_a_proposal_is_valid_and_denies_nothing_that_was_seen(hosts, options, audit_by_rule, random):
     sources = sources_of(hosts)
     todays = {host: None for host, _seen in hosts}
-    text = _proposal.to_text(_learn.propose(sources, options, todays, TODAY), options, sources, audit_by_rule)
+    text = template.to_text(proposer.propose(sources, options, todays, TODAY), options, sources, audit_by_rule)
     document = document_of(text)
     assert audit_by_rule or document["mode"] == "audit"
     assert all(rule.get("mode") == ("audit" if audit_by_rule else None) for rule in document["rules"])
-    decided, denied = _learn.replay(document, sources, TODAY)
+    decided, denied = proposer.replay(document, sources, TODAY)
     assert denied == []
     assert decided == sum(
         1
@@ -191,7 +194,7 @@ def test_a_proposal_is_valid_and_denies_nothing_that_was_seen(hosts, options, au
 
     shuffled = [(host, random.sample(seen, len(seen))) for host, seen in random.sample(hosts, len(hosts))]
     again = sources_of(shuffled)
-    assert _proposal.to_text(_learn.propose(again, options, todays, TODAY), options, again, audit_by_rule) == text
+    assert template.to_text(proposer.propose(again, options, todays, TODAY), options, again, audit_by_rule) == text
 
 
 @tries
@@ -200,15 +203,15 @@ def test_what_was_not_seen_is_denied_to_whom_it_binds(hosts, options):
     """Whoever was seen, but root's own sessions, the enforcer's units and what is left out, reaches no other place."""
     sources = sources_of(hosts)
     options = options._replace(ipv4_prefix=32)
-    proposal = _learn.propose(sources, options, {host: None for host, _seen in hosts}, TODAY)
-    document = document_of(_proposal.to_text(proposal, options, sources, False))
+    proposal = proposer.propose(sources, options, {host: None for host, _seen in hosts}, TODAY)
+    document = document_of(template.to_text(proposal, options, sources, False))
     for source in sources:
-        host = _learn._Host(source)
-        policy = resolve.resolve(dict(document, mode="enforce"), host.system)
+        host = proposer._Host(source)
+        policy = resolver.resolve(dict(document, mode="enforce"), host.system)
         for actor, task in host.tasks.items():
-            event = records.NetworkEvent(task, "send", "198.18.0.1", 443, 6)
+            event = model.NetworkEvent(task, "send", "198.18.0.1", 443, 6)
             outcome = semantics.decide(policy, event, TODAY).outcome
-            free = _learn.bound(actor, options.unbound) is None
+            free = proposer.bound(actor, options.unbound) is None
             if free and actor.uid == 0 and actor.euid == 0:
                 assert outcome == "allow"  # no rule with subjects takes root its means to change the policy
             assert free or outcome == "deny"

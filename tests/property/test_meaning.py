@@ -10,7 +10,9 @@ import itertools
 
 import kernel_model
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import compile, records, semantics
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model as records
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from strategies import decided_by_rules, events, locations, policies, tamper_events
@@ -20,7 +22,7 @@ CANARY = records.PathPattern(1, ("usr", "lib", "canary"))
 
 
 def model(policy, core=None):
-    return kernel_model.Model(compile.compile_policy(policy, TODAY, canary=CANARY), core)
+    return kernel_model.Model(tables.compile_policy(policy, TODAY, canary=CANARY), core)
 
 
 @given(policies(), st.lists(events, min_size=1, max_size=8))
@@ -36,7 +38,7 @@ def test_order_of_rules_is_irrelevant(policy, event, chance):
     chance.shuffle(rules)
     other = policy._replace(rules=tuple(rules))
     assert semantics.decide(other, event, TODAY) == semantics.decide(policy, event, TODAY)
-    assert compile.compile_policy(other, TODAY).digest() == compile.compile_policy(policy, TODAY).digest()
+    assert tables.compile_policy(other, TODAY).digest() == tables.compile_policy(policy, TODAY).digest()
 
 
 @given(policies(), events)

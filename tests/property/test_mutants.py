@@ -17,8 +17,9 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
-from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _policy
-from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import pipeline
+from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
 
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = datetime.date(2026, 6, 1)
@@ -133,10 +134,10 @@ def mutant(seed):
 
 def examine(sources):
     """The document, or the problems in words."""
-    templates = [_policy.Template(f"policies/{chr(97 + number)}.yml.j2", source)
+    templates = [pipeline.Template(f"policies/{chr(97 + number)}.yml.j2", source)
                  for number, source in enumerate(sources)]  # fmt: skip
     try:
-        return _policy.document(templates, render, TODAY), []
+        return pipeline.document(templates, render, TODAY), []
     except FragmentErrors as error:
         return None, error.problems
 
@@ -187,7 +188,7 @@ def test_what_they_are_made_from_is_accepted(number):
 def test_an_answer_without_a_place_would_be_found(monkeypatch):
     bad = ["policy: 1\nmode: x\n"]
     assert wrong(bad) == []
-    monkeypatch.setattr(_policy._schema, "validate", lambda fragment: [_policy.Problem("", None, "", "no")])
+    monkeypatch.setattr(pipeline._schema, "validate", lambda fragment: [pipeline.Problem("", None, "", "no")])
     assert wrong(bad) != []
 
 
@@ -195,8 +196,8 @@ def test_a_document_that_loses_something_would_be_found(monkeypatch):
     sources = ["policy: 1\nresources: {a: {paths: [/a]}}\nrules: [{name: x, deny: [read], resources: [a]}]\n"]
     assert wrong(sources) == []
     calls = iter((True, False))
-    canonical = _policy._document.finished
+    canonical = pipeline._document.finished
     monkeypatch.setattr(
-        _policy._document, "finished", lambda found: dict(canonical(found), **({} if next(calls) else {"rules": []}))
+        pipeline._document, "finished", lambda found: dict(canonical(found), **({} if next(calls) else {"rules": []}))
     )
     assert wrong(sources) == ["the digest differs"]

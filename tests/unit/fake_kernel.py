@@ -13,8 +13,10 @@ import struct
 import zlib
 from typing import Any, Callable, Iterable, Mapping
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import hooks, instructions, reconcile
-from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import programs as hooks
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, instructions, mapspecs
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.ring import Batch
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import (
     ARRAY,
     ARRAY_OF_MAPS,
     INNER_MAP,
@@ -33,7 +35,6 @@ from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
     Relocated,
     hook_of,
 )
-from ansible_collections.exfil.guard.plugins.module_utils.guard.ring import Batch
 
 HOOKS = (
     "task_alloc",
@@ -87,19 +88,19 @@ class Killed(BaseException):
 
 def good_object() -> ObjectInfo:
     maps = dict(
-        reconcile.MAPS,
+        mapspecs.MAPS,
         tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1),
         inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
         spare=MapSpec(LRU_HASH, 8, 208, 4096),
-        blank=MapSpec(reconcile.ARRAY, 4, 208, 1),
-        known=MapSpec(reconcile.ARRAY, 4, 48, 2048),
-        covered=MapSpec(reconcile.ARRAY, 4, 64, 1024),
-        readings=MapSpec(reconcile.ARRAY, 4, 64, 4096),
-        marked_files=MapSpec(reconcile.ARRAY, 4, 4, 1),
+        blank=MapSpec(generations.ARRAY, 4, 208, 1),
+        known=MapSpec(generations.ARRAY, 4, 48, 2048),
+        covered=MapSpec(generations.ARRAY, 4, 64, 1024),
+        readings=MapSpec(generations.ARRAY, 4, 64, 4096),
+        marked_files=MapSpec(generations.ARRAY, 4, 4, 1),
         sockets=MapSpec(SK_STORAGE, 4, 8, 0, 0x201),
         marks=MapSpec(INODE_STORAGE, 4, 160, 0, 1),
     )
-    inner = dict(reconcile.TABLES, control=reconcile.RECORD)
+    inner = dict(mapspecs.TABLES, control=mapspecs.RECORD)
     programs = [name for name in HOOKS if name != "inode_setattr"] + ["inode_setattr__2", "inode_setattr__3"]
     return ObjectInfo(maps, inner, tuple(programs))
 
@@ -174,7 +175,7 @@ class FakeKernel:
         self.found = GOOD
         self.object = good_object()
         self.booted, self.types = f"boot {id(self)}", "b7f0" * 16
-        self.now = 1_000 * reconcile.SECOND
+        self.now = 1_000 * generations.SECOND
         self.listening = frozenset({22})
         self.pins: dict[str, Any] = {}
         self.folders = {"/bpf"}
@@ -285,7 +286,7 @@ class FakeKernel:
 
     def as_user(self, user: int, operation: Callable[[], None]) -> int:
         """Denied is what has `denied` or the reserved address in it, while programs run and a policy is in force."""
-        live = reconcile.read(self)  # type: ignore[arg-type]
+        live = generations.read(self)  # type: ignore[arg-type]
         names = [str(cell.cell_contents) for cell in operation.__closure__ or ()]
         forbidden = any(name.endswith("/denied") or name == "192.0.2.1" or name in self.labelled for name in names)
         return errno.EPERM if forbidden and self.runs and live.generation and self.attached() else 0
@@ -378,7 +379,7 @@ class FakeKernel:
         found = self._thing(fd, write=True)
         if found.spec.type == ARRAY_OF_MAPS:
             inner = self._thing(struct.unpack("=I", value)[0])
-            spec = dict(reconcile.TABLES, control=reconcile.RECORD)[found.name]
+            spec = dict(mapspecs.TABLES, control=mapspecs.RECORD)[found.name]
             fits = inner.spec if spec.flags & INNER_MAP or spec.type != ARRAY else inner.spec._replace(max_entries=1)
             if fits._replace(max_entries=1) != spec or struct.unpack("=I", key)[0] >= found.spec.max_entries:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), "update")

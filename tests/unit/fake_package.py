@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import instructions
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import instructions
 
 
 def install(folder: Path, data: bytes, proved: dict[str, Any]) -> str:

@@ -16,9 +16,10 @@ import struct
 import time
 from typing import Any, Callable, Iterable
 
-from ..guard import atomic, lock, resolve
-from ..guard import kernel as guard_kernel
-from ..guard.errors import EnforcerError, PolicyErrors, Problem
+from .._guard.errors import EnforcerError, PolicyErrors, Problem
+from .._guard.host import atomic, lock
+from .._guard.kernel import bpf
+from .._guard.resolve import resolver
 from . import compiled, lines, records
 
 LOCK = "/run/lock/exfil-guard-observe.lock"
@@ -67,7 +68,7 @@ def check_host(kernel: Any, actions: Iterable[str]) -> None:
     problems = []
     if not found.root:
         problems.append(Problem("host", "not root", "", "Run as root"))
-    if not os.path.exists(guard_kernel.BTF):
+    if not os.path.exists(bpf.BTF):
         problems.append(
             Problem(
                 "host",
@@ -168,7 +169,7 @@ class _Compiled(Source):
 
 def list_directory(path: bytes, inode: int, names: int) -> lines.Listing:
     """What lies in a directory, if it is still the one of that number. No link is followed at its end."""
-    from ..guard import events
+    from .._guard.audit import events
 
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -197,12 +198,12 @@ class _Mounts:
 
     def __init__(self, system: Any) -> None:
         self._system, self._text = system, ""
-        self.now: list[resolve.Mount] = []
+        self.now: list[resolver.Mount] = []
 
-    def refresh(self) -> list[resolve.Mount]:
+    def refresh(self) -> list[resolver.Mount]:
         text = self._system.host_mounts()
         if text != self._text:
-            self._text, self.now = text, resolve.visible(resolve.parse_mounts(text))
+            self._text, self.now = text, resolver.visible(resolver.parse_mounts(text))
         return self.now
 
 
@@ -230,7 +231,7 @@ class Observation:
                     else list_directory(where, records.what(named).inode, self._names)
                 )
 
-    def mounts(self) -> list[resolve.Mount]:
+    def mounts(self) -> list[resolver.Mount]:
         return self._mounts.refresh()
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 from typing import Any
 
-from ..guard.errors import EnforcerError
+from .._guard.errors import EnforcerError
 
 ENTRIES = 32768  # subjects, objects, and pairs of them, each
 HEADERS = (

@@ -10,7 +10,8 @@ import os
 import socket
 from typing import Any, Iterable, NamedTuple, Sequence
 
-from ..guard import events, resolve
+from .._guard.audit import events
+from .._guard.resolve import resolver
 from . import records
 
 OBSERVATION = 1  # version of the format
@@ -40,14 +41,14 @@ class View(NamedTuple):
     """``started``: when the host was, in seconds since 1970. ``mounts``: visible ones."""
 
     system: Any
-    mounts: Sequence[resolve.Mount]
+    mounts: Sequence[resolver.Mount]
     started: float
     boot: str
     host: str
     kernel: str
 
 
-def path_of(chain: records.Chain, mounts: Sequence[resolve.Mount]) -> str:
+def path_of(chain: records.Chain, mounts: Sequence[resolver.Mount]) -> str:
     """As a policy names it, as far as it can be told; empty: there is none."""
     if not chain.names and not chain.device:
         return ""
@@ -67,7 +68,7 @@ def path_of(chain: records.Chain, mounts: Sequence[resolve.Mount]) -> str:
     return "/" + "/".join(events.text(os.fsencode(name)) for name in whole)
 
 
-def real_path(chain: records.Chain, mounts: Sequence[resolve.Mount]) -> tuple[bytes | None, str]:
+def real_path(chain: records.Chain, mounts: Sequence[resolver.Mount]) -> tuple[bytes | None, str]:
     """Where to find it now, and why not: what lies on a filesystem that another machine or process answers for could
     hold up whoever asks."""
     names = tuple(os.fsdecode(name) for name in chain.names)

@@ -39,7 +39,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self.folder = folder
 
     def find_spec(self, name, path, target=None):
-        if name != "exfil_guard.kernel":
+        if name != "exfil_guard.kernel.bpf":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         spec.loader = _Loader(spec.loader, self.folder)
@@ -62,6 +62,7 @@ class _Loader(importlib.abc.Loader):
 
 def kernel_of(module, folder):
     """The package's Kernel over a simulated host."""
+    types = importlib.import_module(module.__name__.rpartition(".")[0] + ".types")
 
     class Simulated(module.Kernel):
         described, relocations, known = {}, {}, []
@@ -95,7 +96,7 @@ def kernel_of(module, folder):
         # ---- programs and links ------------------------------------------------------------------------------------
 
         def _stand_in(self, name, place, number=0):
-            fd = self.create_map(name, module.MapSpec(module.ARRAY, 4, 8, 1))
+            fd = self.create_map(name, types.MapSpec(types.ARRAY, 4, 8, 1))
             self.update(fd, bytes(4), struct.pack("=II", place, number))
             return fd
 
@@ -109,14 +110,14 @@ def kernel_of(module, folder):
 
         def program_info(self, fd):
             found, (told, _number) = self.map_info(fd), self._told(fd)
-            return module.ProgramInfo(found.id, told["name"], told["tag"], tuple(told["maps"]))
+            return types.ProgramInfo(found.id, told["name"], told["tag"], tuple(told["maps"]))
 
         def program_by_id(self, number):
             return self.map_by_id(number)
 
         def link_info(self, fd):
             told, number = self._told(fd)
-            return module.LinkInfo(self.map_info(fd).id, number, module.LSM_MAC, 1, told["function"])
+            return types.LinkInfo(self.map_info(fd).id, number, types.LSM_MAC, 1, told["function"])
 
         def attach(self, program):
             place, _number = struct.unpack("=II", self.lookup(program, bytes(4)))
@@ -132,8 +133,8 @@ def kernel_of(module, folder):
             maps = {}
             for name, spec in info.maps.items():
                 inner = self.create_map("inner", info.inner[name]) if name in info.inner else None
-                if spec.type in (module.INODE_STORAGE, module.TASK_STORAGE, module.SK_STORAGE):
-                    spec = module.MapSpec(module.ARRAY, 4, 4, 1)  # these belong to programs
+                if spec.type in (types.INODE_STORAGE, types.TASK_STORAGE, types.SK_STORAGE):
+                    spec = types.MapSpec(types.ARRAY, 4, 4, 1)  # these belong to programs
                 if name in FILLED_BY_PROGRAMS:  # ten megabytes of a thousand hosts are too many
                     spec = spec._replace(max_entries=FILLED_BY_PROGRAMS[name])
                 maps[name] = reuse[name] if name in reuse else self.create_map(name, spec, inner)
@@ -149,11 +150,11 @@ def kernel_of(module, folder):
                         "maps": [self.map_info(maps[name]).id for name in sorted(set(used))],
                     }
                 )
-                programs[module.hook_of(each.name)] = self._stand_in(each.name, place)
+                programs[types.hook_of(each.name)] = self._stand_in(each.name, place)
             with open(os.path.join(folder, "programs"), "w", encoding="ascii") as file:
                 json.dump(known, file)
             del self.known[:]
-            return module.Loaded(maps, programs)
+            return types.Loaded(maps, programs)
 
         def relocated(self, data):
             if data not in self.relocations:

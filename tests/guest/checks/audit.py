@@ -168,7 +168,7 @@ def a_burst_without_the_unit():
 
 def status():
     def operation():
-        from exfil_guard import status as command
+        from exfil_guard.report import status as command
 
         kernel, system, store = enforcer._parts()
         return command.status(kernel, store, system, None)

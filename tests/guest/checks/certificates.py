@@ -26,7 +26,7 @@ def verify():
     """In a child, as the command does it."""
 
     def operation():
-        from exfil_guard import verify as command
+        from exfil_guard.report import verify as command
 
         kernel, system, store = enforcer._parts()
         return command.verify(kernel, store, system, datetime.datetime.now(datetime.timezone.utc).date())
@@ -168,21 +168,21 @@ def a_program_that_is_swapped_is_told():
 
 @story
 def a_table_that_is_exchanged_is_told():
-    from exfil_guard import reconcile
+    from exfil_guard.kernel import generations, mapspecs, pins
 
     put_in_force()
     well()
     kernel = enforcer.kernel
-    slot = struct.pack("=I", reconcile.read(kernel).slot)
+    slot = struct.pack("=I", generations.read(kernel).slot)
     for name, entries, line in (
         ("policy", True, "is another map"),
         ("edges", False, "has other entries"),
         ("rules", True, "can be written"),
     ):
-        outer = kernel.get(reconcile.map_path(kernel, name))
+        outer = kernel.get(pins.map_path(kernel, name))
         before = kernel.map_by_id(struct.unpack("=I", kernel.lookup(outer, slot))[0])
         found = kernel.read_all(before)
-        other = kernel.create_map("eg_" + name, reconcile.TABLES[name]._replace(max_entries=max(1, len(found))))
+        other = kernel.create_map("eg_" + name, mapspecs.TABLES[name]._replace(max_entries=max(1, len(found))))
         kernel.update_all(other, found if entries else dict(list(found.items())[:-1]))
         if line != "can be written":
             kernel.freeze(other)
@@ -215,7 +215,7 @@ def edited_files_are_told():
         tells("the resolved document of generation", "table rules")
     with edited(LIBRARY + "/guard.bpf.o", lambda content: content + b"\0"):
         tells("guard.bpf.o is not as the package has it", "the object file is another")
-    with edited(LIBRARY + "/exfil_guard/semantics.py", lambda content: content + b"\n"):
+    with edited(LIBRARY + "/exfil_guard/policy/semantics.py", lambda content: content + b"\n"):
         tells("semantics.py is not as the package has it")
     with edited(STATE + "/certificate.json", lambda content: content.replace(b'"boot":"', b'"boot":"0')):
         tells("was booted since")

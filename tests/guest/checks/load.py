@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 
-from exfil_guard.kernel import Kernel
+from exfil_guard.kernel.bpf import Kernel
 
 fits = Kernel().has_hook
 libc = ctypes.CDLL(None)

@@ -1057,7 +1057,7 @@ def families_refused(families):
 @story
 def every_family_by_its_name():
     """Also where the kernel has none of it: refused before the kernel says so."""
-    from exfil_guard import actions
+    from exfil_guard.policy import actions
 
     families = {name: number for name, number in actions.FAMILIES.items() if name not in ("unix", "ipv4", "ipv6")}
     enforcer.apply(NOTHING)

@@ -155,17 +155,18 @@ class Run:
 
     def programs(self):
         """The hooks that have a program of ours; some have more than one."""
-        from exfil_guard import reconcile
+        from exfil_guard.kernel import pins
 
         kernel = self.enforcer.kernel
-        return {name.split("__")[0] for name in reconcile.available_hooks(kernel, reconcile.versions(kernel)[0])}
+        return {name.split("__")[0] for name in pins.available_hooks(kernel, pins.versions(kernel)[0])}
 
     def policy(self, more=()):
         """The policy, without what this object cannot enforce yet; that is remembered."""
-        from exfil_guard import hooks, reconcile
+        from exfil_guard.compile import programs as hooks
+        from exfil_guard.kernel import pins
 
         kernel = self.enforcer.kernel
-        available = reconcile.available_hooks(kernel, reconcile.versions(kernel)[0])
+        available = pins.available_hooks(kernel, pins.versions(kernel)[0])
         sendpage = getattr(kernel.environment(), "sendpage", False)
         document = self.place.policy(more)
         kept = []

@@ -98,13 +98,13 @@ class Enforcer:
     """The product, used as its modules use it, each step in a child that ends: nothing of ours stays alive."""
 
     def __init__(self):
-        from exfil_guard import kernel
+        from exfil_guard.kernel import bpf as kernel
 
         self.kernel = kernel.Kernel()
         self.generation = 0
 
     def _parts(self):
-        from exfil_guard import store, system
+        from exfil_guard.host import store, system
 
         return self.kernel, system.System(), store.Store("/var/lib/exfil-guard")
 
@@ -134,7 +134,8 @@ class Enforcer:
 
     def install(self, data=None):
         def operation():
-            from exfil_guard import certificate, enforcer
+            from exfil_guard.attest import certificate
+            from exfil_guard.lifecycle import enforcer
 
             given = data
             if given is None:
@@ -149,7 +150,7 @@ class Enforcer:
 
     def apply(self, document, confirm_seconds=0, check=False):
         def operation():
-            from exfil_guard import apply
+            from exfil_guard.lifecycle import apply
 
             now = datetime.datetime.now(datetime.timezone.utc).date()
             return apply.apply(
@@ -164,7 +165,7 @@ class Enforcer:
         """The error's text, or None."""
 
         def operation():
-            from exfil_guard import apply
+            from exfil_guard.lifecycle import apply
 
             kernel, _system, store = self._parts()
             return apply.confirm(kernel, store, generation)
@@ -173,7 +174,7 @@ class Enforcer:
 
     def remove(self):
         def operation():
-            from exfil_guard import enforcer
+            from exfil_guard.lifecycle import enforcer
 
             return enforcer.remove(self.kernel, self._parts()[2], check=False)
 
@@ -183,7 +184,7 @@ class Enforcer:
         """No policy; the enforcer stays loaded."""
 
         def operation():
-            from exfil_guard import apply
+            from exfil_guard.lifecycle import apply
 
             kernel, _system, store = self._parts()
             return apply.remove(kernel, store)
@@ -230,7 +231,8 @@ class Enforcer:
         """What the product's own reader makes of the events that wait."""
 
         def operation():
-            from exfil_guard import events, system
+            from exfil_guard.audit import events
+            from exfil_guard.host import system
 
             return events.read(self.kernel, system.System(), take=True)
 

@@ -229,8 +229,11 @@ def boot_archive(
 
 def package(bpf_object: Path) -> dict[str, bytes]:
     """What role enforcer installs, units and command aside."""
-    source = ROOT / "plugins" / "module_utils" / "guard"
-    files = {f"usr/lib/exfil-guard/exfil_guard/{path.name}": path.read_bytes() for path in source.glob("*.py")}
+    source = ROOT / "plugins" / "module_utils" / "_guard"
+    files = {
+        f"usr/lib/exfil-guard/exfil_guard/{path.relative_to(source)}": path.read_bytes()
+        for path in source.rglob("*.py")
+    }
     for name in ("allowed", "denied"):
         files[f"usr/lib/exfil-guard/canary/{name}"] = name.encode()
     files["usr/lib/exfil-guard/guard.bpf.o"] = bpf_object.read_bytes()

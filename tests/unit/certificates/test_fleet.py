@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.exfil.guard.plugins.plugin_utils import _certificates
+from ansible_collections.exfil.guard.plugins.plugin_utils._report import certificates
 
 ROOT = Path(__file__).resolve().parents[3]
 PROVED = {"file_open": {"id": 1, "tag": "00", "proved": ["verdict"]}, "bpf": {"id": 2, "tag": "01", "proved": []}}
@@ -36,7 +36,7 @@ def said(differences=(), not_proved=(), **parts):
 
 
 def report(**answers):
-    return _certificates.report(
+    return certificates.report(
         {host: each if isinstance(each, str) else json.dumps(each) for host, each in answers.items()}
     )
 

@@ -89,8 +89,8 @@ def test_the_archive_holds_what_the_collection_needs(archive):
         assert archive["roles/enforcer/files/guard.bpf.o"].size == len(file.read())
     for name in MODULES:
         assert f"plugins/modules/{name}.py" in archive
-    for name in ("apply", "enforcer", "install", "kernel"):
-        assert f"plugins/module_utils/guard/{name}.py" in archive
+    for name in ("lifecycle/apply", "lifecycle/enforcer", "host/install", "kernel/bpf"):
+        assert f"plugins/module_utils/_guard/{name}.py" in archive
     for name in PLAYBOOKS:
         assert f"playbooks/{name}.yml" in archive
     for name in (

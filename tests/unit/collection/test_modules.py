@@ -14,7 +14,9 @@ from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.exfil.guard.plugins.action import enforcer as action
 from ansible_collections.exfil.guard.plugins.module_utils import _installed
-from ansible_collections.exfil.guard.plugins.module_utils.guard import errors, install
+from ansible_collections.exfil.guard.plugins.module_utils._guard import errors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import install
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import pins
 from ansible_collections.exfil.guard.plugins.modules import enforcer, events_info, policy, status_info
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 from fake_kernel import GOOD, FakeKernel
@@ -22,14 +24,14 @@ from fake_kernel import GOOD, FakeKernel
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "host"))
 from fake_system import FakeSystem
 
-GUARD = "ansible_collections.exfil.guard.plugins.module_utils.guard."
+GUARD = "ansible_collections.exfil.guard.plugins.module_utils._guard."
 
 
 class Guard:
     """The package as it is in the repository."""
 
     def __getattr__(self, name):
-        return importlib.import_module(GUARD + name)
+        return importlib.import_module(GUARD + _installed._PLACES[name])
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ def test_an_enforcer_of_another_release(kernel, library):
 
 def test_a_damaged_enforcer(kernel, library):
     Guard().enforcer.ensure(kernel, b"object")
-    kernel.unlink(Guard().reconcile.map_path(kernel, "control"))
+    kernel.unlink(pins.map_path(kernel, "control"))
     assert policy.stale(Guard(), kernel, library).startswith("the enforcer is incomplete: no pin for the maps control")
 
 

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils import _installed
-from ansible_collections.exfil.guard.plugins.module_utils.guard import bytecode, canary, install
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import install, pyc
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import canary
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 
 
@@ -72,7 +73,7 @@ def test_the_same_files_give_the_same_bytes():
 def test_code_can_be_imported_from_the_zip(tmp_path):
     path = tmp_path / "package.zip"
     path.write_bytes(_package.build()[1])
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from exfil_guard import apply; print(apply.__file__)"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from exfil_guard.lifecycle import apply; print(apply.__file__)"
     done = subprocess.run(
         [sys.executable, "-I", "-c", code, str(path) + install.LIBRARY], capture_output=True, text=True
     )
@@ -83,18 +84,18 @@ def test_check_mode_says_what_a_run_does_and_does_nothing(package, host, systemd
     planned = install.ensure(package, check=True, root=host, control=systemd)
     assert tree(host) == [] and systemd.calls == []
     assert planned == install.ensure(package, root=host, control=systemd)
-    assert len(planned) == len(package) + len(bytecode.compiled(package)) + 3
+    assert len(planned) == len(package) + len(pyc.compiled(package)) + 3
     assert systemd.calls == ["daemon-reload", "start exfil-guard-refresh.timer"]
 
 
 def test_no_run_has_to_compile_the_modules(package, host, systemd):
     install.ensure(package, root=host, control=systemd)
     library = host + install.LIBRARY
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from exfil_guard import apply"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from exfil_guard.lifecycle import apply"
     done = subprocess.run([sys.executable, "-I", "-v", "-c", code, library], capture_output=True, text=True)
-    assert f"matches {library}/exfil_guard/apply.py" in done.stderr, done.stderr[-2000:]
+    assert f"matches {library}/exfil_guard/lifecycle/apply.py" in done.stderr, done.stderr[-2000:]
     assert "wrote" not in done.stderr
-    with open(library + "/exfil_guard/apply.py", "a") as file:
+    with open(library + "/exfil_guard/lifecycle/apply.py", "a") as file:
         file.write("raise SystemExit('edited')\n")
     done = subprocess.run([sys.executable, "-I", "-B", "-c", code, library], capture_output=True, text=True)
     assert done.stderr == "edited\n"
@@ -102,7 +103,7 @@ def test_no_run_has_to_compile_the_modules(package, host, systemd):
 
 def test_what_is_compiled_is_put_right_like_any_file(package, host, systemd):
     install.ensure(package, root=host, control=systemd)
-    path = next(each for each in bytecode.compiled(package) if "reconcile" in each)
+    path = next(each for each in pyc.compiled(package) if "/generations." in each)
     with open(host + path, "ab") as file:
         file.write(b"x")
     assert install.ensure(package, root=host, control=systemd) == [f"~ {path} (content)"]
@@ -143,6 +144,15 @@ def test_code_of_another_release_goes(package, host, systemd):
         pass
     assert install.ensure(package, root=host, control=systemd) == ["- /usr/lib/exfil-guard/exfil_guard/old.py"]
     assert not os.path.exists(stranger)
+
+
+def test_a_sub_package_of_another_release_goes(package, host, systemd):
+    install.ensure(package, root=host, control=systemd)
+    planted = host + install.LIBRARY + "/exfil_guard/policy/more.py"
+    with open(planted, "w", encoding="ascii"):
+        pass
+    assert install.ensure(package, root=host, control=systemd) == ["- /usr/lib/exfil-guard/exfil_guard/policy/more.py"]
+    assert not os.path.exists(planted)
 
 
 def test_units_are_enabled_started_and_read_again(package, host, systemd):

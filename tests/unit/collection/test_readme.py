@@ -9,7 +9,8 @@ import re
 
 import pytest
 import yaml
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, cli, layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard import cli, layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -58,8 +59,10 @@ def test_its_paths(path):
 
 
 def test_its_picture_names_the_steps():
-    for step in re.findall(r"guard/(\w+\.py)", README):
-        assert os.path.exists(os.path.join(ROOT, "plugins", "module_utils", "guard", step))
+    steps = re.findall(r" _guard/(\w+(?:/\w+\.py)?)", README)
+    assert len(steps) >= 3
+    for step in steps:
+        assert os.path.exists(os.path.join(ROOT, "plugins", "module_utils", "_guard", step)), step
 
 
 def test_its_table_of_variables():
@@ -97,7 +100,7 @@ def test_every_action_is_documented():
 def test_its_support_is_what_is_checked():
     runtime = yaml.safe_load(read("meta", "runtime.yml"))["requires_ansible"]
     assert runtime == ">=2.18.0" and README.count("ansible-core 2.18 or newer") == 2
-    from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer
+    from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import enforcer
 
     assert enforcer.OLDEST["x86_64"] == (6, 1) and "| Linux | 6.1 and newer" in README
     assert enforcer.OLDEST["aarch64"] == (6, 4) and "64-bit Arm from Linux 6.4" in README

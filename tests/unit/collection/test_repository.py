@@ -63,6 +63,7 @@ def licence_of(path):
 
 # REUSE-IgnoreEnd
 
+
 @pytest.mark.skipif(not FILES, reason="not a repository")
 def test_every_file_has_a_licence():
     licences = {path: licence_of(path) for path in FILES}

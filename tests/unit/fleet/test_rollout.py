@@ -203,11 +203,12 @@ def audited(site, name, rule, count):
     code = f"""
 import sys
 sys.path[:0] = ["/usr/lib/exfil-guard"]
-from exfil_guard import kernel, reconcile, compile
+from exfil_guard.compile import tables
+from exfil_guard.kernel import bpf, pins
 import struct
-found = kernel.Kernel()
-with reconcile.opened(found, reconcile.map_path(found, "counters")) as fd:
-    found.update(fd, struct.pack("<Q", compile.rule_id({rule!r})), struct.pack("=QQ", 0, {count}))
+found = bpf.Kernel()
+with pins.opened(found, pins.map_path(found, "counters")) as fd:
+    found.update(fd, struct.pack("<Q", tables.rule_id({rule!r})), struct.pack("=QQ", 0, {count}))
 """
     return [site.fleet.path(name, "python"), "-c", code]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from typing import Iterable, Iterator
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard.system import Entry
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import Entry
 
 MOUNTS = """\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

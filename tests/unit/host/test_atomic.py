@@ -10,8 +10,10 @@ import os
 import stat
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import atomic, audit, install, metrics, store
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import collector
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import atomic, install, store
+from ansible_collections.exfil.guard.plugins.module_utils._guard.report import metrics
 from ansible_collections.exfil.guard.plugins.module_utils.observe import collect
 
 NEW = b"new " * 100_000  # more than any buffer holds
@@ -184,7 +186,7 @@ def test_a_path_without_a_folder_is_of_the_current_one(tmp_path, monkeypatch):
 
 
 def save(path):
-    audit.save(audit.fresh("ring"), path)
+    collector.save(collector.fresh("ring"), path)
 
 
 def certify(path):

@@ -17,7 +17,8 @@ import sys
 
 import jsonschema
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import audit, fold, journal, trail
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import aggregate, collector, journal
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import record as trail
 from fake_kernel import FakeRing
 from fake_system import FakeSystem
 from test_events import record
@@ -80,11 +81,11 @@ class Unit:
         self.start()
 
     def start(self, ring="ring"):
-        self.collector = audit.Collector(
+        self.collector = collector.Collector(
             self.ring,
             lambda: view(boottime=self.now, now=BOOT + self.now / 1e9),
             self.sinks,
-            audit.adopt(audit.load(self.path), ring),
+            collector.adopt(collector.load(self.path), ring),
             self.path,
             lambda: self.now,
         )
@@ -94,7 +95,7 @@ class Unit:
         return self.collector.turn(**how)
 
     def state(self):
-        return audit.load(self.path)
+        return collector.load(self.path)
 
 
 @pytest.fixture
@@ -326,7 +327,7 @@ def test_labels_are_told_only_where_a_rule_binds_by_them_alone():
     ],
 )
 def test_the_same_subject_rule_and_object(same):
-    assert fold.key(denial(**same)) == fold.key(denial())
+    assert aggregate.key(denial(**same)) == aggregate.key(denial())
 
 
 @pytest.mark.parametrize(
@@ -354,13 +355,15 @@ def test_the_same_subject_rule_and_object(same):
     ],
 )
 def test_another_subject_rule_or_object(other):
-    assert fold.key(denial(**other)) != fold.key(denial())
+    assert aggregate.key(denial(**other)) != aggregate.key(denial())
 
 
 def test_what_lies_behind_the_end_of_a_path_does_not_count():
     data = denial()
-    assert fold.key(data[:300] + b"\xaa" * 100 + data[400:]) == fold.key(data)
-    assert fold.key(denial(path=b"", inode=1)) != fold.key(denial(path=b"", inode=2))  # told by its number alone
+    assert aggregate.key(data[:300] + b"\xaa" * 100 + data[400:]) == aggregate.key(data)
+    assert aggregate.key(denial(path=b"", inode=1)) != aggregate.key(
+        denial(path=b"", inode=2)
+    )  # told by its number alone
 
 
 def test_a_flood_is_few_lines_that_add_up(unit):
@@ -387,14 +390,14 @@ def test_the_first_of_its_kind_is_told_at_once_and_forgotten_after_a_quiet_time(
 
 
 def test_what_is_remembered_has_a_bound_and_nothing_is_lost_by_it(unit):
-    for sequence in range(3 * fold.MOST):
+    for sequence in range(3 * aggregate.MOST):
         unit.ring.put(denial(2 * sequence, port=sequence), denial(2 * sequence + 1, port=sequence))
         if sequence % 100 == 0:
             unit.turn(0)
     unit.turn(0)
-    assert len(unit.collector.fold.held) <= fold.MOST
+    assert len(unit.collector.fold.held) <= aggregate.MOST
     unit.turn(0, ending=True)
-    assert unit.journal.count() == 6 * fold.MOST == unit.state()["collected"]
+    assert unit.journal.count() == 6 * aggregate.MOST == unit.state()["collected"]
 
 
 # ---- every event counts -------------------------------------------------------------------------------------------
@@ -408,7 +411,7 @@ def test_while_the_journal_takes_nothing_events_wait_and_then_are_lost(tmp_path,
         assert not unit.turn()
     taken, lost = unit.ring.consumer, unit.ring.lost
     assert (taken, lost) == (1, 69)  # one is in the unit's hands, thirty wait
-    assert audit.told(unit.path, str(tmp_path / "lock"))["failing"] == ["/journal: Connection refused"]
+    assert collector.told(unit.path, str(tmp_path / "lock"))["failing"] == ["/journal: Connection refused"]
     assert capsys.readouterr().err.count("does not go on: /journal: Connection refused") == 1
     unit.journal.refuses = None
     unit.ring.put(denial(100, port=100))  # still no room
@@ -419,7 +422,7 @@ def test_while_the_journal_takes_nothing_events_wait_and_then_are_lost(tmp_path,
     decisions = [line for line in unit.journal.lines if line["kind"] == "decision"]
     assert sum(line["count"] for line in decisions) + unit.ring.lost == 102
     assert sum(line["count"] for line in unit.journal.lines if line["kind"] == "lost") == unit.ring.lost == 70
-    assert audit.told(unit.path, str(tmp_path / "lock"))["failing"] == []
+    assert collector.told(unit.path, str(tmp_path / "lock"))["failing"] == []
     assert "goes on (journal)" in capsys.readouterr().err
 
 
@@ -452,7 +455,7 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path, monkeypatch):
 
         unit.journal.deliver = deliver
         unit.ring.advance = lambda position: (step(), advance(position), step())
-        monkeypatch.setattr(audit.os, "replace", lambda *paths: (step(), replace(*paths), step()))
+        monkeypatch.setattr(collector.os, "replace", lambda *paths: (step(), replace(*paths), step()))
         killed = False
         for turn in range(4):
             unit.ring.put(denial(2 * turn, port=turn % 2), denial(2 * turn + 1, port=turn % 2))
@@ -485,7 +488,7 @@ def test_a_full_disk_under_the_state_takes_nothing_from_the_ring(unit, monkeypat
 
 
 def test_a_state_that_is_not_whole_is_none(unit):
-    for text in ("", "{", "[]", '{"version": 1}', json.dumps(dict(audit.fresh("ring"), version=2))):
+    for text in ("", "{", "[]", '{"version": 1}', json.dumps(dict(collector.fresh("ring"), version=2))):
         with open(unit.path, "w", encoding="ascii") as file:
             file.write(text)
         assert unit.state() is None
@@ -579,7 +582,7 @@ def test_json_lines_are_whole_or_not_there(tmp_path):
 FILLED = """
 import collections, resource, signal, sys
 sys.path[:0] = sys.argv[2:]
-from ansible_collections.exfil.guard.plugins.module_utils.guard import journal
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 lines = collections.deque([{"n": number, "text": "x" * 300} for number in range(5)])
@@ -604,23 +607,23 @@ def test_a_file_that_takes_nothing_does_not_hold_up_the_journal(unit):
     file.refuses = errno.ENOSPC
     unit.sinks["file"] = file
     unit.start()
-    for number in range(audit.FILE_LINES + 20):
+    for number in range(collector.FILE_LINES + 20):
         unit.ring.put(denial(number, port=number))
         unit.turn(0)
-    assert unit.journal.count() == audit.FILE_LINES + 20
+    assert unit.journal.count() == collector.FILE_LINES + 20
     found = unit.state()
-    assert (len(found["outbox"]["file"]), found["file_lost"]) == (audit.FILE_LINES, 20)
+    assert (len(found["outbox"]["file"]), found["file_lost"]) == (collector.FILE_LINES, 20)
     assert found["failing"] == {"file": "/journal: No space left on device"}
     file.refuses = None
     unit.start()
     unit.turn(0)
-    assert file.count() == audit.FILE_LINES and unit.state()["outbox"] == {"journal": [], "file": []}
+    assert file.count() == collector.FILE_LINES and unit.state()["outbox"] == {"journal": [], "file": []}
 
 
 def test_told_where_there_is_no_unit(tmp_path):
-    assert audit.told(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit")) is None
+    assert collector.told(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit")) is None
     (tmp_path / "unit").write_text("")
-    found = audit.told(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit"))
+    found = collector.told(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit"))
     assert found["running"] is False and found["collected"] == 0
 
 
@@ -632,5 +635,5 @@ def test_names_are_asked_for_once():
             Slow.asked += 1
             return None
 
-    names = audit._Names(Slow())
+    names = collector._Names(Slow())
     assert [names.user_name(7), names.user_name(7), names.mountinfo() != ""] == [None, None, True] and Slow.asked == 1

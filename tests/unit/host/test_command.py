@@ -12,17 +12,12 @@ import struct
 
 import fake_package
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import (
-    apply,
-    boot,
-    cli,
-    compile,
-    enforcer,
-    layout,
-    reconcile,
-    status,
-)
-from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
+from ansible_collections.exfil.guard.plugins.module_utils._guard import cli, layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import Store
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, links, pins
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, boot, drift, enforcer
+from ansible_collections.exfil.guard.plugins.module_utils._guard.report import status
 from fake_kernel import FakeKernel
 from fake_system import FakeSystem
 
@@ -89,9 +84,9 @@ def host(tmp_path):
     return Host(tmp_path)
 
 
-def drift(host):
-    live = reconcile.read(host.kernel)
-    return status.drift(
+def drift_of(host):
+    live = generations.read(host.kernel)
+    return drift.difference_lines(
         live,
         host.store.load(live.generation),
         status.status(host.kernel, host.store)["hooks"],
@@ -110,7 +105,7 @@ def test_boot_brings_the_policy_back_with_new_devices(host):
     host.system.teams.clear()  # no directory service yet
     assert host.boot() == "generation 1 is in force"
     assert host.kernel.attached() == hooks
-    live = reconcile.read(host.kernel)
+    live = generations.read(host.kernel)
     assert live.generation == 1 and not live.pending
     assert (259 << 20 | 3).to_bytes(4, "little") in live.tables["superblocks"]
     assert host.boot() == "generation 1 is in force already"
@@ -155,7 +150,7 @@ def test_refresh_follows_mounts_groups_and_dates(host):
     assert host.refresh().startswith("generation 3 is in force")
     host.now = datetime.date(2026, 7, 1)
     assert host.refresh().startswith("generation 4 is in force")
-    assert host.refresh() == "generation 4 is up to date" and drift(host) == []
+    assert host.refresh() == "generation 4 is up to date" and drift_of(host) == []
 
 
 def test_refresh_keeps_the_old_policy_when_a_name_is_gone(host, capsys):
@@ -164,7 +159,7 @@ def test_refresh_keeps_the_old_policy_when_a_name_is_gone(host, capsys):
     host.options = host.boot_options
     assert host.run("refresh") == 1
     assert "unknown group 'dba'" in capsys.readouterr().err
-    assert reconcile.read(host.kernel).generation == 1
+    assert generations.read(host.kernel).generation == 1
 
 
 def test_refresh_follows_host_names_and_keeps_the_last_good_addresses(host):
@@ -197,7 +192,7 @@ def test_status(host, capsys):
     assert (found["generation"], found["pending"], found["mode"], found["fallback_generation"]) == (2, True, "audit", 1)
     assert {"inside only", "customers", "old"} <= {rule["name"] for rule in found["rules"]}
     assert found["confirmed_generation"] == 1 and "file_open" in found["hooks"]
-    host.kernel.now += 61 * reconcile.SECOND
+    host.kernel.now += 61 * generations.SECOND
     host.run("status")
     assert "not confirmed in time" in capsys.readouterr().out
 
@@ -208,9 +203,9 @@ def test_status_tells_what_is_enforced(host, capsys):
     assert all(rule["enforced"] for rule in rules.values())
     assert [each["action"] for each in rules["inside only"]["actions"]] == ["connect", "send"]
     version = enforcer.installed(host.kernel)
-    reconcile.detach(host.kernel, version, ["file_open"])
-    host.kernel.unlink(reconcile.program_path(host.kernel, version, "socket_listen"))
-    host.kernel.unlink(reconcile.links_path(host.kernel, version) + "/socket_listen")
+    links.detach(host.kernel, version, ["file_open"])
+    host.kernel.unlink(pins.program_path(host.kernel, version, "socket_listen"))
+    host.kernel.unlink(pins.links_path(host.kernel, version) + "/socket_listen")
     rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store)["rules"]}
     assert rules["customers"]["actions"] == [
         {"action": "read", "enforced": False, "lacking": {"file_open": "not attached"}}
@@ -236,8 +231,8 @@ def test_status_tells_how_many_carry_each_label(host, capsys):
             + [{"name": "readers", "deny": ["connect"], "subjects": ["readers"], "destinations": ["corp"]}],
         )
     )
-    since = reconcile.labels_since(host.kernel)
-    bit = 1 << compile.labels_of(reconcile.read(host.kernel).tables)["customers"]
+    since = links.labels_since(host.kernel)
+    bit = 1 << tables.labels_of(generations.read(host.kernel).tables)["customers"]
     put = {
         "cells": {layout.CELL_KEY.pack(since, 7): layout.CELL.pack(bit, 2)},
         "carriers": {
@@ -260,7 +255,7 @@ def test_status_tells_how_many_carry_each_label(host, capsys):
         },
     }
     for name, entries in put.items():
-        with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, name)) as fd:
+        with pins.opened(host.kernel, pins.map_path(host.kernel, name)) as fd:
             host.kernel.update_all(fd, entries)
     assert status.status(host.kernel, host.store)["labels"] == [{"name": "customers", "tasks": 4, "channels": 1}]
     host.run("status")
@@ -269,13 +264,13 @@ def test_status_tells_how_many_carry_each_label(host, capsys):
 
 def test_status_tells_drift(host):
     host.apply()
-    assert drift(host) == []
+    assert drift_of(host) == []
     version = enforcer.installed(host.kernel)
-    reconcile.detach(host.kernel, version, ["file_open"])
-    assert drift(host) == ["hook file_open is not attached"]
+    links.detach(host.kernel, version, ["file_open"])
+    assert drift_of(host) == ["hook file_open is not attached"]
     host.system.accounts["alice"] = 7
     host.store.delete(1)
-    assert drift(host)[0] == "the document of generation 1 is missing"
+    assert drift_of(host)[0] == "the document of generation 1 is missing"
 
 
 def test_confirm_and_rollback(host, capsys):

@@ -7,7 +7,9 @@ import json
 import re
 from pathlib import Path
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import actions, devices, layout, resolve
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import devices, encoding, resolver
 from fake_system import FakeSystem
 
 ANY = layout.ANY_MINOR
@@ -65,14 +67,14 @@ def test_they_are_resolved_stored_and_found_anew_at_boot():
     system = FakeSystem()
     system.tables = TABLES
     document = {"policy": 1, "mode": "enforce", "rules": []}
-    assert resolve.resolve(document, system).devices == frozenset()  # no rule is about any
+    assert resolver.resolve(document, system).devices == frozenset()  # no rule is about any
     document["rules"].append({"name": "no tunnels", "deny": ["tun"]})
-    resolved = resolve.resolve(document, system)
+    resolved = resolver.resolve(document, system)
     assert resolved.devices == found()
-    stored = json.loads(json.dumps(resolve.to_json(resolved)))
-    assert resolve.from_json(stored).devices == found()
+    stored = json.loads(json.dumps(encoding.to_json(resolved)))
+    assert encoding.from_json(stored).devices == found()
     system.tables = dict(TABLES, misc="77 vmci\n")
-    assert (False, 10 << 20 | 77, "guest-device") in resolve.renumber(stored, system).devices
+    assert (False, 10 << 20 | 77, "guest-device") in resolver.renumber(stored, system).devices
 
 
 def test_capabilities_have_the_kernel_s_numbers():

@@ -9,8 +9,11 @@ import struct
 import tempfile
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, events, lock, ring
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import events
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import ring
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import enforcer
 from fake_kernel import FakeKernel
 from fake_system import FakeSystem
 

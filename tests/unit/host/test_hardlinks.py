@@ -9,9 +9,10 @@ import datetime
 import os
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import hardlinks, records
-from ansible_collections.exfil.guard.plugins.module_utils.guard.hardlinks import Found, Seen
-from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import hardlinks
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve.hardlinks import Found, Seen
 from test_command import host as host  # noqa: PLC0414 -- a fixture, which pytest finds by its name here
 
 NOW = datetime.date(2026, 6, 1)
@@ -45,8 +46,8 @@ class Here(System):
 
 
 def resolved(*paths, rules=(), **more):
-    rule = records.Rule("r", frozenset({"read"}), resources=records.Selection(frozenset({"s"}), **more))
-    return records.Resolved(tuple(rules) or (rule,), {}, {}, {}, frozenset(), {"resources/s": frozenset(paths)})
+    rule = model.Rule("r", frozenset({"read"}), resources=model.Selection(frozenset({"s"}), **more))
+    return model.Resolved(tuple(rules) or (rule,), {}, {}, {}, frozenset(), {"resources/s": frozenset(paths)})
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_the_look_is_bounded_and_says_so(tree, monkeypatch):
     [
         {"deny": frozenset({"connect"})},
         {"expires": "2026-05-31"},
-        {"resources": records.Selection(frozenset({"s"}), negated=True)},
+        {"resources": model.Selection(frozenset({"s"}), negated=True)},
         {"resources": None},
     ],
 )

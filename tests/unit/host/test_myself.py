@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import datetime
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard import layout, myself, resolve
-from ansible_collections.exfil.guard.plugins.module_utils.guard.records import Location
-from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import lockout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import Location
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import resolver
 from fake_system import FakeSystem
 
 NOW = datetime.date(2026, 6, 1)
@@ -17,7 +19,7 @@ def warned(subjects, *rules, mode="enforce", **me):
     system = FakeSystem()
     system.me.update(me)
     document = {"policy": 1, "mode": mode, "subjects": subjects, "rules": list(rules)}
-    return myself.locked_out(resolve.resolve(document, system), system, NOW)
+    return lockout.locked_out(resolver.resolve(document, system), system, NOW)
 
 
 def rule(*deny, **more):
@@ -52,6 +54,6 @@ def test_a_rule_for_everyone_locks_out_when_it_denies_what_a_change_needs():
 
 
 def test_this_process():
-    task = myself.task(System())
+    task = lockout.task(System())
     assert task.users and task.groups >= task.memberships
     assert isinstance(task.executable, Location) and task.executable.device != layout.ABSTRACT

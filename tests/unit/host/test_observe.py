@@ -16,10 +16,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import lock, resolve
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock, mountinfo
 from ansible_collections.exfil.guard.plugins.module_utils.observe import collect, compiled, lines, records
-from ansible_collections.exfil.guard.plugins.modules import observe as module
+from ansible_collections.exfil.guard.plugins.modules import observe
 from fake_kernel import GOOD, FakeKernel
 from fake_system import FakeSystem
 
@@ -60,7 +60,7 @@ def number(action):
 
 def told(entries, subjects=None, paths=None, units=None, listings=None, lost=None):
     system = FakeSystem()
-    view = lines.View(system, resolve.visible(resolve.parse_mounts(system.mounts)), 1.7e9, "boot", "web1", "6.1.0")
+    view = lines.View(system, mountinfo.visible(mountinfo.parse_mounts(system.mounts)), 1.7e9, "boot", "web1", "6.1.0")
     seen = lines.Seen(
         subjects or {1: who()},
         paths or {},
@@ -225,7 +225,7 @@ def test_names_are_harmless(name, shown):
 
 
 def test_paths_are_those_of_policies():
-    mounts = resolve.visible(resolve.parse_mounts(FakeSystem().mounts))
+    mounts = mountinfo.visible(mountinfo.parse_mounts(FakeSystem().mounts))
     assert lines.path_of(chain(SRV, "/exports/a"), mounts) == "/srv/exports/a"
     assert lines.path_of(chain(DISK, "/var/real/x"), mounts) == "/var/real/x"
     assert lines.path_of(chain(DISK, ""), mounts) == "/"
@@ -328,7 +328,7 @@ def test_good_options(private):
 def test_a_kernel_without_btf(monkeypatch, tmp_path):
     kernel = FakeKernel()
     kernel.found = GOOD._replace(libbpf="")
-    monkeypatch.setattr(collect.guard_kernel, "BTF", str(tmp_path / "none"))
+    monkeypatch.setattr(collect.bpf, "BTF", str(tmp_path / "none"))
     with pytest.raises(PolicyErrors) as refused:
         collect.check_host(kernel, ["chdir"])
     assert "has no BTF. Boot a kernel with CONFIG_DEBUG_INFO_BTF=y" in str(refused.value)
@@ -427,7 +427,7 @@ def stood(monkeypatch, tmp_path):
     Source.made = []
     btf = tmp_path / "btf"
     btf.write_text("")
-    monkeypatch.setattr(collect.guard_kernel, "BTF", str(btf))
+    monkeypatch.setattr(collect.bpf, "BTF", str(btf))
     monkeypatch.setattr(collect, "_Chdir", Source)
     monkeypatch.setattr(collect, "LOCK", str(tmp_path / "lock"))
     return tmp_path
@@ -491,7 +491,7 @@ def test_being_told_to_stop_is_an_end_as_any_other(stood, private):
 
 def test_check_mode_says_what_is_lacking_and_does_nothing(stood, private):
     parameters = {"file": str(private / "o"), "actions": ["chdir"], "seconds": 0, "names": 10}
-    result = module.observe(parameters, FakeKernel(), Host(), True)
+    result = observe.observe(parameters, FakeKernel(), Host(), True)
     assert result["changed"] and result["lacking"] == [
         "seconds: 0; expected 1 to 604800 (7 days). Observe again for longer"
     ]
@@ -501,7 +501,7 @@ def test_check_mode_says_what_is_lacking_and_does_nothing(stood, private):
 
 def test_stopping_where_nothing_runs_changes_nothing(stood):
     for check in (True, False):
-        assert module.stopped(check) == {"changed": False, "diff": {"prepared": ""}}
+        assert observe.stopped(check) == {"changed": False, "diff": {"prepared": ""}}
 
 
 def test_units_of_maps_end_at_their_nul():

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-from ansible_collections.exfil.guard.plugins.module_utils.guard.plan import LINES, plan
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.diff import LINES, plan
 
 
 def stored(digest="a" * 64, resolved=None, **document):

@@ -8,9 +8,10 @@ import os
 import re
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import resolve
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import PolicyErrors
-from ansible_collections.exfil.guard.plugins.module_utils.guard.records import PathPattern
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import mountinfo
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import PathPattern
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import encoding, resolver
 from fake_system import FakeSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,12 +37,12 @@ def document(**parts):
 
 
 def located(system, *paths, **more):
-    found = resolve.resolve(document(resources={"r": dict(paths=list(paths), **more)}), system)
+    found = resolver.resolve(document(resources={"r": dict(paths=list(paths), **more)}), system)
     return {(each.device, "/".join(each.components)) for each in found.resources["r"].paths}
 
 
 def services(system, *names, **more):
-    found = resolve.resolve(document(subjects={"s": dict(services=list(names), **more)}), system)
+    found = resolver.resolve(document(subjects={"s": dict(services=list(names), **more)}), system)
     return {"/".join(each) for each in found.subjects["s"].services}
 
 
@@ -74,19 +75,19 @@ def test_a_hidden_mount_is_not_covered_but_known():
     system = FakeSystem()
     system.mounts += "30 23 8:9 / /srv rw - ext4 /dev/sdd rw\n31 23 8:10 / /srv/exports rw - ext4 /dev/sde rw\n"
     assert located(system, "/srv/exports/**") == {(8 << 20 | 9, "exports/**"), (SDA, "srv/exports/**")}
-    found = resolve.resolve(document(), system)
+    found = resolver.resolve(document(), system)
     assert {8 << 20 | 9, 8 << 20 | 10, SDB} <= found.superblocks
 
 
 def test_a_login_changes_nothing():
     """Each brings a tmpfs of its own, below /run/user."""
     system = FakeSystem()
-    before = resolve.resolve(document(), system)
+    before = resolver.resolve(document(), system)
     system.mounts += "40 21 0:41 / /run/user/1000 rw - tmpfs tmpfs rw\n"
-    assert resolve.resolve(document(), system) == before
+    assert resolver.resolve(document(), system) == before
     covered = document(resources={"run": {"paths": ["/run/**"], "optional": True}})
     system.files.add("/run")
-    assert 41 in resolve.resolve(covered, system).superblocks
+    assert 41 in resolver.resolve(covered, system).superblocks
 
 
 def test_pseudo_filesystems_are_those_of_the_kernel_side():
@@ -100,7 +101,7 @@ def test_pseudo_filesystems_are_those_of_the_kernel_side():
         "PSTOREFS": "pstore",
     }
     told = {names.get(name, name.lower()) for name in known - {"ANON_INODE"}}
-    assert told | {"devtmpfs"} == resolve.PSEUDO
+    assert told | {"devtmpfs"} == mountinfo.PSEUDO
 
 
 def test_all_errors_at_once_with_suggestions():
@@ -112,7 +113,7 @@ def test_all_errors_at_once_with_suggestions():
         rules=[{"name": "no", "deny": ["read"], "subjects": ["s"], "resources": ["r"]}],
     )
     with pytest.raises(PolicyErrors) as caught:
-        resolve.resolve(bad, system)
+        resolver.resolve(bad, system)
     text = str(caught.value)
     assert len(caught.value.problems) == 7
     for part in (
@@ -130,7 +131,7 @@ def test_all_errors_at_once_with_suggestions():
 
 def test_what_is_optional_may_be_missing():
     system = FakeSystem()
-    found = resolve.resolve(
+    found = resolver.resolve(
         document(subjects={"s": {"users": ["nobody-here"], "services": ["gone"], "optional": True}}), system
     )
     assert found.subjects["s"].users == frozenset() and found.subjects["s"].services == frozenset()
@@ -163,12 +164,12 @@ def test_units():
 
 def test_no_services_no_systemctl():
     system = FakeSystem()
-    resolve.resolve(document(subjects={"s": {"users": ["alice", 7]}}), system)
+    resolver.resolve(document(subjects={"s": {"users": ["alice", 7]}}), system)
     assert system.unit_calls == []
 
 
 def test_destinations():
-    found = resolve.resolve(
+    found = resolver.resolve(
         document(
             destinations={
                 "d": {
@@ -188,20 +189,20 @@ def test_host_names():
     system = FakeSystem()
     system.hosts = {"vault": ["10.9.0.7", "fd00::7", "::ffff:10.9.0.8"]}
     body = {"d": {"names": ["vault"], "cidrs": ["192.0.2.0/24"], "ports": [443]}}
-    found = resolve.resolve(document(destinations=body), system)
+    found = resolver.resolve(document(destinations=body), system)
     assert found.destinations["d"].cidrs == {"10.9.0.7/32", "10.9.0.8/32", "fd00::7/128", "192.0.2.0/24"}
     assert found.names == {"vault": {"10.9.0.7/32", "10.9.0.8/32", "fd00::7/128"}}
-    assert resolve.from_json(json.loads(json.dumps(resolve.to_json(found)))) == found
+    assert encoding.from_json(json.loads(json.dumps(encoding.to_json(found)))) == found
     system.hosts = {}
     with pytest.raises(PolicyErrors) as caught:
-        resolve.resolve(document(destinations=body), system)
+        resolver.resolve(document(destinations=body), system)
     assert "destinations 'd', names: host name 'vault' does not resolve" in str(caught.value)
     assert "getent ahosts vault" in str(caught.value)
-    assert resolve.resolve(document(destinations=body), system, found.names) == found
+    assert resolver.resolve(document(destinations=body), system, found.names) == found
     body["d"]["optional"] = True
-    assert resolve.resolve(document(destinations=body), system).destinations["d"].cidrs == {"192.0.2.0/24"}
+    assert resolver.resolve(document(destinations=body), system).destinations["d"].cidrs == {"192.0.2.0/24"}
     assert (
-        resolve.resolve(document(destinations={"d": {"names": ["a"], "optional": True}}), system)
+        resolver.resolve(document(destinations={"d": {"names": ["a"], "optional": True}}), system)
         .destinations["d"]
         .cidrs
         == frozenset()
@@ -211,7 +212,7 @@ def test_host_names():
 def test_json_there_and_back_and_renumbered():
     system = FakeSystem()
     system.links["/var/exports"] = "/srv/exports"
-    found = resolve.resolve(
+    found = resolver.resolve(
         document(
             mode="audit",
             subjects={"s": {"users": ["alice"], "executables": ["/usr/bin/cat"]}},
@@ -224,10 +225,10 @@ def test_json_there_and_back_and_renumbered():
         system,
     )
     assert found.rules[0].audit and found.rules[0].resources.negated
-    stored = json.loads(json.dumps(resolve.to_json(found)))
-    assert resolve.from_json(stored) == found and resolve.renumber(stored, system) == found
+    stored = json.loads(json.dumps(encoding.to_json(found)))
+    assert encoding.from_json(stored) == found and resolver.renumber(stored, system) == found
     system.mounts = system.mounts.replace("8:2 /", "259:7 /")
-    again = resolve.renumber(stored, system)
+    again = resolver.renumber(stored, system)
     assert PathPattern(259 << 20 | 7, ("exports", "**")) in again.resources["r"].paths
     assert 259 << 20 | 7 in again.superblocks and SDB not in again.superblocks
 
@@ -244,11 +245,11 @@ patterns = st.tuples(st.lists(st.sampled_from((*NAMES, "*", "a*", "*b")), max_si
 @st.composite
 def tables(draw):
     """Mounts made one after the other, as mount(8) does: each on what its point leads to at that time."""
-    mounts = [resolve.Mount(1, 0, 1, (), (), "ext4")]
+    mounts = [mountinfo.Mount(1, 0, 1, (), (), "ext4")]
     for number in range(2, 2 + draw(st.integers(0, 5))):
         point = draw(paths)
         parent = walk(mounts, point)[0]
-        mounts.append(resolve.Mount(number, parent.number, draw(st.integers(1, 4)), draw(paths), point, "ext4"))
+        mounts.append(mountinfo.Mount(number, parent.number, draw(st.integers(1, 4)), draw(paths), point, "ext4"))
     return mounts
 
 
@@ -273,7 +274,7 @@ def matches(pattern, path):
     if pattern and pattern[-1] == "**":
         head = pattern[:-1]
         return len(path) >= len(head) and matches(head, path[: len(head)])
-    return len(pattern) == len(path) and all(resolve._component_matches(*pair) for pair in zip(pattern, path))
+    return len(pattern) == len(path) and all(resolver._component_matches(*pair) for pair in zip(pattern, path))
 
 
 def text_of(mounts):
@@ -288,9 +289,9 @@ def text_of(mounts):
 @settings(max_examples=400, deadline=None)
 @given(tables(), patterns, st.lists(paths, min_size=1, max_size=20), paths)
 def test_translation_equals_walking(mounts, pattern, asked, below):
-    assert resolve.parse_mounts(text_of(mounts)) == mounts
-    shown = resolve.visible(mounts)
-    found = resolve.translate(["/" + "/".join(pattern)], shown)
+    assert mountinfo.parse_mounts(text_of(mounts)) == mounts
+    shown = mountinfo.visible(mounts)
+    found = resolver.translate(["/" + "/".join(pattern)], shown)
     assert {walk(mounts, path)[0] for path in asked} <= set(shown)
     for path in asked:
         mount, inside = walk(mounts, path)

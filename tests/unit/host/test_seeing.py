@@ -18,25 +18,23 @@ import textwrap
 import time
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import (
-    actions,
-    audit,
-    cli,
+from ansible_collections.exfil.guard.plugins.module_utils._guard import cli, layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import (
+    aggregate,
+    collector,
     events,
-    fold,
     journal,
-    layout,
-    lock,
-    metrics,
-    reconcile,
-    resolve,
-    status,
-    trail,
     watch,
-    why,
 )
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
-from ansible_collections.exfil.guard.plugins.plugin_utils import _document
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import record as trail
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.explain import denial as why
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import pins
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions
+from ansible_collections.exfil.guard.plugins.module_utils._guard.report import metrics, status
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import encoding, resolver
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
 from fake_system import FakeSystem
 from test_audit import ROOT, denial, view
 from test_command import POLICY, Host
@@ -59,7 +57,7 @@ def host(tmp_path, monkeypatch):
     monkeypatch.setattr(events, "LOCK", str(tmp_path / "events.lock"))
     monkeypatch.setattr(watch.events, "LOCK", str(tmp_path / "events.lock"))
     monkeypatch.setattr(
-        audit.told,
+        collector.told,
         "__defaults__",
         (str(tmp_path / "state.json"), str(tmp_path / "events.lock"), str(tmp_path / "unit")),
     )
@@ -71,7 +69,7 @@ def host(tmp_path, monkeypatch):
 
 def count(host, denied=0, audited=0, written=0, lost=0):
     numbers = [denied, audited, written, lost] + [0] * (layout.REASON_SLOTS + 1)
-    with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, "totals")) as fd:
+    with pins.opened(host.kernel, pins.map_path(host.kernel, "totals")) as fd:
         host.kernel.update(fd, bytes(4), layout.TOTALS.pack(*numbers))
 
 
@@ -97,7 +95,7 @@ def test_status_accounts_for_every_event(host, capsys):
 def test_status_tells_how_the_trail_stands(host, capsys):
     host.apply()
     state = dict(
-        audit.fresh("ring"),
+        collector.fresh("ring"),
         collected=4,
         lines=2,
         missing=1,
@@ -105,7 +103,7 @@ def test_status_tells_how_the_trail_stands(host, capsys):
         outbox={"journal": [{}], "file": []},
         failing={"journal": "/run/systemd/journal/socket: Connection refused"},
     )
-    audit.save(state, str(host.folder / "state.json"))
+    collector.save(state, str(host.folder / "state.json"))
     host.run("status")
     out = capsys.readouterr().out
     assert (
@@ -113,7 +111,7 @@ def test_status_tells_how_the_trail_stands(host, capsys):
         "1 lines wait for the journal\n"
     ) in out
     assert "PROBLEM       the audit trail does not go on: /run/systemd/journal/socket: Connection refused\n" in out
-    audit.save(audit.fresh("ring"), str(host.folder / "state.json"))
+    collector.save(collector.fresh("ring"), str(host.folder / "state.json"))
     with lock.hold(events.COLLECTOR, events.LOCK):
         host.run("status")
     assert "audit trail   collected: 0 events taken, 0 lines\n" in capsys.readouterr().out
@@ -122,7 +120,7 @@ def test_status_tells_how_the_trail_stands(host, capsys):
 def test_metrics_are_what_prometheus_takes(host, tmp_path, capsys):
     host.apply()
     count(host, denied=8, audited=2, written=7, lost=3)
-    audit.save(audit.fresh("ring"), str(tmp_path / "state.json"))
+    collector.save(collector.fresh("ring"), str(tmp_path / "state.json"))
     path = tmp_path / "exfil_guard.prom"
     assert host.run("metrics", "--output", str(path)) == 0 and host.run("metrics") == 0
     text = path.read_text()
@@ -397,7 +395,7 @@ def test_a_new_name_needs_all_that_the_rule_denies_of_files(host, capsys):
 def test_an_action_without_an_object():
     document = dict(POLICY, **SETS, rules=[{"name": "it", "deny": ["mount", "bpf"], "subjects": ["people"]}])
     system = FakeSystem()
-    stored = {"document": document, "resolved": resolve.to_json(resolve.resolve(document, system))}
+    stored = {"document": document, "resolved": encoding.to_json(resolver.resolve(document, system))}
     record = trail.describe(denial(action=actions.NUMBERS["mount"], path=b"", device=0, inode=0, rule=b"it"), view())
     assert why.explain_record(record, stored, system)["changes"] == [
         "subjects 'people': `users` without alice",
@@ -473,7 +471,9 @@ def test_why_asks_the_journal_for_what_has_left_the_ring(host, tmp_path, monkeyp
 RUN = """
 import sys
 sys.path[:0] = sys.argv[1:4]
-from ansible_collections.exfil.guard.plugins.module_utils.guard import audit, enforcer, privilege, store
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import collector, privilege
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import store
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import enforcer
 from fake_kernel import FakeKernel
 from fake_system import FakeSystem
 from test_audit import denial
@@ -489,7 +489,7 @@ kernel.ring = lambda fd, take: kernel.buffer
 enforcer.ensure(kernel, b"object")
 kernel.buffer.put(*(denial(number, port=number % 2) for number in range(6)))
 privilege.keep = lambda names: print("keeps", *names, flush=True)
-sys.exit(audit.run(kernel, FakeSystem(), store.Store(folder), json_lines=folder + "/lines", window=1, state_path=folder + "/state",
+sys.exit(collector.run(kernel, FakeSystem(), store.Store(folder), json_lines=folder + "/lines", window=1, state_path=folder + "/state",
                    lock_path=folder + "/lock", journal_path=folder + "/journal"))
 """
 
@@ -513,7 +513,7 @@ def test_the_unit_from_its_start_to_its_end(tmp_path):
             unit.send_signal(signal.SIGTERM)
             assert unit.wait(60) == 0
     assert [json.loads(line)["count"] for line in (tmp_path / "lines").read_text().splitlines()] == [3, 3]
-    assert audit.load(str(tmp_path / "state"))["collected"] == 6
+    assert collector.load(str(tmp_path / "state"))["collected"] == 6
     assert lock.holder(str(tmp_path / "lock")) == ""
 
 
@@ -521,9 +521,9 @@ def test_the_unit_waits_for_an_enforcer(tmp_path):
     code = textwrap.dedent("""
         import sys
         sys.path[:0] = sys.argv[1:3]
-        from ansible_collections.exfil.guard.plugins.module_utils.guard import audit
+        from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import collector
         from fake_kernel import FakeKernel
-        sys.exit(audit.run(FakeKernel(), None, None))
+        sys.exit(collector.run(FakeKernel(), None, None))
     """)
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     unit = subprocess.Popen(
@@ -537,7 +537,7 @@ def test_the_unit_waits_for_an_enforcer(tmp_path):
 def test_a_flood_costs_little(capsys):
     """Many times what the ring holds, folded; to be seen with -s, and far from what a slow machine takes."""
     batch = [denial(number, pid=number) for number in range(20_000)]
-    folding, seen, began = fold.Fold(10, {}), view(), time.process_time()
+    folding, seen, began = aggregate.Fold(10, {}), view(), time.process_time()
     for data in batch:
         folding.add(data, 0, seen)
     spent = time.process_time() - began

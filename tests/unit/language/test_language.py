@@ -13,8 +13,9 @@ from pathlib import Path
 import jinja2
 import jsonschema
 import pytest
-from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _policy
-from ansible_collections.exfil.guard.plugins.plugin_utils._problems import FragmentErrors
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import pipeline
+from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,8 +39,8 @@ environment.filters["to_json"] = json.dumps
 
 
 def document(*sources, **variables):
-    templates = [_policy.Template(f"policies/{chr(97 + n)}.yml.j2", source) for n, source in enumerate(sources)]
-    return _policy.document(templates, lambda source: environment.from_string(source).render(**variables), TODAY)
+    templates = [pipeline.Template(f"policies/{chr(97 + n)}.yml.j2", source) for n, source in enumerate(sources)]
+    return pipeline.document(templates, lambda source: environment.from_string(source).render(**variables), TODAY)
 
 
 def refused(*sources):
@@ -293,10 +294,10 @@ def test_a_template_that_is_not_text(tmp_path):
     folder = tmp_path / "policies"
     folder.mkdir()
     (folder / "all.yml.j2").write_bytes(b"policy: 1\n# \xff\n")
-    template = _policy.read(str(folder), str(folder / "all.yml.j2"))
-    missing = _policy.read(str(folder), str(folder / "web.yml.j2"))
+    template = pipeline.read(str(folder), str(folder / "all.yml.j2"))
+    missing = pipeline.read(str(folder), str(folder / "web.yml.j2"))
     with pytest.raises(FragmentErrors) as caught:
-        _policy.document([template, missing], lambda source: source, TODAY)
+        pipeline.document([template, missing], lambda source: source, TODAY)
     assert [str(problem) for problem in caught.value.problems] == [
         "policies/all.yml.j2: byte 13 is not UTF-8. Save it as UTF-8",
         "policies/web.yml.j2: it can't be read: No such file or directory",
@@ -308,7 +309,7 @@ def test_a_template_of_no_group(tmp_path):
     (folder / "hosts").mkdir(parents=True)
     for name in ("all.yml.j2", "databse.yml.j2", "notes.txt", "hosts/db1.yml.j2", "hosts/db7.yml.j2"):
         (folder / name).touch()
-    assert _policy.stray(str(folder), ["all", "database"], ["db1", "web1"]) == [
+    assert pipeline.stray(str(folder), ["all", "database"], ["db1", "web1"]) == [
         "policies/databse.yml.j2: the inventory has no group 'databse'. Did you mean 'database'?",
         "policies/hosts/db7.yml.j2: the inventory has no host 'db7'. Did you mean 'db1'?",
     ]
@@ -471,9 +472,9 @@ def test_the_messages_in_the_documentation():
     first = "policy: 1\nmode: audit\ndestinations:\n  company: {cidrs: [{{ company_networks }}]}\n"
     second = "policy: 1\nresources:\n  exports:\n    paths:\n      - /srv/exports/**\nrules:\n  - name: exports\n"
     second += "    resources: [exports]\n    deny: [raed]\n"
-    templates = [_policy.Template("policies/all.yml.j2", first), _policy.Template("policies/web.yml.j2", second)]
+    templates = [pipeline.Template("policies/all.yml.j2", first), pipeline.Template("policies/web.yml.j2", second)]
     with pytest.raises(FragmentErrors) as caught:
-        _policy.document(templates, lambda source: environment.from_string(source).render(), TODAY)
+        pipeline.document(templates, lambda source: environment.from_string(source).render(), TODAY)
     assert shown == "".join(f"  - {problem}\n" for problem in caught.value.problems)
 
 
@@ -490,6 +491,6 @@ VARIABLES = {
 ])  # fmt: skip
 def test_policies_of_the_inventories_hold(inventory, groups):
     folder = ROOT / "inventories" / inventory / "policies"
-    paths = _policy.find(str(folder), groups[1:], "nobody")
+    paths = pipeline.find(str(folder), groups[1:], "nobody")
     assert [Path(path).name for path in paths] == [f"{group}.yml.j2" for group in groups]
     assert document(*[Path(path).read_text() for path in paths], **VARIABLES)["rules"]

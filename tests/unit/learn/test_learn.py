@@ -14,15 +14,11 @@ from pathlib import Path
 import jinja2
 import pytest
 from ansible_collections.exfil.guard.plugins.action import learn
-from ansible_collections.exfil.guard.plugins.module_utils.guard import resolve, semantics
-from ansible_collections.exfil.guard.plugins.plugin_utils import (
-    _document,
-    _generalise,
-    _learn,
-    _observed,
-    _policy,
-    _proposal,
-)
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import mountinfo
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import pipeline
+from ansible_collections.exfil.guard.plugins.plugin_utils._learn import generalise, observed, proposer, template
 
 ROOT = Path(__file__).resolve().parents[3]
 TODAY = datetime.date(2026, 11, 28)
@@ -92,23 +88,23 @@ def observation(events, host="db1", **parts):
 
 
 def read(events, host="db1", **parts):
-    source, problems = _observed.read(host + ".jsonl", observation(events, host, **parts), [host])
+    source, problems = observed.read(host + ".jsonl", observation(events, host, **parts), [host])
     assert problems == []
     return source
 
 
 def propose(*sources, todays=None, **options):
-    options = _learn.Options("db", **{"resources": DATA, **options})
-    return _learn.propose(sources, options, todays or {source.host: None for source in sources}, TODAY)
+    options = proposer.Options("db", **{"resources": DATA, **options})
+    return proposer.propose(sources, options, todays or {source.host: None for source in sources}, TODAY)
 
 
 def text_of(proposal, *sources, audit_by_rule=False, **options):
-    return _proposal.to_text(proposal, _learn.Options("db", **{"resources": DATA, **options}), sources, audit_by_rule)
+    return template.to_text(proposal, proposer.Options("db", **{"resources": DATA, **options}), sources, audit_by_rule)
 
 
 def document_of(text):
-    return _policy.document(
-        [_policy.Template("p", text)], lambda source: jinja2.Environment().from_string(source).render(), TODAY
+    return pipeline.document(
+        [pipeline.Template("p", text)], lambda source: jinja2.Environment().from_string(source).render(), TODAY
     )
 
 
@@ -176,20 +172,20 @@ def test_the_proposal_enforced(who, action, what, outcome):
     source = read(WORKLOAD)
     document = document_of(text_of(propose(source), source))
     other = read([*WORKLOAD, seen(who, action, what)])
-    decided, denied = _learn.replay(document, [other], TODAY)
+    decided, denied = proposer.replay(document, [other], TODAY)
     assert (len(denied) == 1) == (outcome == "deny") and decided >= len(WORKLOAD)
 
 
 def test_replay_can_find_what_is_denied():
     source = read(WORKLOAD)
     document = document_of(text_of(propose(source), source))
-    assert _learn.replay(document, [source], TODAY)[1] == []
+    assert proposer.replay(document, [source], TODAY)[1] == []
     for rule in document["rules"]:
         rule.pop("except", None)
         rule["destinations"] = {"not": []} if "destinations" in rule else rule.get("destinations")
     assert (
         len(
-            _learn.replay(
+            proposer.replay(
                 {
                     **document,
                     "rules": [
@@ -330,7 +326,7 @@ def test_more_sets_than_a_host_takes_are_made_coarser_or_refused():
     source = read(many)
     proposal = propose(source)
     assert proposal.problems == [] and any("too many subjects" in note for note in proposal.notes)
-    assert _learn.replay(document_of(text_of(proposal, source)), [source], TODAY)[1] == []
+    assert proposer.replay(document_of(text_of(proposal, source)), [source], TODAY)[1] == []
     apart = [
         seen({"uid": 0, "cgroup": "/system.slice/s%d.service" % number}, "connect", ("10.0.0.%d" % number, 22, "tcp"))
         for number in range(70)
@@ -381,7 +377,7 @@ def test_a_proposal_from_the_audit_trail_goes_on_letting_pass_what_is_not_report
             {"name": "inside", "deny": ["connect", "send"], "destinations": {"not": ["corp", "loopback"]}},
         ],
     }
-    source, problems = _observed.reported(
+    source, problems = observed.reported(
         "db1",
         [
             record("read", "/srv/dumps/a", "dumps"),
@@ -398,7 +394,7 @@ def test_a_proposal_from_the_audit_trail_goes_on_letting_pass_what_is_not_report
     ]
     reach = rules(proposal)["db: dumper reaches only what was seen"]["destinations"]["not"]
     assert {"cidrs": ["10.0.0.0/8"]} in [proposal.destinations.get(name) for name in reach] and "loopback" in reach
-    assert _learn.replay(document_of(text_of(proposal, source)), [source], TODAY) == (2, [])
+    assert proposer.replay(document_of(text_of(proposal, source)), [source], TODAY) == (2, [])
 
 
 def test_whom_a_rule_of_today_excepts_goes_on_doing_what_nobody_else_was_seen_to_do():
@@ -411,7 +407,7 @@ def test_whom_a_rule_of_today_excepts_goes_on_doing_what_nobody_else_was_seen_to
         "destinations": {},
         "rules": [{"name": "dumps", "deny": ["read", "write"], "resources": ["dumps"], "except": ["dba"]}],
     }
-    source, problems = _observed.reported("db1", [record("read", "/srv/dumps/a", "dumps")])
+    source, problems = observed.reported("db1", [record("read", "/srv/dumps/a", "dumps")])
     assert problems == []
     proposal = propose(source, todays={"db1": today}, resources={"dumps": ["/srv/dumps/**"]})
     excepted = {
@@ -423,13 +419,13 @@ def test_whom_a_rule_of_today_excepts_goes_on_doing_what_nobody_else_was_seen_to
 
 
 def test_an_audit_trail_that_is_none():
-    _source, problems = _observed.reported(
+    _source, problems = observed.reported(
         "db1", ["x", {**record("read", "/a", "r"), "uid": "0"}, record("read", "/a", "r", unknown=1)]
     )
     assert all(problem.file == "audit trail of db1" for problem in problems) and {
         problem.line for problem in problems
     } == {1, 2, 3}
-    assert "audit mode reported nothing" in str(_observed.reported("db1", [])[1][0])
+    assert "audit mode reported nothing" in str(observed.reported("db1", [])[1][0])
 
 
 # ---- names that are no names --------------------------------------------------------------------------------------
@@ -454,7 +450,7 @@ def test_an_audit_trail_that_is_none():
     ],
 )
 def test_a_name_is_never_anything_else(name):
-    from ansible_collections.exfil.guard.plugins.module_utils.guard import events
+    from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import events
 
     program = events.text(("/opt/" + name).encode())
     source = read(
@@ -483,7 +479,7 @@ def test_a_star_in_a_name_becomes_no_pattern():
 def test_a_name_that_is_not_utf8():
     source = read([seen({**DUMPER, "executable": r"/opt/\xff"}, "read", r"/srv/dumps/\xfe")])
     text = text_of(propose(source), source)
-    assert r"read /srv/dumps/\xfe" in text and _learn.replay(document_of(text), [source], TODAY) == (1, [])
+    assert r"read /srv/dumps/\xfe" in text and proposer.replay(document_of(text), [source], TODAY) == (1, [])
 
 
 # ---- generalisation -----------------------------------------------------------------------------------------------
@@ -504,10 +500,10 @@ def test_a_name_that_is_not_utf8():
     ],
 )
 def test_patterns(paths, roots, found):
-    patterns = _generalise.patterns(paths, 3, roots)
+    patterns = generalise.patterns(paths, 3, roots)
     assert list(patterns) == found and set().union(*patterns.values()) == set(paths)
     assert all(
-        semantics.matches(resolve.split(pattern), resolve.split(path))
+        semantics.matches(mountinfo.split(pattern), mountinfo.split(path))
         for pattern, covered in patterns.items()
         for path in covered
     )
@@ -523,7 +519,7 @@ def test_patterns(paths, roots, found):
     ],
 )
 def test_ports(numbers, found):
-    assert _generalise.ports(numbers, 3) == found
+    assert generalise.ports(numbers, 3) == found
 
 
 # ---- what is wrong with a file ------------------------------------------------------------------------------------
@@ -612,7 +608,7 @@ CUT = observation([GOOD, GOOD])[:-80]
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(data, found):
-    source, problems = _observed.read("db1.jsonl", data, ["db1"])
+    source, problems = observed.read("db1.jsonl", data, ["db1"])
     assert source is None
     texts = [str(problem) for problem in problems]
     assert len(texts) == len(found), texts
@@ -621,12 +617,12 @@ def test_what_is_wrong_is_told_with_its_line(data, found):
 
 
 def test_every_line_is_told_up_to_a_number():
-    _source, problems = _observed.read("f", observation([{**GOOD, "extra": 1}] * 50), ["db1"])
+    _source, problems = observed.read("f", observation([{**GOOD, "extra": 1}] * 50), ["db1"])
     assert len(problems) == 21 and problems[-1].found == "30 more problems"
 
 
 def test_what_is_whole_of_a_file_that_was_cut():
-    source, problems = _observed.read("db1.jsonl", CUT, ["db1"], cut=True)
+    source, problems = observed.read("db1.jsonl", CUT, ["db1"], cut=True)
     assert problems == [] and source.cut and [event.times for event in source.seen] == [2]
     assert any("The end of the file of db1 is missing" in note for note in propose(source).notes)
 
@@ -659,8 +655,8 @@ def test_the_guide_has_every_variable_of_the_playbook_with_its_default():
 
 def test_the_messages_in_the_guide():
     shown = re.search(r"```text\n.*?\n(.*?)```", GUIDE, re.DOTALL)[1]
-    problems = _observed.read("observed/db1.jsonl", written(start(), GOOD, GOOD, GOOD), ["db1"])[1]
-    problems += _observed.read("observed/db2.jsonl", observation([*[GOOD] * 5, {**GOOD, "extra": 1}], "web1"), ["db2"])[
+    problems = observed.read("observed/db1.jsonl", written(start(), GOOD, GOOD, GOOD), ["db1"])[1]
+    problems += observed.read("observed/db2.jsonl", observation([*[GOOD] * 5, {**GOOD, "extra": 1}], "web1"), ["db2"])[
         1
     ]
     lines = [
@@ -797,10 +793,10 @@ def test_it_is_valid_beside_the_policy_of_today(site):
     today = (folder / "policies" / "all.yml.j2").read_text()
     for mode in ("audit", "enforce"):
         templates = [
-            _policy.Template("all.yml.j2", today),
-            _policy.Template("db.yml.j2", text.replace('= "audit"', f'= "{mode}"')),
+            pipeline.Template("all.yml.j2", today),
+            pipeline.Template("db.yml.j2", text.replace('= "audit"', f'= "{mode}"')),
         ]
-        document = _policy.document(templates, lambda source: jinja2.Environment().from_string(source).render(), TODAY)
+        document = pipeline.document(templates, lambda source: jinja2.Environment().from_string(source).render(), TODAY)
         assert document["mode"] == "enforce" and {rule.get("mode") for rule in document["rules"]} == {None, mode}
 
 

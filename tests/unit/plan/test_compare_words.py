@@ -10,8 +10,10 @@ import json
 
 import jinja2
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import examples, resolve
-from ansible_collections.exfil.guard.plugins.plugin_utils import _assert, _compare, _policy
+from ansible_collections.exfil.guard.plugins.module_utils._guard.explain import witnesses
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import resolver
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import assertions, pipeline
+from ansible_collections.exfil.guard.plugins.plugin_utils._plan import compare
 
 TODAY = datetime.date(2026, 6, 1)
 BASE = """policy: 1
@@ -33,13 +35,15 @@ rules:
 def document(source):
     environment = jinja2.Environment()
     environment.filters["to_json"] = json.dumps
-    return _policy.document([_policy.Template("a", source)], lambda text: environment.from_string(text).render(), TODAY)
+    return pipeline.document(
+        [pipeline.Template("a", source)], lambda text: environment.from_string(text).render(), TODAY
+    )
 
 
 def compared(before, after, **options):
-    system = _assert.SymbolicSystem()
-    return _compare.compare(
-        *(resolve.resolve(document(each), system) for each in (before, after)),
+    system = assertions.SymbolicSystem()
+    return compare.compare(
+        *(resolver.resolve(document(each), system) for each in (before, after)),
         TODAY,
         lambda _kind, number: system.name(number),
         **options,
@@ -120,9 +124,9 @@ def test_too_many_kinds_of_tasks_are_settled_by_structure():
 
 
 def test_places_are_found_for_every_combination_of_patterns():
-    system = _assert.SymbolicSystem()
-    policy = resolve.resolve(document("""policy: 1
+    system = assertions.SymbolicSystem()
+    policy = resolver.resolve(document("""policy: 1
 resources: {a: {paths: ["/s/a*"]}, b: {paths: ["/s/*b"]}, c: {paths: ["/s/**"]}, d: {paths: [/s/axb]}}
 """), system)  # fmt: skip
-    found = examples.places([policy.resources[name].paths for name in "abcd"], policy.superblocks)
+    found = witnesses.places([policy.resources[name].paths for name in "abcd"], policy.superblocks)
     assert {mask for _where, mask in found} == {0b0000, 0b0100, 0b0101, 0b0110, 0b0111, 0b1111}

@@ -16,7 +16,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from ansible_collections.exfil.guard.plugins.plugin_utils import _document, _plan, _validation
+from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
+from ansible_collections.exfil.guard.plugins.plugin_utils._plan import plan, validation
 
 ROOT = Path(__file__).resolve().parents[3]
 TODAY = datetime.date(2026, 6, 1)
@@ -183,8 +184,8 @@ def test_a_file_that_cant_be_written_is_told(site):
 
 
 def test_control_characters_do_not_break_the_xml():
-    checked = {"h\x01": _validation.Checked("", (_validation.Case("a\x00<&>", ("b\ud800]]>",)),))}
-    root = ElementTree.fromstring(_validation.junit(checked))
+    checked = {"h\x01": validation.Checked("", (validation.Case("a\x00<&>", ("b\ud800]]>",)),))}
+    root = ElementTree.fromstring(validation.junit(checked))
     assert root[0][0].get("name") == "a\ufffd<&>" and root[0][0][0].text == "b\ufffd]]>"
 
 
@@ -333,11 +334,11 @@ def fleet(size, differing=False):
 @pytest.mark.parametrize("differing", [False, True])
 def test_one_changed_rule_over_a_thousand_hosts_fits_one_screen(differing):
     asked = []
-    comparer = _plan.Comparer(TODAY, lambda *of: asked.append(of) or _plan._compare.compare(*of))
+    comparer = plan.Comparer(TODAY, lambda *of: asked.append(of) or plan._compare.compare(*of))
     begun = time.monotonic()
-    entries = _plan.fold({host: _plan.seen([each], comparer) for host, each in fleet(1000, differing).items()})
+    entries = plan.fold({host: plan.seen([each], comparer) for host, each in fleet(1000, differing).items()})
     took = time.monotonic() - begun
-    for told in (_plan.text("plan", entries), _plan.markdown("plan", entries)):
+    for told in (plan.text("plan", entries), plan.markdown("plan", entries)):
         assert len(told.splitlines()) <= 24 and max(map(len, told.splitlines())) <= 160
     assert (
         "host0000.example.com, host0001.example.com, host0002.example.com and 997 more (1,000 hosts)"
@@ -345,31 +346,31 @@ def test_one_changed_rule_over_a_thousand_hosts_fits_one_screen(differing):
     )
     assert len(asked) == (1000 if differing else 1)  # equal policies are compared once
     assert took < 60
-    data = _plan.data("plan", entries)
+    data = plan.data("plan", entries)
     assert (
-        len(data["entries"]) == 1 and len(data["entries"][0]["hosts"]) == 1000 and _plan.status(entries) == _plan.CHANGE
+        len(data["entries"]) == 1 and len(data["entries"][0]["hosts"]) == 1000 and plan.status(entries) == plan.CHANGE
     )
 
 
 def test_a_document_of_another_release_is_no_traceback():
-    comparer = _plan.Comparer(TODAY)
+    comparer = plan.Comparer(TODAY)
     found = comparer(dict(document("10.0.0.0/8"), rules=[{"name": "x"}]), document("10.0.0.0/8"))
     assert found.failed
-    entries = _plan.fold({"h": _plan.Seen(changed=True, compared=found)})
-    assert "what gets stricter or weaker can't be told: " in _plan.text("plan", entries)
+    entries = plan.fold({"h": plan.Seen(changed=True, compared=found)})
+    assert "what gets stricter or weaker can't be told: " in plan.text("plan", entries)
 
 
 def test_a_name_is_no_markup():
-    entries = _plan.fold({"h": _plan.Seen(changed=True, drift=("a <b> `c` [d](e) *f*",), lines=("````", "x"))})
-    marked = _plan.markdown("plan", entries)
+    entries = plan.fold({"h": plan.Seen(changed=True, drift=("a <b> `c` [d](e) *f*",), lines=("````", "x"))})
+    marked = plan.markdown("plan", entries)
     assert "a \\<b\\> \\`c\\` \\[d\\](e) \\*f\\*" in marked and "`````diff\n````\nx\n`````" in marked
 
 
 def test_taking_a_policy_out_is_weaker():
-    seen = _plan.seen([{"changed": True, "document_before": document("10.0.0.0/8")}], _plan.Comparer(TODAY))
+    seen = plan.seen([{"changed": True, "document_before": document("10.0.0.0/8")}], plan.Comparer(TODAY))
     assert {each.direction for each in seen.compared.changes} == {"weaker"}
 
 
 def test_nobody_is_an_error():
-    assert _plan.status([]) == _plan.ERROR
-    assert _document.digest(_plan._NOTHING) != _document.digest(document("10.0.0.0/8"))
+    assert plan.status([]) == plan.ERROR
+    assert _document.digest(plan._NOTHING) != _document.digest(document("10.0.0.0/8"))

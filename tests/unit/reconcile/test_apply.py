@@ -12,18 +12,21 @@ import struct
 
 import fake_package
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, hooks, layout, reconcile
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
-from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
-from ansible_collections.exfil.guard.plugins.module_utils.guard.store import Store
-from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import programs
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import Store
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, links, mapspecs, pins
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.generations import SECOND
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer
 from fake_kernel import GOOD, FakeKernel, Killed
 
 NOW = datetime.date(2026, 6, 1)
 OBJECT = b"object"
 VERSION = enforcer.version_of(OBJECT)
 IDENTITY = ["bprm_committed_creds", "cred_free", "task_alloc"]
-NETWORK_HOOKS = sorted(IDENTITY + list(hooks.of_action("connect")) + list(hooks.BUILT_IN))
+NETWORK_HOOKS = sorted(IDENTITY + list(programs.of_action("connect")) + list(programs.BUILT_IN))
 
 
 def document(*rules):
@@ -82,10 +85,10 @@ class Host:
         return result["generation"]
 
     def live(self):
-        return reconcile.read(self.kernel)
+        return generations.read(self.kernel)
 
     def ids(self):
-        return reconcile.rule_ids(self.live().tables)
+        return generations.rule_ids(self.live().tables)
 
     def writes(self):
         return self.kernel.calls
@@ -176,9 +179,9 @@ def test_listeners_from_before_are_known_before_anything_asks_for_them(host):
     host.kernel.attach = lambda program: order.append(host.kernel.program_info(program).name) or attach(program)
     host.kernel.listening_ports = lambda: order.append("ports") or ports()
     host.put(LAB)
-    assert set(order[len(reconcile.IDENTITY_HOOKS) : order.index("ports")]) == set(reconcile.DIRECTION_HOOKS)
+    assert set(order[len(links.IDENTITY_HOOKS) : order.index("ports")]) == set(links.DIRECTION_HOOKS)
     assert order.index("ports") < order.index("socket_sendmsg")
-    with reconcile.opened(host.kernel, reconcile.map_path(host.kernel, "listeners")) as fd:
+    with pins.opened(host.kernel, pins.map_path(host.kernel, "listeners")) as fd:
         words = {key: value for key, value in host.kernel.read_all(fd).items() if any(value)}
     assert words == {
         struct.pack("=I", 0): struct.pack("=Q", 1 << 22),
@@ -195,8 +198,8 @@ def test_before_sendpage_went_sending_is_decided_at_files_too(host):
 
 def test_every_inner_map_is_frozen(host):
     host.put(CORP)
-    for name in [*list(reconcile.TABLES), "control"]:
-        outer = host.kernel.pins[reconcile.map_path(host.kernel, name)]
+    for name in [*list(mapspecs.TABLES), "control"]:
+        outer = host.kernel.pins[pins.map_path(host.kernel, name)]
         assert outer.inner and all(inner.frozen for inner in outer.inner.values())
 
 
@@ -236,7 +239,7 @@ def test_three_slots_are_enough_for_ever(host):
 def test_start_of_recording_is_noted_after_the_identity_hooks(host):
     host.kernel.now = 77 * SECOND
     host.put(CORP)
-    fd = host.kernel.get(reconcile.map_path(host.kernel, "facts"))
+    fd = host.kernel.get(pins.map_path(host.kernel, "facts"))
     assert layout.FACTS.unpack(host.kernel.lookup(fd, bytes(4))) == (77 * SECOND, 0, 0, 0)
     assert host.kernel.attached()
 
@@ -249,12 +252,12 @@ READERS = dict(
 
 
 def facts(host):
-    fd = host.kernel.get(reconcile.map_path(host.kernel, "facts"))
+    fd = host.kernel.get(pins.map_path(host.kernel, "facts"))
     return layout.FACTS.unpack(host.kernel.lookup(fd, bytes(4)))
 
 
 def cells(host):
-    fd = host.kernel.get(reconcile.map_path(host.kernel, "cells"))
+    fd = host.kernel.get(pins.map_path(host.kernel, "cells"))
     return {layout.CELL_KEY.unpack(key): layout.CELL.unpack(value) for key, value in host.kernel.read_all(fd).items()}
 
 
@@ -264,7 +267,7 @@ def test_labels_are_followed_while_a_rule_asks_for_them(host):
     host.kernel.now += SECOND
     since = host.kernel.now
     host.put(READERS)
-    assert set(hooks._LABELS) <= set(host.kernel.attached())
+    assert set(programs._LABELS) <= set(host.kernel.attached())
     assert facts(host)[2] == since and cells(host) == {(since, 1): (0, 2)}
     # another policy that asks for them, an upgrade, an apply on trial that is given up: nobody loses a label
     host.kernel.now += SECOND
@@ -374,7 +377,7 @@ def test_killed_at_any_step_one_whole_generation_is_in_force_and_the_next_run_me
         if not published:
             assert live.tables == old  # bit for bit
         else:
-            assert len(reconcile.rule_ids(live.tables)) == 3  # two rules and the canary
+            assert len(generations.rule_ids(live.tables)) == 3  # two rules and the canary
         assert set(NETWORK_HOOKS) <= set(host.kernel.attached())
         host.kernel.now += 61 * SECOND
         if confirm_seconds:
@@ -411,7 +414,7 @@ def test_a_confirm_killed_at_any_step_is_mended(tmp_path):
 def test_refused_by_the_kernel_the_old_generation_stays(host, method):
     host.put(CORP)
     old = host.live()
-    host.kernel.unlink(reconcile.links_path(host.kernel, VERSION) + "/socket_sendmsg")
+    host.kernel.unlink(pins.links_path(host.kernel, VERSION) + "/socket_sendmsg")
     host.kernel.refuse(method, errno.ENOMEM)
     with pytest.raises(EnforcerError) as refused:
         host.apply(BOTH)
@@ -498,7 +501,7 @@ def test_a_first_policy_that_does_not_work_leaves_none(host):
 
 def test_a_deleted_inner_map_is_drift(host):
     host.put(CORP)
-    fd = host.kernel.get(reconcile.map_path(host.kernel, "ipv4"))
+    fd = host.kernel.get(pins.map_path(host.kernel, "ipv4"))
     host.kernel.delete(fd, struct.pack("=I", host.live().slot))
     result = host.apply(CORP)
     assert result["changed"] and result["generation"] == 2
@@ -509,7 +512,7 @@ def test_a_deleted_inner_map_is_drift(host):
 
 def test_an_exchanged_inner_map_is_drift(host):
     host.put(CORP)
-    outer = host.kernel.pins[reconcile.map_path(host.kernel, "destinations")]
+    outer = host.kernel.pins[pins.map_path(host.kernel, "destinations")]
     inner = outer.inner[struct.pack("=I", host.live().slot)]
     key = sorted(inner.entries)[0]
     inner.entries[key] = bytes(len(inner.entries[key]) - 1) + b"\1"
@@ -521,7 +524,7 @@ def test_an_exchanged_inner_map_is_drift(host):
 
 def test_a_deleted_link_is_attached_again(host):
     host.put(CORP)
-    host.kernel.unlink(reconcile.links_path(host.kernel, VERSION) + "/socket_connect")
+    host.kernel.unlink(pins.links_path(host.kernel, VERSION) + "/socket_connect")
     would = host.apply(CORP, check=True)
     assert host.kernel.attached() != NETWORK_HOOKS
     result = host.apply(CORP)
@@ -540,12 +543,12 @@ def test_a_deleted_document_is_written_again(host):
 
 def test_missing_counters_are_made_again_and_others_keep_counting(host):
     host.put(BOTH)
-    fd = host.kernel.get(reconcile.map_path(host.kernel, "counters"))
+    fd = host.kernel.get(pins.map_path(host.kernel, "counters"))
     first, second = host.ids()[:2]
     host.kernel.delete(fd, first)
     host.kernel.update(fd, second, b"\3" * 16)
     assert host.apply(BOTH)["diff"]["prepared"] == "+ counters of 1 rules (they were missing)\n"
-    fd = host.kernel.get(reconcile.map_path(host.kernel, "counters"))
+    fd = host.kernel.get(pins.map_path(host.kernel, "counters"))
     counts = host.kernel.read_all(fd)
     assert counts[first] == bytes(16) and counts[second] == b"\3" * 16
     host.kernel.close(fd)
@@ -609,8 +612,8 @@ def test_removed_and_then_quiet(host):
     assert host.writes() == []
     assert apply.remove(host.kernel, host.store, **host.options) == would
     assert host.live().generation == 0 and host.kernel.attached() == [] and host.store.numbers() == []
-    for name in reconcile.TABLES:
-        assert host.kernel.pins[reconcile.map_path(host.kernel, name)].inner == {}
+    for name in mapspecs.TABLES:
+        assert host.kernel.pins[pins.map_path(host.kernel, name)].inner == {}
     host.kernel.revive()
     assert not apply.remove(host.kernel, host.store, **host.options)["changed"] and host.writes() == []
     assert host.put(CORP) == 2
@@ -651,7 +654,7 @@ def test_check_mode_before_the_enforcer_is_there_tells_what_a_run_does(tmp_path,
 def test_a_rule_that_this_kernel_cannot_enforce(host):
     host.put(CORP)
     old = host.live()
-    host.kernel.unlink(reconcile.program_path(host.kernel, VERSION, "socket_sendmsg"))
+    host.kernel.unlink(pins.program_path(host.kernel, VERSION, "socket_sendmsg"))
     host.kernel.revive()
     with pytest.raises(PolicyErrors) as refused:
         host.apply(LAB)
@@ -670,7 +673,7 @@ def test_bpf_not_active(host):
 
 
 def test_a_half_loaded_enforcer(host):
-    host.kernel.unlink(reconcile.map_path(host.kernel, "edges"))
+    host.kernel.unlink(pins.map_path(host.kernel, "edges"))
     with pytest.raises(EnforcerError) as refused:
         host.apply(CORP)
     assert str(refused.value) == (

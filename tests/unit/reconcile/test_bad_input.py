@@ -11,10 +11,12 @@ import os
 import time
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, reconcile, store
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError, PolicyErrors
-from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import Kernel
-from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import store
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import pins
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.bpf import Kernel
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.generations import SECOND
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer
 from test_apply import BOTH, CORP, LAB, OBJECT, Host
 
 
@@ -182,11 +184,11 @@ def test_deadlines_are_of_the_clock_that_nobody_sets():
 # ---- an enforcer of another layout --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", [f"v{reconcile.LAYOUT - 1}", f"v{reconcile.LAYOUT + 1}"], ids=["older", "newer"])
+@pytest.mark.parametrize("layout", [f"v{pins.LAYOUT - 1}", f"v{pins.LAYOUT + 1}"], ids=["older", "newer"])
 def test_an_enforcer_of_another_layout_is_told_and_goes_on(tmp_path, layout):
     host = guarded(tmp_path)
     kernel = host.kernel
-    kernel.rename(kernel.path("exfil_guard", f"v{reconcile.LAYOUT}"), kernel.path("exfil_guard", layout))
+    kernel.rename(kernel.path("exfil_guard", f"v{pins.LAYOUT}"), kernel.path("exfil_guard", layout))
     pinned, stored = dict(kernel.pins), host.store.numbers()
     kernel.revive()
     with pytest.raises(PolicyErrors, match="enforcer not installed"):

@@ -13,21 +13,14 @@ from typing import Callable
 
 import fake_package
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import (
-    apply,
-    bytecode,
-    certificate,
-    cli,
-    enforcer,
-    evidence,
-    instructions,
-    proved,
-    reconcile,
-    status,
-    verify,
-)
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
-from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import MODIFY_RETURN, Relocated
+from ansible_collections.exfil.guard.plugins.module_utils._guard import cli
+from ansible_collections.exfil.guard.plugins.module_utils._guard.attest import certificate, evidence, proved
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import pyc
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, instructions, mapspecs
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import MODIFY_RETURN, Relocated
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer
+from ansible_collections.exfil.guard.plugins.module_utils._guard.report import status, verify
 from fake_kernel import LSM_MAC, FakeKernel, _Link, _Map, _Program, function_of
 from test_apply import BOTH, CORP, NOW, OBJECT, VERSION
 from test_apply import host as host  # noqa: PLC0414 -- a fixture, which pytest finds by its name here
@@ -74,7 +67,7 @@ def test_says_what_was_put_in_force(certified):
     }
     assert known["kernel"] == {"release": "6.1.0-40-amd64", "boot": certified.kernel.booted, "btf": "b7f0" * 16}
     assert known["attached"] == certified.kernel.attached() and HOOK in known["attached"]
-    assert set(known["tables"]) == set(reconcile.TABLES)
+    assert set(known["tables"]) == set(mapspecs.TABLES)
     assert known["programs"][HOOK]["proved"] == ["verdict"] and len(known["programs"][HOOK]["tag"]) == 16
     assert known["canary"] == {"tried": True, "warnings": []}
     assert known["proof"] == {"version": 1, "release": "6.1.0-40-amd64"}
@@ -233,8 +226,14 @@ def add_file(host):
     (Path(host.store.library) / "exfil_guard" / "more.py").write_text("# more\n")
 
 
+def add_file_below(host):
+    folder = Path(host.store.library) / "exfil_guard" / "policy"
+    folder.mkdir()
+    (folder / "more.py").write_text("# more\n")
+
+
 def compile_other(host):
-    path, made = next(iter(bytecode.compiled({host.store.library + "/exfil_guard/cli.py": b"# other code\n"}).items()))
+    path, made = next(iter(pyc.compiled({host.store.library + "/exfil_guard/cli.py": b"# other code\n"}).items()))
     os.makedirs(os.path.dirname(path))
     with open(path, "wb") as file:
         file.write(made)
@@ -242,7 +241,7 @@ def compile_other(host):
 
 def other_generation(host):
     record = host.live().record
-    reconcile.publish(host.kernel, record._replace(generation=7))
+    generations.publish(host.kernel, record._replace(generation=7))
 
 
 def other_kernel(host):
@@ -308,6 +307,11 @@ MEDDLING = [
     Meddling("the proofs", edit_file("proved.json"), ("proved.json is not as the package has it",)),
     Meddling("the package's list", edit_file("PACKAGE"), ("the package is another",)),
     Meddling("code that is not of the package", add_file, ("exfil_guard/more.py is not as the package has it",)),
+    Meddling(
+        "code in a sub-package that is not of the package",
+        add_file_below,
+        ("exfil_guard/policy/more.py is not as the package has it",),
+    ),
     Meddling("the record", other_generation, ("generation 7 is in force, the certificate is for generation 1",)),
     Meddling("another kernel", other_kernel, ("the kernel is 6.12.1, the certificate is for 6.1.0-40-amd64",)),
     Meddling("another boot", other_boot, ("the host was booted since",)),

@@ -4,13 +4,15 @@
 import contextlib
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
-from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import MapSpec
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import links, mapspecs
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import MapSpec
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import enforcer
 from fake_kernel import GOOD, HOOKS, FakeKernel, Killed, _Program
 
 OLD, NEW = b"old object", b"new object"
-ALL_MAPS = sorted(list(reconcile.MAPS) + list(reconcile.STORAGES))
+ALL_MAPS = sorted(list(mapspecs.MAPS) + list(mapspecs.STORAGES))
 
 
 @pytest.fixture
@@ -162,7 +164,7 @@ def test_a_program_for_another_kernel_is_not_missed(kernel):
 def old_in_force(kernel):
     enforcer.ensure(kernel, OLD)
     hooks = ["task_alloc", "bprm_committed_creds", "cred_free", "file_open"]
-    reconcile.attach(kernel, enforcer.version_of(OLD), hooks)
+    links.attach(kernel, enforcer.version_of(OLD), hooks)
     return sorted(hooks)
 
 

@@ -12,17 +12,18 @@ import sys
 import traceback
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, layout, reconcile
-from ansible_collections.exfil.guard.plugins.module_utils.guard import kernel as kernel_module
-from ansible_collections.exfil.guard.plugins.module_utils.guard.kernel import (
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import bpf, generations, mapspecs, pins
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.bpf import Kernel
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import (
     ARRAY,
     HASH,
     INNER_MAP,
     LPM_TRIE,
-    Kernel,
     MapSpec,
     hook_of,
 )
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import enforcer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -161,23 +162,23 @@ class Image:
 
 def make_maps(kernel):
     """What libbpf does for the object's maps."""
-    os.makedirs(reconcile.base(kernel) + "/maps")
-    for name, spec in reconcile.MAPS.items():
-        template = reconcile.RECORD if name == "control" else reconcile.TABLES.get(name)
+    os.makedirs(pins.base(kernel) + "/maps")
+    for name, spec in mapspecs.MAPS.items():
+        template = mapspecs.RECORD if name == "control" else mapspecs.TABLES.get(name)
         inner = kernel.create_map("inner", template) if template else None
         fd = kernel.create_map(name, spec, inner)
-        kernel.pin(fd, reconcile.map_path(kernel, name))
+        kernel.pin(fd, pins.map_path(kernel, name))
         kernel.close(fd)
-    for name in reconcile.STORAGES:  # whatever they are: nobody looks into them from outside
+    for name in mapspecs.STORAGES:  # whatever they are: nobody looks into them from outside
         fd = kernel.create_map(name, MapSpec(ARRAY, 4, 4, 1))
-        kernel.pin(fd, reconcile.map_path(kernel, name))
+        kernel.pin(fd, pins.map_path(kernel, name))
         kernel.close(fd)
 
 
 def test_generations_are_written_read_back_and_switched(inside):
     def check(kernel):
         make_maps(kernel)
-        assert reconcile.read(kernel).record is None
+        assert generations.read(kernel).record is None
         first = {
             "policy": {number(0): b"\1" * layout.POLICY.size},
             "states": {number(i): bytes([i]) * layout.STATE.size for i in range(7)},
@@ -185,24 +186,24 @@ def test_generations_are_written_read_back_and_switched(inside):
             "ipv4": {struct.pack("=IBBBB", 8, 10, 0, 0, 0): bytes(8)},
             "rules": {number(0): b"\7" * 8 + b"a rule".ljust(96, b"\0")},
         }
-        reconcile.load(kernel, Image(first), 1, [], version="none")
-        live = reconcile.read(kernel)
+        generations.load(kernel, Image(first), 1, [], version="none")
+        live = generations.read(kernel)
         assert (live.generation, live.slot, live.pending) == (1, 0, False)
-        assert reconcile.differences(first, live.tables) == {}
-        assert reconcile.missing_counters(kernel, first) == []
+        assert generations.differences(first, live.tables) == {}
+        assert generations.missing_counters(kernel, first) == []
         second = dict(first, edges={number(i) + bytes(36): number(i) for i in range(41)})
-        reconcile.load(kernel, Image(second), 2, [], version="none", confirm_seconds=60)
-        live = reconcile.read(kernel)
+        generations.load(kernel, Image(second), 2, [], version="none", confirm_seconds=60)
+        live = generations.read(kernel)
         assert (live.generation, live.slot, live.pending, live.confirmed) == (2, 1, True, (1, 0))
-        assert reconcile.differences(first, live.tables) == {"edges": 1}
-        reconcile.publish(kernel, live.record._replace(deadline=1))
-        assert reconcile.read(kernel).generation == 1
-        reconcile.clear_slots(kernel)
-        assert reconcile.differences(first, reconcile.read(kernel).tables) == {}
-        assert reconcile.differences(second, reconcile.read_tables(kernel, 1)) == {}
-        with reconcile.opened(kernel, reconcile.map_path(kernel, "states")) as outer:
+        assert generations.differences(first, live.tables) == {"edges": 1}
+        generations.publish(kernel, live.record._replace(deadline=1))
+        assert generations.read(kernel).generation == 1
+        generations.clear_slots(kernel)
+        assert generations.differences(first, generations.read(kernel).tables) == {}
+        assert generations.differences(second, generations.read_tables(kernel, 1)) == {}
+        with pins.opened(kernel, pins.map_path(kernel, "states")) as outer:
             kernel.delete(outer, number(0))
-        assert set(reconcile.differences(first, reconcile.read(kernel).tables)) == {"states"}
+        assert set(generations.differences(first, generations.read(kernel).tables)) == {"states"}
 
     inside(check)
 
@@ -250,7 +251,7 @@ def test_a_file_that_is_no_object_is_refused_in_one_line(capfd):
 
 def test_hooks_are_told_by_the_names_in_btf(tmp_path, monkeypatch):
     path = tmp_path / "vmlinux"
-    monkeypatch.setattr(kernel_module, "BTF", str(path))
+    monkeypatch.setattr(bpf, "BTF", str(path))
     assert Kernel().lsm_hooks() == frozenset()
     path.write_bytes(b"\0bpf_lsm_file_open\0bpf_lsm_bpf\0x_bpf_lsm_capable\0bpf_lsm_\0int\0bpf_lsm_cut")
     assert Kernel().lsm_hooks() == {"file_open", "bpf"}

@@ -8,7 +8,8 @@ import os
 import sys
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import enforcer, reconcile
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, links, pins
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import enforcer
 from test_apply import BOTH, CORP, OBJECT, Host
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "host"))
@@ -49,7 +50,7 @@ def mended(host, wanted, **some):
 
 def tamper_with_table(host, name):
     """An entry of the table in force goes."""
-    outer = host.kernel.pins[reconcile.map_path(host.kernel, name)]
+    outer = host.kernel.pins[pins.map_path(host.kernel, name)]
     inner = outer.inner[host.live().slot.to_bytes(4, "little")]
     inner.entries.popitem()
 
@@ -84,7 +85,7 @@ def test_a_changed_table_is_drift(host):
 def test_a_hook_that_is_gone_is_drift(host):
     host.put(CORP)
     version = enforcer.installed(host.kernel)
-    host.kernel.unlink(reconcile.links_path(host.kernel, version) + "/socket_connect")
+    host.kernel.unlink(pins.links_path(host.kernel, version) + "/socket_connect")
     told = ["hook socket_connect is not attached"]
     assert origins(host, CORP) == expected(drift=told)
     mended(host, CORP, drift=told)
@@ -92,7 +93,7 @@ def test_a_hook_that_is_gone_is_drift(host):
 
 def test_a_hook_too_many_is_drift(host):
     host.put(CORP)
-    reconcile.attach(host.kernel, enforcer.installed(host.kernel), ["file_open"])
+    links.attach(host.kernel, enforcer.installed(host.kernel), ["file_open"])
     told = ["hook file_open is attached, and no rule needs it"]
     assert origins(host, CORP) == expected(drift=told)
     mended(host, CORP, drift=told)
@@ -100,7 +101,7 @@ def test_a_hook_too_many_is_drift(host):
 
 def test_counters_that_are_gone_are_drift(host):
     host.put(CORP)
-    host.kernel.pins[reconcile.map_path(host.kernel, "counters")].entries.clear()
+    host.kernel.pins[pins.map_path(host.kernel, "counters")].entries.clear()
     told = ["the counters of 2 rules are missing"]  # the canary's is the other
     assert origins(host, CORP) == expected(drift=told)
     mended(host, CORP, drift=told)
@@ -148,7 +149,7 @@ def test_a_trial_is_neither(host):
     host.put(CORP)
     generation = host.apply(BOTH)["generation"]
     assert origins(host, BOTH) == expected(unsettled=[f"generation {generation} is on trial"])
-    host.kernel.now += 61 * reconcile.SECOND
+    host.kernel.now += 61 * generations.SECOND
     assert origins(host, BOTH) == expected(
         pending=True, unsettled=[f"generation {generation} was not confirmed in time"]
     )

@@ -7,13 +7,15 @@ import datetime
 import json
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import apply, enforcer, history, semantics, soak, status
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
-from ansible_collections.exfil.guard.plugins.module_utils.guard.reconcile import SECOND
-from ansible_collections.exfil.guard.plugins.module_utils.guard.records import NetworkEvent, Task
-from ansible_collections.exfil.guard.plugins.module_utils.guard.resolve import resolve
-from ansible_collections.exfil.guard.plugins.module_utils.guard.store import KEPT
-from ansible_collections.exfil.guard.plugins.module_utils.guard.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import KEPT
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.generations import SECOND
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer, history
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics, soak
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import NetworkEvent, Task
+from ansible_collections.exfil.guard.plugins.module_utils._guard.report import status
+from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve.resolver import resolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_apply import BOTH, CORP, LAB, NOW, OBJECT, Host, document, rule

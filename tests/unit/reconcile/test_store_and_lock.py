@@ -7,9 +7,9 @@ import os
 import stat
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils.guard import lock
-from ansible_collections.exfil.guard.plugins.module_utils.guard.errors import EnforcerError
-from ansible_collections.exfil.guard.plugins.module_utils.guard.store import KEPT, Store
+from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import KEPT, Store
 
 
 def stored(generation, confirmed=False):

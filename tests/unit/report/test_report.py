@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.exfil.guard.plugins.filter.fleet_report import fleet_report
-from ansible_collections.exfil.guard.plugins.plugin_utils import _page, _report
+from ansible_collections.exfil.guard.plugins.plugin_utils._report import figures
+from ansible_collections.exfil.guard.plugins.plugin_utils._report import page as _page
 
 ROOT = Path(__file__).resolve().parents[3]
 NOW = "2026-11-28T12:00:00+00:00"
@@ -62,7 +63,7 @@ def record(at="2026-11-28T10:00:00.000+00:00", count=1, **parts):
 
 
 def report(plan=None, **answers):
-    return _report.report(
+    return figures.report(
         {name: {"groups": ["web"], "status": status(), **each} for name, each in answers.items()}, NOW, plan
     )
 
@@ -144,7 +145,7 @@ def test_denials_over_time_and_by_what():
     timeline = found["timeline"]
     assert timeline["start"] == "2026-11-28T10:00:00+00:00" and timeline["width"] == 300
     assert (timeline["denied"][0], timeline["audit"][6], timeline["denied"][-1]) == (1, 4, 2) and found["told"] == 7
-    assert sum(timeline["denied"] + timeline["audit"]) == 7 and len(timeline["denied"]) <= _report.BUCKETS
+    assert sum(timeline["denied"] + timeline["audit"]) == 7 and len(timeline["denied"]) <= figures.BUCKETS
     assert found["top"] == {  # what would have been denied is told apart
         "denied": {
             "rules": [{"name": "tamper", "count": 2}, {"name": "customers", "count": 1}],
@@ -176,7 +177,7 @@ def test_groups_and_the_plan():
             dict(entry, hosts=["db1"], error="unreachable"),
         ],
     }
-    found = _report.report(
+    found = figures.report(
         {
             "web1": {"groups": ["eu", "web"], "status": status(drift=["d", "e"])},
             "web2": {"groups": ["web"], "status": status(mode="audit", unenforced=["u"])},
@@ -214,7 +215,7 @@ def test_groups_and_the_plan():
 )
 def test_any_stretch_of_time_fits(first, last):
     timeline = report(web1={"records": [record(first), record(last)]})["timeline"]
-    assert len(timeline["denied"]) <= _report.BUCKETS + 1 and sum(timeline["denied"]) == 2
+    assert len(timeline["denied"]) <= figures.BUCKETS + 1 and sum(timeline["denied"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -336,7 +337,7 @@ def test_it_needs_no_network_and_may_use_none():
 
 
 def test_an_empty_fleet_has_a_page():
-    assert "Nothing was told" in _page.page(_report.report({}, NOW))
+    assert "Nothing was told" in _page.page(figures.report({}, NOW))
 
 
 ENGINE = """
@@ -411,10 +412,10 @@ def test_a_thousand_hosts_and_a_hundred_thousand_records():
     found = report(**answers)
     text = _page.page(found)
     assert time.process_time() - began < 120
-    assert found["told"] == 100_000 and len(found["rows"]) == _report.ROWS and found["rows_left_out"] == 98_000
+    assert found["told"] == 100_000 and len(found["rows"]) == figures.ROWS and found["rows_left_out"] == 98_000
     assert len(text) < 3_000_000
     rows = [row["table"] for row in Page(text).rows]
-    assert rows.count("hosts") == 1 + 1000 and rows.count("denials") == 1 + _report.ROWS
+    assert rows.count("hosts") == 1 + 1000 and rows.count("denials") == 1 + figures.ROWS
 
 
 # ---- filter and playbook ------------------------------------------------------------------------------------------

@@ -1,0 +1,165 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which programs a policy needs: only these are attached, since a hook costs even whom no rule binds."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Iterable
+
+from ..policy import actions, model, semantics
+
+_NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
+# a file that is open already: used, received, mapped
+_MAP = ("mmap_file", "mmap_backing_file", "file_mprotect")
+_OPEN = ("file_open", "file_permission", "file_receive", *_MAP)
+# without opening it
+_LOOK = ("inode_readlink", "inode_getxattr")
+_CHANGE = (
+    "inode_setattr",
+    "inode_setxattr",
+    "inode_removexattr",
+    "inode_set_acl",
+    "inode_remove_acl",
+    "inode_symlink",
+    "inode_mkdir",
+    "inode_mknod",
+)
+
+# Not on every kernel: where one is missing, another hook of the same action sees what it would
+_WHERE_PRESENT = frozenset(
+    {"mmap_backing_file", "inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper", "mmap_backing_file__label"}
+)
+
+# which side a connection is from has to be known, and where its packets really go
+_SENDING = (
+    "socket_sendmsg",
+    "socket_setsockopt",
+    "socket_connect",
+    "socket_listen",
+    "socket_accept",
+    "sctp_bind_connect",
+    "sctp_sk_clone",
+)
+# what reaches a socket by another hook where sendfile and splice do not come through sendmsg
+_THROUGH_FILES = ("send", "reply", "vsock", "unix-connect")
+
+_OF_ACTION: dict[str, tuple[str, ...]] = {
+    "read": _OPEN + _LOOK + _NAMES,
+    "write": _OPEN + _CHANGE + _NAMES,
+    "execute": ("file_open", *_MAP, *_NAMES),
+    "unix-connect": ("unix_stream_connect", "unix_may_send", "socket_sendmsg", *_NAMES),
+    "connect": ("socket_connect", "socket_sendmsg", "socket_setsockopt", "sctp_bind_connect"),
+    "send": _SENDING,
+    "reply": _SENDING,
+    "bind": ("socket_bind", "sctp_bind_connect"),
+    "listen": ("socket_listen",),
+    "accept": ("socket_accept",),
+    "vsock": ("socket_connect", "socket_sendmsg"),
+    "raw-socket": ("socket_create",),
+    "mount": ("sb_mount", "move_mount", "sb_set_mnt_opts", "sb_remount", "sb_pivotroot"),
+    "ptrace": ("ptrace_access_check", "ptrace_traceme"),
+    "load-module": ("kernel_read_file", "kernel_load_data", "kernel_module_request"),
+    "bpf": ("bpf",),
+    "perf": ("perf_event_open",),
+    "user-namespace": ("userns_create",),
+    "io-uring": ("inode_init_security_anon",),
+    "block-device": ("file_open__device",),
+    "virtio-port": ("file_open__device",),
+    "serial": ("file_open__device",),
+    "tun": ("file_open__device", "tun_dev_create"),
+    "guest-device": ("file_open__device",),
+}
+_OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
+_OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
+# What enforces is guarded under any policy; see bpf/decision/protection.h
+BUILT_IN = tuple(
+    hook + "__tamper"
+    for hook in (
+        "bpf_map",
+        "bpf_prog",
+        "file_open",
+        "inode_create",
+        "inode_link",
+        "inode_mkdir",
+        "inode_rename",
+        "inode_rmdir",
+        "inode_set_acl",
+        "inode_setxattr",
+        "inode_symlink",
+        "inode_unlink",
+        "move_mount",
+        "path_chmod",
+        "path_chown",
+        "path_truncate",
+        "ptrace_access_check",
+        "sb_mount",
+        "sb_pivotroot",
+        "sb_umount",
+    )
+)
+# whose rules ask what a task has read: how that is remembered
+_LABELS = (
+    "bprm_creds_for_exec",
+    "file_open",
+    "file_open__label",
+    "file_permission",
+    "file_receive",
+    "inode_free_security",
+    "inode_getxattr__label",
+    "inode_readlink__label",
+    "inode_setxattr__label",
+    "key_alloc",
+    "key_permission",
+    "mmap_backing_file__label",
+    "mmap_file",
+    "mmap_file__label",
+    "msg_queue_free_security",
+    "msg_queue_msgrcv",
+    "msg_queue_msgsnd",
+    "ptrace_access_check__label",
+    "ptrace_traceme__label",
+    "sk_free_security",
+    "socket_recvmsg",
+    "socket_sendmsg",
+    "task_free",
+    "unix_may_send",
+)
+
+
+def of_action(action: str, sendpage: bool = False) -> tuple[str, ...]:
+    """The hooks that decide an action, each of which must be guarded for a rule with it to be complete; ``sendpage``:
+    of the kernel's environment."""
+    more = ("file_permission",) if sendpage and action in _THROUGH_FILES else ()
+    return _OF_ACTION[action] + more
+
+
+def needed(resolved: model.Resolved, now: datetime.date, sendpage: bool = False) -> frozenset[str]:
+    """The programs that the rules in force ask for; the identity hooks and BUILT_IN come with any policy."""
+    found: set[str] = set()
+    for rule in resolved.rules:
+        if not semantics.in_force(rule, now):
+            continue
+        for action in rule.deny:
+            found.update(of_action(action, sendpage))
+        if any(resolved.subjects[name].has_read is not None for name in rule.subjects or ()):
+            found.update(_LABELS)
+    return frozenset(found)
+
+
+def here(wanted: Iterable[str], available: frozenset[str]) -> frozenset[str]:
+    """``wanted`` without what a kernel may lack and this one does: its actions are whole without."""
+    return frozenset(wanted) - (_WHERE_PRESENT - available)
+
+
+def before_install(present: frozenset[str]) -> frozenset[str]:
+    """Of the programs that a kernel may lack those that there will be. ``present``: the hooks that it has."""
+    return frozenset(each for each in _WHERE_PRESENT if each.partition("__")[0] in present)
+
+
+def attached(wanted: Iterable[str], available: frozenset[str]) -> frozenset[str]:
+    """All that is attached for a policy: ``wanted`` and BUILT_IN as far as the kernel has them. The program that
+    decides opens looks after what enforces as well, which saves each open a program."""
+    found = here(frozenset(wanted).union(BUILT_IN), available)
+    return found - {"file_open__tamper"} if "file_open" in found else found

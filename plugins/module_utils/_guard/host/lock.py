@@ -1,0 +1,78 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One run at a time. The lock goes with the process, so a killed run leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from typing import Iterator
+
+from ..errors import EnforcerError
+
+PATH = "/run/lock/exfil-guard.lock"
+WAIT = 10.0  # seconds; boot units and timers hold it for less
+
+
+def _open(path: str) -> int:
+    """The folder is open to all: what another user put there is not our lock and must not hold us up."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            try:
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                continue
+        except OSError:
+            os.unlink(path)  # a symbolic link
+            continue
+        if os.fstat(fd).st_uid == os.geteuid():
+            return fd
+        os.close(fd)
+        os.unlink(path)
+
+
+def holder(path: str = PATH) -> str:
+    """What the one that holds the lock is told as; empty: nobody does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return ""
+    except BlockingIOError:
+        return os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def hold(command: str, path: str = PATH, wait: float = WAIT) -> Iterator[None]:
+    """Holds the lock; ``command`` is what another run is told that it waits for."""
+    try:
+        fd = _open(path)
+    except OSError as error:
+        raise EnforcerError(f"cannot open the lock {path}: {error.strerror}", "Run as root") from error
+    try:
+        until = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
+                    raise EnforcerError(
+                        f"another run holds the lock {path}: {holder}", "Wait until it ends and run again"
+                    ) from None
+                time.sleep(0.1)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"pid {os.getpid()}, {command}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)

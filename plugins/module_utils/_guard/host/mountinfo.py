@@ -1,0 +1,114 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mounts of the host, as /proc/self/mountinfo lists them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Sequence
+
+from ..policy.model import Components
+
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    number: int
+    parent: int
+    device: int  # as in model.PathPattern
+    root: Components | None  # inside the superblock; None: not a path (a namespace file)
+    point: Components
+    type: str
+
+
+# filesystems without data at rest, as is_pseudo_fs() in bpf/object/path.h knows them by their magic numbers
+PSEUDO = frozenset(
+    (
+        "tmpfs",
+        "devtmpfs",
+        "ramfs",
+        "proc",
+        "sysfs",
+        "devpts",
+        "cgroup",
+        "cgroup2",
+        "bpf",
+        "debugfs",
+        "tracefs",
+        "securityfs",
+        "pipefs",
+        "sockfs",
+        "nsfs",
+        "pidfs",
+        "mqueue",
+        "hugetlbfs",
+        "configfs",
+        "binfmt_misc",
+        "efivarfs",
+        "pstore",
+        "autofs",
+        "selinuxfs",
+        "rpc_pipefs",
+    )
+)
+
+
+def split(path: str) -> Components:
+    return tuple(part for part in path.split("/") if part and part != ".")
+
+
+def _unescape(text: str) -> str:
+    """mountinfo writes space, tab, newline and backslash in octal."""
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)
+
+
+def parse_mounts(text: str) -> list[Mount]:
+    mounts = []
+    for line in text.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 10 or "-" not in fields[6:]:
+            continue
+        major, minor = fields[2].split(":")
+        root = _unescape(fields[3])
+        if root.endswith("//deleted"):
+            root = root[: -len("//deleted")]
+        mounts.append(
+            Mount(
+                int(fields[0]),
+                int(fields[1]),
+                int(major) << 20 | int(minor),
+                split(root) if root.startswith("/") else None,
+                split(_unescape(fields[4])),
+                fields[fields.index("-", 6) + 1],
+            )
+        )
+    return mounts
+
+
+def visible(mounts: Sequence[Mount]) -> list[Mount]:
+    """The mounts that a path can lead to: not under another one at the same or a higher point."""
+    numbers = {mount.number for mount in mounts}
+    children: dict[int, list[Mount]] = {}
+    tops = []
+    for mount in mounts:
+        if mount.parent in numbers and mount.parent != mount.number:
+            children.setdefault(mount.parent, []).append(mount)
+        else:
+            tops.append(mount)
+    found = []
+    while tops:
+        mount = tops.pop()
+        below = children.get(mount.number, [])
+        over = [child for child in below if child.point == mount.point]
+        if over:  # the last one hides the mount and whatever else is mounted on it
+            tops.append(over[-1])
+            continue
+        found.append(mount)
+        points = {child.point for child in below}
+        tops.extend(
+            child
+            for child in below
+            if not any(child.point[:i] in points for i in range(len(mount.point), len(child.point)))
+        )
+    return sorted(found)

@@ -1,0 +1,428 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one boundary to the kernel: bpf(2) by its number, bpffs, and libbpf for loading the object. No decision is
+taken here. What the kernel refuses comes out as OSError with the call's name; descriptors are plain numbers.
+
+A program is named for the hook it guards. Where kernels differ in a hook's arguments the object has a program for each
+number of them, ``HOOK__N``: the one that fits is loaded, and known as ``HOOK`` from there on."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import platform
+import re
+import struct
+import sys
+import time
+from typing import Callable, Mapping
+
+from ..errors import EnforcerError
+from .libbpf import Libbpf, library_loads
+from .ring import Ring
+from .types import ARRAY, BTF, Environment, LinkInfo, Loaded, MapInfo, MapSpec, ObjectInfo, ProgramInfo, Relocated
+
+BPFFS = "/sys/fs/bpf"
+CGROUPS = "/sys/fs/cgroup"
+ACTIVE_LSMS = "/sys/kernel/security/lsm"
+SYSCALL = {"x86_64": 321, "aarch64": 280}
+
+
+_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 3, 4, 6, 7
+_PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 22
+_LOOKUP_BATCH, _UPDATE_BATCH, _LINK_BY_ID, _LINK_NEXT_ID = 24, 26, 30, 31
+_TRACING = 2  # enum bpf_link_type
+_RDONLY = 1 << 3
+_TCP_LISTEN = "0A"  # in /proc/net/tcp
+_ENOTSUPP = 524  # not in errno: the kernel does not mean it for user space
+
+
+_PLACE = MapSpec(ARRAY, 4, 4, 1)  # stands for every map of an object that is not loaded
+
+
+def _mounted(where: str, kind: str) -> bool:
+    found = ""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split()
+            if fields[4] == where:
+                found = fields[fields.index("-") + 1]  # the last mount is on top
+    return found == kind
+
+
+class Kernel:
+    def __init__(self, bpffs: str = BPFFS) -> None:
+        self.bpffs = bpffs
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._number = SYSCALL.get(platform.machine()) if sys.maxsize > 1 << 32 else None
+        self._libbpf: Libbpf | None = None
+
+    # ---- the host ---------------------------------------------------------------------------------------------
+
+    def environment(self) -> Environment:
+        try:
+            version = self._library().version
+        except EnforcerError:
+            version = "0" if library_loads("libbpf.so.0") else ""
+        try:
+            with open(ACTIVE_LSMS, encoding="ascii") as file:
+                lsms = tuple(file.read().strip().split(","))
+        except OSError:
+            lsms = ()
+        machine = platform.machine() if self._number else f"{platform.machine()}, 32 bits"
+        return Environment(
+            os.geteuid() == 0,
+            machine if platform.machine() in SYSCALL else platform.machine(),
+            platform.release(),
+            _mounted(self.bpffs, "bpf"),
+            _mounted(CGROUPS, "cgroup2"),
+            lsms,
+            version,
+        )
+
+    def lsm_hooks(self) -> frozenset[str]:
+        """The hooks that a program could be attached to, by their names in the kernel's BTF; none without BTF."""
+        try:
+            with open(BTF, "rb") as file:
+                return frozenset(name.decode() for name in re.findall(rb"(?<=\0)bpf_lsm_(\w+)(?=\0)", file.read()))
+        except OSError:
+            return frozenset()
+
+    def boot_id(self) -> str:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+
+    def btf_digest(self) -> str:
+        """SHA-256, in hex, of the kernel's own types; empty: it has none."""
+        try:
+            with open(BTF, "rb") as file:
+                return hashlib.sha256(file.read()).hexdigest()
+        except OSError:
+            return ""
+
+    def mount_namespace(self) -> int:
+        """The number of the first process's: the one that services and logins see."""
+        return os.stat("/proc/1/ns/mnt").st_ino
+
+    def boottime(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def listening_ports(self) -> frozenset[int]:
+        """The TCP ports that are listened on now, in every network namespace that a process is in."""
+        namespaces = {}
+        for process in os.listdir("/proc"):
+            if process.isdigit():
+                try:
+                    namespaces[os.readlink(f"/proc/{process}/ns/net")] = process
+                except OSError:
+                    continue  # it has ended
+        found = set()
+        for process in namespaces.values():
+            for table in ("tcp", "tcp6"):
+                try:
+                    with open(f"/proc/{process}/net/{table}", encoding="ascii") as file:
+                        next(file)
+                        for line in file:
+                            _number, local, _remote, state = line.split(None, 4)[:4]
+                            if state != _TCP_LISTEN:
+                                break  # the listeners come first
+                            found.add(int(local.rpartition(":")[2], 16))
+                except (OSError, StopIteration):
+                    continue  # it has ended, or there is no IPv6
+        return frozenset(found)
+
+    def as_user(self, user: int, operation: Callable[[], None]) -> int:
+        """Forks, becomes ``user`` without any group and tries the operation; gives its errno, 0 when it passed."""
+        child = os.fork()
+        if child == 0:
+            status = 255
+            try:
+                os.setgroups([])
+                os.setresgid(user, user, user)
+                os.setresuid(user, user, user)
+                try:
+                    operation()
+                    status = 0
+                except OSError as error:
+                    status = error.errno or 255
+            finally:
+                os._exit(status)
+        _, ended = os.waitpid(child, 0)
+        return os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else 255
+
+    # ---- bpffs ------------------------------------------------------------------------------------------------
+
+    def path(self, *parts: str) -> str:
+        return os.path.join(self.bpffs, *parts)
+
+    def names(self, path: str) -> list[str]:
+        """What a folder holds; nothing when there is no such folder."""
+        try:
+            return sorted(os.listdir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def identity(self, path: str) -> str:
+        """Of what is pinned there: another for another thing of the same name."""
+        found = os.stat(path)
+        return f"{found.st_dev}-{found.st_ino}"
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path, 0o700)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(path)
+
+    def pin(self, fd: int, path: str) -> None:
+        text = ctypes.create_string_buffer(os.fsencode(path))
+        self._bpf(_OBJ_PIN, struct.pack("=QII", ctypes.addressof(text), fd, 0), "pin " + path)
+
+    def get(self, path: str, readonly: bool = False) -> int:
+        text = ctypes.create_string_buffer(os.fsencode(path))
+        flags = _RDONLY if readonly else 0
+        return self._bpf(_OBJ_GET, struct.pack("=QII", ctypes.addressof(text), 0, flags), "open " + path)[0]
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    # ---- maps -------------------------------------------------------------------------------------------------
+
+    def create_map(self, name: str, spec: MapSpec, inner: int | None = None) -> int:
+        attr = struct.pack(
+            "=7I16s",
+            spec.type,
+            spec.key_size,
+            spec.value_size,
+            spec.max_entries,
+            spec.flags,
+            inner or 0,
+            0,
+            name.encode()[:15],
+        )
+        return self._bpf(_MAP_CREATE, attr, "create map " + name)[0]
+
+    def map_info(self, fd: int) -> MapInfo:
+        raw = self._info(fd, 80)
+        kind, number, key, value, entries, flags, name = struct.unpack_from("=6I16s", raw)
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            frozen = any(line.split() == ["frozen:", "1"] for line in file)
+        return MapInfo(number, name.rstrip(b"\0").decode(), MapSpec(kind, key, value, entries, flags), frozen)
+
+    def ring(self, fd: int, take: bool) -> Ring:
+        """Closed by whoever asks for it; ``take``: the descriptor must be one for writing."""
+        return Ring(fd, self.map_info(fd).spec.max_entries, take)
+
+    def map_by_id(self, number: int, readonly: bool = False) -> int:
+        return self._bpf(_MAP_BY_ID, struct.pack("=III", number, 0, _RDONLY if readonly else 0), "open map by id")[0]
+
+    def lookup(self, fd: int, key: bytes) -> bytes | None:
+        """The value; of an array of maps, the id of the inner map."""
+        value = ctypes.create_string_buffer(self.map_info(fd).spec.value_size)
+        if self._element(_LOOKUP, fd, key, value, "look up", (errno.ENOENT,)) is None:
+            return None
+        return value.raw
+
+    def update(self, fd: int, key: bytes, value: bytes) -> None:
+        """One entry; of an array of maps, the value is the inner map's descriptor. That returns when no program
+        uses the map any more that was there before."""
+        self._element(_UPDATE, fd, key, ctypes.create_string_buffer(value, len(value)), "update")
+
+    def delete(self, fd: int, key: bytes) -> None:
+        self._element(_DELETE, fd, key, None, "delete", (errno.ENOENT,))
+
+    def update_all(self, fd: int, entries: Mapping[bytes, bytes]) -> None:
+        if not entries:
+            return
+        keys = ctypes.create_string_buffer(b"".join(entries), sum(map(len, entries)))
+        values = ctypes.create_string_buffer(b"".join(entries.values()), sum(map(len, entries.values())))
+        attr = struct.pack("=QQQQIIQQ", 0, 0, ctypes.addressof(keys), ctypes.addressof(values), len(entries), fd, 0, 0)
+        try:
+            self._bpf(_UPDATE_BATCH, attr, "fill map")
+        except OSError as error:
+            if error.errno not in (_ENOTSUPP, errno.EINVAL):
+                raise
+            for key, value in entries.items():
+                self.update(fd, key, value)
+
+    def read_all(self, fd: int) -> dict[bytes, bytes]:
+        spec = self.map_info(fd).spec
+        entries: dict[bytes, bytes] = {}
+        keys = ctypes.create_string_buffer(spec.key_size * spec.max_entries)
+        values = ctypes.create_string_buffer(spec.value_size * spec.max_entries)
+        token = ctypes.create_string_buffer(max(spec.key_size, 4))
+        start = 0
+        while True:
+            attr = struct.pack(
+                "=QQQQIIQQ",
+                start,
+                ctypes.addressof(token),
+                ctypes.addressof(keys),
+                ctypes.addressof(values),
+                spec.max_entries,
+                fd,
+                0,
+                0,
+            )
+            try:
+                _, out = self._bpf(_LOOKUP_BATCH, attr, "read map", (errno.ENOENT,))
+            except OSError as error:
+                if error.errno not in (_ENOTSUPP, errno.EINVAL) or start:
+                    raise
+                return self._read_singly(fd, spec)
+            count = struct.unpack_from("=I", out, 32)[0]
+            ended = self._last_errno == errno.ENOENT
+            for i in range(count):
+                entries[keys.raw[i * spec.key_size : (i + 1) * spec.key_size]] = values.raw[
+                    i * spec.value_size : (i + 1) * spec.value_size
+                ]
+            if ended or not count:
+                return entries
+            start = ctypes.addressof(token)
+
+    def freeze(self, fd: int) -> None:
+        """No more writes from user space, by anyone, for as long as the map lives."""
+        self._bpf(_FREEZE, struct.pack("=I", fd), "freeze map")
+
+    # ---- programs and links -----------------------------------------------------------------------------------
+
+    def program_info(self, fd: int) -> ProgramInfo:
+        ids = (ctypes.c_uint32 * 64)()
+        #                       type id tag jited xlated insns insns load uid nr_maps map_ids name
+        asked = bytearray(232)
+        struct.pack_into("=IQ", asked, 52, 64, ctypes.addressof(ids))
+        raw = self._info(fd, 232, bytes(asked))
+        number, tag = struct.unpack_from("=4xI8s", raw)
+        (count,) = struct.unpack_from("=I", raw, 52)
+        name = raw[64:80].rstrip(b"\0").decode()
+        return ProgramInfo(number, name, tag.hex(), tuple(ids[: min(count, 64)]))
+
+    def program_by_id(self, number: int) -> int:
+        return self._bpf(_PROG_BY_ID, struct.pack("=III", number, 0, 0), "open program by id")[0]
+
+    def link_info(self, fd: int) -> LinkInfo:
+        raw = self._info(fd, 64)
+        kind, number, program = struct.unpack_from("=III", raw)
+        return LinkInfo(number, program, *(struct.unpack_from("=III", raw, 16) if kind == _TRACING else ()))
+
+    def links(self) -> list[LinkInfo]:
+        """Every link there is, whoever made it."""
+        found: list[LinkInfo] = []
+        number = 0
+        while True:
+            try:
+                _, out = self._bpf(_LINK_NEXT_ID, struct.pack("=III", number, 0, 0), "next link")
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                return found
+            number = struct.unpack_from("=I", out, 4)[0]
+            try:
+                link = self._bpf(_LINK_BY_ID, struct.pack("=III", number, 0, 0), "open link by id")[0]
+            except OSError as error:
+                if error.errno != errno.ENOENT:  # it has gone meanwhile
+                    raise
+                continue
+            try:
+                found.append(self.link_info(link))
+            finally:
+                self.close(link)
+
+    def attach(self, program: int) -> int:
+        """Attaches a program to the hook or function it was loaded for; it runs as long as the link lives."""
+        return self._bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QII", 0, program, 0), "attach program")[0]
+
+    # ---- the object -------------------------------------------------------------------------------------------
+
+    def describe(self, data: bytes) -> ObjectInfo:
+        return self._library().describe(data)
+
+    def has_hook(self, program: str) -> bool:
+        """Does this kernel have the hook of the program, with as many arguments as it is made for?"""
+        return self._library().has_hook(program)
+
+    def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
+        """Loads the object. Programs whose hook, or function for what only looks on (fentry), this kernel lacks are
+        left out, the others are given by their hook; maps in ``reuse`` are not made anew."""
+        return self._library().load(data, reuse)
+
+    def relocate(self, data: bytes, btf: str = "") -> list[Relocated]:
+        """The object's programs that a kernel has hooks for, relocated and not loaded: for this kernel, or for the one
+        whose BTF is in the file ``btf``. Raises EnforcerError."""
+        place = self.create_map("eg_place", _PLACE)
+        try:
+            return self._library().relocate(data, btf, place)
+        finally:
+            self.close(place)
+
+    def symbol(self, name: str) -> int:
+        """An address of this boot; 0 where the kernel does not tell it, as libbpf takes it then."""
+        with open("/proc/kallsyms", encoding="ascii", errors="replace") as file:
+            for line in file:
+                address, _kind, found = line.split(None, 3)[:3]
+                if found == name:
+                    return int(address, 16)
+        return 0
+
+    def _library(self) -> Libbpf:
+        if self._libbpf is None:
+            self._libbpf = Libbpf(self._libc)
+        return self._libbpf
+
+    # ---- bpf(2) -----------------------------------------------------------------------------------------------
+
+    _last_errno = 0
+
+    def _bpf(self, command: int, attr: bytes, what: str, tolerated: tuple[int, ...] = ()) -> tuple[int, bytes]:
+        if self._number is None:
+            raise OSError(38, "no bpf(2) number for this architecture", what)
+        buffer = ctypes.create_string_buffer(attr, max(len(attr), 128))
+        result = self._libc.syscall(
+            ctypes.c_long(self._number), ctypes.c_int(command), buffer, ctypes.c_uint(len(attr))
+        )
+        self._last_errno = ctypes.get_errno() if result < 0 else 0
+        if result < 0 and self._last_errno not in tolerated:
+            reason = "not supported" if self._last_errno == _ENOTSUPP else os.strerror(self._last_errno)
+            raise OSError(self._last_errno, reason, what)
+        return result, buffer.raw
+
+    def _element(
+        self, command: int, fd: int, key: bytes, value: ctypes.Array | None, what: str, tolerated: tuple[int, ...] = ()
+    ) -> int | None:
+        key_buffer = ctypes.create_string_buffer(key, len(key))
+        address = ctypes.addressof(value) if value is not None else 0
+        attr = struct.pack("=I4xQQQ", fd, ctypes.addressof(key_buffer), address, 0)
+        result, _ = self._bpf(command, attr, what + " map entry", tolerated)
+        return None if result < 0 else result
+
+    def _read_singly(self, fd: int, spec: MapSpec) -> dict[bytes, bytes]:
+        entries: dict[bytes, bytes] = {}
+        after = ctypes.create_string_buffer(spec.key_size)
+        key: ctypes.Array | None = None
+        while True:
+            attr = struct.pack(
+                "=I4xQQQ", fd, ctypes.addressof(key) if key is not None else 0, ctypes.addressof(after), 0
+            )
+            result, _ = self._bpf(_NEXT_KEY, attr, "iterate map", (errno.ENOENT,))
+            if result < 0 or after.raw in entries:
+                return entries
+            value = self.lookup(fd, after.raw)
+            if value is not None:
+                entries[after.raw] = value
+            key = ctypes.create_string_buffer(after.raw, spec.key_size)
+
+    def _info(self, fd: int, size: int, asked: bytes = b"") -> bytes:
+        info = ctypes.create_string_buffer(asked, size)
+        self._bpf(_INFO, struct.pack("=IIQ", fd, size, ctypes.addressof(info)), "get info")
+        return info.raw

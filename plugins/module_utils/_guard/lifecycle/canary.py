@@ -1,0 +1,176 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Seen to work: an operation that must be denied and one that must pass, really tried on this host. Loaded, attached
+and `bpf` in the list of active LSMs are no evidence that the programs run."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import socket
+from typing import Any, Callable, Iterable, NamedTuple
+
+from ..errors import EnforcerError, PolicyErrors
+from ..kernel.bpf import Kernel
+from ..layout import CANARY_USER
+from ..policy import semantics
+from ..policy.model import FileEvent, Location, NetworkEvent, PathPattern, Resolved, Task
+from ..resolve import resolver
+
+FOLDER = "/usr/lib/exfil-guard/canary"
+FILE_RULE, NETWORK_RULE = "exfil-guard canary: file", "exfil-guard canary: network"
+FILE_HOOK, NETWORK_HOOK = "file_open", "socket_connect"
+DENIED_ADDRESS, ALLOWED_ADDRESS, PORT = "192.0.2.1", "127.0.0.1", 9
+_REMEDY = "The old policy is in force. Look for another security module in the way and at `dmesg`, then run again"
+
+
+class Places(NamedTuple):
+    """Where the canary's files are inside their superblock; None: they are not there yet."""
+
+    denied: PathPattern | None
+    allowed: PathPattern | None
+
+
+def prepare(folder: str = FOLDER) -> None:
+    """The two files, for everyone to read, unless they are there."""
+    try:
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        for name in ("denied", "allowed"):
+            path = os.path.join(folder, name)
+            if not os.path.exists(path):
+                with open(path, "w", encoding="ascii") as file:
+                    file.write("exfil-guard canary\n")
+            if os.stat(path).st_mode & 0o777 != 0o644:
+                os.chmod(path, 0o644)
+    except OSError as error:
+        raise EnforcerError(
+            f"cannot write the canary's files in {folder}: {error.strerror}", "Run the role exfil.guard.enforcer"
+        ) from error
+
+
+def find(system: Any, folder: str = FOLDER) -> Places:
+    return Places(*(place(system, os.path.join(folder, name)) for name in ("denied", "allowed")))
+
+
+def place(system: Any, path: str) -> PathPattern | None:
+    """Asked the way a policy asks, so that the canary shares the policy's idea of a path."""
+    document = {
+        "policy": 1,
+        "mode": "enforce",
+        "boot": "best-effort",
+        "subjects": {},
+        "destinations": {},
+        "assertions": [],
+        "resources": {"canary": {"paths": [path]}},
+        "rules": [{"name": "canary", "deny": ["read"], "resources": ["canary"]}],
+    }
+    try:
+        found = sorted(resolver.resolve(document, system).resources["canary"].paths)
+    except PolicyErrors:
+        return None
+    return found[0] if found else None
+
+
+def try_it(
+    kernel: Kernel, rules: Iterable[str], resolved: Resolved, now: datetime.date, places: Places, folder: str = FOLDER
+) -> list[str]:
+    """Tries what the image's canary ``rules`` deny, and what passes unless the operator's rules deny it too. Gives
+    warnings about what could not be tried; raises when the kernel does not do as the policy says."""
+    warnings: list[str] = []
+    names = set(rules)
+    task = _task(places)
+    if places.allowed:  # the image has the canary's superblock, whatever it is
+        resolved = resolved._replace(superblocks=resolved.superblocks | {places.allowed.device})
+    allowed = Location(places.allowed.device, places.allowed.components) if places.allowed else None
+    if FILE_RULE in names:
+        _must(kernel, True, f"reading {folder}/denied", _reader(folder + "/denied"))
+        warnings.extend(
+            _pass(
+                kernel,
+                "file",
+                f"reading {folder}/allowed",
+                _reader(folder + "/allowed"),
+                _outcomes(resolved, task, lambda who: FileEvent(who, "read", allowed), now) if allowed else {"deny"},
+            )
+        )
+    if NETWORK_RULE in names:
+        _must(kernel, True, f"connecting to {DENIED_ADDRESS}", _connector(DENIED_ADDRESS))
+        warnings.extend(
+            _pass(
+                kernel,
+                "address",
+                f"connecting to {ALLOWED_ADDRESS}",
+                _connector(ALLOWED_ADDRESS),
+                _outcomes(
+                    resolved,
+                    task,
+                    lambda who: NetworkEvent(who, "connect", ALLOWED_ADDRESS, PORT, socket.IPPROTO_UDP),
+                    now,
+                ),
+            )
+        )
+    return warnings
+
+
+def _outcomes(resolved: Resolved, task: Task, event: Callable[[Task], Any], now: datetime.date) -> set[str]:
+    """How it may end. The canary has what this session has read, which only the kernel knows: nothing, or anything that
+    a rule asks for. More labels only ever deny more."""
+    labels = frozenset(name for who in resolved.subjects.values() for name in who.has_read or ())
+    whoever = (task, task._replace(labels=labels))
+    return {semantics.decide(resolved, event(who), now).outcome for who in whoever}
+
+
+def _pass(kernel: Kernel, kind: str, what: str, operation: Callable[[], None], outcomes: set[str]) -> list[str]:
+    if outcomes == {"deny"}:
+        return [f"the canary's allowed {kind} is denied by the policy itself: nothing was seen to pass"]
+    if "deny" in outcomes and kernel.as_user(CANARY_USER, operation) == errno.EPERM:
+        return [
+            f"the canary's allowed {kind} is denied by the policy to whoever has read what this session has read: "
+            "nothing was seen to pass"
+        ]
+    _must(kernel, False, what, operation)
+    return []
+
+
+def _must(kernel: Kernel, be_denied: bool, what: str, operation: Callable[[], None]) -> None:
+    number = kernel.as_user(CANARY_USER, operation)
+    if be_denied and number != errno.EPERM:
+        happened = "passed" if not number else f"failed with {os.strerror(number)}"
+        raise EnforcerError(f"the canary was not denied: {what} {happened}", _REMEDY)
+    if not be_denied and number:
+        raise EnforcerError(f"the canary was denied what must pass: {what} failed with {os.strerror(number)}", _REMEDY)
+
+
+def _reader(path: str) -> Callable[[], None]:
+    def read() -> None:
+        os.close(os.open(path, os.O_RDONLY))
+
+    return read
+
+
+def _connector(address: str) -> Callable[[], None]:
+    def connect() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:  # a datagram socket sends nothing
+            connection.connect((address, PORT))
+
+    return connect
+
+
+def _task(places: Places) -> Task:
+    """The canary as the kernel will see it but for its labels: a user of its own, in this process's unit and login
+    session."""
+    service = None
+    login = 0xFFFFFFFF
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("0::"):
+                    service = tuple(part for part in line.rstrip("\n")[3:].split("/") if part)
+        with open("/proc/self/loginuid", encoding="ascii") as file:
+            login = int(file.read())
+    except (OSError, ValueError):
+        pass
+    number = frozenset({CANARY_USER})
+    return Task(number, number, number, login, service, None)

@@ -1,0 +1,346 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The programs and maps in the kernel: load and pin, upgrade without a gap, remove without trace. Every step starts
+from what is pinned now, so that a run killed anywhere is mended by the next."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+from ..errors import EnforcerError
+from ..kernel import links, mapspecs, pins
+from ..kernel.bpf import Kernel
+from ..kernel.types import Environment, ObjectInfo, hook_of
+
+OLDEST = {"x86_64": (6, 1), "aarch64": (6, 4)}  # 64-bit Arm has what LSM programs need from 6.4
+_RUN_ROLE = "Run the role exfil.guard.enforcer"
+
+
+# ---- what the host must offer -------------------------------------------------------------------------------------
+
+
+def shortcomings(found: Environment) -> list[tuple[str, str]]:
+    """What keeps a host from being guarded, each with its remedy."""
+    lacking = []
+    if not found.root:
+        lacking.append(("not running as root", "Run with become: true"))
+    if found.machine not in OLDEST:
+        lacking.append((f"the architecture {found.machine} is not supported", "Use x86_64 or aarch64"))
+    release = re.match(r"(\d+)\.(\d+)", found.release)
+    oldest = OLDEST.get(found.machine, (6, 1))
+    if not release or (int(release.group(1)), int(release.group(2))) < oldest:
+        lacking.append((f"Linux {found.release} is too old", "Boot Linux {0}.{1} or newer".format(*oldest)))
+    if not found.libbpf:
+        lacking.append(("libbpf.so.1 is not there", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
+    elif found.libbpf.startswith("0"):
+        lacking.append(("libbpf is older than 1.0", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
+    if not found.bpffs:
+        lacking.append(
+            ("no bpf filesystem is mounted at /sys/fs/bpf", "Start sys-fs-bpf.mount, or: mount -t bpf bpf /sys/fs/bpf")
+        )
+    if not found.cgroup2:
+        lacking.append(("/sys/fs/cgroup is not cgroup v2", "Boot with systemd.unified_cgroup_hierarchy=1"))
+    if "bpf" not in found.lsms:
+        active = ",".join(found.lsms)
+        lacking.append(
+            (
+                "bpf is not among the active Linux Security Modules ({0})".format(active or "the list cannot be read"),
+                "Boot with lsm={0} on the kernel command line".format(
+                    ",".join([name for name in found.lsms if name != "capability"] + ["bpf"])
+                )
+                if active
+                else "Mount securityfs at /sys/kernel/security and run again",
+            )
+        )
+    return lacking
+
+
+def _as_error(lacking: list[tuple[str, str]]) -> EnforcerError:
+    if len(lacking) == 1:
+        return EnforcerError(*lacking[0])
+    return EnforcerError(
+        "this host cannot be guarded yet: " + "; ".join(found for found, _ in lacking),
+        "; ".join(remedy for _, remedy in lacking),
+    )
+
+
+def require(kernel: Kernel) -> None:
+    lacking = shortcomings(kernel.environment())
+    if lacking:
+        raise _as_error(lacking)
+
+
+def check_layout(info: ObjectInfo) -> None:
+    """An object and a package of different releases would misread each other's tables."""
+    remedy = "Install the package and the object of one release"
+    wanted: list[tuple[str, Any, Any]] = [(name, spec, info.maps.get(name)) for name, spec in mapspecs.MAPS.items()]
+    inner = dict(mapspecs.TABLES, control=mapspecs.RECORD)
+    wanted += [("entries of " + name, spec, info.inner.get(name)) for name, spec in inner.items()]
+    for name, spec, found in wanted:
+        if found is None:
+            raise EnforcerError(f"the object is built for another layout: it has no map {name}", remedy)
+        if found != spec:
+            raise EnforcerError(
+                f"the object is built for another layout: map {name} is {_sizes(found)}, expected {_sizes(spec)}",
+                remedy,
+            )
+    for name in mapspecs.STORAGES:
+        if name not in info.maps:
+            raise EnforcerError(f"the object is built for another layout: it has no map {name}", remedy)
+
+
+def _sizes(spec: Any) -> str:
+    return "type {0}, key {1}, value {2}, entries {3}, flags {4:#x}".format(*spec)
+
+
+# ---- what is pinned -----------------------------------------------------------------------------------------------
+
+
+def version_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def missing_maps(kernel: Kernel) -> list[str]:
+    return [
+        name for name in list(mapspecs.MAPS) + list(mapspecs.STORAGES) if not kernel.exists(pins.map_path(kernel, name))
+    ]
+
+
+def installed(kernel: Kernel) -> str | None:
+    """The version of the enforcer in place; None when there is none; an error when it is not whole."""
+    found = pins.versions(kernel)
+    missing = missing_maps(kernel)
+    if not found and not kernel.names(pins.base(kernel) + "/maps"):
+        return None
+    if missing:
+        raise EnforcerError("the enforcer is incomplete: no pin for the maps {0}".format(", ".join(missing)), _RUN_ROLE)
+    if len(found) != 1:
+        raise EnforcerError("loading the enforcer was interrupted", _RUN_ROLE)
+    return found[0]
+
+
+def strangers(kernel: Kernel, version: str) -> list[str]:
+    """Hooks as whose program something is pinned that uses none of our maps, which each of ours does. Whether one that
+    does is the object's is `exfil-guard verify`'s to find out: that takes seconds."""
+    ours = set()
+    for name in list(mapspecs.MAPS) + list(mapspecs.STORAGES):
+        if kernel.exists(pins.map_path(kernel, name)):
+            with pins.opened(kernel, pins.map_path(kernel, name), readonly=True) as fd:
+                ours.add(kernel.map_info(fd).id)
+    found = []
+    for hook in sorted(pins.available_hooks(kernel, version)):
+        with pins.opened(kernel, pins.program_path(kernel, version, hook)) as fd:
+            if not ours.intersection(kernel.program_info(fd).maps):
+                found.append(hook)
+    return found
+
+
+def _link_versions(kernel: Kernel) -> list[str]:
+    return [name[len("links-") :] for name in kernel.names(pins.base(kernel)) if name.startswith("links-")]
+
+
+def _attached(kernel: Kernel, versions: list[str]) -> list[str]:
+    hooks: set[str] = set()
+    for version in versions:
+        hooks.update(kernel.names(pins.links_path(kernel, version)))
+    return sorted(hooks)
+
+
+# ---- ensure -------------------------------------------------------------------------------------------------------
+
+
+def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> dict[str, Any]:
+    """Programs and maps of ``data`` loaded and pinned; hooks that another version holds go over to it first."""
+    lacking = shortcomings(kernel.environment())
+    if lacking and not check:
+        raise _as_error(lacking)
+    version = version_of(data)
+    warnings = ["{0}. {1}".format(*each) for each in lacking]
+    other = [name for name in kernel.names(kernel.path("exfil_guard")) if name != f"v{pins.LAYOUT}"]
+    if other:
+        raise EnforcerError(
+            "an enforcer of another layout is in place: {0}".format(", ".join(other)),
+            "Remove it with the release that installed it (state: absent)",
+        )
+    programs: tuple[str, ...] = ()
+    if not lacking:
+        info = kernel.describe(data)
+        check_layout(info)
+        programs = info.programs
+
+    folder = f"{pins.base(kernel)}/programs-{version}"
+    present = kernel.names(folder)
+    absent = [program for program in programs if hook_of(program) not in present]
+    if absent and present:
+        absent = [program for program in absent if kernel.has_hook(program)]
+    absent = list(dict.fromkeys(map(hook_of, absent)))
+    others = strangers(kernel, version) if present else []
+    maps = missing_maps(kernel)
+    old = sorted(set(pins.versions(kernel) + _link_versions(kernel)) - {version})
+    leftovers = [name for name in kernel.names(pins.base(kernel)) if name.startswith("loading-")]
+    moved = _attached(kernel, old)
+
+    lines: list[str] = []
+    if not present:
+        lines.append(f"+ enforcer {version}")
+    elif absent:
+        lines.extend(f"+ program {hook} (its pin was missing)" for hook in absent)
+    lines.extend(f"~ program {hook} (another was pinned in its place)" for hook in others)
+    if maps and kernel.names(pins.base(kernel) + "/maps"):
+        lines.extend(f"+ map {name} (its pin was missing)" for name in maps)
+    elif maps and present:
+        lines.append("+ maps (their pins were missing)")
+    lines.extend("~ hook {0}: from {1} to {2}".format(hook, ", ".join(old), version) for hook in moved)
+    lines.extend(f"- enforcer {each}" for each in old)
+    lines.extend(f"- {name} (left by an interrupted run)" for name in leftovers)
+    result = {
+        "changed": bool(lines),
+        "version": version,
+        "diff": {"prepared": "".join(line + "\n" for line in lines)},
+        "warnings": warnings,
+    }
+    if check or not lines:
+        return result
+
+    _make_folders(kernel)
+    for name in leftovers:
+        _remove_folder(kernel, f"{pins.base(kernel)}/{name}")
+    _recover_maps(kernel, maps)
+    for hook in others:
+        kernel.unlink(pins.program_path(kernel, version, hook))
+    absent += others
+    if absent or missing_maps(kernel):
+        _load(kernel, data, version, absent)
+    if moved:
+        links.claim(kernel, *pins.versions(kernel))
+        available = pins.available_hooks(kernel, version)
+        hooks = set(moved) | set(links.IDENTITY_HOOKS)
+        links.attach(kernel, version, [hook for hook in hooks if hook in available])
+    for each in old:
+        _remove_folder(kernel, pins.links_path(kernel, each))
+        _remove_folder(kernel, f"{pins.base(kernel)}/programs-{each}")
+    return result
+
+
+def _make_folders(kernel: Kernel) -> None:
+    for path in (kernel.path("exfil_guard"), pins.base(kernel), pins.base(kernel) + "/maps"):
+        if not kernel.exists(path):
+            kernel.mkdir(path)
+
+
+def _recover_maps(kernel: Kernel, missing: list[str]) -> None:
+    """A map whose pin is gone lives on in the programs that use it: pinned again, with all that is in it."""
+    if not missing:
+        return
+    wanted = set(missing)
+    for fd in _programs(kernel):
+        try:
+            ids = kernel.program_info(fd).maps if wanted else ()
+        finally:
+            kernel.close(fd)
+        for number in ids:
+            found = kernel.map_by_id(number)
+            try:
+                name = kernel.map_info(found).name
+                if name in wanted:
+                    kernel.pin(found, pins.map_path(kernel, name))
+                    wanted.discard(name)
+            finally:
+                kernel.close(found)
+
+
+def _programs(kernel: Kernel) -> list[int]:
+    """Descriptors of all programs of ours: those pinned, and those that pinned links run."""
+    found = []
+    for version in pins.versions(kernel):
+        for hook in sorted(pins.available_hooks(kernel, version)):
+            found.append(kernel.get(pins.program_path(kernel, version, hook)))
+    for version in _link_versions(kernel):
+        for hook in kernel.names(pins.links_path(kernel, version)):
+            with pins.opened(kernel, pins.links_path(kernel, version) + "/" + hook) as link:
+                found.append(kernel.program_by_id(kernel.link_info(link).program))
+    return found
+
+
+def _load(kernel: Kernel, data: bytes, version: str, absent: list[str]) -> None:
+    info = kernel.describe(data)
+    reuse: dict[str, int] = {}
+    opened: list[int] = []
+    try:
+        for name, spec in info.maps.items():
+            path = pins.map_path(kernel, name)
+            if not kernel.exists(path):
+                continue
+            fd = kernel.get(path)
+            opened.append(fd)
+            pinned = kernel.map_info(fd).spec
+            if pinned == spec:
+                reuse[name] = fd
+            elif name not in mapspecs.STORAGES:  # a storage is a cache: a new one takes its place
+                raise EnforcerError(
+                    f"the pinned map {name} is {_sizes(pinned)}, the object's is {_sizes(spec)}",
+                    "Remove the enforcer (state: absent) and run again",
+                )
+        loaded = kernel.load(data, reuse)
+        opened.extend(loaded.maps.values())
+        opened.extend(loaded.programs.values())
+        for name, fd in loaded.maps.items():
+            path = pins.map_path(kernel, name)
+            if name in reuse:
+                continue
+            if kernel.exists(path):
+                kernel.unlink(path)
+            kernel.pin(fd, path)
+        final = f"{pins.base(kernel)}/programs-{version}"
+        if kernel.exists(final):
+            for hook in absent:
+                if hook in loaded.programs:
+                    kernel.pin(loaded.programs[hook], final + "/" + hook)
+            return
+        loading = f"{pins.base(kernel)}/loading-{version}"
+        kernel.mkdir(loading)
+        for hook, fd in loaded.programs.items():
+            kernel.pin(fd, loading + "/" + hook)
+        kernel.rename(loading, final)
+    finally:
+        for fd in opened:
+            kernel.close(fd)
+
+
+# ---- remove -------------------------------------------------------------------------------------------------------
+
+
+def remove(kernel: Kernel, store: Any = None, *, check: bool = False) -> dict[str, Any]:
+    """No link, program, map, folder or document of ours is left."""
+    root = kernel.path("exfil_guard")
+    lines = [f"- {root}/{name}" for name in kernel.names(root)]
+    if not lines and kernel.exists(root):
+        lines.append(f"- {root}")
+    if store is not None:
+        lines.extend(f"- document of generation {number}" for number in store.numbers())
+        if store.certificate() is not None:
+            lines.append("- certificate")
+    result = {"changed": bool(lines), "diff": {"prepared": "".join(line + "\n" for line in lines)}, "warnings": []}
+    if check or not lines:
+        return result
+    for layout in kernel.names(root):
+        inside = f"{root}/{layout}"
+        folders = kernel.names(inside)
+        for name in sorted(folders, key=lambda name: not name.startswith("links-")):  # the links first
+            _remove_folder(kernel, f"{inside}/{name}")
+        kernel.rmdir(inside)
+    if kernel.exists(root):
+        kernel.rmdir(root)
+    if store is not None:
+        store.clear()
+    return result
+
+
+def _remove_folder(kernel: Kernel, folder: str) -> None:
+    if kernel.exists(folder):
+        for name in kernel.names(folder):
+            kernel.unlink(folder + "/" + name)
+        kernel.rmdir(folder)
