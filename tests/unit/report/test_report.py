@@ -324,6 +324,22 @@ def test_no_name_becomes_markup():
     assert "\x1b" not in text and "\u202e" not in text and text.count(NASTY[:9]) == 1
 
 
+def test_a_host_or_rule_whose_name_is_a_tag_is_shown_as_text():
+    text = _page.page(
+        report(**{"<script>": {"groups": ["<b>"], "records": [record(rule="<script>"), record(rule="<i>", count=2)]}})
+    )
+    rows = [row for row in Page(text).rows if "<script>" in row["text"]]
+    assert {row["table"] for row in rows} == {"hosts", "denials", None}  # None: the tables of the rules denied most
+    assert text.count("<script>") == 1 and "&lt;script&gt;" in text and "<i>" not in text and "&lt;b&gt;" in text
+
+
+def test_the_template_escapes_everything_but_style_script_and_charts():
+    source = (ROOT / "plugins/plugin_utils/_report/page.html.j2").read_text()
+    assert "safe" not in source and "autoescape" not in source
+    figures_with_markup = report(web1={"groups": ["a&b"], "records": [record(object='"><svg onload=x>')]})
+    assert [tag for tag, attributes in Page(_page.page(figures_with_markup)).elements if "onload" in attributes] == []
+
+
 def test_it_needs_no_network_and_may_use_none():
     text = _page.page(nasty())
     page = Page(text)
