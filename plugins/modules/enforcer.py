@@ -89,7 +89,7 @@ from ansible_collections.exfil.guard.plugins.module_utils._installed import PACK
 def lacking(guard, kernel):
     found = kernel.environment()
     result = []
-    for text, remedy in guard.enforcer.shortcomings(found):
+    for text, remedy in guard.enforcer.prerequisites(found):
         name = "other"
         if text.startswith("libbpf"):
             name = "libbpf"

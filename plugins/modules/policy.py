@@ -277,7 +277,7 @@ def stale(guard, kernel, library=LIBRARY):
         return "the enforcer is not installed"
     if version != wanted:
         return "the enforcer in the kernel is of another release"
-    others = guard.enforcer.strangers(kernel, version)
+    others = guard.enforcer.foreign_programs(kernel, version)
     if others:
         return "another program is pinned in place of {0}".format(", ".join(others))
     return ""

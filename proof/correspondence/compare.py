@@ -112,7 +112,7 @@ def _shown(seed: int, number: int, case: generate.Case, said: list[str]) -> str:
     lines += ["  %r" % (rule,) for rule in sorted(policy.rules)]
     for sets in (policy.subjects, policy.resources, policy.destinations):
         lines += ["  %s: %r" % (name, found) for name, found in sorted(sets.items())]
-    lines += ["  protected: %r" % (policy.protected,), "  canary: %r; labels: %r" % (case.canary, case.labels)]
+    lines += ["  protected: %r" % (policy.tamper_paths,), "  canary: %r; labels: %r" % (case.canary, case.labels)]
     return "\n".join(lines + ["  differs: " + each for each in said])
 
 

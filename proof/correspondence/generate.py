@@ -151,7 +151,7 @@ def _policy(rng: random.Random) -> model.Resolved:
     return model.Resolved(
         tuple(_rule(rng, "rule %d" % name, subjects, resources, destinations) for name in names),
         subjects, resources, destinations, frozenset(DEVICES),
-        protected=frozenset(_pattern(rng, heads, DEVICES) for _ in range(rng.randrange(3))))  # fmt: skip
+        tamper_paths=frozenset(_pattern(rng, heads, DEVICES) for _ in range(rng.randrange(3))))  # fmt: skip
 
 
 # ---- events ---------------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def _location(rng: random.Random, policy: model.Resolved, wanted: frozenset = fr
     known: list[model.PathPattern] = [p for name in sorted(wanted) for p in policy.resources[name].paths]
     if not known or rng.random() < 0.3:
         known = [p for found in policy.resources.values() for p in found.paths]
-        known += [p for found in policy.subjects.values() for p in found.executables or ()] + list(policy.protected)
+        known += [p for found in policy.subjects.values() for p in found.executables or ()] + list(policy.tamper_paths)
     near = rng.choice(sorted(known)) if known and rng.random() < 0.85 else _pattern(rng)
     tree = near.components[-1:] == ("**",)
     path = [_component(rng, head) for head in near.components[: -1 if tree else None]]
@@ -293,7 +293,7 @@ def features(policy: model.Resolved) -> Iterable[str]:
         "* within": any("*" in each and each not in ("*", "**") for each in components),
         "**": "**" in components,
         "long components": any(len(each) >= layout.COMPONENT for each in components),
-        "protected": bool(policy.protected),
+        "protected": bool(policy.tamper_paths),
     }
     return [name for name, there in occurs.items() if there]
 

@@ -157,7 +157,7 @@ class _Form:
                 [[self.name(name), [_placed(pattern) for pattern in paths]] for name, paths in resources],
                 [[self.name(name), self.destination(found)] for name, found in destinations],
                 sorted(policy.superblocks),
-                [_placed(pattern) for pattern in policy.protected],
+                [_placed(pattern) for pattern in policy.tamper_paths],
             ],
             [[self.name(name), bit] for name, bit in asked.labels.items()],
             now.toordinal(),

@@ -119,7 +119,7 @@ def policies(draw):
         resources,
         destinations,
         frozenset(DEVICES),
-        protected=draw(st.frozensets(own_patterns, max_size=2)),
+        tamper_paths=draw(st.frozensets(own_patterns, max_size=2)),
     )
 
 

@@ -96,7 +96,7 @@ class FakeSystem:
         inside = folder.rstrip("/") + "/"
         return sorted({each[len(inside) :].split("/")[0] for each in self.files if each.startswith(inside)})
 
-    def myself(self) -> dict[str, str]:
+    def current_process(self) -> dict[str, str]:
         return dict(self.me)
 
     def process(self, number: int) -> dict[str, str]:

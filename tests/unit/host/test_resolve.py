@@ -191,14 +191,14 @@ def test_host_names():
     body = {"d": {"names": ["vault"], "cidrs": ["192.0.2.0/24"], "ports": [443]}}
     found = resolver.resolve(document(destinations=body), system)
     assert found.destinations["d"].cidrs == {"10.9.0.7/32", "10.9.0.8/32", "fd00::7/128", "192.0.2.0/24"}
-    assert found.names == {"vault": {"10.9.0.7/32", "10.9.0.8/32", "fd00::7/128"}}
+    assert found.host_addresses == {"vault": {"10.9.0.7/32", "10.9.0.8/32", "fd00::7/128"}}
     assert encoding.from_json(json.loads(json.dumps(encoding.to_json(found)))) == found
     system.hosts = {}
     with pytest.raises(PolicyErrors) as caught:
         resolver.resolve(document(destinations=body), system)
     assert "destinations 'd', names: host name 'vault' does not resolve" in str(caught.value)
     assert "getent ahosts vault" in str(caught.value)
-    assert resolver.resolve(document(destinations=body), system, found.names) == found
+    assert resolver.resolve(document(destinations=body), system, found.host_addresses) == found
     body["d"]["optional"] = True
     assert resolver.resolve(document(destinations=body), system).destinations["d"].cidrs == {"192.0.2.0/24"}
     assert (

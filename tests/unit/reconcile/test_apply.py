@@ -338,7 +338,7 @@ def test_while_one_is_on_trial_the_next_falls_back_to_the_confirmed_one(host):
     host.apply(BOTH)
     host.apply(LAB)
     live = host.live()
-    assert live.generation == 3 and live.confirmed[0] == 1
+    assert live.generation == 3 and live.fallback_target[0] == 1
     host.kernel.now += 61 * SECOND
     assert host.live().generation == 1
 

@@ -142,9 +142,9 @@ def test_a_lost_pin_is_pinned_again_with_what_was_in_the_map(kernel):
 def test_another_program_in_the_place_of_ours_goes(kernel):
     enforcer.ensure(kernel, OLD)
     path = f"/bpf/exfil_guard/v1/programs-{enforcer.version_of(OLD)}/file_open"
-    assert enforcer.strangers(kernel, enforcer.version_of(OLD)) == []
+    assert enforcer.foreign_programs(kernel, enforcer.version_of(OLD)) == []
     kernel.pins[path] = _Program(9001, "file_open", ())
-    assert enforcer.strangers(kernel, enforcer.version_of(OLD)) == ["file_open"]
+    assert enforcer.foreign_programs(kernel, enforcer.version_of(OLD)) == ["file_open"]
     planned = enforcer.ensure(kernel, OLD, check=True)
     assert planned["diff"]["prepared"] == "~ program file_open (another was pinned in its place)\n"
     assert enforcer.ensure(kernel, OLD)["diff"] == planned["diff"]

@@ -194,7 +194,7 @@ def test_generations_are_written_read_back_and_switched(inside):
         second = dict(first, edges={number(i) + bytes(36): number(i) for i in range(41)})
         generations.load(kernel, Image(second), 2, [], version="none", confirm_seconds=60)
         live = generations.read(kernel)
-        assert (live.generation, live.slot, live.pending, live.confirmed) == (2, 1, True, (1, 0))
+        assert (live.generation, live.slot, live.pending, live.fallback_target) == (2, 1, True, (1, 0))
         assert generations.differences(first, live.tables) == {"edges": 1}
         generations.publish(kernel, live.record._replace(deadline=1))
         assert generations.read(kernel).generation == 1

@@ -52,7 +52,7 @@ class Expected(NamedTuple):
 # ---- what is compared, from records alone ---------------------------------------------------------------------------
 
 
-def strangers(found: Evidence, expected: Expected) -> list[Difference]:
+def unexpected_objects(found: Evidence, expected: Expected) -> list[Difference]:
     """Programs, links and maps that are not those of the object."""
     wrong = [Difference(line, "Run role exfil.guard.enforcer") for line in expected.lines]
 
@@ -235,7 +235,7 @@ def _compared(kernel: Kernel, store: Store, found: Evidence, package: Package, n
         },
         "proof": {"version": proved.VERSION, "release": judgement.release},
         "not_proved": judgement.lines,
-        "differences": [str(each) for each in strangers(found, expected)],
+        "differences": [str(each) for each in unexpected_objects(found, expected)],
     }
 
 

@@ -70,7 +70,7 @@ def compile_policy(
     tables: dict[str, Table] = {"ids": {}}
     bits = _label_bits(subjects, labels)
     superblocks = resolved.superblocks | {canary.device} if canary else resolved.superblocks
-    root = _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits, resolved.protected)
+    root = _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits, resolved.tamper_paths)
     _number_tables(tables, subjects, who, destinations, where, bits)
     _rule_tables(tables, rules, who, where, subjects, destinations, root, bits)
     names = {bit: name for name, bit in bits.items()}

@@ -88,7 +88,7 @@ def ensure(
             )
             changed.append(path)
             todo.append(functools.partial(_write, root, path, package[path], mode_of(path)))
-    for path in _strangers(root, package):
+    for path in _unlisted_files(root, package):
         lines.append(f"- {path}")
         todo.append(functools.partial(os.unlink, _there(root, path)))
     for link, unit in sorted(ENABLED.items()):
@@ -143,7 +143,7 @@ def _write(root: str, path: str, content: bytes, mode: int) -> None:
     atomic.sync(folder)
 
 
-def _strangers(root: str, package: dict[str, bytes]) -> list[str]:
+def _unlisted_files(root: str, package: dict[str, bytes]) -> list[str]:
     """Files in our folder that this package does not have: code of another release must not be imported."""
     found = []
     for folder, _, names in os.walk(_there(root, LIBRARY)):

@@ -92,7 +92,7 @@ class System:
 
     # ---- the process itself -------------------------------------------------------------------------------------
 
-    def myself(self) -> dict[str, str]:
+    def current_process(self) -> dict[str, str]:
         """What /proc says of this process; of what it does not say there is no entry."""
         found = {}
         for name in ("status", "cgroup", "loginuid"):

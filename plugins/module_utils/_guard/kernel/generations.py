@@ -53,12 +53,12 @@ class Live(NamedTuple):
     tables: Tables
 
     @property
-    def newest(self) -> int:
+    def highest_generation(self) -> int:
         """The highest number that any cache in the kernel may be tagged with."""
         return max(self.record.generation, self.record.fallback_generation) if self.record else 0
 
     @property
-    def confirmed(self) -> tuple[int, int]:
+    def fallback_target(self) -> tuple[int, int]:
         """Number and slot of what to fall back to: the last generation that was confirmed."""
         if self.record and self.pending:
             return self.record.fallback_generation, self.record.fallback_slot
@@ -209,7 +209,7 @@ def add_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) ->
 
 def next_generation(live: Live, stored: Iterable[int]) -> int:
     """A number no cache and no document has: caches in the kernel are told apart by it."""
-    return max([live.newest, *list(stored)]) + 1
+    return max([live.highest_generation, *list(stored)]) + 1
 
 
 def load(
@@ -218,14 +218,14 @@ def load(
     """Puts ``image`` in force as ``generation``. With ``confirm_seconds`` it is on trial for so long, and what was
     confirmed last stays its fallback; else it is confirmed at once, as at boot."""
     live = read(kernel)
-    if generation <= live.newest:
+    if generation <= live.highest_generation:
         raise EnforcerError(f"generation {generation} has been in force already", "Take a new number")
     slot = idle_slot(live.record)
     write(kernel, image.tables, slot)
     add_counters(kernel, image.tables)
     claim(kernel, version)
     attach(kernel, version, hooks)
-    fallback_generation, fallback_slot = live.confirmed
+    fallback_generation, fallback_slot = live.fallback_target
     deadline = kernel.boottime() + int(confirm_seconds * SECOND) if confirm_seconds else 0
     record = Record(generation, deadline, fallback_generation, slot, fallback_slot)
     publish(kernel, record)

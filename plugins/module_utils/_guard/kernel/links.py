@@ -28,7 +28,7 @@ DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_l
 
 
 # what a task carries; labels hold while these are attached
-FOLLOWING_HOOKS = ("bprm_committed_creds", "task_alloc", "bprm_creds_for_exec")
+LABEL_HOOKS = ("bprm_committed_creds", "task_alloc", "bprm_creds_for_exec")
 
 
 def attached_hooks(kernel: Kernel, version: str) -> frozenset[str]:
@@ -54,7 +54,7 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
     """Attaches what is not attached yet; gives the hooks that were attached."""
     folder = links_path(kernel, version)
     before = attached_hooks(kernel, version)
-    following = _following(kernel)
+    tracked = _labels_tracked(kernel)
     added = [hook for hook in _in_order(hooks) if hook not in before]
     if added and not kernel.exists(folder):
         kernel.mkdir(folder)
@@ -77,8 +77,8 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
         _note_start(kernel)
     if not directed:
         _note_listeners(kernel)
-    if not following and _following(kernel):
-        _follow_labels(kernel)
+    if not tracked and _labels_tracked(kernel):
+        _reset_labels(kernel)
     return added
 
 
@@ -98,15 +98,14 @@ def labels_since(kernel: Kernel) -> int:
         return layout.FACTS.unpack(kernel.lookup(facts, FIRST_KEY) or bytes(layout.FACTS.size))[2]
 
 
-def _following(kernel: Kernel) -> bool:
+def _labels_tracked(kernel: Kernel) -> bool:
     """Is every task's label handed on, by whichever version, and has it been since labels came into use?"""
     return any(
-        all(kernel.exists(links_path(kernel, each) + "/" + hook) for hook in FOLLOWING_HOOKS)
-        for each in versions(kernel)
+        all(kernel.exists(links_path(kernel, each) + "/" + hook) for hook in LABEL_HOOKS) for each in versions(kernel)
     )
 
 
-def _follow_labels(kernel: Kernel) -> None:
+def _reset_labels(kernel: Kernel) -> None:
     """Labels of an earlier time are void: nobody has followed them since."""
     since = kernel.boottime()
     for name in ("carriers", "cells", "wires", "kept"):
@@ -131,7 +130,7 @@ def _note_listeners(kernel: Kernel) -> None:
 def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
     folder = links_path(kernel, version)
     gone = [hook for hook in reversed(_in_order(hooks)) if kernel.exists(folder + "/" + hook)]
-    if set(gone) & set(FOLLOWING_HOOKS) and labels_since(kernel):
+    if set(gone) & set(LABEL_HOOKS) and labels_since(kernel):
         _set_facts(kernel, lambda loaded, rename_lock, _since, unwatched: (loaded, rename_lock, 0, unwatched))
     for hook in gone:
         kernel.unlink(folder + "/" + hook)

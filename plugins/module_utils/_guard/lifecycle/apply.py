@@ -27,7 +27,7 @@ from ..policy.model import Resolved
 from ..resolve import encoding, hardlinks, resolver
 from . import canary, coverage, drift, enforcer, history, lockout
 
-MARGIN = SECOND  # a confirm this close to the deadline might come after it
+CONFIRM_MARGIN_NS = SECOND  # a confirm this close to the deadline might come after it
 _NOT_INSTALLED = Problem("host", "enforcer not installed", "", "run role exfil.guard.enforcer")
 _KERNEL_REMEDIES = {
     errno.ENOMEM: "Free some memory and run again",
@@ -205,7 +205,7 @@ def _apply(
     )._replace(kept=kept)
     warnings: list[str] = []
     if version is None or live is None:
-        lacking = enforcer.shortcomings(kernel.environment())
+        lacking = enforcer.prerequisites(kernel.environment())
         warnings.append("the enforcer is not installed yet: run without check mode installs it first")
         warnings.extend("{0}. {1}".format(*each) for each in lacking)
         result = _result(wanted, None, 1, True, _plan(None, wanted), _attaches(wanted.hooks), confirm_seconds, warnings)
@@ -436,7 +436,7 @@ def _switch(
     if not confirm_seconds:
         _settle(kernel, store, version, stored)
     elif live.record:
-        store.prune([generation, live.confirmed[0]])
+        store.prune([generation, live.fallback_target[0]])
     return result
 
 
@@ -610,7 +610,7 @@ def _confirm(kernel: Kernel, store: Store, generation: int | None, check: bool) 
         if mend and stored and not check:
             _settle(kernel, store, version, stored)
         return dict(result, changed=mend)
-    if kernel.boottime() + MARGIN >= record.deadline:
+    if kernel.boottime() + CONFIRM_MARGIN_NS >= record.deadline:
         back = f"generation {record.fallback_generation}" if record.fallback_slot != NO_SLOT else "no policy"
         raise EnforcerError(
             f"generation {generation} was not confirmed in time: {back} is in force",

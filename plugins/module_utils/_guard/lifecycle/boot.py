@@ -86,7 +86,7 @@ def _boot(kernel: Any, system: Any, store: Any, now: datetime.date, data: bytes,
             "Boot the kernel that the policy was applied on",
         )
     generation = stored["generation"]
-    if live.newest >= generation:
+    if live.highest_generation >= generation:
         generation = generations.next_generation(live, store.numbers())
     generations.load(kernel, image, generation, wanted, version=version)
     renewed = dict(
@@ -135,7 +135,7 @@ def _refresh(kernel: Any, system: Any, store: Any, now: datetime.date, folder: s
     if record and record.deadline and kernel.boottime() < record.deadline:
         return f"generation {record.generation} is on trial: nothing is refreshed before that is settled"
     in_force = record is not None and record.slot != generations.NO_SLOT and not record.deadline
-    last = encoding.from_json(stored["resolved"]).names
+    last = encoding.from_json(stored["resolved"]).host_addresses
     if in_force:
         image = tables.compile_policy(
             resolver.resolve(stored["document"], system, last),

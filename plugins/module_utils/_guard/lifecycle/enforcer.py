@@ -22,7 +22,7 @@ _RUN_ROLE = "Run the role exfil.guard.enforcer"
 # ---- what the host must offer -------------------------------------------------------------------------------------
 
 
-def shortcomings(found: Environment) -> list[tuple[str, str]]:
+def prerequisites(found: Environment) -> list[tuple[str, str]]:
     """What keeps a host from being guarded, each with its remedy."""
     lacking = []
     if not found.root:
@@ -68,7 +68,7 @@ def _as_error(lacking: list[tuple[str, str]]) -> EnforcerError:
 
 
 def require(kernel: Kernel) -> None:
-    lacking = shortcomings(kernel.environment())
+    lacking = prerequisites(kernel.environment())
     if lacking:
         raise _as_error(lacking)
 
@@ -122,7 +122,7 @@ def installed(kernel: Kernel) -> str | None:
     return found[0]
 
 
-def strangers(kernel: Kernel, version: str) -> list[str]:
+def foreign_programs(kernel: Kernel, version: str) -> list[str]:
     """Hooks as whose program something is pinned that uses none of our maps, which each of ours does. Whether one that
     does is the object's is `exfil-guard verify`'s to find out: that takes seconds."""
     ours = set()
@@ -154,7 +154,7 @@ def _attached(kernel: Kernel, versions: list[str]) -> list[str]:
 
 def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> dict[str, Any]:
     """Programs and maps of ``data`` loaded and pinned; hooks that another version holds go over to it first."""
-    lacking = shortcomings(kernel.environment())
+    lacking = prerequisites(kernel.environment())
     if lacking and not check:
         raise _as_error(lacking)
     version = version_of(data)
@@ -177,7 +177,7 @@ def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> dict[str, Any
     if absent and present:
         absent = [program for program in absent if kernel.has_hook(program)]
     absent = list(dict.fromkeys(map(hook_of, absent)))
-    others = strangers(kernel, version) if present else []
+    others = foreign_programs(kernel, version) if present else []
     maps = missing_maps(kernel)
     old = sorted(set(pins.versions(kernel) + _link_versions(kernel)) - {version})
     leftovers = [name for name in kernel.names(pins.base(kernel)) if name.startswith("loading-")]

@@ -17,7 +17,7 @@ _NEEDED = frozenset({"bpf", "cap-bpf", "cap-sys-admin", "cap-perfmon"})
 
 
 def task(system: Any) -> Task:
-    found = system.myself()
+    found = system.current_process()
     fields = dict(line.split(":", 1) for line in found.get("status", "").splitlines() if ":" in line)
     users, groups, more = ([int(each) for each in fields.get(name, "").split()] for name in ("Uid", "Gid", "Groups"))
     service = None

@@ -71,12 +71,12 @@ class Resolved(NamedTuple):
     destinations: dict[str, DestinationSet]
     superblocks: frozenset[int]
     # the policy paths of `subjects/<set>` and `resources/<set>`, links followed: from them boot finds new devices
-    paths: dict[str, frozenset[str]] = {}
+    source_paths: dict[str, frozenset[str]] = {}
     # device numbers whose opening is an action without an object: is it a block device, number (minor
     # layout.ANY_MINOR: any), action
     devices: frozenset[tuple[bool, int, str]] = frozenset()
-    names: dict[str, frozenset[str]] = {}  # the networks that each host name of `destinations` stands for
-    protected: frozenset[PathPattern] = frozenset()  # what enforces: see TamperEvent
+    host_addresses: dict[str, frozenset[str]] = {}  # the networks that each host name of `destinations` stands for
+    tamper_paths: frozenset[PathPattern] = frozenset()  # what enforces: see TamperEvent
 
 
 class Location(NamedTuple):

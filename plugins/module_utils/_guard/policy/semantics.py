@@ -88,7 +88,7 @@ def _is_protected(policy: model.Resolved, where: model.Location, below: bool) ->
     trouble = _trouble(policy, where)
     if trouble:
         return trouble not in ("unknown-filesystem", "too-deep")
-    patterns = [p.components for p in policy.protected if p.device == where.device]
+    patterns = [p.components for p in policy.tamper_paths if p.device == where.device]
     if below:
         return _some_below(patterns, where.components)
     return any(matches(pattern, where.components) for pattern in patterns)

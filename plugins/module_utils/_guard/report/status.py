@@ -75,7 +75,7 @@ def status(
         "events": None,
         "audit": collector.told(audit_state),
     }
-    result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.shortcomings(environment))
+    result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.prerequisites(environment))
     result["problems"].extend(
         f"the audit trail does not go on: {text}" for text in (result["audit"] or {}).get("failing", ())
     )

@@ -41,7 +41,7 @@ def verify(
     expected = certificate.expect(kernel, store, version)
     wrong = files(known, package)
     wrong += [Difference(f"{path} is not what its source gives", _INSTALL) for path in evidence.miscompiled(store)]
-    wrong += certificate.strangers(found, expected)
+    wrong += certificate.unexpected_objects(found, expected)
     wrong += against(known, found, stored)
     wrong += policy(found, stored, system, now, canary_folder)
     if stored:

@@ -63,10 +63,10 @@ def to_json(resolved: Resolved) -> dict[str, Any]:
             for name, each in resolved.destinations.items()
         },
         "superblocks": sorted(resolved.superblocks),
-        "paths": {key: sorted(paths) for key, paths in resolved.paths.items()},
+        "paths": {key: sorted(paths) for key, paths in resolved.source_paths.items()},
         "devices": [list(each) for each in sorted(resolved.devices)],
-        "names": {name: sorted(addresses) for name, addresses in resolved.names.items()},
-        "protected": _patterns(resolved.protected),
+        "names": {name: sorted(addresses) for name, addresses in resolved.host_addresses.items()},
+        "protected": _patterns(resolved.tamper_paths),
     }
 
 

@@ -104,7 +104,9 @@ def look(
         for name in sorted(rule.resources.names):
             if name not in sets:
                 sets[name] = [
-                    seen for path in sorted(resolved.paths.get("resources/" + name, ())) for seen in looking.under(path)
+                    seen
+                    for path in sorted(resolved.source_paths.get("resources/" + name, ()))
+                    for seen in looking.under(path)
                 ]
             rules.setdefault(rule.name, []).extend(sets[name])
     return {

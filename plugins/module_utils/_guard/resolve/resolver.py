@@ -37,7 +37,7 @@ PROTECTED = (
     "/run/systemd/system/exfil-guard*/**",
     "/run/systemd/system.control/exfil-guard*/**",
 )
-_PROTECTED = "built in/protected"  # among Resolved.paths
+_PROTECTED = "built in/protected"  # among Resolved.source_paths
 _UNIT_TYPES = (".service", ".slice", ".scope", ".socket", ".mount", ".swap")
 
 
@@ -451,7 +451,7 @@ def abstract(names: Iterable[str]) -> frozenset[PathPattern]:
 
 def resolve(document: dict[str, Any], system: Any, last: Mapping[str, frozenset[str]] = {}) -> Resolved:
     """Raises errors.PolicyErrors with every error at once. ``last``: addresses that host names keep when they do not
-    resolve now (model.Resolved.names)."""
+    resolve now (model.Resolved.host_addresses)."""
     return _Resolver(document, system, last).run()
 
 
@@ -466,21 +466,21 @@ def renumber(stored: dict[str, Any], system: Any) -> Resolved:
     subjects = {
         name: each
         if each.executables is None
-        else each._replace(executables=translate(resolved.paths["subjects/" + name], shown))
+        else each._replace(executables=translate(resolved.source_paths["subjects/" + name], shown))
         for name, each in resolved.subjects.items()
     }
     resources = {
         name: ResourceSet(
-            translate(resolved.paths["resources/" + name], shown)
+            translate(resolved.source_paths["resources/" + name], shown)
             | {path for path in each.paths if path.device == layout.ABSTRACT}
         )
         for name, each in resolved.resources.items()
     }
-    protected = translate(resolved.paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED), shown)
+    protected = translate(resolved.source_paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED), shown)
     return resolved._replace(
         subjects=subjects,
         resources=resources,
         superblocks=superblocks(mounts, subjects, resources, protected),
-        protected=protected,
+        tamper_paths=protected,
         devices=_devices(resolved.rules, system),
     )
