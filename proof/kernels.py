@@ -1,7 +1,9 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kernels that the proofs are for: the release and the BTF of Debian's images that tests/guest/harness/fetch unpacked."""
+"""The kernels that the proofs are for: the release and the BTF of Debian's images.
+
+tests/guest/harness/fetch downloads and unpacks the images."""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ class KernelTypes(NamedTuple):
     """``btf``: a file with what the kernel shows as /sys/kernel/btf/vmlinux; ``digest``: its SHA-256 in hex."""
 
     kernel: str
-    release: str  # as uname tells it
+    release: str  # as uname prints it
     btf: Path
     digest: str
 
@@ -36,13 +38,13 @@ def kernel_types(kernel: str) -> KernelTypes:
     """Raises FileNotFoundError when the image has not been fetched, ValueError when it cannot be read."""
     image = CACHE / kernel / "vmlinuz"
     if not image.exists():
-        raise FileNotFoundError(f"{image} is not there: run tests/guest/harness/fetch {kernel}")
+        raise FileNotFoundError(f"{image} does not exist: run tests/guest/harness/fetch {kernel}")
     data = image.read_bytes()
     target = CACHE / kernel / "btf"
     if not target.exists() or target.stat().st_mtime < image.stat().st_mtime:
         section = ELFFile(io.BytesIO(_unpacked(data, image))).get_section_by_name(".BTF")
         if section is None:
-            raise ValueError(f"{image} has no section .BTF: take a kernel with CONFIG_DEBUG_INFO_BTF")
+            raise ValueError(f"{image} has no section .BTF: use a kernel with CONFIG_DEBUG_INFO_BTF")
         scratch = target.with_suffix(".new")
         scratch.write_bytes(section.data())
         scratch.replace(target)
@@ -50,16 +52,19 @@ def kernel_types(kernel: str) -> KernelTypes:
 
 
 def release(image: bytes) -> str:
+    """The kernel's release, from the header of a bzImage."""
     at = struct.unpack_from("<H", image, _RELEASE)[0] + 0x200
     return image[at : image.index(b"\0", at)].split()[0].decode("ascii")
 
 
 def _unpacked(image: bytes, path: Path) -> bytes:
-    """The kernel's ELF file in a bzImage. What follows the compressed stream is its length."""
+    """The kernel's ELF file in a bzImage. The length follows the compressed stream."""
     offset, length = struct.unpack_from("<II", image, _PAYLOAD)
     at = (image[_SETUP_SECTORS] + 1) * 512 + offset
     payload = image[at : at + length]
     for magic, command in _COMPRESSED.items():
         if payload.startswith(magic):
             return subprocess.run(command, input=payload[:-4], stdout=subprocess.PIPE, check=True).stdout
-    raise ValueError(f"{path} is compressed with none of " + ", ".join(command[0] for command in _COMPRESSED.values()))
+    raise ValueError(
+        f"the compression of {path} is none of " + ", ".join(command[0] for command in _COMPRESSED.values())
+    )

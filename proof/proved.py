@@ -2,20 +2,20 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The set of proved programs that comes with the object, roles/enforcer/files/proved.json:
+"""The list of proved programs that is installed with the object, roles/enforcer/files/proved.json:
 
     {"version": 1, "object": SHA-256 of the object, "properties": [NAME, ...],
-     "kernels": {SHA-256 of the kernel's BTF: {"release": as uname tells it, "programs": {NAME in the object: {
-         "hook": HOOK, "digest": guard.instructions.Submitted.digest, "symbols": [place of a load of an address, ...],
+     "kernels": {SHA-256 of the kernel's BTF: {"release": as uname prints it, "programs": {NAME in the object: {
+         "hook": HOOK, "digest": Submitted.digest, "symbols": [place of a load of an address, ...],
          "proved": [PROPERTY, ...]}}}}}
 
-A program without a proof stands in it with none. What was proved is told by the proofs, in .build/proof/results.json:
+A program without a proof has an empty list. The proofs write their results to .build/proof/results.json:
 
     {"object": SHA-256 of the object,
      "kernels": {"6.1": {NAME in the object: {"digest": Submitted.digest of what was proved, "proved": [PROPERTY]}}}}
 
-`proof/proved.py` compares the tracked file with the object, the kernels and the results, exit status 1 when it is not
-theirs; `proof/proved.py --write` writes it. A result counts for the instructions of its digest alone."""
+`proof/proved.py` compares the tracked file with the object, the kernels and the results, and exits with status 1 when
+it differs; `proof/proved.py --write` writes it. A result counts only for the instructions with its digest."""
 
 from __future__ import annotations
 
@@ -27,53 +27,57 @@ from pathlib import Path
 from typing import Any, Mapping
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from submitted import KERNELS, OBJECT, ROOT, Program, kernel_types, programs
+from kernels import KERNELS, kernel_types
+from submitted import OBJECT, ROOT, Program, programs
 
 TRACKED = OBJECT.with_name("proved.json")
 RESULTS = ROOT / ".build" / "proof" / "results.json"
 VERSION = 1  # as attest/proved.py
 
 
-def entries(found: Mapping[str, Program], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """``results``: of one kernel. Raises ValueError for a result that is of other instructions, or of no program."""
-    unknown = sorted(set(results) - set(found))
+def entries(loaded: Mapping[str, Program], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The list of one kernel's programs. ``results``: of that kernel.
+
+    Raises ValueError for a result that is of other instructions, or of a program that the kernel does not load."""
+    unknown = sorted(set(results) - set(loaded))
     if unknown:
         raise ValueError(f"there are results of programs that this kernel does not load: {', '.join(unknown)}")
-    made = {}
-    for name, program in sorted(found.items()):
+    listed = {}
+    for name, program in sorted(loaded.items()):
         digest, result = program.submitted.digest(), results.get(name)
         if result and result["digest"] != digest:
-            raise ValueError(f"what was proved of {name} is of other instructions")
-        made[name] = {
+            raise ValueError(f"the proofs of {name} are of other instructions")
+        listed[name] = {
             "hook": program.submitted.hook,
             "digest": digest,
             "symbols": sorted(program.submitted.symbols),
             "proved": sorted(result["proved"]) if result else [],
         }
-    return made
+    return listed
 
 
 def whole(data: bytes, results: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's content for the object ``data``. Raises ValueError where the results are of another object."""
+    """The file's content for the object ``data``. Raises ValueError when the results are of another object."""
     digest = hashlib.sha256(data).hexdigest()
     if results.get("object", digest) != digest:
         raise ValueError("the results are of another object: run the proofs again")
-    kernels = {}
+    kernels: dict[str, dict[str, Any]] = {}
+    properties: set[str] = set()
     for kernel in KERNELS:
         types = kernel_types(kernel)
-        found = entries(programs(types, data), results.get("kernels", {}).get(kernel, {}))
-        kernels[types.digest] = {"release": types.release, "programs": found}
-    properties = {one for kernel in kernels.values() for each in kernel["programs"].values() for one in each["proved"]}
+        listed = entries(programs(types, data), results.get("kernels", {}).get(kernel, {}))
+        kernels[types.digest] = {"release": types.release, "programs": listed}
+        properties.update(name for program in listed.values() for name in program["proved"])
     return {"version": VERSION, "object": digest, "properties": sorted(properties), "kernels": kernels}
 
 
 def text(content: Mapping[str, Any]) -> str:
-    """A line for each program, so that a change is seen in a diff."""
+    """The file's text, with one line per program, so that diffs are readable."""
     kernels: list[str] = []
     for btf, kernel in sorted(content["kernels"].items()):
         lines = ",\n".join(
-            f"   {json.dumps(name)}: {json.dumps(each, sort_keys=True, separators=(',', ':'))}"
-            for name, each in sorted(kernel["programs"].items())
+            f"   {json.dumps(name)}: {json.dumps(program, sort_keys=True, separators=(',', ':'))}"
+            for name, program in sorted(kernel["programs"].items())
         )
         kernels.append(f'  "{btf}": {{"release": {json.dumps(kernel["release"])}, "programs": {{\n{lines}}}}}')
     head = {key: content[key] for key in ("version", "object", "properties")}
@@ -81,8 +85,9 @@ def text(content: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Compares the set of proved programs with what was proved.")
-    parser.add_argument("--write", action="store_true", help="write it instead")
+    """Exit status 1 when the tracked file is not up to date."""
+    parser = argparse.ArgumentParser(description="Compares the list of proved programs with the proofs' results.")
+    parser.add_argument("--write", action="store_true", help="write the list instead")
     write = parser.parse_args().write
     try:
         results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
@@ -94,15 +99,14 @@ def main() -> int:
         TRACKED.write_text(made, encoding="utf-8")
     elif not TRACKED.exists() or TRACKED.read_text(encoding="utf-8") != made:
         print(
-            f"proof/proved.py: {TRACKED.relative_to(ROOT)} is not what was proved of this object on these kernels: "
-            "run proof/run and then proof/proved.py --write",
+            f"proof/proved.py: {TRACKED.relative_to(ROOT)} differs from the proofs' results for this object and these "
+            "kernels: run proof/run and then proof/proved.py --write",
             file=sys.stderr,
         )
         return 1
-    found = json.loads(made)
-    for kernel in found["kernels"].values():
-        count = sum(1 for each in kernel["programs"].values() if each["proved"])
-        print(f"{kernel['release']}: {len(kernel['programs'])} programs, something is proved of {count}")
+    for kernel in json.loads(made)["kernels"].values():
+        count = sum(1 for program in kernel["programs"].values() if program["proved"])
+        print(f"{kernel['release']}: {len(kernel['programs'])} programs, {count} of them with proofs")
     return 0
 
 

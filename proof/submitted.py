@@ -2,13 +2,13 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is proved: the instructions of each program as they are submitted to a kernel, after CO-RE.
+"""Reads what is proved: the instructions of each program as they are submitted to a kernel, after CO-RE.
 
     programs(kernel_types("6.1")) -> {name: Program}
 
-libbpf relocates, as it does on a host, and is stopped before it loads anything (kernel/bpf.py, kernel/instructions.py:
-the same code makes a host's certificate). What libbpf does not tell, where each function lies and what it is called, is
-read from the object. Without a guest; needs CAP_BPF, as libbpf asks the running kernel for what it can do."""
+libbpf relocates them as on a host, and is stopped before it loads anything. The code for this is the product's own,
+which also makes a host's certificate. The place and the name of each function are read from the object, because libbpf
+does not report them. No guest is needed, but CAP_BPF, because libbpf tests the running kernel's features."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from elftools.elf.elffile import ELFFile
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "collections")]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "collections"))
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.bpf import Kernel
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.instructions import (
     SIZE,
@@ -33,8 +33,9 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.instruct
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import Relocated
 from kernels import KERNELS, KernelTypes, kernel_types
 
+ROOT = Path(__file__).resolve().parents[1]
 OBJECT = ROOT / "roles" / "enforcer" / "files" / "guard.bpf.o"
-# the call that libbpf leaves where a field is accessed that the kernel does not have: it may not be reached
+# the call that libbpf leaves where the program accesses a field that the kernel does not have; it must not be reached
 ABSENT = 0xBAD2310
 _CALL = 0x85  # BPF_JMP | BPF_CALL
 _TO_FUNCTIONS = ((_CALL, 1), (0x18, 4))  # with BPF_PSEUDO_CALL; BPF_LD | BPF_IMM | BPF_DW with BPF_PSEUDO_FUNC
@@ -49,16 +50,17 @@ class Function(NamedTuple):
 
 
 class Program(NamedTuple):
-    """``submitted.code``: 8 bytes each (struct bpf_insn), in which ``submitted.maps`` says which instruction loads
-    which map, and ``submitted.symbols`` which loads a kernel address: both halves of that are 0, its register is set to
-    the address at load time. Calls among functions are relative, as the kernel takes them; ABSENT is a call that the
-    kernel accepts only where it is not reached."""
+    """A program. ``submitted.code``: instructions of 8 bytes each (struct bpf_insn). ``submitted.maps`` says which of
+    them loads which map, ``submitted.symbols`` which loads a kernel address: both halves of it are 0, and the kernel
+    inserts the address at load time. Calls among functions are relative, as the kernel expects them. The kernel accepts
+    the call ABSENT only where it is not reached."""
 
     submitted: Submitted
     functions: tuple[Function, ...]
 
     @property
     def instructions(self) -> tuple[bytes, ...]:
+        """The code, cut into instructions."""
         code = self.submitted.code
         return tuple(code[at : at + SIZE] for at in range(0, len(code), SIZE))
 
@@ -67,18 +69,19 @@ def programs(types: KernelTypes, data: bytes | None = None, kernel: Kernel | Non
     """The programs of the object ``data`` (default: the tracked one) that a host with this kernel loads, by name."""
     data = OBJECT.read_bytes() if data is None else data
     source = _Object(data)
-    return {each.name: source.program(each) for each in (kernel or Kernel()).relocate(data, str(types.btf))}
+    relocated = (kernel or Kernel()).relocate(data, str(types.btf))
+    return {program.name: source.program(program) for program in relocated}
 
 
 class _Place(NamedTuple):
-    """An instruction in the object: a section's index, and the place in it in instructions."""
+    """The place of an instruction in the object: the section's index, and the number of the instruction in it."""
 
     section: int
     at: int
 
 
 class _Object:
-    """The functions, and what the linker is told of calls, as they are in the object file."""
+    """The functions of an object file, and the relocations of their calls."""
 
     def __init__(self, data: bytes) -> None:
         elf = ELFFile(io.BytesIO(data))
@@ -105,10 +108,11 @@ class _Object:
                     self.linked[_Place(section["sh_info"], entry["r_offset"] // SIZE)] = symbol.name, place
 
     def program(self, relocated: Relocated) -> Program:
-        """Follows each call in the program and, beside it, in the object. Raises ValueError where the two differ in
-        more than libbpf may change."""
+        """Follows each call in the program and in the object. Raises ValueError where the two differ in more than
+        libbpf may change."""
         name, code = relocated.name, relocated.code
-        origins, done = {0: self.programs[name]}, {}
+        origins = {0: self.programs[name]}
+        done: dict[int, Function] = {}
         symbols: list[int] = []
         while origins.keys() - done.keys():
             start = min(origins.keys() - done.keys())
@@ -119,7 +123,7 @@ class _Object:
                 operation, registers, _offset, constant = struct.unpack_from("<BBhi", code, at * SIZE)
                 before, *_unused, linked = struct.unpack_from("<BBhi", self.code[here.section], here.at * SIZE)
                 if operation == _CALL != before and constant != ABSENT:
-                    raise ValueError(f"{name}: instruction {at} is a call, in the object it is not")
+                    raise ValueError(f"{name}: instruction {at} is a call, but not in the object")
                 if self.linked.get(here, ("",))[0] == SYMBOL:
                     symbols.append(at)
                 if (operation, registers >> 4) in _TO_FUNCTIONS:
@@ -127,16 +131,16 @@ class _Object:
                     if origins.setdefault(at + 1 + constant, target) != target:
                         raise ValueError(f"{name}: instruction {at} leads to two functions")
         functions = [done[start] for start in sorted(done)]
-        starts = [each.start for each in functions] + [len(code) // SIZE]
-        if starts != [0] + [each.start + each.size for each in functions]:
+        starts = [function.start for function in functions] + [len(code) // SIZE]
+        if starts != [0] + [function.start + function.size for function in functions]:
             raise ValueError(f"{name}: its functions do not fill its {len(code) // SIZE} instructions")
         return Program(submitted(relocated, symbols), tuple(functions))
 
     def _target(self, here: _Place, constant: int, called: bool) -> _Place:
         linked = self.linked.get(here)
-        if linked is None:  # within its own section
+        if linked is None:  # in the same section
             return _Place(here.section, here.at + 1 + constant)
-        # a call has the place in the section less one as its constant, a pointer the bytes
+        # the constant of a call is the place in the section minus 1, that of a pointer is the offset in bytes
         place = linked[1]
         return _Place(place.section, place.at + (constant + 1 if called else constant // SIZE))
 

@@ -1,51 +1,53 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the arithmetic and the comparisons of BPF give. A value is a number of 64 bits, or a term: what an operation
-gives on values that are not known. Numbers give numbers. A term is the same object whenever it is built of the same,
-so that comparing two is quick; z3 is asked only where the look of a term does not decide. Both ways are compared with
-the kernel: see check.py."""
+"""The arithmetic and the comparisons of BPF, on numbers and on terms.
+
+A value is a number of 64 bits, or a term: the result of an operation on unknown values. Operations on numbers return
+numbers. Equal terms are the same object, so that comparing two is quick; z3 is used only where the structure of terms
+does not decide. check.py compares both ways with a kernel."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, Callable, Union
+from typing import Any, Callable, ClassVar, Iterable, Union, cast
 
 import z3
 
 MASK = {8: 0xFF, 16: 0xFFFF, 32: 0xFFFFFFFF, 64: 0xFFFFFFFFFFFFFFFF}
 ADD, SUB, MUL, DIV, OR, AND, LSH, RSH, NEG, MOD, XOR, MOV, ARSH, END = range(0x00, 0xE0, 0x10)
-EQUAL, SET, NOT_EQUAL, NOT_SET = 0x10, 0x40, 0x50, 0x41  # the last is none of BPF's: the opposite of SET
+EQUAL, SET, NOT_EQUAL, NOT_SET = 0x10, 0x40, 0x50, 0x41  # BPF has no NOT_SET: it is the opposite of SET
 _OPPOSITE = {0x10: 0x50, 0x40: 0x41, 0x20: 0xB0, 0x30: 0xA0, 0x60: 0xD0, 0x70: 0xC0}
 _OPPOSITE.update({there: here for here, there in _OPPOSITE.items()})
 
 
 class Term:
-    """``what``: a name, or an operation with what it is on. Above ``bits`` it is 0."""
+    """An unknown value. ``what``: a name, or an operation and its operands. Bits from ``bits`` on are 0."""
 
     __slots__ = ("__weakref__", "bits", "what")
-    known: dict[tuple[Any, ...], Term] = {}
+    known: ClassVar[dict[tuple[Any, ...], Term]] = {}
 
     def __init__(self, what: tuple[Any, ...], bits: int) -> None:
         self.what, self.bits = what, bits
 
     def __repr__(self) -> str:
-        return self.what[1] if self.what[0] == "name" else repr(self.what)
+        return str(self.what[1]) if self.what[0] == "name" else repr(self.what)
 
 
 class Condition:
-    """``what``: a comparison's operation, width and values; or ("all"|"any", conditions)."""
+    """A comparison. ``what``: its operation, width and values; or ("all"|"any", conditions)."""
 
     __slots__ = ("what",)
-    known: dict[tuple[Any, ...], Condition] = {}
+    known: ClassVar[dict[tuple[Any, ...], Condition]] = {}
 
     def __init__(self, what: tuple[Any, ...]) -> None:
         self.what = what
 
     def opposite(self) -> Condition:
+        """The condition that holds exactly where this one does not."""
         what = self.what
         if what[0] in ("all", "any"):
-            return condition("any" if what[0] == "all" else "all", tuple(each.opposite() for each in what[1]))
+            return condition("any" if what[0] == "all" else "all", tuple(part.opposite() for part in what[1]))
         return condition(_OPPOSITE[what[0]], *what[1:])
 
     def __repr__(self) -> str:
@@ -57,42 +59,46 @@ Truth = Union[bool, Condition]
 _numbers = itertools.count()
 
 
-def term(bits: int, *what: Any) -> Term:
-    found = Term.known.get(what)
-    if found is None:
-        found = Term.known[what] = Term(what, bits)
-    return found
+def term(bits: int, *what: object) -> Term:
+    """The one term for these operands."""
+    existing = Term.known.get(what)
+    if existing is None:
+        existing = Term.known[what] = Term(what, bits)
+    return existing
 
 
-def condition(*what: Any) -> Condition:
-    found = Condition.known.get(what)
-    if found is None:
-        found = Condition.known[what] = Condition(what)
-    return found
+def condition(*what: object) -> Condition:
+    """The one condition for these operands."""
+    existing = Condition.known.get(what)
+    if existing is None:
+        existing = Condition.known[what] = Condition(what)
+    return existing
 
 
 def fresh(name: str, bits: int = 64) -> Term:
-    """A value of which nothing is known but that it has no more bits."""
+    """A new unknown value of at most ``bits`` bits."""
     return Term(("name", f"{name}#{next(_numbers)}"), bits)
 
 
 def signed(value: int, width: int) -> int:
+    """The lowest ``width`` bits as a number with sign."""
     value &= MASK[width]
     return value - (1 << width) if value >> (width - 1) else value
 
 
 def bits_of(value: Scalar) -> int:
+    """How many bits of the value can be set."""
     return value.bit_length() if isinstance(value, int) else value.bits
 
 
 def low(value: Scalar, width: int) -> Scalar:
-    """The lowest bits."""
+    """The lowest ``width`` bits."""
     if isinstance(value, int):
         return value & (1 << width) - 1
     return value if value.bits <= width else term(width, "low", width, value)
 
 
-# a and b are of the operation's width, without sign; what comes out is cut to it
+# a and b have the operation's width, without sign; the caller truncates the result to it
 _NUMBERS: dict[int, Callable[[int, int, int], int]] = {
     ADD: lambda a, b, w: a + b,
     SUB: lambda a, b, w: a - b,
@@ -126,7 +132,7 @@ _TERMS: dict[int, Callable[[z3.BitVecRef, z3.BitVecRef, int], z3.BitVecRef]] = {
 
 
 def calculate(operation: int, width: int, a: Scalar, b: Scalar) -> Scalar:
-    """One ALU operation but END; the upper half of a result of 32 bits is 0."""
+    """The result of an ALU operation other than END; the upper half of a 32-bit result is 0."""
     if isinstance(a, int) and isinstance(b, int):
         return _NUMBERS[operation](a & MASK[width], b & MASK[width], width) & MASK[width]
     if operation == MOV:
@@ -141,18 +147,23 @@ def calculate(operation: int, width: int, a: Scalar, b: Scalar) -> Scalar:
             return 0
         if b == MASK[width] and operation == AND:
             return low(a, width)
-    bits, mine, other = width, min(width, bits_of(a)), min(width, bits_of(b))
-    if operation == AND:
-        bits = min(mine, other)
-    elif operation in (OR, XOR):
-        bits = max(mine, other)
-    elif operation == RSH and isinstance(b, int):
-        bits = max(0, mine - (b & width - 1))
+    bits = _result_bits(operation, width, a, b)
     return term(bits, operation, width, a, b) if bits else 0
 
 
+def _result_bits(operation: int, width: int, a: Scalar, b: Scalar) -> int:
+    left, right = min(width, bits_of(a)), min(width, bits_of(b))
+    if operation == AND:
+        return min(left, right)
+    if operation in (OR, XOR):
+        return max(left, right)
+    if operation == RSH and isinstance(b, int):
+        return max(0, left - (b & width - 1))
+    return width
+
+
 def swap(value: Scalar, width: int, swaps: bool) -> Scalar:
-    """END: the lowest bytes, turned round where the order asked for is not the machine's."""
+    """The result of END: the lowest bytes, reversed where the requested order is not the machine's."""
     cut = low(value, width)
     if not swaps:
         return cut
@@ -191,6 +202,7 @@ _CONDITIONS: dict[int, Callable[[z3.BitVecRef, z3.BitVecRef], z3.BoolRef]] = {
 
 
 def compare(operation: int, width: int, a: Scalar, b: Scalar) -> Truth:
+    """The result of a comparison, or the condition that it is true."""
     if isinstance(a, int) and isinstance(b, int):
         return _COMPARED[operation](a & MASK[width], b & MASK[width], width)
     a, b = low(a, width), low(b, width)
@@ -200,14 +212,15 @@ def compare(operation: int, width: int, a: Scalar, b: Scalar) -> Truth:
         if (isinstance(b, int) and b >> bits_of(a)) or (isinstance(a, int) and a >> bits_of(b)):
             return operation == NOT_EQUAL
     if operation < 0x60 or operation in (0xA0, 0xB0):
-        width = 64  # without sign it makes no difference
+        width = 64  # an unsigned comparison does not depend on the width
     return condition(operation, width, a, b)
 
 
 def joined(pieces: list[Scalar]) -> Scalar:
-    """Bytes, the lowest first, as one value."""
-    if all(isinstance(each, int) for each in pieces):
-        return sum(each << 8 * at for at, each in enumerate(pieces))  # type: ignore[operator]
+    """The value that consists of these bytes, the lowest first."""
+    numbers = [piece for piece in pieces if isinstance(piece, int)]
+    if len(numbers) == len(pieces):
+        return sum(number << 8 * at for at, number in enumerate(numbers))
     whole = _whole(pieces)
     if whole is not None:
         return whole
@@ -219,65 +232,67 @@ def joined(pieces: list[Scalar]) -> Scalar:
 
 
 def _whole(pieces: list[Scalar]) -> Scalar | None:
-    """What the bytes are all of, or the lowest."""
+    """The value whose lowest bytes these are; None: they are of several values."""
     first = pieces[0]
     if not isinstance(first, Term) or first.what[0] != "byte" or first.what[1]:
         return None
     source = first.what[2]
-    for at, each in enumerate(pieces):
-        if each is not first and each != byte(source, at):
+    for at, piece in enumerate(pieces):
+        if piece is not first and piece != byte(source, at):
             return None
     return low(source, 8 * len(pieces))
 
 
 def byte(value: Scalar, at: int) -> Scalar:
+    """The byte at this place; 0 is the lowest."""
     if isinstance(value, int):
         return value >> 8 * at & 0xFF
     if value.bits <= 8 * at:
         return 0
     if value.what[0] == "joined":
-        return value.what[1][at]
+        return cast("Scalar", value.what[1][at])
     return value if value.bits <= 8 else term(8, "byte", at, value)
 
 
 def either(first: Condition, one: Scalar, other: Scalar) -> Scalar:
-    """The one where the condition holds."""
+    """``one`` where the condition holds, ``other`` elsewhere."""
     if one is other or one == other:
         return one
     return term(max(bits_of(one), bits_of(other)), "if", first, one, other)
 
 
-# ---- as z3 has it ---------------------------------------------------------------------------------------------------
+# ---- terms in z3 ----------------------------------------------------------------------------------------------------
 
 
 class Solver:
-    """``values``: numbers that stand for names."""
+    """Translates terms and conditions to z3. ``values``: the numbers that replace names."""
 
     def __init__(self, values: dict[Term, int] | None = None) -> None:
         self.made: dict[Any, Any] = {}
         self.values = values or {}
 
     def of(self, value: Scalar) -> z3.BitVecRef:
-        """64 bits."""
-        if isinstance(value, int):
-            return z3.BitVecVal(value, 64)
-        stack = [value]
-        while stack:  # terms may be deep
-            one = stack[-1]
-            if one in self.made:
+        """The value as a bit vector of 64 bits."""
+        return z3.BitVecVal(value, 64) if isinstance(value, int) else self._translated(value)
+
+    def truth(self, fact: Condition) -> z3.BoolRef:
+        """The condition as a z3 formula."""
+        return self._translated(fact)
+
+    def _translated(self, root: Term | Condition) -> z3.ExprRef:
+        stack = [root]
+        while stack:  # not recursive: terms may be deep
+            top = stack[-1]
+            if top in self.made:
                 stack.pop()
                 continue
-            wanted = [each for each in _parts(one) if each not in self.made]
-            if wanted:
-                stack.extend(wanted)
+            missing = [part for part in _parts(top) if part not in self.made]
+            if missing:
+                stack.extend(missing)
                 continue
             stack.pop()
-            self.made[one] = self._condition(one) if isinstance(one, Condition) else self._term(one)
-        return self.made[value]
-
-    def truth(self, one: Condition) -> z3.BoolRef:
-        self.of(one)  # type: ignore[arg-type]
-        return self.made[one]
+            self.made[top] = self._condition(top) if isinstance(top, Condition) else self._term(top)
+        return self.made[root]
 
     def _get(self, value: Scalar) -> z3.BitVecRef:
         return z3.BitVecVal(value, 64) if isinstance(value, int) else self.made[value]
@@ -287,37 +302,33 @@ class Solver:
         if kind == "name":
             if one in self.values:
                 return z3.BitVecVal(self.values[one], 64)
-            name = z3.BitVec(one.what[1], one.bits)
-            return name if one.bits == 64 else z3.ZeroExt(64 - one.bits, name)
-        if kind == "low":
-            return self._cut(self._get(one.what[2]), one.what[1])
-        if kind == "byte":
+            result = z3.BitVec(one.what[1], one.bits)
+        elif kind == "low":
+            result = z3.Extract(one.what[1] - 1, 0, self._get(one.what[2]))
+        elif kind == "byte":
             at = 8 * one.what[1]
-            return z3.ZeroExt(56, z3.Extract(at + 7, at, self._get(one.what[2])))
-        if kind == "joined":
-            pieces = [z3.Extract(7, 0, self._get(each)) for each in reversed(one.what[1])]
-            whole = z3.Concat(*pieces) if len(pieces) > 1 else pieces[0]
-            return whole if whole.size() == 64 else z3.ZeroExt(64 - whole.size(), whole)
-        if kind == "if":
-            return z3.If(self.made[one.what[1]], self._get(one.what[2]), self._get(one.what[3]))
-        operation, width, a, b = one.what
-        a, b = (each if width == 64 else z3.Extract(width - 1, 0, each) for each in (self._get(a), self._get(b)))
-        result = _TERMS[operation](a, b, width)
-        return result if width == 64 else z3.ZeroExt(64 - width, result)
+            result = z3.Extract(at + 7, at, self._get(one.what[2]))
+        elif kind == "joined":
+            pieces = [z3.Extract(7, 0, self._get(piece)) for piece in reversed(one.what[1])]
+            result = z3.Concat(*pieces) if len(pieces) > 1 else pieces[0]
+        elif kind == "if":
+            result = z3.If(self.made[one.what[1]], self._get(one.what[2]), self._get(one.what[3]))
+        else:
+            operation, width, a, b = one.what
+            result = _TERMS[operation](self._low(a, width), self._low(b, width), width)
+        return result if result.size() == 64 else z3.ZeroExt(64 - result.size(), result)
 
-    @staticmethod
-    def _cut(value: z3.BitVecRef, width: int) -> z3.BitVecRef:
-        return z3.ZeroExt(64 - width, z3.Extract(width - 1, 0, value))
+    def _low(self, value: Scalar, width: int) -> z3.BitVecRef:
+        return self._get(value) if width == 64 else z3.Extract(width - 1, 0, self._get(value))
 
     def _condition(self, one: Condition) -> z3.BoolRef:
         kind = one.what[0]
         if kind == "all":
-            return z3.And(*(self.made[each] for each in one.what[1]), True)
+            return z3.And(*(self.made[part] for part in one.what[1]), True)
         if kind == "any":
-            return z3.Or(*(self.made[each] for each in one.what[1]), False)
+            return z3.Or(*(self.made[part] for part in one.what[1]), False)
         operation, width, a, b = one.what
-        a, b = (each if width == 64 else z3.Extract(width - 1, 0, each) for each in (self._get(a), self._get(b)))
-        return _CONDITIONS[operation](a, b)
+        return _CONDITIONS[operation](self._low(a, width), self._low(b, width))
 
 
 def _parts(one: Term | Condition) -> list[Term | Condition]:
@@ -325,13 +336,13 @@ def _parts(one: Term | Condition) -> list[Term | Condition]:
     if what[0] == "name":
         return []
     if what[0] in ("all", "any", "joined"):
-        return [each for each in what[1] if not isinstance(each, int)]
-    return [each for each in what[1:] if isinstance(each, (Term, Condition))]
+        return [part for part in what[1] if not isinstance(part, int)]
+    return [part for part in what[1:] if isinstance(part, (Term, Condition))]
 
 
-def possible(facts: Any, effort: int = 3_000_000) -> bool:
-    """May all of it be so? Not to know after that effort, by z3's own count, is a yes."""
+def possible(facts: Iterable[Condition], effort: int = 3_000_000) -> bool:
+    """Whether all facts can hold together. ``effort`` limits z3's steps; True when they do not suffice."""
     made, solver = Solver(), z3.Solver()
     solver.set("rlimit", effort)
-    solver.add(*(made.truth(each) for each in facts))
-    return solver.check() != z3.unsat
+    solver.add(*(made.truth(fact) for fact in facts))
+    return bool(solver.check() != z3.unsat)

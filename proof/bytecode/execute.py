@@ -1,9 +1,10 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The executor: follows a function's instructions from one state to all in which it may end. Values are numbers where
-they are known and terms where they are not; with numbers alone it is an interpreter. What memory beside the stack
-holds, what helpers do, and which states are taken together, is the world's business (world.py, exact.py)."""
+"""The executor: follows a function's instructions from one state to all states in which it may end.
+
+Known values are numbers, unknown values are terms; with numbers alone it is an interpreter. A World says what memory
+other than the stack contains, what helpers do, and which states are merged (world.py, exact.py, step.py)."""
 
 from __future__ import annotations
 
@@ -36,32 +37,40 @@ from state import Pointer, State, Value
 MASK64 = (1 << 64) - 1
 
 
-class Unproved(Exception):
-    """Nothing can be said of it, and why."""
+class UnprovedError(Exception):
+    """The prover cannot decide; the text says why."""
 
 
 class World(Protocol):
-    def load(self, state: State, at: Pointer, size: int) -> Value: ...
-    def store(self, state: State, at: Pointer, size: int, value: Value) -> None: ...
+    """What surrounds a function."""
+
+    def load(self, state: State, at: Pointer, size: int) -> Value:
+        """Reads from memory of ours."""
+
+    def store(self, state: State, at: Pointer, size: int, value: Value) -> None:
+        """Writes to memory of ours."""
+
     def outside(self, state: State, address: Scalar, size: int) -> Value:
-        """A read of the kernel's memory."""
+        """Reads from the kernel's memory."""
 
     def trespass(self, state: State, what: str) -> None:
-        """A write to what is not ours."""
+        """Handles a write to memory that is not ours."""
 
     def helper(self, state: State, number: int, function: Function) -> list[State]:
-        """Where the state may be after the helper; r0 is set, the others are not looked at any more."""
+        """The states after a helper. r0 is set; r1 to r5 are undefined."""
 
-    def call(self, state: State, callee: Function) -> list[State]: ...
-    def constant(self, state: State, each: Instruction) -> Value:
-        """A load of what is known when the program is loaded."""
+    def call(self, state: State, callee: Function) -> list[State]:
+        """The states after a call of a function."""
+
+    def constant(self, state: State, insn: Instruction) -> Value:
+        """The value of a wide load, which is fixed when the program is loaded."""
 
     def arrive(self, function: Function, state: State, pending: dict[Hashable, State]) -> None:
-        """A state comes to a leader; those that wait there are in ``pending``, where it may be put."""
+        """A state reaches a join. ``pending``: the states that wait there; it may be added or merged."""
 
 
 def run(world: World, function: Function, start: State, limit: int = 200_000) -> list[State]:
-    """The states at the function's ends."""
+    """The states at the function's ends. Raises UnprovedError when it has more than ``limit`` paths."""
     order, joins = function.shape.order, function.shape.joins
     pending: dict[int, dict[Hashable, State]] = {0: {(): start}}
     queue = [(0, 0)]
@@ -71,11 +80,10 @@ def run(world: World, function: Function, start: State, limit: int = 200_000) ->
         for state in pending.pop(at, {}).values():
             ready = [state]
             while ready:
-                one = ready.pop()
-                for after in _block(world, function, one, ends):
+                for after in _block(world, function, ready.pop(), ends):
                     limit -= 1
                     if limit < 0:
-                        raise Unproved(f"{function.name} has too many paths")
+                        raise UnprovedError(f"{function.name} has too many paths")
                     if after.at in joins:
                         if after.at not in pending:
                             pending[after.at] = {}
@@ -87,45 +95,45 @@ def run(world: World, function: Function, start: State, limit: int = 200_000) ->
 
 
 def _block(world: World, function: Function, state: State, ends: list[State]) -> list[State]:
-    """Follows the state to where it divides or meets others."""
+    """Follows the state to the end of its block."""
     code, order = function.code, function.shape.order
     first = True
     while first or state.at not in order:
         first = False
-        each = code.get(state.at)
-        if each is None:
-            raise Unproved(f"{function.name} leads to {state.at}, where no instruction begins")
-        if each.code == EXIT:
+        insn = code.get(state.at)
+        if insn is None:
+            raise UnprovedError(f"{function.name} continues at {state.at}, where no instruction begins")
+        if insn.code == EXIT:
             ends.append(state)
             return []
-        if each.code == CALL:
-            return _called(world, function, state, each)
-        if each.kind in (JMP, JMP32) and each.code != JUMP:
-            return _branch(state, each)
-        step(world, state, each, function)
+        if insn.code == CALL:
+            return _called(world, function, state, insn)
+        if insn.kind in (JMP, JMP32) and insn.code != JUMP:
+            return _branch(state, insn)
+        step(world, state, insn, function)
     return [state]
 
 
-def _called(world: World, function: Function, state: State, each: Instruction) -> list[State]:
+def _called(world: World, function: Function, state: State, insn: Instruction) -> list[State]:
     following = state.at + 1
-    if each.src == 2:
-        raise Unproved(f"{function.name} calls a kernel function")
-    if each.src == 1:
+    if insn.src == 2:
+        raise UnprovedError(f"{function.name} calls a kernel function")
+    if insn.src == 1:
         after = world.call(state, function.callees[state.at])
     else:
-        after = world.helper(state, each.constant & 0xFFFFFFFF, function)
-    for one in after:
-        one.at = following
-        one.registers[1:6] = [None] * 5
+        after = world.helper(state, insn.constant & 0xFFFFFFFF, function)
+    for state_after in after:
+        state_after.at = following
+        state_after.registers[1:6] = [None] * 5
     return after
 
 
-def _branch(state: State, each: Instruction) -> list[State]:
-    there, here = state.at + 1 + each.offset, state.at + 1
-    width = 64 if each.kind == JMP else 32
-    a = state.registers[each.dst]
-    b = state.registers[each.src] if each.by_register else each.constant & MASK64
-    truth = _compared(each.operation, width, a, b)
+def _branch(state: State, insn: Instruction) -> list[State]:
+    there, here = state.at + 1 + insn.offset, state.at + 1
+    width = 64 if insn.kind == JMP else 32
+    a = state.registers[insn.dst]
+    b = state.registers[insn.src] if insn.by_register else insn.constant & MASK64
+    truth = _compared(insn.operation, width, a, b)
     known = truth if isinstance(truth, bool) else state.decided(truth)
     if known is not None:
         state.at = there if known else here
@@ -149,51 +157,54 @@ def _compared(operation: int, width: int, a: Value, b: Value) -> Truth:
             return operation == NOT_EQUAL  # none of our pointers is 0
         return condition(NOT_EQUAL, 64, fresh("address", 1), 0)
     if a is None or b is None:
-        raise Unproved("a register is compared before it is written")
+        raise UnprovedError("a register is compared before it is written")
     return compare(operation, width, a, b)
 
 
-def step(world: World, state: State, each: Instruction, function: Function) -> None:
-    """Any instruction but a conditional jump, a call, the end."""
-    registers, kind = state.registers, each.kind
-    following = state.at + (2 if each.code == WIDE else 1)
-    if each.code == JUMP:
-        following = state.at + 1 + each.offset
-    elif each.code == WIDE:
-        if each.callee is not None:
-            registers[each.dst] = Pointer(("function", function.callees[state.at]), 0)
+def step(world: World, state: State, insn: Instruction, function: Function) -> None:
+    """Executes an instruction other than a conditional jump, a call or the end."""
+    registers, kind = state.registers, insn.kind
+    following = state.at + (2 if insn.code == WIDE else 1)
+    if insn.code == JUMP:
+        following = state.at + 1 + insn.offset
+    elif insn.code == WIDE:
+        if insn.callee is not None:
+            registers[insn.dst] = Pointer(("function", function.callees[state.at]), 0)
         else:
-            registers[each.dst] = world.constant(state, each)
+            registers[insn.dst] = world.constant(state, insn)
     elif kind in (ALU, ALU64):
-        width = 64 if kind == ALU64 else 32
-        if each.operation == END:
-            if kind == ALU64:
-                raise Unproved("bswap is an instruction that the executor does not know")
-            registers[each.dst] = swap(_number(registers[each.dst]), each.constant, each.by_register)
-        else:
-            if each.offset:
-                raise Unproved("signed division and moves are instructions that the executor does not know")
-            b = registers[each.src] if each.by_register else each.constant & MASK64
-            registers[each.dst] = _calculated(each.operation, width, registers[each.dst], b)
-    elif kind == LDX and each.code & 0xE0 == MEMORY:
-        registers[each.dst] = _load(world, state, registers[each.src], each)
-    elif kind in (ST, STX) and each.code & 0xE0 == MEMORY:
-        value = registers[each.src] if kind == STX else each.constant & (1 << 8 * each.size) - 1
-        target = _moved(registers[each.dst], each.offset)
+        registers[insn.dst] = _arithmetic(state, insn)
+    elif kind == LDX and insn.code & 0xE0 == MEMORY:
+        registers[insn.dst] = _load(world, state, registers[insn.src], insn)
+    elif kind in (ST, STX) and insn.code & 0xE0 == MEMORY:
+        value = registers[insn.src] if kind == STX else insn.constant & (1 << 8 * insn.size) - 1
+        target = _moved(registers[insn.dst], insn.offset)
         if isinstance(target, Pointer):
-            world.store(state, target, each.size, value)
+            world.store(state, target, insn.size, value)
         else:
-            world.trespass(state, f"{function.name} stores {each.size} bytes at an address of the kernel's")
-    elif kind == STX and each.code & 0xE0 == ATOMIC:
-        _atomic(world, state, each, function)
+            world.trespass(state, f"{function.name} stores {insn.size} bytes at an address in the kernel")
+    elif kind == STX and insn.code & 0xE0 == ATOMIC:
+        _atomic(world, state, insn, function)
     else:
-        raise Unproved(f"instruction {each.code:#x} is one that the executor does not know")
+        raise UnprovedError(f"the executor does not support the instruction {insn.code:#x}")
     state.at = following
+
+
+def _arithmetic(state: State, insn: Instruction) -> Value:
+    registers, kind = state.registers, insn.kind
+    if insn.operation == END:
+        if kind == ALU64:
+            raise UnprovedError("the executor does not support the instruction bswap")
+        return swap(_number(registers[insn.dst]), insn.constant, insn.by_register)
+    if insn.offset:
+        raise UnprovedError("the executor does not support signed division and moves")
+    b = registers[insn.src] if insn.by_register else insn.constant & MASK64
+    return _calculated(insn.operation, 64 if kind == ALU64 else 32, registers[insn.dst], b)
 
 
 def _number(value: Value) -> Scalar:
     if value is None:
-        raise Unproved("a register is read before it is written")
+        raise UnprovedError("a register is read before it is written")
     return fresh("address") if isinstance(value, Pointer) else value
 
 
@@ -204,7 +215,7 @@ def _moved(value: Value, offset: int) -> Value:
 
 
 def _offset(offset: Scalar, more: Scalar) -> Scalar:
-    """Offsets are kept with their sign where they are known."""
+    """The sum of two offsets; a known sum has its sign."""
     if isinstance(offset, int) and isinstance(more, int):
         total = (offset + more) & MASK64
         return total - (1 << 64) if total >> 63 else total
@@ -214,7 +225,7 @@ def _offset(offset: Scalar, more: Scalar) -> Scalar:
 def _calculated(operation: int, width: int, a: Value, b: Value) -> Value:
     if operation == MOV and width == 64:
         if b is None:
-            raise Unproved("a register is read before it is written")
+            raise UnprovedError("a register is read before it is written")
         return b
     if width == 64 and operation in (ADD, SUB):
         if isinstance(a, Pointer) and not isinstance(b, Pointer):
@@ -235,32 +246,32 @@ def _calculated(operation: int, width: int, a: Value, b: Value) -> Value:
     return calculate(operation, width, _number(a), _number(b))
 
 
-def _load(world: World, state: State, base: Value, each: Instruction) -> Value:
-    target = _moved(base, each.offset)
+def _load(world: World, state: State, base: Value, insn: Instruction) -> Value:
+    target = _moved(base, insn.offset)
     if isinstance(target, Pointer):
-        return world.load(state, target, each.size)
-    return world.outside(state, _number(target), each.size)
+        return world.load(state, target, insn.size)
+    return world.outside(state, _number(target), insn.size)
 
 
-def _atomic(world: World, state: State, each: Instruction, function: Function) -> None:
-    registers, size = state.registers, each.size
+def _atomic(world: World, state: State, insn: Instruction, function: Function) -> None:
+    registers, size = state.registers, insn.size
     if size not in (4, 8):
-        raise Unproved("an atomic operation of a size that the executor does not know")
-    target = _moved(registers[each.dst], each.offset)
+        raise UnprovedError(f"the executor does not support atomic operations on {size} bytes")
+    target = _moved(registers[insn.dst], insn.offset)
     if not isinstance(target, Pointer):
-        world.trespass(state, f"{function.name} changes {size} bytes at an address of the kernel's")
-        if each.constant & 1:
-            registers[0 if each.constant == 0xF1 else each.src] = fresh("atomic", 8 * size)
+        world.trespass(state, f"{function.name} changes {size} bytes at an address in the kernel")
+        if insn.constant & 1:
+            registers[0 if insn.constant == 0xF1 else insn.src] = fresh("atomic", 8 * size)
         return
-    old, operand = _number(world.load(state, target, size)), _number(registers[each.src])
+    old, operand = _number(world.load(state, target, size)), _number(registers[insn.src])
     width = 8 * size
-    if each.constant == 0xF1:  # compare and exchange
+    if insn.constant == 0xF1:  # compare and exchange
         equal = compare(EQUAL, width, old, _number(registers[0]))
         new = (operand if equal else old) if isinstance(equal, bool) else either(equal, low(operand, width), old)
         world.store(state, target, size, new)
         registers[0] = old
         return
-    new = operand if each.constant == 225 else calculate(each.constant & 240, width, old, operand)
+    new = operand if insn.constant == 225 else calculate(insn.constant & 240, width, old, operand)
     world.store(state, target, size, low(new, width))
-    if each.constant & 1:
-        registers[each.src] = old
+    if insn.constant & 1:
+        registers[insn.src] = old

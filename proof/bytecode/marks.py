@@ -86,10 +86,11 @@ def is_placed(state: State, argument: int, reasons: tuple[int, ...]) -> bool:
 
 def names_in(value: Condition | Term) -> list[Term]:
     """All named terms that occur in a condition or a term."""
-    names, left = [], [value]
+    names: list[Term] = []
+    left = [value]
     while left:
         part = left.pop()
-        if part.what[0] == "name":
+        if isinstance(part, Term) and part.what[0] == "name":
             names.append(part)
             continue
         parts = part.what[1] if part.what[0] in ("all", "any", "joined") else part.what[1:]

@@ -2,9 +2,9 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Would a mistake in the C be found? Each of these is made in a copy of the sources, one at a time, which is compiled;
-what it goes against must not be proved any more of the program named. They are about the rules of properties.py: most
-of them end an internal error open, in one line. seeds.py puts others into instructions.
+"""Checks that the prover finds mistakes in the C. Each mistake below is made in a copy of the sources, one at a time.
+After compilation the property that it violates must not be proved of the named program. Most of the mistakes allow the
+operation after an internal error. seeds.py makes others in instructions.
 
     mistakes.py [--kernel 6.1] [--only TEXT]"""
 
@@ -20,16 +20,17 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from btf import hooks
+from kernels import KERNELS, kernel_types
 from prove import prove, prover
-from submitted import KERNELS, ROOT, kernel_types, programs
+from submitted import ROOT, programs
 
 SOURCES = ROOT / "bpf"
 
 
 class Mistake(NamedTuple):
-    """``old``: a piece of the source that occurs once."""
+    """A mistake. ``old``: a part of the source that occurs once."""
 
     property: str
     what: str
@@ -39,7 +40,9 @@ class Mistake(NamedTuple):
     new: str
 
 
-class Looked(NamedTuple):
+class Result(NamedTuple):
+    """Whether a mistake was found, and what shows it."""
+
     found: bool
     lines: list[str]
     seconds: float
@@ -48,7 +51,7 @@ class Looked(NamedTuple):
 MISTAKES = (
     Mistake(
         "closed",
-        "an object that could not be placed is allowed",
+        "an object without a state is allowed",
         "inode_setxattr",
         "decision/file.h",
         "	o.reason = at->reason;\n	if (at->reason == GUARD_BY_RULE) {",
@@ -57,7 +60,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a state that is missing is allowed",
+        "a missing state is allowed",
         "inode_readlink",
         "decision/file.h",
         "			o.reason = GUARD_BROKEN_MAP;\n	}\n	for",
@@ -65,7 +68,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a new name is judged by where the old one was alone",
+        "a rename is decided by the source alone",
         "inode_rename",
         "decision/file.h",
         "move->source.reason ? move->source.reason : move->target.reason;",
@@ -73,7 +76,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a rename of what could not be placed is allowed",
+        "a rename of an object without a state is allowed",
         "inode_rename",
         "decision/file.h",
         "	return refuse_move(&gen, subject, &move, from, to);",
@@ -82,7 +85,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a file that could not be placed is not asked about",
+        "a file without a state is not decided about",
         "file_mprotect",
         "decision/file.h",
         "	if (own)\n		return refuse_place",
@@ -90,7 +93,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a component that could not be looked up leaves the state",
+        "a component that could not be looked up keeps the state",
         "unix_stream_connect",
         "object/path.h",
         "			if (next < 0)\n				return GUARD_BROKEN_MAP;",
@@ -98,7 +101,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a path that is too deep is at its root",
+        "a path that is too deep has the state of its root",
         "inode_setxattr",
         "object/path.h",
         "		return -left;\n",
@@ -106,7 +109,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "without the table of filesystems a path is at its root",
+        "without the table of filesystems a path has the state of its root",
         "inode_setxattr",
         "object/path.h",
         "	inner = INNER_OF(superblocks, slot);\n	if (!inner)\n		return GUARD_BROKEN_MAP;",
@@ -114,7 +117,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "an abstract name that could not be looked up is at its root",
+        "an abstract name that could not be looked up has the state of its root",
         "unix_stream_connect",
         "decision/unix.h",
         "	if (next < 0)\n		return;\n",
@@ -122,7 +125,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "an endpoint of which nobody knows what covers it is allowed",
+        "an endpoint whose rules could not be determined is allowed",
         "socket_bind",
         "decision/endpoint.h",
         "		relevant = compute_endpoint_actions(&copy, e);\n",
@@ -146,7 +149,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "nothing is protected where a state is missing",
+        "an object with a missing state is not protected",
         "inode_create__tamper",
         "decision/protection.h",
         "	if (!s)\n		return 1;\n	if (above)",
@@ -154,7 +157,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "who is bound may touch what enforces",
+        "a task that a rule denies may modify the enforcer",
         "inode_create__tamper",
         "decision/protection.h",
         "	if (!is_initial_root(bpf_get",
@@ -162,7 +165,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "nobody knows who acts, so that it may touch what enforces",
+        "a task whose rules could not be computed may modify the enforcer",
         "bpf_map__tamper",
         "decision/protection.h",
         "	if (!subject || !p)\n		return 0;\n	guard_verdict",
@@ -170,7 +173,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a file that could not be placed gives no label",
+        "a file without a state gives no label",
         "inode_readlink__label",
         "label/flow.h",
         "at->reason != GUARD_BY_RULE)\n		return named;",
@@ -178,7 +181,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a state that is missing gives no label",
+        "a missing state gives no label",
         "inode_getxattr__label",
         "label/flow.h",
         "	return s ? s->labels : named;",
@@ -186,7 +189,7 @@ MISTAKES = (
     ),
     Mistake(
         "audit",
-        "a label that was remembered is refused",
+        "a label that was stored is denied",
         "inode_readlink__label",
         "label/flow.h",
         "	return labels && !label_current_task(&l, labels) && refuse_unlabelled(&gen, GUARD_READ, d);",
@@ -203,7 +206,7 @@ MISTAKES = (
     ),
     Mistake(
         "binding",
-        "without the table of users nobody is bound",
+        "without the table of users no rule binds",
         "sb_remount",
         "subject/subject.h",
         "	table = INNER_OF(ids, slot);\n	if (!table)\n		return -1;",
@@ -211,7 +214,7 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
-        "a service that could not be looked up is none",
+        "a service that could not be looked up counts as none",
         "sb_remount",
         "subject/subject.h",
         "	}\n	return state;\n}",
@@ -219,7 +222,7 @@ MISTAKES = (
     ),
     Mistake(
         "returns",
-        "what an LSM before it refused is allowed",
+        "an operation that an earlier LSM denied is allowed",
         "sb_remount",
         "hooks/machine.h",
         "sb_remount, struct super_block *sb, void *options, int ret)\n{\n	if (ret)\n		return ret;",
@@ -227,7 +230,7 @@ MISTAKES = (
     ),
     Mistake(
         "once",
-        "a second look at which generation is in force",
+        "the active generation is looked up twice",
         "inode_link__tamper",
         "hooks/tamper.h",
         "refuse_tamper(&gen, from, 0, GUARD_LINK) || refuse_tamper(&gen, to, 0, GUARD_LINK)",
@@ -237,20 +240,21 @@ MISTAKES = (
 
 
 def made(mistake: Mistake, folder: Path) -> bytes:
-    """The object with the mistake in it. Raises ValueError when there is nothing to change any more."""
+    """The object with the mistake in it. Raises ValueError when the source does not have the part to change."""
     sources = folder / "bpf"
     shutil.copytree(SOURCES, sources)
     source = sources / mistake.file
     text = source.read_text(encoding="utf-8")
     if text.count(mistake.old) != 1:
-        raise ValueError(f"the mistake '{mistake.what}' is no longer a change of {mistake.file}")
+        raise ValueError(f"the mistake '{mistake.what}' changes nothing in {mistake.file}")
     source.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
     target = folder / "guard.bpf.o"
     subprocess.run(["make", "-s", "-C", str(sources), f"OBJECT={target}", str(target)], check=True)
     return target.read_bytes()
 
 
-def look_at(task: tuple[Mistake, str]) -> Looked:
+def examine(task: tuple[Mistake, str]) -> Result:
+    """Compiles and examines one mistake, for one kernel."""
     mistake, kernel = task
     started, types = time.monotonic(), kernel_types(kernel)
     with tempfile.TemporaryDirectory() as folder:
@@ -259,21 +263,23 @@ def look_at(task: tuple[Mistake, str]) -> Looked:
     after = prove(prover(data), program, hooks(types.btf)[program.submitted.hook])
     reason = after.reasons.get(mistake.property)
     lines = [reason, *after.shown.get(mistake.property, ())] if reason and mistake.property in after.shown else []
-    return Looked(bool(lines), lines, time.monotonic() - started)
+    return Result(bool(lines), lines, time.monotonic() - started)
 
 
 def main() -> int:
+    """Exit status 1 when a mistake is not found."""
     parser = argparse.ArgumentParser(description="Makes mistakes in the C, which have to be found.")
     parser.add_argument("--kernel", default=KERNELS[0], choices=KERNELS)
-    parser.add_argument("--only", default="", help="those of which this is said")
+    parser.add_argument("--only", default="", help="only mistakes with this text in their description")
     options = parser.parse_args()
-    chosen = [each for each in MISTAKES if options.only in each.what]
+    chosen = [mistake for mistake in MISTAKES if options.only in mistake.what]
     started, found = time.monotonic(), 0
     with multiprocessing.Pool(2) as pool:
-        for mistake, looked in zip(chosen, pool.imap(look_at, [(each, options.kernel) for each in chosen])):
-            found += looked.found
-            said = f"found: {looked.lines[0]}" if looked.found else "NOT FOUND"
-            print(f"{mistake.property:8} {mistake.program}: {mistake.what}: {said}; {looked.seconds:.0f} s", flush=True)
+        results = pool.imap(examine, [(mistake, options.kernel) for mistake in chosen])
+        for mistake, result in zip(chosen, results):
+            found += result.found
+            text = f"found: {result.lines[0]}" if result.found else "NOT FOUND"
+            print(f"{mistake.property:8} {mistake.program}: {mistake.what}: {text}; {result.seconds:.0f} s", flush=True)
     print(f"{found} of {len(chosen)} mistakes in the C found; {time.monotonic() - started:.0f} s")
     return 0 if found == len(chosen) else 1
 

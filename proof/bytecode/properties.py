@@ -75,8 +75,8 @@ class Rules:
         self.refused: list[Condition] = []  # that an earlier LSM's result is not 0
         self.uses, self.denies_labels = f"policy+{uses}#", denies_labels
 
-    def arguments(self, before: Term | None) -> None:
-        """``before``: the result of an earlier LSM, as the next program receives it; None: the hook has no result."""
+    def begin(self, before: Term | None) -> None:
+        """Prepares for the next program. ``before``: the result of an earlier LSM; None: the hook has no result."""
         self.refused = [] if before is None else [condition(NOT_EQUAL, 64, low(before, width), 0) for width in (32, 64)]
 
     def arrived(self, state: State, function: str) -> None:

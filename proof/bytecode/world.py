@@ -1,31 +1,31 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A program among maps and kernel memory of which nothing is known: each read gives anything, at any time, as if others
-wrote there all along; each look-up may find an entry or none; each helper may fail. What is proved here holds whatever
-the maps hold. States that have the same numbers in the same places are taken together, and what differs in them is
-forgotten; so nothing is missed, and each loop ends.
+"""The world in which programs are proved: nothing is assumed about maps and the kernel's memory. Each read may return
+anything, at any time, as if others wrote concurrently; each lookup may find an entry or none; each helper may fail. So
+the proofs hold for every content of the maps. States with the same numbers in the same places are merged, and what
+differs between them becomes unknown. So no path is missed, and each loop ends.
 
-A function is looked at once for each kind of arguments, and what it may do is kept: its results, what it writes to its
-callers' stacks, and what happened in it."""
+A function is executed once for each kind of arguments. Its possible outcomes are then reused: results, writes to its
+callers' stacks, and marks."""
 
 from __future__ import annotations
 
 import time
-from typing import Hashable, Iterable, NamedTuple, Protocol
+from typing import Generic, Hashable, Iterable, NamedTuple, Protocol, TypeVar
 
 from arithmetic import EQUAL, NOT_EQUAL, Condition, Scalar, Term, condition, fresh
 from decode import ATOMIC, STACK, STX, Function, Instruction
-from execute import Unproved, run
+from execute import UnprovedError, run
 from state import PLAIN, Inputs, Pointer, State, Trace, Value, Violation, covers, inward, kind_of, not_zero
 
-STATES = 256  # of different numbers at one place, before those that vary most are forgotten there
-IN_LOOP = 16  # the same where a loop begins
-VARIES = 4
-LARGEST = 512  # bytes of a stack
-VARIANTS = 2  # of numbers as arguments that a function is looked at with, before it is with any
-ENTRIES = 4  # of numbers on the callers' stacks, the same
-ROUNDS = 16  # of bpf_loop, before it has to have shown all that it does
+STATES = 256  # at one instruction, before the numbers that vary most become unknown there
+IN_LOOP = 16  # the same at the start of a loop
+VARIES = 4  # values of a number that varies much
+STACK_BYTES = 512  # of one function's stack
+VARIANTS = 2  # combinations of numbers as arguments that a function is executed with, before it is with unknown ones
+ENTRIES = 4  # the same for numbers on the callers' stacks
+ROUNDS = 16  # of bpf_loop, after which no new state may occur
 
 (
     LOOKUP,
@@ -46,10 +46,10 @@ ROUNDS = 16  # of bpf_loop, before it has to have shown all that it does
     LOOP,
 ) = 1, 2, 3, 16, 35, 107, 113, 115, 125, 131, 132, 145, 156, 158, 162, 181
 ABSENT = 0xBAD2310
-NO_ROOM = -12 & (1 << 64) - 1  # -ENOMEM; whichever the error is, no program looks
-LOOKED_UP = -1  # in the place of an entry's byte: the map was
+NO_ROOM = -12 & (1 << 64) - 1  # -ENOMEM; no program examines which error it is
+LOOKED_UP = -1  # instead of an entry's byte: the map was looked up
 NAMES = {
-    LOOKUP: "look-up",
+    LOOKUP: "entry",
     SK_STORAGE: "storage",
     INODE_STORAGE: "storage",
     TASK_STORAGE: "storage",
@@ -58,8 +58,8 @@ NAMES = {
 
 
 class Outcome(NamedTuple):
-    """One way in which a function may end. ``written``: by frame above it, offset, size. ``not_zero``: so the result is
-    known to be, though not which number it is."""
+    """One way in which a function may end. ``written``: values on its callers' stacks by frame, offset and size.
+    ``not_zero``: the result is an unknown value other than 0."""
 
     result: Value
     not_zero: bool
@@ -69,44 +69,49 @@ class Outcome(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a function does with such arguments, where the callers' stacks hold what it read there."""
+    """What a function does with one kind of arguments and of values on its callers' stacks."""
 
     reads: dict[tuple[int, int, int], Hashable]  # see state.kind_of
     outcomes: list[Outcome]
     trespasses: list[Violation]
-    fetched: frozenset[tuple[str, int]]  # what any way through it may have read of entries that the caller knows
+    fetched: frozenset[tuple[str, int]]  # what any path in it may have read of entries that the caller has
 
 
 class Rules(Protocol):
-    """What is to be remembered of a way through a program: see properties.py. ``ghost`` of a state is theirs."""
+    """How the marks of a path, State.ghost, change: see properties.py."""
 
     def missed(self, state: State, table: str, kind: str, function: str) -> None:
-        """A look-up has found nothing. ``kind``: outer, array, hash or storage; full: there was no room."""
+        """A lookup found nothing. ``kind``: outer, array, hash, storage or other; full: an entry was not created."""
 
-    def before(self, state: State, callee: str, function: str) -> None: ...
+    def before(self, state: State, callee: str, function: str) -> None:
+        """The function is about to call another."""
+
     def after(self, state: State, function: str) -> None:
-        """The function has come to one of its ends."""
+        """The function reached one of its ends."""
 
     def arrived(self, state: State, function: str) -> None:
-        """The state may be taken together with others from here on."""
+        """The state reached a join, where it may be merged with others."""
 
     def precise(self, function: str) -> bool:
-        """Does it matter what numbers the function finds on its callers' stacks, however many they are?"""
+        """Whether all numbers that the function finds on its callers' stacks are distinguished."""
 
     def passed(self, ghost: frozenset[str], inner: frozenset[str]) -> frozenset[str]:
-        """What is remembered after a callee, in which ``inner`` happened."""
+        """The marks after a call. ``inner``: the marks that the callee set."""
 
     def once(self, table: str, at: int | None, size: int) -> Iterable[int]:
-        """Those bytes of a read of a map's entry that may be read but once. ``at`` is None: where is not known."""
+        """The bytes of a read of a map's entry that may be read only once. ``at``: None if the offset is unknown."""
 
     def looked_up(self, table: str) -> bool:
-        """May the map be looked up but once?"""
+        """Whether the map may be looked up only once."""
 
 
-class Prover:
-    """What is known of the functions of all programs. ``kinds``: of each map, as Rules.missed has it."""
+RulesT_co = TypeVar("RulesT_co", bound=Rules, covariant=True)
 
-    def __init__(self, kinds: dict[str, str], rules: Rules, seconds: float = 60) -> None:
+
+class Prover(Generic[RulesT_co]):
+    """Executes programs and keeps what their functions do. ``kinds``: of each map, see Rules.missed."""
+
+    def __init__(self, kinds: dict[str, str], rules: RulesT_co, seconds: float = 60) -> None:
         self.kinds, self.rules, self.seconds = kinds, rules, seconds
         self.until = 0.0
         self.memory: dict[tuple[str, Hashable], list[Known]] = {}
@@ -116,10 +121,11 @@ class Prover:
         self.current = fresh("current")
 
     def argument(self, number: int) -> Term:
+        """The hook's argument."""
         return self.arguments.setdefault(number, fresh(f"argument{number}"))
 
     def program(self, function: Function) -> tuple[list[State], list[Violation]]:
-        """All the ends of a program. Raises Unproved when they are not found within ``seconds``."""
+        """All ends of a program, and its violations on the way. Raises UnprovedError after ``seconds``."""
         self.until = time.process_time() + self.seconds
         walk = Walk(self, function)
         start = State([None] * 11)
@@ -131,20 +137,9 @@ class Prover:
         return ends, walk.trespasses
 
     def known(self, caller: State, callee: Function) -> Known:
-        wanted = callee.shape.live[0]
-        arguments = [
-            inward(each, f"r{number}") if number in wanted else None for number, each in enumerate(caller.registers[:6])
-        ]
-        pointers = tuple(each if isinstance(each, Pointer) else None for each in arguments)
-        variants = self.variants.setdefault((callee.digest, tuple(_of(each) for each in pointers)), set())
-        numbers = tuple(each for each in arguments if isinstance(each, int))
-        if len(variants) >= VARIANTS and numbers not in variants:
-            arguments = [
-                fresh(f"r{number}") if isinstance(each, int) and each else each for number, each in enumerate(arguments)
-            ]  # 0 may stand for no address
-        else:
-            variants.add(numbers)
-        key = callee.digest, tuple(_of(each) for each in arguments)
+        """What the callee does when it is called in this state. Executes it if that is new."""
+        arguments = self._arguments(caller, callee)
+        key = callee.digest, tuple(_of(value) for value in arguments)
         precise = self.rules.precise(callee.name)
         fitting = None
         for entry in self.memory.get(key, ()):
@@ -162,6 +157,37 @@ class Prover:
         start.registers[STACK] = Pointer(("stack", 0), 0)
         walk = Walk(self, callee)
         ends = run(walk, callee, start)
+        outcomes = self._outcomes(callee, ends)
+        shared = [
+            *arguments,
+            *inputs.answers.values(),
+            *(end.registers[0] for end in ends),
+            *(value for outcome in outcomes for _place, value in outcome.written),
+        ]
+        entries = {value.region[1] for value in shared if isinstance(value, Pointer) and value.region[0] == "value"}
+        fetched = frozenset(item for item in walk.fetched if item[1] == LOOKED_UP or item[0] in entries)
+        entry = Known(inputs.kinds, _widest(outcomes), walk.trespasses, fetched)
+        self.memory.setdefault(key, []).append(entry)
+        return entry
+
+    def _arguments(self, caller: State, callee: Function) -> list[Value]:
+        """The callee's arguments. Numbers become unknown when it is called with many; 0 may stand for no address."""
+        wanted = callee.shape.live[0]
+        arguments = [
+            inward(value, f"r{number}") if number in wanted else None
+            for number, value in enumerate(caller.registers[:6])
+        ]
+        pointers = tuple(value if isinstance(value, Pointer) else None for value in arguments)
+        variants = self.variants.setdefault((callee.digest, tuple(_of(value) for value in pointers)), set())
+        numbers = tuple(value for value in arguments if isinstance(value, int))
+        if len(variants) < VARIANTS or numbers in variants:
+            variants.add(numbers)
+            return arguments
+        return [
+            fresh(f"r{number}") if isinstance(value, int) and value else value for number, value in enumerate(arguments)
+        ]
+
+    def _outcomes(self, callee: Function, ends: list[State]) -> list[Outcome]:
         outcomes: dict[Hashable, Outcome] = {}
         for end in ends:
             self.rules.after(end, callee.name)
@@ -175,31 +201,21 @@ class Prover:
             )
             result = end.registers[0]
             if isinstance(result, Pointer) and result.region == ("stack", 0):
-                raise Unproved(f"{callee.name} gives an address on its own stack")
+                raise UnprovedError(f"{callee.name} returns an address on its own stack")
             known = isinstance(result, Term) and not end.possible(condition(EQUAL, 64, result, 0))
             outcome = Outcome(result, known, written, end.ghost, end.trace)
             outcomes.setdefault((end.ghost, known, _pattern(result, written)), outcome)
-        shared = [
-            *arguments,
-            *inputs.answers.values(),
-            *(end.registers[0] for end in ends),
-            *(value for outcome in outcomes.values() for _place, value in outcome.written),
-        ]
-        entries = {each.region[1] for each in shared if isinstance(each, Pointer) and each.region[0] == "value"}
-        fetched = frozenset(each for each in walk.fetched if each[1] == LOOKED_UP or each[0] in entries)
-        entry = Known(inputs.kinds, _widest(list(outcomes.values())), walk.trespasses, fetched)
-        self.memory.setdefault(key, []).append(entry)
-        return entry
+        return list(outcomes.values())
 
 
 def _kept(end: State, value: Value, size: int) -> Value:
-    """What a caller has of what was written on its stack. PLAIN stands for whatever is not 0."""
+    """A value on a caller's stack as the caller sees it. PLAIN stands for an unknown value other than 0."""
     return PLAIN if isinstance(value, Term) and size < 8 and not_zero(end, value) else value
 
 
 def _pattern(result: Value, written: tuple[tuple[tuple[int, int, int], Value], ...]) -> Hashable:
-    """Outcomes that are alike: the same numbers, or such as are not 0; and where they are not known, the same in the
-    same places."""
+    """A key for equivalent outcomes: the same numbers, or numbers other than 0; and the same unknown values in the same
+    places."""
     numbers: dict[Term, int] = {}
 
     def of(value: Value) -> Hashable:
@@ -215,16 +231,16 @@ def _pattern(result: Value, written: tuple[tuple[tuple[int, int, int], Value], .
 
 
 def _widest(outcomes: list[Outcome]) -> list[Outcome]:
-    """Those that are no case of another."""
+    """The outcomes without those that are a case of another."""
     kept: list[Outcome] = []
-    for one in outcomes:
-        if not any(_case_of(one, other) for other in kept):
-            kept = [other for other in kept if not _case_of(other, one)] + [one]
+    for outcome in outcomes:
+        if not any(_case_of(outcome, other) for other in kept):
+            kept = [other for other in kept if not _case_of(other, outcome)] + [outcome]
     return kept
 
 
 def _case_of(one: Outcome, other: Outcome) -> bool:
-    """Is whatever the one may be among what the other may be?"""
+    """Whether ``other`` covers everything that ``one`` may be."""
     if one.ghost != other.ghost or (other.not_zero and not one.not_zero) or len(one.written) != len(other.written):
         return False
     pairs = [(8, one.result, other.result)]
@@ -234,7 +250,7 @@ def _case_of(one: Outcome, other: Outcome) -> bool:
         pairs.append((place[2], value, wide))
     wide_ones = [wide for _size, _value, wide in pairs if isinstance(wide, Term)]
     if len(set(wide_ones)) < len(wide_ones):
-        return False  # what is alike in the other need not be in the one
+        return False  # values that are equal in the other need not be equal in the one
     return all(
         value == wide
         or (isinstance(wide, Term) and not isinstance(value, Pointer) and value is not None)
@@ -244,7 +260,7 @@ def _case_of(one: Outcome, other: Outcome) -> bool:
 
 
 def _of(value: Value) -> Hashable:
-    """Values that are alike: the same number, or whatever it may be."""
+    """A key for equivalent values: the same number, or any unknown value."""
     if isinstance(value, Pointer):
         region = (*value.region[:-1], value.region[-1].digest) if value.region[0] == "function" else value.region
         return region, value.offset if isinstance(value.offset, int) else "?"
@@ -252,12 +268,12 @@ def _of(value: Value) -> Hashable:
 
 
 class Walk:
-    """The way through one function."""
+    """The world of one function while it is executed: see execute.World."""
 
-    def __init__(self, prover: Prover, function: Function) -> None:
+    def __init__(self, prover: Prover[Rules], function: Function) -> None:
         self.prover, self.function = prover, function
         self.seen: dict[int, dict[Hashable, State]] = {}
-        # of each place, how much: 1, which number from PLAIN on it is, so that it is not 0; 2, which number it is
+        # what became unknown of each place: 1, which number from PLAIN on it is (not 0 remains); 2, which number it is
         self.forgotten: dict[int, dict[Hashable, int]] = {}
         self.blanks: dict[tuple[int, Hashable], set[Term]] = {}  # of the states in ``seen``
         self.trespasses: list[Violation] = []
@@ -266,6 +282,7 @@ class Walk:
     # ---- memory -------------------------------------------------------------------------------------------------
 
     def load(self, state: State, at: Pointer, size: int) -> Value:
+        """Reads from the stack, the hook's arguments, a map's entry or an event."""
         kind = at.region[0]
         if kind == "stack":
             if isinstance(at.offset, int):
@@ -273,20 +290,20 @@ class Walk:
             return fresh("stack", 8 * size)
         if kind == "context":
             if not isinstance(at.offset, int) or at.offset % 8 or size != 8:
-                raise Unproved("an argument is read in parts")
+                raise UnprovedError("an argument is read in parts")
             return self.prover.argument(at.offset // 8)
         if kind in ("value", "record"):
             self._fetch(state, at, size)
             where = at.offset if isinstance(at.offset, int) else "?"
             return fresh(f"{at.region[-1]}+{where}", 8 * size)
-        raise Unproved(f"a read from {kind}")
+        raise UnprovedError(f"a read from {kind}")
 
     def _fetch(self, state: State, at: Pointer, size: int) -> None:
-        atomic = self.function.code[state.at].code & 0xE7 == ATOMIC | STX  # whoever exchanges a value sees what it was
+        atomic = self.function.code[state.at].code & 0xE7 == ATOMIC | STX  # an exchange returns the old value
         if at.region[0] == "value" and not atomic:
             table = at.region[1]
             bytes_ = self.prover.rules.once(table, at.offset if isinstance(at.offset, int) else None, size)
-            self._once(state, frozenset((table, one) for one in bytes_))
+            self._once(state, frozenset((table, place) for place in bytes_))
 
     def _once(self, state: State, fetched: frozenset[tuple[str, int]]) -> None:
         for table, at in sorted(fetched & state.fetched)[:1]:
@@ -296,6 +313,7 @@ class Walk:
         self.fetched |= fetched
 
     def store(self, state: State, at: Pointer, size: int, value: Value) -> None:
+        """Writes to the stack, a map's entry or an event."""
         kind = at.region[0]
         if kind == "stack":
             self._stack(state, at, size, value)
@@ -309,79 +327,87 @@ class Walk:
             return
         span = _span(state, at.offset)
         if span is None:
-            raise Unproved(f"{self.function.name} writes somewhere on a stack")
+            raise UnprovedError(f"{self.function.name} writes somewhere on a stack")
         self._blur(state, frame, span[0], span[1] + size - span[0], "somewhere")
 
     def _blur(self, state: State, frame: int, offset: int, size: int, name: str) -> None:
         if frame:
             state.blur(frame, offset, size, name)
             return
-        slots = state.frames[0]  # where nothing is written, nothing is known
-        for place in [each for each in slots if each[0] < offset + size and offset < each[0] + each[1]]:
+        slots = state.frames[0]  # a place without a value is unknown
+        for place in [slot for slot in slots if slot[0] < offset + size and offset < slot[0] + slot[1]]:
             value = slots.pop(place)
-            for one in range(place[0], place[0] + place[1]):
-                if not offset <= one < offset + size and isinstance(value, int):
-                    slots[one, 1] = value >> 8 * (one - place[0]) & 0xFF
+            for byte_at in range(place[0], place[0] + place[1]):
+                if not offset <= byte_at < offset + size and isinstance(value, int):
+                    slots[byte_at, 1] = value >> 8 * (byte_at - place[0]) & 0xFF
 
     def outside(self, state: State, address: Scalar, size: int) -> Value:
+        """Reads anything from the kernel's memory."""
         return fresh("kernel", 8 * size)
 
     def trespass(self, state: State, what: str, against: str = "writes") -> None:
+        """Records a violation of the property ``against``."""
         self.trespasses.append(Violation(against, what, state.trace))
 
-    def constant(self, state: State, each: Instruction) -> Value:
-        if each.map:
-            if each.src == 2:
-                return Pointer(("value", each.map), each.constant)
-            return Pointer(("map", each.map), 0)
-        if each.symbol:
-            return self.prover.symbols.setdefault(each.symbol, fresh(each.symbol))
-        return each.constant
+    def constant(self, state: State, insn: Instruction) -> Value:
+        """A map, an address in a map's value, a kernel symbol or a number."""
+        if insn.map:
+            if insn.src == 2:
+                return Pointer(("value", insn.map), insn.constant)
+            return Pointer(("map", insn.map), 0)
+        if insn.symbol:
+            return self.prover.symbols.setdefault(insn.symbol, fresh(insn.symbol))
+        return insn.constant
 
     # ---- calls --------------------------------------------------------------------------------------------------
 
     def call(self, state: State, callee: Function) -> list[State]:
+        """One state for each outcome of the callee."""
         self.prover.rules.before(state, callee.name, self.function.name)
         entry = self.prover.known(state, callee)
         self.trespasses.extend(
-            each._replace(trace=Trace(("call", callee.name, None, each.trace), state.trace))
-            for each in entry.trespasses
+            trespass._replace(trace=Trace(("call", callee.name, None, trespass.trace), state.trace))
+            for trespass in entry.trespasses
         )
         self._once(state, entry.fetched)
-        return [self._ended(state, callee, each) for each in entry.outcomes]
+        return [self._ended(state, callee, outcome) for outcome in entry.outcomes]
 
     def _ended(self, state: State, callee: Function, outcome: Outcome) -> State:
         after = state.copy(state.at)
         names: dict[Term, Term] = {}
 
-        def outward(value: Value) -> Value:
-            if isinstance(value, Pointer):
-                region = ("stack", value.region[1] - 1) if value.region[0] == "stack" else value.region
-                return Pointer(region, outward(value.offset))  # type: ignore[arg-type]
-            if value is None or isinstance(value, int):
+        def renamed(value: Scalar) -> Scalar:
+            if isinstance(value, int):
                 return value
             if value not in names:
                 names[value] = fresh(callee.name, value.bits)
             return names[value]
 
+        def outward(value: Value) -> Value:
+            if isinstance(value, Pointer):
+                region = ("stack", value.region[1] - 1) if value.region[0] == "stack" else value.region
+                return Pointer(region, renamed(value.offset))
+            return None if value is None else renamed(value)
+
         for (frame, at, size), value in outcome.written:
             if isinstance(value, int) and value >= PLAIN:
-                value = fresh(callee.name, 8 * size)
-                after.write(frame - 1, at, size, value)
-                after.learn(condition(NOT_EQUAL, 64, value, 0))
+                not_zero_ = fresh(callee.name, 8 * size)
+                after.write(frame - 1, at, size, not_zero_)
+                after.learn(condition(NOT_EQUAL, 64, not_zero_, 0))
             else:
                 after.write(frame - 1, at, size, outward(value))
         after.registers[0] = outward(outcome.result)
         if outcome.not_zero:
             after.learn(condition(NOT_EQUAL, 64, after.registers[0], 0))
         after.ghost = self.prover.rules.passed(after.ghost, outcome.ghost)
-        after.tell("call", callee.name, outcome.result if isinstance(outcome.result, int) else None, outcome.trace)
+        after.record("call", callee.name, outcome.result if isinstance(outcome.result, int) else None, outcome.trace)
         return after
 
     def helper(self, state: State, number: int, function: Function) -> list[State]:
+        """The states after a helper: it may succeed or fail."""
         registers = state.registers
         if number == ABSENT:
-            return []  # the kernel takes it only where it is never reached
+            return []  # the kernel accepts it only where it is never reached
         if number in (TASK, TASK_BTF):
             registers[0] = self.prover.current
         elif number in (LOOKUP, SK_STORAGE, INODE_STORAGE, TASK_STORAGE, RESERVE):
@@ -393,11 +419,11 @@ class Walk:
             registers[0] = fresh("comm", 64)
         elif number in (UPDATE, DELETE):
             if not isinstance(registers[1], Pointer) or registers[1].region[0] not in ("map", "inner"):
-                raise Unproved("a map is changed that is not known")
+                raise UnprovedError("an unknown map is changed")
             if number == UPDATE:
                 full = state.copy(state.at)
                 full.registers[0] = NO_ROOM
-                full.tell("none", "room", registers[1].region[1])
+                full.record("none", "room", registers[1].region[1])
                 self.prover.rules.missed(full, registers[1].region[1], "full", function.name)
                 registers[0] = 0
                 return [state, full]
@@ -409,24 +435,24 @@ class Walk:
         elif number == SUBMIT:
             registers[0] = 0
         else:
-            raise Unproved(f"{function.name} calls helper {number}, which the executor does not know")
+            raise UnprovedError(f"{function.name} calls helper {number}, which the prover does not support")
         return [state]
 
     def _found(self, state: State, number: int) -> list[State]:
         table = state.registers[1]
         if not isinstance(table, Pointer) or table.region[0] not in ("map", "inner"):
-            raise Unproved("a look-up in a map that is not known")
+            raise UnprovedError("a lookup in an unknown map")
         name = table.region[1]
         kind = self.prover.kinds[name]
         outer = kind.startswith("outer") and table.region[0] == "map"
         if self.prover.rules.looked_up(name):
             if table.region[0] == "map":
                 self._once(state, frozenset({(name, LOOKED_UP)}))
-        else:  # what is read from here on is of another entry
-            state.fetched = frozenset(each for each in state.fetched if each[0] != name)
+        else:  # later reads are of another entry
+            state.fetched = frozenset(item for item in state.fetched if item[0] != name)
         missing = state.copy(state.at)
         missing.registers[0] = 0
-        missing.tell("none", NAMES[number], name)
+        missing.record("none", NAMES[number], name)
         self.prover.rules.missed(missing, name, "outer" if outer else kind.split()[-1], self.function.name)
         region = ("inner", name) if outer else ("record", name) if number == RESERVE else ("value", name)
         state.registers[0] = Pointer(region, 0)
@@ -435,7 +461,7 @@ class Walk:
     def _read(self, state: State, number: int) -> None:
         to, size, source = state.registers[1:4]
         if number == READ and isinstance(source, Pointer) and isinstance(size, int):
-            # what is on our own stack, or an argument, can always be read
+            # the program's own stack and the hook's arguments can always be read
             if source.region[0] == "stack" and isinstance(source.offset, int):
                 pieces = [(at, min(8, size - at)) for at in range(0, size, 8)]
                 values = [state.read(source.region[1], source.offset + at, length) for at, length in pieces]
@@ -451,81 +477,82 @@ class Walk:
                 )
                 return
         if isinstance(source, Pointer):
-            whole = size if isinstance(size, int) and number == READ else LARGEST
+            whole = size if isinstance(size, int) and number == READ else STACK_BYTES
             self._fetch(state, source if whole == size else Pointer(source.region, fresh("somewhere")), whole)
         self._fill(state, to, size, "kernel")
         state.registers[0] = fresh("read")
 
     def _put(self, state: State, to: Value, pieces: list[tuple[int, int]], values: list[Value]) -> None:
         if not isinstance(to, Pointer) or not isinstance(to.offset, int):
-            raise Unproved("a read to a place that is not known")
+            raise UnprovedError("a read to an unknown place")
         for (at, length), value in zip(pieces, values):
             if length & (length - 1):
-                raise Unproved("a read of an odd size")
+                raise UnprovedError("a read of a size that is not a power of 2")
             self.store(state, Pointer(to.region, to.offset + at), length, value)
         state.registers[0] = 0
 
     def _fill(self, state: State, to: Value, size: Value, name: str) -> None:
-        """The helper writes something unknown there."""
+        """A helper writes an unknown value."""
         if not isinstance(to, Pointer) or to.region[0] not in ("stack", "value", "record"):
-            self.trespass(state, f"{self.function.name} has a helper write to what is not ours")
+            self.trespass(state, f"{self.function.name} has a helper write to memory that is not ours")
             return
         if to.region[0] != "stack":
             return
         frame, most = to.region[1], _most(state, size)
         span = _span(state, to.offset)
         if span is None or (most is None and frame):
-            raise Unproved(f"{self.function.name} has a helper write somewhere on a stack")
+            raise UnprovedError(f"{self.function.name} has a helper write somewhere on a stack")
         self._blur(state, frame, span[0], -span[0] if most is None else span[1] + most - span[0], name)
 
     def _loop(self, state: State) -> list[State]:
-        """bpf_loop: the callback is called any number of times."""
+        """The states after bpf_loop, which calls the callback any number of times."""
         callback, context = state.registers[2], state.registers[3]
         if not isinstance(callback, Pointer) or callback.region[0] != "function":
-            raise Unproved("bpf_loop with a callback that is not known")
+            raise UnprovedError("bpf_loop with an unknown callback")
         state.registers[:6] = [None] * 6
         seen: dict[Hashable, State] = {}
         blanks: dict[Hashable, set[Term]] = {}
         reached = [state]
         for _round in range(ROUNDS):
-            fresh_ones: dict[Hashable, State] = {}
-            for one in reached:
-                key = self.key(one)
+            new: dict[Hashable, State] = {}
+            for arrival in reached:
+                key = self.key(arrival)
                 if key not in seen:
-                    seen[key] = fresh_ones[key] = one.copy(one.at)
+                    seen[key] = new[key] = arrival.copy(arrival.at)
                     blanks[key] = set()
                 else:
-                    merged, changed = self.merge(seen[key], one, blanks[key])
+                    merged, changed = self.merge(seen[key], arrival, blanks[key])
                     if changed:
-                        seen[key] = fresh_ones[key] = merged
-            if not fresh_ones:
-                for one in seen.values():
-                    one.registers[0] = fresh("rounds")
+                        seen[key] = new[key] = merged
+            if not new:
+                for end in seen.values():
+                    end.registers[0] = fresh("rounds")
                 return list(seen.values())
             reached = []
-            for one in fresh_ones.values():
-                start = one.copy(one.at)
+            for arrival in new.values():
+                start = arrival.copy(arrival.at)
                 start.registers[1:3] = [fresh("index", 32), context]
                 for after in self.call(start, callback.region[1]):
                     after.registers[:6] = [None] * 6
                     reached.append(after)
-        raise Unproved(f"{self.function.name} has a bpf_loop that does ever more")
+        raise UnprovedError(f"{self.function.name} has a bpf_loop whose states do not converge")
 
-    # ---- states that are taken together ----------------------------------------------------------------------------
+    # ---- merging states --------------------------------------------------------------------------------------------
 
     def arrive(self, function: Function, state: State, pending: dict[Hashable, State]) -> None:
+        """Merges the state with those that were here before. Only what is new waits in ``pending``."""
         if time.process_time() > self.prover.until:
-            raise Unproved(f"{self.prover.seconds:.0f} seconds were not enough")
+            raise UnprovedError(f"{self.prover.seconds:.0f} seconds do not suffice")
         self.prover.rules.arrived(state, function.name)
         at = state.at
         live, floor = function.shape.live[at], function.shape.floor
         state.registers = [
-            each if number in live or number == STACK else None for number, each in enumerate(state.registers)
+            value if number in live or number == STACK else None for number, value in enumerate(state.registers)
         ]
         state.frames[0] = {
             (start, size): value
             for (start, size), value in state.frames[0].items()
-            if start + size > floor or any(one in live for one in range(start, start + size))
+            if start + size > floor or any(place in live for place in range(start, start + size))
         }
         for place, much in self.forgotten.get(at, {}).items():
             self._forget(state, place, much)
@@ -539,7 +566,7 @@ class Walk:
                     self._forget(state, place, much)
                 key = self.key(state)
             if key not in seen:
-                waiting = pending.get(key)  # from before states were widened, and not followed yet
+                waiting = pending.get(key)  # from before states were widened, and not executed yet
                 seen[key], self.blanks[at, key] = (waiting or state).copy(at), set()
                 if waiting is None:
                     pending[key] = state
@@ -550,9 +577,10 @@ class Walk:
             pending[key] = merged.copy(at)
 
     def key(self, state: State) -> Hashable:
+        """A key: states with the same key are merged."""
         return (
             state.ghost,
-            tuple(_of(each) for each in state.registers),
+            tuple(_of(value) for value in state.registers),
             frozenset(
                 (number, place, kind)
                 for number, frame in enumerate(state.frames)
@@ -562,20 +590,24 @@ class Walk:
         )
 
     def merge(self, old: State, new: State, blanks: set[Term]) -> tuple[State, bool]:
-        """Both states, of one key. False: that is the old one. ``blanks``: names that merging has given what lies in
-        the old one, so that nothing else is made of them, and they may stand for anything; it gets those of this time.
-        """
+        """One state that covers both, which have the same key. False: it is the old one.
+
+        ``blanks``: names that earlier merges gave to values of the old state. Nothing else depends on them, so that
+        they may stand for anything. The new names are added."""
         made, changed = old.copy(old.at), False
         stands: dict[Term, Scalar] = {}  # blanks of the old state -> what they stand for in the new one
         pairs: dict[tuple[Term, Term], Term] = {}
         named: list[Term] = []
 
         def either(one: Value, other: Value) -> Value:
-            nonlocal changed
             if isinstance(one, Pointer):
                 assert isinstance(other, Pointer)
-                return Pointer(one.region, either(one.offset, other.offset))
-            if one is None or isinstance(one, int):
+                return Pointer(one.region, either_scalar(one.offset, other.offset))
+            return None if one is None else either_scalar(one, other)
+
+        def either_scalar(one: Scalar, other: Value) -> Scalar:
+            nonlocal changed
+            if isinstance(one, int):
                 return one
             assert isinstance(other, Term)
             if one in blanks and one.bits >= other.bits:
@@ -596,26 +628,27 @@ class Walk:
             for place, value in frame.items():
                 if place in others:
                     made.frames[number][place] = either(value, others[place])
-                else:  # nothing is known of it, and it is on the function's own stack
+                else:  # it is unknown in one of them, and on the function's own stack
                     del made.frames[number][place]
                     changed = True
         made.fetched = old.fetched | new.fetched
         changed |= made.fetched != old.fetched
-        made.facts = _known_of_both(old, new, pairs, blanks, stands)
+        made.facts = _common_facts(old, new, pairs, blanks, stands)
         changed |= any(fact not in made.facts for fact in old.facts)
         blanks.update(named)
         return made, changed
 
     def _places(self, state: State) -> dict[Hashable, Value]:
-        found: dict[Hashable, Value] = dict(enumerate(state.registers[:STACK]))
+        values: dict[Hashable, Value] = dict(enumerate(state.registers[:STACK]))
         for number, frame in enumerate(state.frames):
-            found.update({(number, *place): value for place, value in frame.items()})
-        return found
+            values.update({(number, *place): value for place, value in frame.items()})
+        return values
 
     def _widen(self, at: int, seen: dict[Hashable, State]) -> None:
+        """Selects the numbers that vary most at this instruction. They become unknown from now on."""
         values: dict[Hashable, set[Hashable]] = {}
-        stack: dict[Hashable, set[Hashable]] = {}  # pointers that move along it: a loop over an array
-        pointers: set[Hashable] = set()  # where a number may be 0, for none
+        stack: dict[Hashable, set[Hashable]] = {}  # pointers that move along the stack: a loop over an array
+        pointers: set[Hashable] = set()  # places of pointers, where 0 stands for none
         for state in seen.values():
             for place, value in self._places(state).items():
                 if isinstance(value, Pointer) and (value.region[0] not in ("value", "record") or value.offset == 0):
@@ -633,13 +666,13 @@ class Walk:
                     if forgotten.get(place, 0) < much
                     and place not in pointers
                     and len(held) > 1
-                    and (much == 2 or any(_large(each) for each in held))
+                    and (much == 2 or any(_large(kind) for kind in held))
                 },
                 much,
             )
             for much in (1, 2)
         ]
-        if at not in self.function.shape.loops:  # what lies on the stack is of less use than what is at hand
+        if at not in self.function.shape.loops:  # numbers on the stack matter less than those in registers
             ways = [
                 ({place: count for place, count in left.items() if isinstance(place, tuple) == lies}, much)
                 for lies in (True, False)
@@ -650,14 +683,14 @@ class Walk:
         if (moving or not left) and len(seen) < STATES:
             return
         if not left or moving:
-            raise Unproved(f"{self.function.name} has too many states at {at}")
+            raise UnprovedError(f"{self.function.name} has too many states at {at}")
         most = max(left.values())
         chosen = [place for place, count in left.items() if count >= min(most, VARIES)]
-        if most < VARIES:  # a flag is of less use than a number of so few values, which may be a verdict
+        if most < VARIES:  # a flag matters less than a number with so few values, which may be a verdict
             least = min(_bytes(place) for place in chosen)
             chosen = [place for place in chosen if _bytes(place) == least]
         forgotten.update((place, much) for place in chosen)
-        seen.clear()  # what is forgotten from here on is more than they were
+        seen.clear()  # the wider states cover them
 
     def _forget(self, state: State, place: Hashable, much: int) -> None:
         if isinstance(place, int):
@@ -668,24 +701,25 @@ class Walk:
                 state.frames[frame][at, size] = _forgotten(state, state.frames[frame][at, size], size, much)
 
 
-def _known_of_both(
+def _common_facts(
     old: State, new: State, pairs: dict[tuple[Term, Term], Term], blanks: set[Term], stands: dict[Term, Scalar]
 ) -> dict[Condition, None]:
-    """What is known in both states, said of what stands for both. ``pairs``: new names, by what they are in each;
-    ``stands``: what blanks of the old state are in the new one. A blank that lies nowhere any more is let go of."""
+    """The facts that hold in both states, in terms of the merged one. ``pairs``: new names, by the values that they
+    stand for; ``stands``: the values in the new state of blanks of the old one. Facts about other blanks are dropped.
+    """
     renamed: dict[Term, list[tuple[Scalar, Scalar]]] = {}
     for (one, other), name in pairs.items():
         renamed.setdefault(one, []).append((other, name))
 
     def ways(value: Scalar) -> list[tuple[Scalar, Scalar]]:
-        """What it is in the new state, and what it is called from here on."""
+        """The value's equivalents in the new state, each with its name in the merged one."""
         if isinstance(value, int):
             return [(value, value)]
         if value not in blanks:
             return [(value, value), *renamed.get(value, ())]
         return [(stands[value], value)] if value in stands else renamed.get(value, [])
 
-    found: dict[Condition, None] = {}
+    common: dict[Condition, None] = {}
     for fact in old.facts:
         if fact.what[0] in ("all", "any"):
             continue
@@ -693,17 +727,17 @@ def _known_of_both(
         for there, here in ways(a):
             for beside, with_ in ways(b):
                 if Condition.known.get((operation, width, there, beside)) in new.facts:
-                    found[condition(operation, width, here, with_)] = None
-    return found
+                    common[condition(operation, width, here, with_)] = None
+    return common
 
 
 def _bytes(place: Hashable) -> int:
-    """Of a register or a place on a stack, as Walk._places has it."""
+    """How many bytes a register or a place on a stack has: see Walk._places."""
     return place[2] if isinstance(place, tuple) else 8
 
 
 def _large(kind: Hashable) -> bool:
-    """As `_of` has it: a number from PLAIN on, or an address."""
+    """Whether a key of _of is a number from PLAIN on, or an address."""
     return kind >= PLAIN if isinstance(kind, int) else kind != "?"
 
 
@@ -719,7 +753,7 @@ def _forgotten(state: State, value: Value, size: int, much: int) -> Value:
 
 
 def _most(state: State, size: Value) -> int | None:
-    """The largest that it may be; None: it is not known to fit on a stack."""
+    """The largest possible value; None: it may exceed a stack."""
     if isinstance(size, Term):
         fitting = (
             most for most in (8, 16, 32, 48, 64, 128, 256, 512) if not state.possible(condition(0x20, 64, size, most))
@@ -729,15 +763,15 @@ def _most(state: State, size: Value) -> int | None:
 
 
 def _span(state: State, offset: Scalar) -> tuple[int, int] | None:
-    """The lowest and the highest place on a stack that it may be; None: it is not known to be on one."""
+    """The lowest and the highest possible place on a stack; None: it may be outside."""
     if isinstance(offset, int):
         return offset, offset
-    least = -LARGEST & (1 << 64) - 1  # without sign the stack is what lies highest
+    least = -STACK_BYTES & (1 << 64) - 1  # without sign the stack has the highest offsets
     if state.possible(condition(0xA0, 64, offset, least)):
         return None
-    ends = []
+    ends: list[int] = []
     for beyond in (0xB0, 0x20):  # at or below a place, above it
-        lowest, highest = -LARGEST - 1, -1  # what is asked is so of the one, and not of the other
+        lowest, highest = -STACK_BYTES - 1, -1  # bisection: the condition holds at one of them
         while highest - lowest > 1:
             middle = (lowest + highest) // 2
             if state.possible(condition(beyond, 64, offset, middle & (1 << 64) - 1)) == (not ends):

@@ -317,13 +317,13 @@ def test_a_copy_goes_its_own_way():
     state, x = empty(), fresh("x")
     state.registers[1], state.ghost, state.arguments = x, frozenset({"told"}), (x,)
     state.write(0, -8, 8, x)
-    state.tell("first")
+    state.record("first")
     other = state.copy(7)
     assert (other.at, other.ghost, other.arguments, other.trace) == (7, {"told"}, (x,), state.trace)
     other.registers[1] = 5
     other.write(0, -8, 8, 5)
     other.write(1, -8, 8, 5)
     other.learn(condition(EQUAL, 64, x, 5))
-    other.tell("second")
+    other.record("second")
     assert state.registers[1] is x is state.read(0, -8, 8) and not state.facts and len(state.frames) == 1
     assert state.trace.what == ("first",) and other.trace.before is state.trace

@@ -10,7 +10,7 @@ import pytest
 import world
 from arithmetic import EQUAL, Term, compare, fresh
 from assembly import program
-from execute import Unproved, run
+from execute import UnprovedError, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import Plain
@@ -233,13 +233,13 @@ def test_an_address_that_goes_along_a_value_is_still_one_of_that_value():
 
 
 def test_a_loop_along_the_stack_without_an_end_is_given_up():
-    with pytest.raises(Unproved, match="has too many states"):
+    with pytest.raises(UnprovedError, match="has too many states"):
         proved("r2 = r10\nr2 += -512\nagain:\nr2 += 8\nr3 = *(u64 *)(r1 + 0)\nif r3 != 5 goto again\nr0 = 0\nexit")
 
 
 def test_time_runs_out():
     prover = Prover(KINDS, Notes(), seconds=-1)
-    with pytest.raises(Unproved, match="seconds were not enough"):
+    with pytest.raises(UnprovedError, match="seconds do not suffice"):
         prover.program(program(COUNTS))
 
 
@@ -343,16 +343,16 @@ def test_a_look_up_may_find_something_or_nothing():
     )
     (found,) = (end for end in ends if not end.ghost)
     (none,) = (end for end in ends if end.ghost == {"no notes"})
-    assert none.registers[0] == MASK and none.trace.what == ("none", "look-up", "notes")
+    assert none.registers[0] == MASK and none.trace.what == ("none", "entry", "notes")
     assert may_give([found], 0) and may_give([found], 0xFFFFFFFF) and not may_give([found], 1 << 32)
     assert ("missed", "notes", "hash", "program") in rules.told and trespasses == []
 
 
 def test_a_write_to_what_was_not_looked_for_is_told():
-    """Where it was not there, 0 is an address of the kernel's."""
+    """Where it was not there, 0 is an address in the kernel."""
     text = "r1 = map notes\ncall 1\n{0}*(u64 *)(r0 + 0) = 1\nnone:\nr0 = 0\nexit"
     assert proved(text.format("if r0 == 0 goto none\n"))[1] == []
-    assert proved(text.format(""))[1] == ["program stores 8 bytes at an address of the kernel's"]
+    assert proved(text.format(""))[1] == ["program stores 8 bytes at an address in the kernel"]
 
 
 def test_a_table_of_a_generation_is_looked_up_twice():
@@ -398,7 +398,7 @@ def test_an_event_may_find_no_room():
 
 @pytest.mark.parametrize("text", ["call 1", "r1 = 5\ncall 1", "r1 = value notes\ncall 1", "r1 = r10\ncall 2"])
 def test_a_map_that_is_not_known(text):
-    with pytest.raises(Unproved, match="a look-up in a map that is not known|a map is changed that is not known"):
+    with pytest.raises(UnprovedError, match="a lookup in an unknown map|an unknown map is changed"):
         proved(text + "\nexit")
 
 
@@ -408,14 +408,14 @@ def test_a_map_that_is_not_known(text):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("r2 = *(u64 *)(r1 + 0)\n*(u64 *)(r2 + 0) = 1", "stores 8 bytes at an address of the kernel's"),
-        ("r2 = *(u64 *)(r1 + 0)\nlock *(u32 *)(r2 + 0) += r2", "changes 4 bytes at an address of the kernel's"),
+        ("r2 = *(u64 *)(r1 + 0)\n*(u64 *)(r2 + 0) = 1", "stores 8 bytes at an address in the kernel"),
+        ("r2 = *(u64 *)(r1 + 0)\nlock *(u32 *)(r2 + 0) += r2", "changes 4 bytes at an address in the kernel"),
         ("*(u64 *)(r1 + 8) = 1", "stores 8 bytes to its context"),
         ("r2 = map notes\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes to its map"),
         ("r2 = function inner\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes to its function"),
-        ("r2 = symbol lock\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes at an address of the kernel's"),
-        ("r2 = *(u64 *)(r1 + 0)\nr1 = r2\nr2 = 8\nr3 = r1\ncall 113", "has a helper write to what is not ours"),
-        ("r2 = 16\ncall 16", "has a helper write to what is not ours"),
+        ("r2 = symbol lock\n*(u8 *)(r2 + 0) = 1", "stores 1 bytes at an address in the kernel"),
+        ("r2 = *(u64 *)(r1 + 0)\nr1 = r2\nr2 = 8\nr3 = r1\ncall 113", "has a helper write to memory that is not ours"),
+        ("r2 = 16\ncall 16", "has a helper write to memory that is not ours"),
     ],
 )
 def test_a_write_to_what_is_not_ours_is_told(text, said):
@@ -444,7 +444,7 @@ def test_a_write_within_a_callee_is_told_with_the_way_to_it():
             outside="*(u8 *)(r1 + 0) = 1\nr0 = 0\nexit",
         )
     )
-    assert one.what == again.what == "outside stores 1 bytes at an address of the kernel's"
+    assert one.what == again.what == "outside stores 1 bytes at an address in the kernel"
     assert one.trace.what[:2] == ("call", "outside") and one.trace.before is None
     assert again.trace.before.what == ("call", "outside", 0, None)
 
@@ -475,7 +475,7 @@ def test_a_write_somewhere_leaves_the_rest_as_it_is(bound):
 
 
 def test_a_write_to_who_knows_where():
-    with pytest.raises(Unproved, match="program writes somewhere on a stack"):
+    with pytest.raises(UnprovedError, match="program writes somewhere on a stack"):
         proved(SOMEWHERE.format("", 8))
 
 
@@ -565,7 +565,7 @@ def test_an_address_of_the_callers_comes_back_as_the_callers():
         "r1 = r10\nr1 += -8\ncall same\n*(u64 *)(r0 + 0) = 5\nr0 = *(u64 *)(r10 - 8)\nexit", same="r0 = r1\nexit"
     )
     assert given_numbers(ends) == [5]
-    with pytest.raises(Unproved, match="own gives an address on its own stack"):
+    with pytest.raises(UnprovedError, match="own returns an address on its own stack"):
         proved("call own\nr0 = 0\nexit", own="r0 = r10\nexit")
 
 
@@ -617,7 +617,7 @@ def test_a_callback_is_called_any_number_of_times():
 
 def test_what_a_callback_writes_elsewhere_is_told():
     assert proved(ROUNDS, counts="*(u64 *)(r1 + 0) = 1\nr0 = 0\nexit")[1] == [
-        "counts stores 8 bytes at an address of the kernel's"
+        "counts stores 8 bytes at an address in the kernel"
     ]
 
 
@@ -629,14 +629,14 @@ def test_what_the_kernel_does_not_have_is_never_reached():
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("call 9999", "program calls helper 9999, which the executor does not know"),
+        ("call 9999", "program calls helper 9999, which the prover does not support"),
         ("r0 = *(u32 *)(r1 + 0)", "an argument is read in parts"),
         ("r2 = map notes\nr0 = *(u64 *)(r2 + 0)", "a read from map"),
-        ("r2 = 5\ncall 181", "bpf_loop with a callback that is not known"),
+        ("r2 = 5\ncall 181", "bpf_loop with an unknown callback"),
     ],
 )
 def test_what_cannot_be_followed_is_told(text, said):
-    with pytest.raises(Unproved, match=said):
+    with pytest.raises(UnprovedError, match=said):
         proved(text + "\nexit")
 
 
