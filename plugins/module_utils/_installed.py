@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
+# Also in the package's layout.py, which cannot be imported before the package is located; a test compares them.
 LIBRARY = "/usr/lib/exfil-guard"
 
 PACKAGE_OPTIONS: dict[str, dict[str, Any]] = {

@@ -13,8 +13,10 @@ import io
 import os
 import zipfile
 
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-LIBRARY = "/usr/lib/exfil-guard"
+LIBRARY = layout.LIBRARY
 UNITS = "/etc/systemd/system"
 HELD_BACK = ("sysinit.target", "networking.service", "ifup@.service", "systemd-networkd.service")
 PYTHON = "plugins/module_utils/_guard"
@@ -32,8 +34,8 @@ def files(collection: str = COLLECTION) -> dict[str, bytes]:
                 found[f"{LIBRARY}/exfil_guard/{path}"] = _read(source, path)
     for name in ("guard.bpf.o", "proved.json"):
         found[f"{LIBRARY}/{name}"] = _read(collection, FILES, name)
-    for name in ("denied", "allowed"):
-        found[f"{LIBRARY}/canary/{name}"] = b"exfil-guard canary\n"
+    for name in (layout.CANARY_DENIED, layout.CANARY_ALLOWED):
+        found[f"{layout.CANARY_FOLDER}/{name}"] = layout.CANARY_CONTENT
     found["/usr/sbin/exfil-guard"] = _read(collection, FILES, "exfil-guard")
     for name in ("exfil-guard-boot.service", "exfil-guard-refresh.service", "exfil-guard-refresh.timer"):
         found[f"{UNITS}/{name}"] = _read(collection, FILES, name)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
 from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
-from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables as compile
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions, model, semantics
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".build" / "proof" / "correspondence" / "answer"
@@ -55,22 +54,24 @@ def with_canaries(policy: model.Resolved, canary: model.PathPattern | None, now:
     """What compile_policy adds for the canary, written out as a policy would have it: after all other rules, and with a
     subject set in its own place."""
     denied = {action for rule in policy.rules if semantics.in_force(rule, now) for action in rule.deny}
-    mine = frozenset([compile.CANARY_FILE])
+    mine = frozenset([layout.CANARY_FILE_RULE])
     resources, destinations, subjects = dict(policy.resources), dict(policy.destinations), dict(policy.subjects)
     added, superblocks = [], policy.superblocks | ({canary.device} if canary else set())
     if canary and denied.intersection(actions.FILES):
-        resources[compile.CANARY_FILE] = model.ResourceSet(frozenset([canary]))
-        added.append(model.Rule(compile.CANARY_FILE, frozenset(["read"]), mine, resources=model.Selection(mine)))
+        resources[layout.CANARY_FILE_RULE] = model.ResourceSet(frozenset([canary]))
+        added.append(model.Rule(layout.CANARY_FILE_RULE, frozenset(["read"]), mine, resources=model.Selection(mine)))
     if denied.intersection(actions.NETWORK):
-        destinations[compile.CANARY_NETWORK] = model.DestinationSet(cidrs=frozenset([compile.CANARY_ADDRESS]))
-        there = model.Selection(frozenset([compile.CANARY_NETWORK]))
-        added.append(model.Rule(compile.CANARY_NETWORK, frozenset(["connect"]), mine, destinations=there))
+        destinations[layout.CANARY_NETWORK_RULE] = model.DestinationSet(
+            cidrs=frozenset([layout.CANARY_ADDRESS + "/32"])
+        )
+        there = model.Selection(frozenset([layout.CANARY_NETWORK_RULE]))
+        added.append(model.Rule(layout.CANARY_NETWORK_RULE, frozenset(["connect"]), mine, destinations=there))
     rules, who = plain(policy)[1:]
     if added:
         free = ["nobody %d" % place for place in range(len(who), layout.CANARY_SET)]
         subjects.update(dict.fromkeys(free, NOBODY))
-        subjects[compile.CANARY_FILE] = model.SubjectSet(users=frozenset([layout.CANARY_USER]))
-        who += (*tuple(free), compile.CANARY_FILE)
+        subjects[layout.CANARY_FILE_RULE] = model.SubjectSet(users=frozenset([layout.CANARY_USER]))
+        who += (*tuple(free), layout.CANARY_FILE_RULE)
     whole = policy._replace(rules=policy.rules + tuple(added), subjects=subjects, resources=resources,
                             destinations=destinations, superblocks=superblocks)  # fmt: skip
     return Written(whole, rules + tuple(rule.name for rule in added), who)

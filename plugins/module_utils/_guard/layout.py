@@ -24,6 +24,14 @@ LABEL_NAME = 64
 CARRIERS, CELLS, WIRES, READERS, KEPT_FILES = 131072, 65536, 65536, 16, 262144
 ABSTRACT = 0xFFFFFFFF
 CANARY_USER = 4294967293
+CANARY_FILE_RULE, CANARY_NETWORK_RULE = "exfil-guard canary: file", "exfil-guard canary: network"
+CANARY_ADDRESS = "192.0.2.1"
+
+# Paths on the host. module_utils/_installed.py repeats LIBRARY: it locates the package before it can import it.
+LIBRARY = "/usr/lib/exfil-guard"
+CANARY_FOLDER = LIBRARY + "/canary"
+CANARY_DENIED, CANARY_ALLOWED = "denied", "allowed"  # files in it
+CANARY_CONTENT = b"exfil-guard canary\n"
 
 READ, WRITE, EXECUTE, CONNECT, SEND, REPLY, BIND, LISTEN, ACCEPT, UNIX_CONNECT, VSOCK = range(11)
 PLAIN, LINK, RENAME, SOCKET = 13, 14, 15, 16

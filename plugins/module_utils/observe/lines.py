@@ -11,6 +11,7 @@ import socket
 from typing import Any, Iterable, NamedTuple, Sequence
 
 from .._guard.audit import events
+from .._guard.policy.model import NO_ID
 from .._guard.resolve import resolver
 from . import records
 
@@ -110,7 +111,7 @@ class _Names:
 
 
 def _subject(who: records.Subject, names: _Names, view: View) -> dict[str, Any]:
-    login = None if who.login_uid == records.NOBODY else who.login_uid
+    login = None if who.login_uid == NO_ID else who.login_uid
     unit = next((part for part in reversed(who.cgroup.names) if part.endswith(_UNITS)), b"")
     groups = sorted({name for name in map(names.group, (who.gid, *who.groups)) if name})
     return {
@@ -199,7 +200,7 @@ def lines(
     ]
     whole += found.values()
     for named, (first, who) in sorted(first_listed.items(), key=lambda each: each[1][0]):
-        listing, login = seen.listings[named], None if who.login_uid == records.NOBODY else who.login_uid
+        listing, login = seen.listings[named], None if who.login_uid == NO_ID else who.login_uid
         whole.append(
             _line(
                 "listing",

@@ -13,7 +13,6 @@ _OPEN, _OPEN_READ, _OPEN_WRITE, _OPEN_EXECUTE = 16, 1, 2, 32  # one open may be 
 LOST = ("subject", "object", "entry", "unit")  # in the order of enum observe_lost
 GROUPS = 32
 PATH = 1024
-NOBODY = 0xFFFFFFFF  # no login uid
 WHO = struct.Struct("=3Q6I")
 WHAT = struct.Struct("=Q6I16s")
 ENTRY = struct.Struct(f"=QII{WHAT.size}s")

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
+
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import canonical
 
 RULES, SETS = 512, 63  # the 64th set of a kind is the canary's
 
@@ -60,5 +61,5 @@ def finished(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def digest(document: dict[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    """Returns the document's SHA-256, as the host works it out."""
+    return canonical.digest(document)

@@ -8,20 +8,19 @@ collection."""
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from typing import Any, Callable
 
 from ansible import constants
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import atomic
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import canonical
 
 
 def once(folder: str, parts: Any, work: Callable[[], Any]) -> Any:
     """What ``work()`` gives, as JSON has it, called once for the same ``parts``, which are plain data: processes that
     ask meanwhile wait. What it raises is not kept."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    path = os.path.join(folder, "exfil-guard-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    path = os.path.join(folder, "exfil-guard-" + canonical.digest(parts))
     found = _kept(path)
     if found is not None:
         return found[0]

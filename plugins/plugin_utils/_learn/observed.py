@@ -388,6 +388,6 @@ def task(actor: Actor, group: Any) -> model.Task:
     executable = None if actor.executable is None else model.Location(1, mountinfo.split(actor.executable))
     return model.Task(
         users=frozenset({actor.uid, actor.euid}), groups=groups, memberships=groups,
-        login_user=0xFFFFFFFF if actor.login_uid is None else actor.login_uid,
+        login_user=model.NO_ID if actor.login_uid is None else actor.login_uid,
         service=actor.cgroup, executable=executable,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils import _installed
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import install, pyc
 from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import canary
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
@@ -306,3 +307,9 @@ def test_the_list_vouches_for_every_file(tmp_path):
 
 def _sha256(data):
     return hashlib.sha256(data).hexdigest()
+
+
+def test_the_package_is_at_one_place():
+    """_installed.py repeats the path: it locates the package before it can import it."""
+    assert _installed.LIBRARY == layout.LIBRARY == _package.LIBRARY
+    assert canary.FOLDER.startswith(layout.LIBRARY + "/")

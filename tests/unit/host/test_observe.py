@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError, PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock, mountinfo
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import NO_ID
 from ansible_collections.exfil.guard.plugins.module_utils.observe import collect, compiled, lines, records
 from ansible_collections.exfil.guard.plugins.modules import observe
 from fake_kernel import GOOD, FakeKernel
@@ -45,7 +46,7 @@ def endpoint(address, port, protocol=TCP):
 
 def who(uid=1000, **more):
     base = records.Subject(
-        uid, uid, uid, records.NOBODY, (500,), chain(DISK, "/usr/bin/cat"), chain(0, "system.slice/app.service")
+        uid, uid, uid, NO_ID, (500,), chain(DISK, "/usr/bin/cat"), chain(0, "system.slice/app.service")
     )
     return base._replace(**more)
 

@@ -10,6 +10,7 @@ import re
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import mountinfo
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import PathPattern
 from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import encoding, resolver
 from fake_system import FakeSystem
@@ -274,7 +275,7 @@ def matches(pattern, path):
     if pattern and pattern[-1] == "**":
         head = pattern[:-1]
         return len(path) >= len(head) and matches(head, path[: len(head)])
-    return len(pattern) == len(path) and all(resolver._component_matches(*pair) for pair in zip(pattern, path))
+    return len(pattern) == len(path) and all(semantics.component_matches(*pair) for pair in zip(pattern, path))
 
 
 def text_of(mounts):

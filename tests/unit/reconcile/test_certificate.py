@@ -14,12 +14,13 @@ from typing import Callable
 import fake_package
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils._guard import cli
-from ansible_collections.exfil.guard.plugins.module_utils._guard.attest import certificate, evidence, proved
+from ansible_collections.exfil.guard.plugins.module_utils._guard.attest import evidence, proved
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import pyc
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, instructions, mapspecs
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import MODIFY_RETURN, Relocated
 from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import canonical
 from ansible_collections.exfil.guard.plugins.module_utils._guard.report import status, verify
 from fake_kernel import LSM_MAC, FakeKernel, _Link, _Map, _Program, function_of
 from test_apply import BOTH, CORP, NOW, OBJECT, VERSION
@@ -63,7 +64,7 @@ def test_says_what_was_put_in_force(certified):
         "generation": 1,
         "digest": stored["digest"],
         "image": stored["image"],
-        "resolved": certificate.digest_of(stored["resolved"]),
+        "resolved": canonical.digest(stored["resolved"]),
     }
     assert known["kernel"] == {"release": "6.1.0-40-amd64", "boot": certified.kernel.booted, "btf": "b7f0" * 16}
     assert known["attached"] == certified.kernel.attached() and HOOK in known["attached"]

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import os
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from ..host.store import Store
 from ..kernel import instructions
 from ..kernel.bpf import Kernel
 from ..kernel.types import LSM_MAC, Relocated, hook_of
+from ..policy import canonical
 from . import evidence, proved
 from .evidence import Evidence, Package, Running
 
@@ -141,11 +141,6 @@ def _holds(before: dict[str, Any] | None, now: dict[str, Any], found: Evidence) 
     )
 
 
-def digest_of(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
 def _of_records(found: Evidence, stored: dict[str, Any], package: Package) -> dict[str, Any]:
     return {
         "kernel": {"release": found.release, "boot": found.boot, "btf": ""},
@@ -155,7 +150,7 @@ def _of_records(found: Evidence, stored: dict[str, Any], package: Package) -> di
         "policy": {
             "generation": found.live.generation,
             "digest": stored["digest"],
-            "resolved": digest_of(stored["resolved"]),
+            "resolved": canonical.digest(stored["resolved"]),
             "image": stored.get("image"),
         },
         "tables": {name: {"id": held.id, "digest": held.digest} for name, held in sorted(found.tables.items())},

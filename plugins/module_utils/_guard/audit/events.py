@@ -19,13 +19,13 @@ from ..errors import EnforcerError
 from ..host import lock, mountinfo
 from ..kernel import pins
 from ..policy import actions
+from ..policy.model import NO_ID
 
 LOCK = "/run/lock/exfil-guard-events.lock"  # of who takes events
 COLLECTOR = "audit"  # what the unit calls itself there
 VERDICTS = {0: "allowed", 1: "audit", 2: "denied"}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite", 262: "mptcp"}
 EVENT = struct.Struct("=7Q14I16s16s96s4I512s256s256s")  # struct guard_event
-_NOBODY = 0xFFFFFFFF
 _IPV4, _IPV6, _VSOCK = 2, 10, 40
 UNREADABLE = "unreadable"  # in place of a verdict
 KEYS = (
@@ -216,7 +216,7 @@ def decode(record: bytes, mounts: Sequence[mountinfo.Mount], system: Any, starte
         "euid": raw.euid,
         "gid": raw.gid,
         "user": user_name(system, raw.uid),
-        "login_uid": None if raw.login_uid == _NOBODY else raw.login_uid,
+        "login_uid": None if raw.login_uid == NO_ID else raw.login_uid,
         "executable": _path(raw.executable, raw.executable_size, raw.executable_device, mounts)
         if raw.executable_size
         else None,

@@ -14,10 +14,6 @@ from .. import layout
 from ..policy import actions, model, semantics
 from . import automaton
 
-CANARY_FILE = "exfil-guard canary: file"
-CANARY_NETWORK = "exfil-guard canary: network"
-CANARY_ADDRESS = "192.0.2.1/32"
-
 Table = Dict[bytes, bytes]
 
 
@@ -55,18 +51,28 @@ def compile_policy(
     rules = [rule for rule in sorted(resolved.rules) if semantics.in_force(rule, now)]
     subjects, resources, destinations = dict(resolved.subjects), dict(resolved.resources), dict(resolved.destinations)
     if canary and any(rule.deny.intersection(actions.FILES) for rule in rules):
-        resources[CANARY_FILE] = model.ResourceSet(frozenset([canary]))
-        rules.append(_canary(CANARY_FILE, "read", resources=model.Selection(frozenset([CANARY_FILE]))))
+        resources[layout.CANARY_FILE_RULE] = model.ResourceSet(frozenset([canary]))
+        rules.append(
+            _canary(layout.CANARY_FILE_RULE, "read", resources=model.Selection(frozenset([layout.CANARY_FILE_RULE])))
+        )
     if any(rule.deny.intersection(actions.NETWORK) for rule in rules):
-        destinations[CANARY_NETWORK] = model.DestinationSet(cidrs=frozenset([CANARY_ADDRESS]))
-        rules.append(_canary(CANARY_NETWORK, "connect", destinations=model.Selection(frozenset([CANARY_NETWORK]))))
-    if any(rule.name in (CANARY_FILE, CANARY_NETWORK) for rule in rules):
-        subjects[CANARY_FILE] = model.SubjectSet(users=frozenset([layout.CANARY_USER]))
+        destinations[layout.CANARY_NETWORK_RULE] = model.DestinationSet(
+            cidrs=frozenset([layout.CANARY_ADDRESS + "/32"])
+        )
+        rules.append(
+            _canary(
+                layout.CANARY_NETWORK_RULE,
+                "connect",
+                destinations=model.Selection(frozenset([layout.CANARY_NETWORK_RULE])),
+            )
+        )
+    if any(rule.name in (layout.CANARY_FILE_RULE, layout.CANARY_NETWORK_RULE) for rule in rules):
+        subjects[layout.CANARY_FILE_RULE] = model.SubjectSet(users=frozenset([layout.CANARY_USER]))
     where = sorted(destinations)
     # the canary's set has a place of its own, since no other set may be taken for it on suspicion
-    who: list[str | None] = [name for name in sorted(subjects) if name != CANARY_FILE]
-    if CANARY_FILE in subjects:
-        who += [None] * (layout.CANARY_SET - len(who)) + [CANARY_FILE]
+    who: list[str | None] = [name for name in sorted(subjects) if name != layout.CANARY_FILE_RULE]
+    if layout.CANARY_FILE_RULE in subjects:
+        who += [None] * (layout.CANARY_SET - len(who)) + [layout.CANARY_FILE_RULE]
     tables: dict[str, Table] = {"ids": {}}
     bits = _label_bits(subjects, labels)
     superblocks = resolved.superblocks | {canary.device} if canary else resolved.superblocks
@@ -83,7 +89,7 @@ def compile_policy(
 
 
 def _canary(name: str, action: str, **objects) -> model.Rule:
-    return model.Rule(name=name, deny=frozenset([action]), subjects=frozenset([CANARY_FILE]), **objects)
+    return model.Rule(name=name, deny=frozenset([action]), subjects=frozenset([layout.CANARY_FILE_RULE]), **objects)
 
 
 def _index(number: int) -> bytes:

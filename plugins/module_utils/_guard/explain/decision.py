@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, NamedTuple
 from ..errors import EnforcerError
 from ..host import mountinfo
 from ..policy import actions, semantics
-from ..policy.model import FileEvent, Location, NetworkEvent, PlainEvent, Resolved, Rule, Task, VsockEvent
+from ..policy.model import NO_ID, FileEvent, Location, NetworkEvent, PlainEvent, Resolved, Rule, Task, VsockEvent
 from ..resolve import resolver
 from . import witnesses
 
@@ -65,7 +65,7 @@ def task(
     if service:
         body = {"subjects": {"service": {"services": [service]}}, "rules": []}
         cgroup = sorted(resolver.resolve(body, system).subjects["service"].services or ())[0]
-    login = 0xFFFFFFFF
+    login = NO_ID
     if login_user is not None:
         login = _number(login_user, system.user, "user")
     elif not service:

@@ -19,6 +19,7 @@ from ..host import mountinfo
 from ..kernel import pins
 from ..policy import actions, semantics
 from ..policy.model import (
+    NO_ID,
     Components,
     FileEvent,
     Location,
@@ -34,7 +35,6 @@ from ..policy.model import (
 from ..resolve import encoding, resolver
 from . import decision
 
-_NOBODY = 0xFFFFFFFF
 BUILT_IN = ("link-local", "loopback", "metadata", "multicast")  # destinations that no policy can change
 # what no rule's sets can change, with the remedy
 REASONS = {
@@ -132,7 +132,7 @@ def task(system: Any, record: dict[str, Any]) -> Task:
         frozenset({record["uid"], record["euid"]}),
         members,
         members,
-        record.get("login_uid", _NOBODY),
+        record.get("login_uid", NO_ID),
         mountinfo.split(cgroup) if cgroup else (),
         _place(system, record.get("executable")),
         frozenset(record.get("labels", ())),
@@ -272,7 +272,7 @@ def _join(policy: Resolved, name: str, who: Task, system: Any) -> Change:
         own = sorted(who.memberships)
         lacks.append("`groups` with {0}".format(" or ".join(_group(system, each) for each in own[:3])))
         have = have._replace(groups=have.groups | frozenset(own[:1]))
-    if have.login_users is not None and who.login_user not in have.login_users and who.login_user != _NOBODY:
+    if have.login_users is not None and who.login_user not in have.login_users and who.login_user != NO_ID:
         lacks.append(f"`login_users` with {_user(system, who.login_user)}")
         have = have._replace(login_users=have.login_users | {who.login_user})
     own = _unit(who)

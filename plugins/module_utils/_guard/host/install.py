@@ -13,10 +13,11 @@ import subprocess
 import zipfile
 from typing import Any, Callable, Sequence
 
+from .. import layout
 from ..errors import EnforcerError
 from . import atomic, pyc
 
-LIBRARY = "/usr/lib/exfil-guard"
+LIBRARY = layout.LIBRARY
 STATE = "/var/lib/exfil-guard"
 UNITS = "/etc/systemd/system"
 COMMAND = "/usr/sbin/exfil-guard"

@@ -12,11 +12,12 @@ import json
 import os
 from typing import Any, Iterable
 
+from .. import layout
 from ..errors import EnforcerError
+from ..policy.canonical import canonical_json
 from . import atomic
 
 FOLDER = "/var/lib/exfil-guard"
-LIBRARY = "/usr/lib/exfil-guard"  # the package
 KEPT = 5  # generations beside those in use: that many to go back to, and that many others
 _KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
 _CERTIFIED = {
@@ -44,7 +45,7 @@ _WRITE_REMEDIES = {
 
 
 class Store:
-    def __init__(self, folder: str = FOLDER, library: str = LIBRARY) -> None:
+    def __init__(self, folder: str = FOLDER, library: str = layout.LIBRARY) -> None:
         self.folder, self.library = folder, library
         self.generations_folder = os.path.join(folder, "generations")
 
@@ -104,13 +105,12 @@ class Store:
         return os.path.join(self.folder, "certificate.json")
 
     def _write(self, path: str, content: dict[str, Any]) -> None:
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         try:
             for folder in (self.folder, self.generations_folder):
                 if not os.path.isdir(folder):
                     os.makedirs(folder, mode=0o700)
                     atomic.sync(os.path.dirname(folder))
-            atomic.write(path, text.encode("ascii"))
+            atomic.write(path, canonical_json(content))
             atomic.sync(os.path.dirname(path))
         except OSError as error:
             raise EnforcerError(

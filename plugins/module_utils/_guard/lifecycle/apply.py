@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import errno
-import hashlib
 import json
 from typing import Any, Iterable, Mapping, NamedTuple
 
@@ -23,6 +22,7 @@ from ..kernel.bpf import Kernel
 from ..kernel.generations import NO_SLOT, SECOND, Live, Record
 from ..policy import diff
 from ..policy import soak as soaking
+from ..policy.canonical import digest
 from ..policy.model import Resolved
 from ..resolve import encoding, hardlinks, resolver
 from . import canary, coverage, drift, enforcer, history, lockout
@@ -285,13 +285,8 @@ def _want(
 ) -> _Wanted:
     resolved = resolver.resolve(document, system, last)
     return _Wanted(
-        document, _digest(document), resolved, *compiled(resolved, system, now, folder, labels, available, sendpage)
+        document, digest(document), resolved, *compiled(resolved, system, now, folder, labels, available, sendpage)
     )
-
-
-def _digest(document: dict[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _check_capability(kernel: Kernel, version: str, wanted: _Wanted, now: datetime.date) -> None:

@@ -14,10 +14,11 @@ from ..compile import programs, tables
 from ..errors import EnforcerError
 from ..host import lock
 from ..kernel import generations, links, pins
+from ..layout import LIBRARY
 from ..resolve import encoding, resolver
 from . import apply, canary, enforcer
 
-OBJECT = "/usr/lib/exfil-guard/guard.bpf.o"
+OBJECT = LIBRARY + "/guard.bpf.o"
 
 
 def required(store: Any) -> bool:

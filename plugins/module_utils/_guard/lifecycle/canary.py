@@ -12,17 +12,18 @@ import os
 import socket
 from typing import Any, Callable, Iterable, NamedTuple
 
+from .. import layout
 from ..errors import EnforcerError, PolicyErrors
 from ..kernel.bpf import Kernel
-from ..layout import CANARY_USER
+from ..layout import CANARY_ALLOWED, CANARY_CONTENT, CANARY_DENIED, CANARY_USER
 from ..policy import semantics
-from ..policy.model import FileEvent, Location, NetworkEvent, PathPattern, Resolved, Task
+from ..policy.model import NO_ID, FileEvent, Location, NetworkEvent, PathPattern, Resolved, Task
 from ..resolve import resolver
 
-FOLDER = "/usr/lib/exfil-guard/canary"
-FILE_RULE, NETWORK_RULE = "exfil-guard canary: file", "exfil-guard canary: network"
+FOLDER = layout.CANARY_FOLDER
+FILE_RULE, NETWORK_RULE = layout.CANARY_FILE_RULE, layout.CANARY_NETWORK_RULE
 FILE_HOOK, NETWORK_HOOK = "file_open", "socket_connect"
-DENIED_ADDRESS, ALLOWED_ADDRESS, PORT = "192.0.2.1", "127.0.0.1", 9
+DENIED_ADDRESS, ALLOWED_ADDRESS, PORT = layout.CANARY_ADDRESS, "127.0.0.1", 9
 _REMEDY = "The old policy is in force. Look for another security module in the way and at `dmesg`, then run again"
 
 
@@ -37,11 +38,11 @@ def prepare(folder: str = FOLDER) -> None:
     """The two files, for everyone to read, unless they are there."""
     try:
         os.makedirs(folder, mode=0o755, exist_ok=True)
-        for name in ("denied", "allowed"):
+        for name in (CANARY_DENIED, CANARY_ALLOWED):
             path = os.path.join(folder, name)
             if not os.path.exists(path):
-                with open(path, "w", encoding="ascii") as file:
-                    file.write("exfil-guard canary\n")
+                with open(path, "wb") as file:
+                    file.write(CANARY_CONTENT)
             if os.stat(path).st_mode & 0o777 != 0o644:
                 os.chmod(path, 0o644)
     except OSError as error:
@@ -51,7 +52,7 @@ def prepare(folder: str = FOLDER) -> None:
 
 
 def find(system: Any, folder: str = FOLDER) -> Places:
-    return Places(*(place(system, os.path.join(folder, name)) for name in ("denied", "allowed")))
+    return Places(*(place(system, os.path.join(folder, name)) for name in (CANARY_DENIED, CANARY_ALLOWED)))
 
 
 def place(system: Any, path: str) -> PathPattern | None:
@@ -85,13 +86,13 @@ def try_it(
         resolved = resolved._replace(superblocks=resolved.superblocks | {places.allowed.device})
     allowed = Location(places.allowed.device, places.allowed.components) if places.allowed else None
     if FILE_RULE in names:
-        _must(kernel, True, f"reading {folder}/denied", _reader(folder + "/denied"))
+        _must(kernel, True, f"reading {folder}/{CANARY_DENIED}", _reader(f"{folder}/{CANARY_DENIED}"))
         warnings.extend(
             _pass(
                 kernel,
                 "file",
-                f"reading {folder}/allowed",
-                _reader(folder + "/allowed"),
+                f"reading {folder}/{CANARY_ALLOWED}",
+                _reader(f"{folder}/{CANARY_ALLOWED}"),
                 _outcomes(resolved, task, lambda who: FileEvent(who, "read", allowed), now) if allowed else {"deny"},
             )
         )
@@ -162,7 +163,7 @@ def _task(places: Places) -> Task:
     """The canary as the kernel will see it but for its labels: a user of its own, in this process's unit and login
     session."""
     service = None
-    login = 0xFFFFFFFF
+    login = NO_ID
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             for line in file:

@@ -9,7 +9,7 @@ import datetime
 from typing import Any
 
 from ..policy import semantics
-from ..policy.model import Location, Resolved, Task
+from ..policy.model import NO_ID, Location, Resolved, Task
 from . import canary
 
 # without any of these no policy can be changed
@@ -29,7 +29,7 @@ def task(system: Any) -> Task:
         frozenset(users),
         frozenset(groups + more),
         frozenset(groups[:1] + more),
-        int(found.get("loginuid") or 0xFFFFFFFF),
+        int(found.get("loginuid") or NO_ID),
         service,
         Location(executable.device, executable.components) if executable else None,
     )

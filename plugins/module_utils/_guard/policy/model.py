@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple, Tuple
 
 Components = Tuple[str, ...]
+NO_ID = 0xFFFFFFFF  # (uid_t) -1, which no user or group has: the kernel's login uid of a task without a login
 
 
 class PathPattern(NamedTuple):
@@ -95,7 +96,7 @@ class Task(NamedTuple):
     users: frozenset[int]  # real, effective, saved, fs id of both creds, owners of user namespaces above the first
     groups: frozenset[int]  # real, effective, saved, fs and supplementary groups of both creds: what may bind
     memberships: frozenset[int]  # real and supplementary groups that both creds have: what may except
-    login_user: int = 0xFFFFFFFF
+    login_user: int = NO_ID
     service: Components | None = ()  # cgroup path; None: could not be read
     executable: Location | None = None  # None or with trouble: not known; binds, does not except
     labels: frozenset[str] = frozenset()  # resource sets of which it has read something

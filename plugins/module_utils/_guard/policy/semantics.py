@@ -238,6 +238,9 @@ def matches(pattern: model.Components, path: model.Components) -> bool:
 
 
 def component_matches(pattern: str, component: str) -> bool:
+    """Whether one component of a path matches one of a pattern, where ``*`` stands for any run of bytes."""
+    if "*" not in pattern:  # most patterns: no regular expression is compiled
+        return pattern == component
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), component, re.DOTALL) is not None
 
 

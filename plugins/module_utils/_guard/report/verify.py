@@ -7,8 +7,6 @@ certificate says so. Changes nothing; the canary's denied attempts are counted l
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 from typing import Any
 
 from ..attest import certificate, evidence
@@ -20,6 +18,7 @@ from ..host.store import Store
 from ..kernel.bpf import Kernel
 from ..kernel.types import LSM_MAC, MODIFY_RETURN
 from ..lifecycle import canary, drift, enforcer
+from ..policy import canonical
 from ..resolve import encoding
 
 _APPLY = "Run role exfil.guard.policy"
@@ -98,7 +97,7 @@ def against(known: dict[str, Any] | None, found: Evidence, stored: dict[str, Any
         return wrong
     if stored and known["policy"].get("digest") != stored["digest"]:
         tell("the document of generation {0} is not the one of the certificate", number)
-    elif stored and known["policy"].get("resolved") != certificate.digest_of(stored["resolved"]):
+    elif stored and known["policy"].get("resolved") != canonical.digest(stored["resolved"]):
         tell("the resolved document of generation {0} is not the one of the certificate", number)
     if not same_boot:
         return wrong  # ids and addresses are of another boot
@@ -142,8 +141,7 @@ def policy(
     if stored is None:
         return [Difference(f"the document of generation {found.live.generation} is missing, or not whole", _APPLY)]
     wrong = []
-    text = json.dumps(stored["document"], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    if hashlib.sha256(text.encode("ascii")).hexdigest() != stored["digest"]:
+    if canonical.digest(stored["document"]) != stored["digest"]:
         wrong.append("the document of generation {0} was edited".format(stored["generation"]))
     wrong += drift.difference_lines(found.live, stored, found.attached, system, now, folder)
     return [Difference(line, _APPLY) for line in wrong]

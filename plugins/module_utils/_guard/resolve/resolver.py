@@ -17,17 +17,27 @@ from typing import Any, Callable, Iterable, Mapping
 from .. import layout
 from ..errors import PolicyErrors, Problem
 from ..host.mountinfo import PSEUDO, Mount, parse_mounts, split, visible
-from ..policy.model import Components, DestinationSet, PathPattern, Resolved, ResourceSet, Rule, Selection, SubjectSet
+from ..policy.model import (
+    NO_ID,
+    Components,
+    DestinationSet,
+    PathPattern,
+    Resolved,
+    ResourceSet,
+    Rule,
+    Selection,
+    SubjectSet,
+)
+from ..policy.semantics import component_matches
 from . import devices
 from .encoding import from_json
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 132, "udplite": 136, "mptcp": 6}
 _MPTCP, _TCP = 262, 6
-_NO_ID = 0xFFFFFFFF
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 # What enforces, and what starts it at boot. Nobody but real root has business there: see semantics.
 PROTECTED = (
-    "/usr/lib/exfil-guard/**",
+    layout.LIBRARY + "/**",
     "/var/lib/exfil-guard/**",
     "/usr/sbin/exfil-guard",
     "/sys/fs/bpf/exfil_guard/**",
@@ -44,18 +54,12 @@ _UNIT_TYPES = (".service", ".slice", ".scope", ".socket", ".mount", ".swap")
 # ---- mounts -------------------------------------------------------------------------------------------------------
 
 
-def _component_matches(pattern: str, name: str) -> bool:
-    if "*" not in pattern:
-        return pattern == name
-    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), name, re.DOTALL) is not None
-
-
 def residual(pattern: Components, point: Components) -> Components | None:
     """What is left of a pattern below a mount point; None when it covers nothing there."""
     for i, name in enumerate(point):
         if i < len(pattern) and pattern[i] == "**" and i == len(pattern) - 1:
             return ("**",)
-        if i >= len(pattern) or not _component_matches(pattern[i], name):
+        if i >= len(pattern) or not component_matches(pattern[i], name):
             return None
     return pattern[len(point) :]
 
@@ -161,8 +165,8 @@ class _Resolver:
             text = str(value)
             if text.isascii() and text.isdigit():
                 number: int | None = int(text)
-                if int(text) >= _NO_ID:
-                    self.problems.append(Problem(where, f"{text} is no id", f"0 to {_NO_ID - 1}", ""))
+                if int(text) >= NO_ID:
+                    self.problems.append(Problem(where, f"{text} is no id", f"0 to {NO_ID - 1}", ""))
                     continue
             else:
                 number = look_up(text)
