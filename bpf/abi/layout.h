@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Sizes, numbers and map values that the kernel side and user space share. plugins/module_utils/_guard/layout.py is
+ * Sizes, numbers and map values that the kernel side and user space share. plugins/module_utils/guard/layout.py is
  * the counterpart in Python; tests/native/test_layout.py compares them. A change that an older reader would misread
  * must raise GUARD_LAYOUT, which is part of the path of the pins.
  */
@@ -251,9 +251,8 @@ struct guard_totals {
 
 /* map "facts", one entry */
 struct guard_facts {
-	guard_u64 loaded; /* CLOCK_BOOTTIME ns at which the programs were loaded; set once by user space */
-	guard_u64
-		rename_lock; /* set by the programs: 1 if they can read the rename sequence, so that they cache paths */
+	guard_u64 loaded;            /* CLOCK_BOOTTIME ns at which the programs were loaded; set once by user space */
+	guard_u64 rename_lock;       /* set by the programs: 1 if they can read the rename sequence */
 	guard_u64 labels_since;      /* CLOCK_BOOTTIME ns since when labels are tracked; 0: no rule needs them */
 	guard_u64 readers_untracked; /* set by the programs: 1 if a reader could not be recorded anywhere */
 };

@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import re
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, Iterator, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.bpf import Kernel
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import ARRAY, ARRAY_OF_MAPS
 from btf import hooks
@@ -60,21 +60,7 @@ def prover(data: bytes) -> Prover[Rules]:
         inner = described.inner.get(name)
         outer = "outer " if spec.type == ARRAY_OF_MAPS else ""
         kinds[name] = outer + ("array" if (inner or spec).type == ARRAY else "hash" if outer else "other")
-    return Prover(kinds, Rules(*_uses()))
-
-
-def _uses() -> tuple[int, int]:
-    """The offset of guard_policy.uses, and GUARD_DENIES_LABELS, as bpf/abi/layout.h has them."""
-    text = (ROOT / "bpf" / "abi" / "layout.h").read_text(encoding="utf-8")
-
-    def defined(name: str) -> int:
-        match = re.search(rf"{name}(?: =)?\s+(\d+)", text)
-        if match is None:
-            raise ValueError(f"bpf/abi/layout.h has no {name}")
-        return int(match[1])
-
-    vector = 8 * defined("GUARD_WORDS")
-    return (defined("GUARD_ACTIONS") + 4) * vector + 9 * 8 + 4, defined("GUARD_DENIES_LABELS")
+    return Prover(kinds, Rules(layout.POLICY.field("uses").offset, layout.DENIES_LABELS))
 
 
 def prove(with_: Prover[Rules], program: Program, arguments: int | None) -> Proved:

@@ -23,8 +23,7 @@ def differences(image: compile.Image, said: list, rules: tuple[str, ...]) -> lis
     names, vectors, of_action, any_, root, denies_labels, subjects, destinations, ids = said[:9]
     ipv4, ipv6, ports, vsock, superblocks, nodes, columns = said[9:]
     tables = image.tables
-    fields = layout.POLICY.unpack(tables["policy"][_index(0)])
-    ours = [_join(fields[at : at + layout.WORDS]) for at in range(0, layout.WORDS * (4 + layout.ACTIONS), layout.WORDS)]
+    policy = layout.POLICY.unpack(tables["policy"][_index(0)])
     found: list[str] = []
 
     def same(what, mine, theirs):
@@ -32,26 +31,26 @@ def differences(image: compile.Image, said: list, rules: tuple[str, ...]) -> lis
             found.append("%s: compile.py %s, Compile.v %s" % (what, _short(mine, theirs), _short(theirs, mine)))
 
     same("rules", compile.rule_bits(image), [rules[number] for number in names])
-    for what, mine, theirs in zip(("always", "audit", "not_destinations", "named"), ours[:1] + ours[-3:], vectors):
-        same(what, mine, _bits(theirs))
-    same("of_action", dict(enumerate(ours[1:-3])), dict(enumerate(map(_bits, of_action))))
-    for what, mine, theirs in zip(ANY, fields[-12:-3], any_):
-        same("any_" + what, mine, _bits(theirs))
-    same("denies_labels", bool(fields[-2] & layout.DENIES_LABELS), denies_labels)
+    for what, theirs in zip(("always", "audit", "not_destinations", "named"), vectors):
+        same(what, getattr(policy, what), _bits(theirs))
+    same("of_action", dict(enumerate(policy.rules_by_action)), dict(enumerate(map(_bits, of_action))))
+    for what, theirs in zip(ANY, any_):
+        same("any_" + what, getattr(policy, "any_" + what), _bits(theirs))
+    same("denies_labels", bool(policy.uses & layout.DENIES_LABELS), denies_labels)
     same("subjects", _rows(tables["subjects"], layout.SUBJECT), _pairs(subjects))
     same("destinations", _rows(tables["destinations"], layout.DESTINATION), _pairs(destinations))
-    same("ids", {layout.ID_KEY.unpack(key): _value(sets) for key, sets in tables["ids"].items()},
+    same("ids", {tuple(layout.ID_KEY.unpack(key)): _value(sets) for key, sets in tables["ids"].items()},
          _dictionary((tuple(key), sets) for key, sets in ids))  # fmt: skip
     tries = (("ipv4", layout.IPV4_KEY, ipv4), ("ipv6", layout.IPV6_KEY, ipv6), ("ports", layout.PORT_KEY, ports))
     for what, key, theirs in tries:
         mine = {_prefix(*key.unpack(each)): _value(sets) for each, sets in tables[what].items()}
         same(what, mine, _dictionary(theirs))
-    same("vsock", {_endpoint(*layout.VSOCK_KEY.unpack(key)): _value(sets) for key, sets in tables["vsock"].items()},
+    same("vsock", {_endpoint(layout.VSOCK_KEY.unpack(key)): _value(sets) for key, sets in tables["vsock"].items()},
          _dictionary((tuple(key), sets) for key, sets in vsock))  # fmt: skip
     starts = {_value(device): _value(state) for device, state in tables["superblocks"].items()}
     same("superblocks", sorted(starts), sorted(device for device, _state in superblocks))
     if not found:
-        roots = [(0, 0), (fields[-3], root)] + [(starts[device], state) for device, state in superblocks]
+        roots = [(0, 0), (policy.service_root, root)] + [(starts[device], state) for device, state in superblocks]
         try:
             _Walk(tables, nodes, [[_bits(each) for each in column] for column in columns]).run(roots)
         except _Different as error:
@@ -65,8 +64,8 @@ class _Walk:
         self.bytes = tables["bytes"]
         self.edges: dict[int, dict[str, int]] = {}
         for key, following in tables["edges"].items():
-            state, component = layout.EDGE_KEY.unpack(key)
-            self.edges.setdefault(state, {})[component.rstrip(b"\0").hex()] = _value(following)
+            edge = layout.EDGE_KEY.unpack(key)
+            self.edges.setdefault(edge.state, {})[edge.name.rstrip(b"\0").hex()] = _value(following)
         self.nodes, self.columns = nodes, columns
         self.taken: dict[int, int] = {}  # theirs: ours
         self.pending: list[tuple[int, int]] = []
@@ -80,7 +79,7 @@ class _Walk:
         self.demand(set(self.taken.values()) == set(self.states), "states of compile.py that Compile.v has not",
                     sorted(set(self.states).difference(self.taken.values())))  # fmt: skip
         self.demand(len(self.taken) == len(self.nodes), "states of Compile.v that nothing leads to", len(self.nodes))
-        wanted = set(range(len(self.bytes))) if any(state[1] for state in self.states.values()) else set()
+        wanted = set(range(len(self.bytes))) if any(state.bytes for state in self.states.values()) else set()
         self.demand(self.rows == wanted, "rows of bytes that nothing leads to", sorted(wanted ^ self.rows))
 
     @staticmethod
@@ -98,18 +97,20 @@ class _Walk:
     def state(self, ours: int, theirs: int) -> None:
         where = "state %d (Compile.v: %d)" % (ours, theirs)
         state, (otherwise, edges, rows) = self.states[ours], self.nodes[theirs]
-        mine = state[2:5] + tuple(_join(state[at : at + layout.WORDS]) for at in range(5, len(state), layout.WORDS))
-        for name, value, column in zip(COLUMNS, mine, self.columns):
+        for name, column in zip(COLUMNS, self.columns):
+            value = getattr(state, name)
             told = "%s: %s: compile.py %x, Compile.v %x" % (where, name, value, column[theirs])
             self.demand(value == column[theirs], told)
-        self.pair(where + " otherwise", state[0], otherwise)
-        self.demand(bool(state[1]) == bool(rows), where, "has rows of bytes in one of them only")
+        self.pair(where + " otherwise", state.otherwise, otherwise)
+        self.demand(bool(state.bytes) == bool(rows), where, "has rows of bytes in one of them only")
         if rows:
-            self.walk_rows(where, state[1], rows)
+            self.walk_rows(where, state.bytes, rows)
             return
         there, here = dict(edges), self.edges.get(ours, {})
         for component in {*there, *here}:
-            self.pair("%s by %s" % (where, component), here.get(component, state[0]), there.get(component, otherwise))
+            self.pair(
+                "%s by %s" % (where, component), here.get(component, state.otherwise), there.get(component, otherwise)
+            )
 
     def walk_rows(self, where: str, first: int, rows: list) -> None:
         taken, pending = {1: first}, [1]
@@ -123,7 +124,8 @@ class _Walk:
 
         for theirs in pending:
             self.rows.add(taken[theirs] - 1)
-            target, _unused, *following = layout.BYTES.unpack(self.bytes[_index(taken[theirs] - 1)])
+            row_of_bytes = layout.BYTES.unpack(self.bytes[_index(taken[theirs] - 1)])
+            target, following = row_of_bytes.target, list(row_of_bytes.next)
             to, after, other = rows[theirs - 1]
             self.pair(where + " at the end of a component", target, to)
             for byte, row in after:
@@ -146,17 +148,12 @@ def _bits(text: str) -> int:
     return int(text, 16)
 
 
-def _join(words) -> int:
-    return sum(word << 64 * place for place, word in enumerate(words) if word)
-
-
 def _dictionary(pairs) -> dict:
     return {key: _bits(sets) for key, sets in pairs}
 
 
 def _rows(table, shape) -> dict:
-    words = ((_value(key), shape.unpack(value)) for key, value in table.items())
-    return {number: (_join(found[: layout.WORDS]), _join(found[layout.WORDS :])) for number, found in words}
+    return {_value(key): tuple(shape.unpack(value)) for key, value in table.items()}
 
 
 def _pairs(said: list) -> dict:
@@ -168,8 +165,8 @@ def _prefix(length: int, packed: bytes) -> str:
     return format(int.from_bytes(packed, "big"), "0%db" % (8 * len(packed)))[:length]
 
 
-def _endpoint(length: int, packed: bytes) -> tuple[int, ...]:
-    return tuple(int.from_bytes(packed[at : at + 4], "big") for at in range(0, length // 8, 4))
+def _endpoint(key: layout.VsockKey) -> tuple[int, ...]:
+    return tuple(int.from_bytes(part, "big") for part in (key.cid, key.port)[: key.prefixlen // 32])
 
 
 def _short(one, other) -> str:

@@ -66,25 +66,16 @@ class Model:
     def __init__(self, image: tables.Image, core=None):
         self.tables = image.tables
         self.core = core or PythonCore()
-        fields = layout.POLICY.unpack(self.tables["policy"][_index(0)])
-        vectors = [
-            _join(fields[i : i + layout.WORDS]) for i in range(0, layout.WORDS * (4 + layout.ACTIONS), layout.WORDS)
-        ]
+        policy = layout.POLICY.unpack(self.tables["policy"][_index(0)])
         self.policy = {
             "raw": self.tables["policy"][_index(0)],
-            "always": vectors[0],
-            "of_action": vectors[1 : 1 + layout.ACTIONS],
-            "audit": vectors[-3],
-            "not_destinations": vectors[-2],
-            "named": vectors[-1],
-            "any": fields[-12:-3],
-            "service_root": fields[-3],
-            "uses": fields[-2],
+            **policy._asdict(),
+            "any": tuple(value for name, value in policy._asdict().items() if name.startswith("any_")),
         }
         self.labels = tables.labels_of(self.tables)
-        self.named = fields[-1]
+        self.named = policy.labels
         self.names = [
-            layout.RULE.unpack(value)[1].rstrip(b"\0").decode()
+            layout.RULE.unpack(value).name.rstrip(b"\0").decode()
             for _key, value in sorted(self.tables["rules"].items(), key=_number)
         ]
 
@@ -106,7 +97,7 @@ class Model:
                 return self._verdict(bound, None, layout.LINK, trouble)
             some, every = (1, 2) if event.directory else (0, 0)
             old, new = self.vectors(source[0]), self.vectors(target[0])
-            writing = self.policy["of_action"][layout.WRITE]
+            writing = self.policy["rules_by_action"][layout.WRITE]
             covers = (old[some] & ~new[every]) | (new[some] & ~old[every] & writing)
             return self._verdict(bound, covers, layout.LINK, None)
         state, trouble = self.place(event.location)
@@ -114,7 +105,7 @@ class Model:
         return self._verdict(bound, covers, actions.NUMBERS[event.action], trouble)
 
     def _verdict(self, bound, covers, action, trouble):
-        outcome, rule = self.core.decide(bound, covers, self.policy["of_action"][action], self.policy["audit"])
+        outcome, rule = self.core.decide(bound, covers, self.policy["rules_by_action"][action], self.policy["audit"])
         if outcome == "allow":
             return model.Verdict("allow")
         return model.Verdict(outcome, self.names[rule], trouble or "rule")
@@ -143,11 +134,11 @@ class Model:
         rules, freed = self.policy["always"], 0
         for key, value in self.tables["subjects"].items():
             bit = 1 << int.from_bytes(key, "little")
-            words = layout.SUBJECT.unpack(value)
+            subject = layout.SUBJECT.unpack(value)
             if binding & bit:
-                rules |= _join(words[: layout.WORDS])
+                rules |= subject.binds
             if freeing & bit:
-                freed |= _join(words[layout.WORDS :])
+                freed |= subject.exempts
         return rules & ~freed
 
     def who(self, task: model.Task) -> dict:
@@ -155,12 +146,12 @@ class Model:
         groups = [self.ids(layout.ID_GROUP, group) for group in task.groups]
         memberships = [self.ids(layout.ID_GROUP, group) for group in task.memberships]
         service = None if task.service is None else self.walk(self.policy["service_root"], task.service)
-        services = None if service is None else self.state(service)[2]
+        services = None if service is None else self.state(service).services
         executables = None
         if task.executable is not None:
             state, trouble = self.place(task.executable)
             if not trouble:
-                executables = self.state(state)[3]
+                executables = self.state(state).executables
         return {
             "user_bind": _any(users) | (ALL & ~(1 << layout.CANARY_SET) if task.lists_cut else 0),
             "user_exempt": 0 if task.lists_cut else _all(users),
@@ -175,7 +166,7 @@ class Model:
         }
 
     def ids(self, kind, number):
-        return int.from_bytes(self.tables["ids"].get(layout.ID_KEY.pack(kind, number), b""), "little")
+        return int.from_bytes(self.tables["ids"].get(layout.ID_KEY.pack(layout.IdKey(kind, number)), b""), "little")
 
     # -- what
 
@@ -185,12 +176,12 @@ class Model:
     def labels_of(self, where: model.Location):
         """As label.h finds them: those of the state that some `has_read` names, all of these when it can't be told."""
         state, trouble = self.place(where)
-        bits = self.named if trouble else self.named & self.state(state)[4]
+        bits = self.named if trouble else self.named & self.state(state).labels
         return frozenset(name for name, bit in self.labels.items() if bits >> bit & 1)
 
     def vectors(self, number):
-        words = self.state(number)[5:]
-        return [_join(words[i : i + layout.WORDS]) for i in range(0, 3 * layout.WORDS, layout.WORDS)]
+        state = self.state(number)
+        return [state.covers, state.reaches, state.pervades]
 
     def place(self, where: model.Location):
         if where.trouble:
@@ -208,17 +199,17 @@ class Model:
         return state
 
     def step(self, state, name):
-        otherwise, at = self.state(state)[:2]
+        otherwise, at = self.state(state).otherwise, self.state(state).bytes
         if not at:
             if len(name) >= layout.COMPONENT:
                 return otherwise
-            found = self.tables["edges"].get(layout.EDGE_KEY.pack(state, name))
+            found = self.tables["edges"].get(layout.EDGE_KEY.pack(layout.EdgeKey(state, name)))
             return otherwise if found is None else int.from_bytes(found, "little")
         for byte in name:
-            at = layout.BYTES.unpack(self.tables["bytes"][_index(at - 1)])[2 + byte]
+            at = layout.BYTES.unpack(self.tables["bytes"][_index(at - 1)]).next[byte]
             if not at:
                 return otherwise
-        return layout.BYTES.unpack(self.tables["bytes"][_index(at - 1)])[0]
+        return layout.BYTES.unpack(self.tables["bytes"][_index(at - 1)]).target
 
     # -- where to
 
@@ -227,14 +218,14 @@ class Model:
         address = getattr(address, "ipv4_mapped", None) or address
         if event.action in actions.OWN and address.is_unspecified:
             plain = ALL
-            spared = _longest(self.tables["ipv4"], layout.IPV4_KEY, bytes(4), 0)
+            spared = _longest(self.tables["ipv4"], _ipv4_key, bytes(4), 0)
             if address.version == 6:
-                spared &= _longest(self.tables["ipv6"], layout.IPV6_KEY, bytes(16), 0)
+                spared &= _longest(self.tables["ipv6"], _ipv6_key, bytes(16), 0)
         else:
-            name, key = ("ipv4", layout.IPV4_KEY) if address.version == 4 else ("ipv6", layout.IPV6_KEY)
+            name, key = ("ipv4", _ipv4_key) if address.version == 4 else ("ipv6", _ipv6_key)
             plain = spared = _longest(self.tables[name], key, address.packed)
         more = (
-            _longest(self.tables["ports"], layout.PORT_KEY, event.port.to_bytes(2, "big")),
+            _longest(self.tables["ports"], _port_key, event.port.to_bytes(2, "big")),
             self.ids(layout.ID_PROTOCOL, event.protocol),
         )
         return self._covering(
@@ -244,18 +235,18 @@ class Model:
 
     def reach_vsock(self, event: model.VsockEvent) -> int:
         packed = event.cid.to_bytes(4, "big") + event.port.to_bytes(4, "big")
-        sets = _longest(self.tables["vsock"], layout.VSOCK_KEY, packed)
+        sets = _longest(self.tables["vsock"], _vsock_key, packed)
         return self._covering(sets, sets)
 
     def _covering(self, plain: int, spared: int) -> int:
         covers, spares = 0, 0
         for index, value in self.tables["destinations"].items():
             bit = 1 << int.from_bytes(index, "little")
-            words = layout.DESTINATION.unpack(value)
+            destination = layout.DESTINATION.unpack(value)
             if plain & bit:
-                covers |= _join(words[: layout.WORDS])
+                covers |= destination.covers
             if spared & bit:
-                spares |= _join(words[layout.WORDS :])
+                spares |= destination.exempts
         return covers | self.policy["not_destinations"] & ~spares
 
 
@@ -265,10 +256,6 @@ def _index(number):
 
 def _number(item):
     return int.from_bytes(item[0], "little")
-
-
-def _join(words):
-    return sum(word << 64 * place for place, word in enumerate(words))
 
 
 def _any(masks):
@@ -285,12 +272,28 @@ def _all(masks):
     return total
 
 
+def _ipv4_key(length, data):
+    return layout.IPV4_KEY.pack(layout.AddressKey(length, data))
+
+
+def _ipv6_key(length, data):
+    return layout.IPV6_KEY.pack(layout.AddressKey(length, data))
+
+
+def _port_key(length, data):
+    return layout.PORT_KEY.pack(layout.PortKey(length, data))
+
+
+def _vsock_key(length, data):
+    return layout.VSOCK_KEY.pack(layout.VsockKey(length, data[:4], data[4:]))
+
+
 def _longest(table, key, packed, most=None):
     """A longest-prefix look-up, the slow way; ``most``: prefixes up to that length."""
     wanted = int.from_bytes(packed, "big")
     for length in range(8 * len(packed) if most is None else most, -1, -1):
         prefix = wanted >> (8 * len(packed) - length) << (8 * len(packed) - length)
-        found = table.get(key.pack(length, prefix.to_bytes(len(packed), "big")))
+        found = table.get(key(length, prefix.to_bytes(len(packed), "big")))
         if found is not None:
             return int.from_bytes(found, "little")
     return 0

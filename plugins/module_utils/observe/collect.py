@@ -111,7 +111,7 @@ class Source:
         if "units" not in self._maps:
             return {}
         return {
-            key.split(b"\0")[0]: records.Times(*records.TIMES.unpack(value))
+            records.UNIT.unpack(key).path.split(b"\0")[0]: records.TIMES.unpack(value)
             for key, value in self._kernel.read_all(self._maps["units"]).items()
         }
 
@@ -322,8 +322,8 @@ def run(
     lock_path: str = LOCK,
     ready: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """``data``: observe.bpf.o; ``layout`` and ``programs``: bpf/observer/observe.h and bpf/observer/observe.bcc.c. ``ready`` is called
-    when all is attached. Gives lines (how many) and lost. Raises PolicyErrors, EnforcerError."""
+    """``data``: observe.bpf.o; ``layout`` and ``programs``: observe.h and observe.bcc.c of bpf/observer. ``ready`` is
+    called when all is attached. Gives lines (how many) and lost. Raises PolicyErrors, EnforcerError."""
     check_options(seconds, path, actions, names)
     check_host(kernel, actions)
     actions = [action for action in records.ACTIONS if action in actions]

@@ -8,18 +8,14 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from .._guard.layout import Structure
+
 ACTIONS = ("read", "write", "execute", "connect", "send", "reply", "bind", "listen", "accept", "chdir")
 _OPEN, _OPEN_READ, _OPEN_WRITE, _OPEN_EXECUTE = 16, 1, 2, 32  # one open may be for two
 LOST = ("subject", "object", "entry", "unit")  # in the order of enum observe_lost
 GROUPS = 32
 PATH = 1024
-WHO = struct.Struct("=3Q6I")
-WHAT = struct.Struct("=Q6I16s")
-ENTRY = struct.Struct(f"=QII{WHAT.size}s")
-TIMES = struct.Struct("=3Q")
-CHAIN = struct.Struct(f"=4I{PATH}s")
-SUBJECT = struct.Struct(f"=IIQ{WHO.size}s{GROUPS}I{CHAIN.size}s{CHAIN.size}s")
-OBJECT = struct.Struct(f"=II{WHAT.size}s{CHAIN.size}s")
+UNIT_PATH = 256
 _SUBJECT, _OBJECT = 1, 2
 
 
@@ -41,7 +37,23 @@ class Subject(NamedTuple):
     cgroup: Chain
 
 
+class Who(NamedTuple):
+    """Who acts, as the kernel tells one subject from another."""
+
+    groups: int
+    cgroup: int
+    inode: int
+    device: int
+    name: int
+    uid: int
+    euid: int
+    gid: int
+    login_uid: int
+
+
 class What(NamedTuple):
+    """A file, or an endpoint; ``name`` is a hash."""
+
     inode: int
     device: int
     name: int
@@ -52,19 +64,120 @@ class What(NamedTuple):
     address: bytes
 
 
+class Entry(NamedTuple):
+    """The key of what is counted: the digest of a subject, an action, the bytes of a What."""
+
+    subject: int
+    action: int
+    pad: int
+    what: bytes
+
+
 class Times(NamedTuple):
+    """How often, and when: ns since the host was started."""
+
     count: int
-    first: int  # ns since the host was started
+    first: int
     last: int
 
 
+class RawChain(NamedTuple):
+    """Names from the last component up, each with its NUL; ``size`` bytes of them are used."""
+
+    device: int
+    size: int
+    whole: int
+    pad: int
+    names: bytes
+
+
+class RawSubject(NamedTuple):
+    """A subject as the ring buffer has it; ``who``, ``executable`` and ``cgroup`` are bytes of other structures."""
+
+    kind: int
+    group_count: int  # may be more than GROUPS
+    subject: int
+    who: bytes
+    groups: tuple[int, ...]
+    executable: bytes
+    cgroup: bytes
+
+
+class RawObject(NamedTuple):
+    """An object as the ring buffer has it; ``what`` and ``path`` are bytes of other structures."""
+
+    kind: int
+    pad: int
+    what: bytes
+    path: bytes
+
+
+class Unit(NamedTuple):
+    """The key of a unit that was started: the path of its cgroup, with a NUL."""
+
+    path: bytes
+
+
+WHO = Structure(
+    "who",
+    Who,
+    {
+        "groups": "Q",
+        "cgroup": "Q",
+        "inode": "Q",
+        "device": "I",
+        "name": "I",
+        "uid": "I",
+        "euid": "I",
+        "gid": "I",
+        "login_uid": "I",
+    },
+)
+WHAT = Structure(
+    "what",
+    What,
+    {
+        "inode": "Q",
+        "device": "I",
+        "name": "I",
+        "family": "I",
+        "protocol": "I",
+        "port": "I",
+        "pad": "I",
+        "address": "16s",
+    },
+)
+ENTRY = Structure("entry", Entry, {"subject": "Q", "action": "I", "pad": "I", "what": f"{WHAT.size}s"})
+TIMES = Structure("times", Times, {"count": "Q", "first": "Q", "last": "Q"})
+CHAIN = Structure("chain", RawChain, {"device": "I", "size": "I", "whole": "I", "pad": "I", "names": f"{PATH}s"})
+SUBJECT = Structure(
+    "subject",
+    RawSubject,
+    {
+        "kind": "I",
+        "group_count": "I",
+        "subject": "Q",
+        "who": f"{WHO.size}s",
+        "groups": f"{GROUPS}I",
+        "executable": f"{CHAIN.size}s",
+        "cgroup": f"{CHAIN.size}s",
+    },
+)
+OBJECT = Structure("object", RawObject, {"kind": "I", "pad": "I", "what": f"{WHAT.size}s", "path": f"{CHAIN.size}s"})
+UNIT = Structure("unit", Unit, {"path": f"{UNIT_PATH}s"})
+
+# every structure of bpf/observer/observe.h, by its name without observe_
+STRUCTURES = {structure.name: structure for structure in (WHO, WHAT, ENTRY, TIMES, CHAIN, SUBJECT, OBJECT, UNIT)}
+
+
 def _chain(raw: bytes) -> Chain:
-    device, size, whole, _pad, names = CHAIN.unpack(raw)
-    return Chain(device, tuple(each for each in reversed(names[:size].split(b"\0")) if each), bool(whole))
+    chain = CHAIN.unpack(raw)
+    names = reversed(chain.names[: chain.size].split(b"\0"))
+    return Chain(chain.device, tuple(name for name in names if name), bool(chain.whole))
 
 
 def what(raw: bytes) -> What:
-    return What(*WHAT.unpack(raw))
+    return WHAT.unpack(raw)
 
 
 def fresh(records: list[bytes], subjects: dict[int, Subject], objects: dict[bytes, Chain]) -> list[bytes]:
@@ -74,15 +187,22 @@ def fresh(records: list[bytes], subjects: dict[int, Subject], objects: dict[byte
     for record in records:
         kind = struct.unpack_from("=I", record)[0] if len(record) >= 4 else 0
         if kind == _SUBJECT and len(record) >= SUBJECT.size:
-            _, count, digest, who, *rest = SUBJECT.unpack_from(record)
-            _groups, _cgroup, _inode, _device, _name, uid, euid, gid, login_uid = WHO.unpack(who)
-            chains = [_chain(raw) for raw in rest[GROUPS:]]
-            subjects[digest] = Subject(uid, euid, gid, login_uid, tuple(rest[: min(count, GROUPS)]), *chains)
+            raw = SUBJECT.unpack(record[: SUBJECT.size])
+            who = WHO.unpack(raw.who)
+            subjects[raw.subject] = Subject(
+                who.uid,
+                who.euid,
+                who.gid,
+                who.login_uid,
+                raw.groups[: raw.group_count],
+                _chain(raw.executable),
+                _chain(raw.cgroup),
+            )
         elif kind == _OBJECT and len(record) >= OBJECT.size:
-            _, _, named, path = OBJECT.unpack_from(record)
-            if named not in objects:
-                new.append(named)
-            objects[named] = _chain(path)
+            found = OBJECT.unpack(record[: OBJECT.size])
+            if found.what not in objects:
+                new.append(found.what)
+            objects[found.what] = _chain(found.path)
     return new
 
 
@@ -99,6 +219,6 @@ def entries(counted: dict[bytes, bytes]) -> list[tuple[int, int, bytes, Times]]:
     """Subject's digest, action, what names the object, how often."""
     found = []
     for key, value in counted.items():
-        digest, action, _pad, named = ENTRY.unpack(key)
-        found.extend((digest, each, named, Times(*TIMES.unpack(value))) for each in _actions(action))
+        entry, times = ENTRY.unpack(key), TIMES.unpack(value)
+        found.extend((entry.subject, action, entry.what, times) for action in _actions(entry.action))
     return found

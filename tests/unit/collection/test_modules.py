@@ -14,7 +14,7 @@ from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.exfil.guard.plugins.action import enforcer as action
 from ansible_collections.exfil.guard.plugins.module_utils import _installed
-from ansible_collections.exfil.guard.plugins.module_utils._guard import errors
+from ansible_collections.exfil.guard.plugins.module_utils._guard import errors, layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import install
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import pins
 from ansible_collections.exfil.guard.plugins.modules import enforcer, events_info, policy, status_info
@@ -205,11 +205,11 @@ def test_events_have_what_is_documented():
     guard = Guard()
     keys = set()
     for fields in ({"device": 1, "path": b"a\0", "path_size": 2}, {"action": 3, "family": 2, "address": b"\x0a\0\0\1"}):
-        raw = dict.fromkeys(guard.events.Raw._fields, 0)
+        raw = dict.fromkeys(layout.Event._fields, 0)
         raw.update(
             {"address": b"", "comm": b"cat", "rule": b"no", "path": b"", "executable": b"", "cgroup": b""}, **fields
         )
-        event = guard.events.decode_all([guard.events.EVENT.pack(*raw.values())], FakeSystem(), 0)[0]
+        event = guard.events.decode_all([layout.EVENT.pack(layout.Event(**raw))], FakeSystem(), 0)[0]
         told = documented(events_info)["events"]["contains"]
         assert all(
             event[key] is None or isinstance(event[key], TYPES[told[key]["type"]]) for key in set(told) & set(event)

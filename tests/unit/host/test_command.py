@@ -234,9 +234,13 @@ def test_status_tells_how_many_carry_each_label(host, capsys):
     since = links.labels_since(host.kernel)
     bit = 1 << tables.labels_of(generations.read(host.kernel).tables)["customers"]
     put = {
-        "cells": {layout.CELL_KEY.pack(since, 7): layout.CELL.pack(bit, 2)},
+        "cells": {
+            layout.LABEL_GROUP_KEY.pack(layout.LabelGroupKey(since, 7)): layout.LABEL_GROUP.pack(
+                layout.LabelGroup(bit, 2)
+            )
+        },
         "carriers": {
-            struct.pack("=Q", at): layout.CARRIER.pack(*carrier)
+            struct.pack("=Q", at): layout.TASK_LABEL.pack(layout.TaskLabel(*carrier))
             for at, carrier in enumerate(
                 (
                     (since, 7, 0, 0),
@@ -250,7 +254,9 @@ def test_status_tells_how_many_carry_each_label(host, capsys):
             )
         },  # of an earlier time
         "wires": {
-            struct.pack("=Q", at): layout.MARK.pack(begun, labels, *bytes(2 + layout.READERS))
+            struct.pack("=Q", at): layout.CHANNEL_LABEL.pack(
+                layout.CHANNEL_LABEL.empty()._replace(since=begun, labels=labels)
+            )
             for at, (begun, labels) in enumerate(((since, bit), (since, 0), (since - 1, bit)))
         },
     }

@@ -9,6 +9,7 @@ import struct
 import tempfile
 
 import pytest
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import events
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock
@@ -19,12 +20,12 @@ from fake_system import FakeSystem
 
 
 def record(**fields):
-    values = dict.fromkeys(events.Raw._fields, 0)
+    values = dict.fromkeys(layout.Event._fields, 0)
     values.update(address=b"", comm=b"cat", rule=b"no", path=b"", executable=b"", cgroup=b"")
     values.update(fields)
     for key in ("path", "executable", "cgroup"):
         values[key + "_size"] = len(values[key])
-    return events.EVENT.pack(*values.values())
+    return layout.EVENT.pack(layout.Event(**values))
 
 
 def decoded(**fields):
@@ -32,7 +33,7 @@ def decoded(**fields):
 
 
 def test_the_struct_is_the_kernels():
-    assert events.EVENT.size == 1280
+    assert layout.EVENT.size == 1280
 
 
 def test_a_file():

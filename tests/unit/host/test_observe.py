@@ -36,12 +36,12 @@ def chain(device, path, whole=True):
 
 
 def file(number, device=SRV):
-    return records.WHAT.pack(number, device, 1, 0, 0, 0, 0, b"")
+    return records.WHAT.pack(records.What(number, device, 1, 0, 0, 0, 0, b""))
 
 
 def endpoint(address, port, protocol=TCP):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return records.WHAT.pack(0, 0, 0, family, protocol, port, 0, socket.inet_pton(family, address))
+    return records.WHAT.pack(records.What(0, 0, 0, family, protocol, port, 0, socket.inet_pton(family, address)))
 
 
 def who(uid=1000, **more):
@@ -112,26 +112,28 @@ def test_structures_are_those_of_the_programs(tmp_path):
 def test_records_are_decoded_and_others_are_none():
     def raw(path, device=SRV, whole=1):
         names = b"".join(part.encode() + b"\0" for part in reversed(path.split("/")))
-        return records.CHAIN.pack(device, len(names), whole, 0, names)
+        return records.CHAIN.pack(records.RawChain(device, len(names), whole, 0, names))
 
     subject = records.SUBJECT.pack(
-        1,
-        40,
-        77,
-        records.WHO.pack(1, 2, 3, 4, 5, 6, 7, 8, 9),
-        *range(32),
-        raw("usr/bin/cat", whole=0),
-        raw("a.slice/b.service"),
+        records.RawSubject(
+            kind=1,
+            group_count=40,
+            subject=77,
+            who=records.WHO.pack(records.Who(1, 2, 3, 4, 5, 6, 7, 8, 9)),
+            groups=tuple(range(32)),
+            executable=raw("usr/bin/cat", whole=0),
+            cgroup=raw("a.slice/b.service"),
+        )
     )
-    place = records.OBJECT.pack(2, 0, file(5), raw("exports/a.csv"))
+    place = records.OBJECT.pack(records.RawObject(2, 0, file(5), raw("exports/a.csv")))
     subjects, objects = {}, {}
     assert records.fresh([subject, place, place, b"", b"\7\0\0\0", place[:50]], subjects, objects) == [file(5)]
     assert objects == {file(5): chain(SRV, "exports/a.csv")}
     assert subjects[77] == records.Subject(
         6, 7, 8, 9, tuple(range(32)), chain(SRV, "usr/bin/cat", False), chain(SRV, "a.slice/b.service")
     )
-    key = records.ENTRY.pack(77, number("write"), 0, file(5))
-    assert records.entries({key: records.TIMES.pack(3, 4, 5)}) == [
+    key = records.ENTRY.pack(records.Entry(77, number("write"), 0, file(5)))
+    assert records.entries({key: records.TIMES.pack(records.Times(3, 4, 5))}) == [
         (77, number("write"), file(5), records.Times(3, 4, 5))
     ]
     for opened, names in (
@@ -141,8 +143,8 @@ def test_records_are_decoded_and_others_are_none():
         (16 | 32 | 1, ["execute"]),
         (16, []),
     ):
-        key = records.ENTRY.pack(77, opened, 0, file(5))
-        assert [each[1] for each in records.entries({key: records.TIMES.pack(1, 1, 1)})] == [
+        key = records.ENTRY.pack(records.Entry(77, opened, 0, file(5)))
+        assert [each[1] for each in records.entries({key: records.TIMES.pack(records.Times(1, 1, 1))})] == [
             number(name) for name in names
         ]
 
@@ -508,7 +510,7 @@ def test_stopping_where_nothing_runs_changes_nothing(stood):
 def test_units_of_maps_end_at_their_nul():
     class Kernel:
         def read_all(self, _fd):
-            return {b"/a.service" + bytes(20): records.TIMES.pack(1, 2, 3)}
+            return {records.UNIT.pack(records.Unit(b"/a.service")): records.TIMES.pack(records.Times(1, 2, 3))}
 
     source = collect.Source.__new__(collect.Source)
     source._kernel, source._maps = Kernel(), {"units": 3}

@@ -68,9 +68,9 @@ def host(tmp_path, monkeypatch):
 
 
 def count(host, denied=0, audited=0, written=0, lost=0):
-    numbers = [denied, audited, written, lost] + [0] * (layout.REASON_SLOTS + 1)
+    totals = layout.TOTALS.empty()._replace(denied=denied, audited=audited, written=written, lost=lost)
     with pins.opened(host.kernel, pins.map_path(host.kernel, "totals")) as fd:
-        host.kernel.update(fd, bytes(4), layout.TOTALS.pack(*numbers))
+        host.kernel.update(fd, bytes(4), layout.TOTALS.pack(totals))
 
 
 # ---- status, metrics ----------------------------------------------------------------------------------------------

@@ -258,29 +258,32 @@ def facts(host):
 
 def cells(host):
     fd = host.kernel.get(pins.map_path(host.kernel, "cells"))
-    return {layout.CELL_KEY.unpack(key): layout.CELL.unpack(value) for key, value in host.kernel.read_all(fd).items()}
+    return {
+        layout.LABEL_GROUP_KEY.unpack(key): layout.LABEL_GROUP.unpack(value)
+        for key, value in host.kernel.read_all(fd).items()
+    }
 
 
 def test_labels_are_followed_while_a_rule_asks_for_them(host):
     host.put(CORP)
-    assert facts(host)[2] == 0 and cells(host) == {}
+    assert facts(host).labels_since == 0 and cells(host) == {}
     host.kernel.now += SECOND
     since = host.kernel.now
     host.put(READERS)
     assert set(programs._LABELS) <= set(host.kernel.attached())
-    assert facts(host)[2] == since and cells(host) == {(since, 1): (0, 2)}
+    assert facts(host).labels_since == since and cells(host) == {(since, 1): (0, 2)}
     # another policy that asks for them, an upgrade, an apply on trial that is given up: nobody loses a label
     host.kernel.now += SECOND
     host.put(dict(READERS, mode="audit"))
     enforcer.ensure(host.kernel, b"another object")
     host.apply(LAB)
     apply.rollback(host.kernel, host.store, **host.options)
-    assert facts(host)[2] == since and cells(host) == {(since, 1): (0, 2)}
+    assert facts(host).labels_since == since and cells(host) == {(since, 1): (0, 2)}
     host.put(CORP)
-    assert facts(host)[2] == 0 and host.kernel.attached() == NETWORK_HOOKS
+    assert facts(host).labels_since == 0 and host.kernel.attached() == NETWORK_HOOKS
     host.kernel.now += SECOND
     host.put(READERS)
-    assert facts(host)[2] == host.kernel.now and list(cells(host)) == [(host.kernel.now, 1)]
+    assert facts(host).labels_since == host.kernel.now and list(cells(host)) == [(host.kernel.now, 1)]
 
 
 # ---- the confirm window -------------------------------------------------------------------------------------------

@@ -7,32 +7,28 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import struct
 from typing import Any
 
+from .. import layout
 from . import record
 
+# fields of an event that make its kind, each from the first to the last
+_SAME = (("generation", "rule_id"), ("device", "reason"), ("uid", "address"), ("rule", "cgroup_size"))
 MOST = 256  # kinds that are remembered at a time
-_SIZES = struct.Struct("=3I")  # of path, executable and cgroup; at byte 240 of the event
 
 
 def key(data: bytes) -> str:
     """Same for events that are told as one. Not in it: when, which process of the subject's, and its name, which it can
     choose; nor the inode of a file that has a path."""
-    path, executable, cgroup = _SIZES.unpack_from(data, 240)
+    event = layout.EVENT.unpack(data)
     same = hashlib.blake2b(digest_size=12)
-    for start, end in (
-        (16, 32),
-        (56, 76),
-        (84, 128),
-        (144, 252),
-        (256, 256 + path),
-        (768, 768 + executable),
-        (1024, 1024 + cgroup),
-    ):
-        same.update(data[start:end])
-    if not path:
-        same.update(data[48:56])
+    for fields in _SAME:
+        same.update(data[layout.EVENT.span(*fields)])
+    same.update(event.path[: event.path_size])
+    same.update(event.executable[: event.executable_size])
+    same.update(event.cgroup[: event.cgroup_size])
+    if not event.path_size:
+        same.update(data[layout.EVENT.span("inode")])
     return base64.b64encode(same.digest()).decode("ascii")
 
 

@@ -20,6 +20,7 @@ import sys
 import time
 from typing import Any, Callable
 
+from .. import layout
 from ..errors import EnforcerError
 from ..host import atomic, lock
 from ..kernel import pins
@@ -172,8 +173,8 @@ class Collector:
         self.state["position"] = batch.end
 
     def _count(self, data: bytes) -> None:
-        sequence = int.from_bytes(data[:8], sys.byteorder)
-        verdict = str(int.from_bytes(data[68:72], sys.byteorder))
+        event = layout.EVENT.unpack(data)
+        sequence, verdict = event.sequence, str(event.verdict)
         first, following, count = self.state["seen"].get(verdict, (sequence, sequence, 0))
         self.state["seen"][verdict] = [min(first, sequence), max(following, sequence + 1), count + 1]
 

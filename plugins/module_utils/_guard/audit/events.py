@@ -10,9 +10,8 @@ import datetime
 import ipaddress
 import json
 import os
-import struct
 import time
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Iterable, Sequence
 
 from .. import layout
 from ..errors import EnforcerError
@@ -25,7 +24,6 @@ LOCK = "/run/lock/exfil-guard-events.lock"  # of who takes events
 COLLECTOR = "audit"  # what the unit calls itself there
 VERDICTS = {0: "allowed", 1: "audit", 2: "denied"}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite", 262: "mptcp"}
-EVENT = struct.Struct("=7Q14I16s16s96s4I512s256s256s")  # struct guard_event
 _IPV4, _IPV6, _VSOCK = 2, 10, 40
 UNREADABLE = "unreadable"  # in place of a verdict
 KEYS = (
@@ -50,40 +48,6 @@ KEYS = (
     "process_started",
     "cgroup_id",
 )  # of every event
-
-
-class Raw(NamedTuple):
-    sequence: int
-    time: int
-    generation: int
-    rule_id: int
-    start_time: int
-    cgroup_id: int
-    inode: int
-    device: int
-    executable_device: int
-    action: int
-    verdict: int
-    reason: int
-    pid: int
-    tid: int
-    uid: int
-    euid: int
-    gid: int
-    login_uid: int
-    family: int
-    protocol: int
-    port: int
-    address: bytes
-    comm: bytes
-    rule: bytes
-    path_size: int
-    executable_size: int
-    cgroup_size: int
-    pad: int
-    path: bytes
-    executable: bytes
-    cgroup: bytes
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
@@ -138,15 +102,15 @@ def decode_all(raw: Iterable[bytes], system: Any, boottime: int) -> list[dict[st
 
 def readable(record: bytes) -> bool:
     """Whether a record is of this layout, as far as that shows."""
-    if len(record) != EVENT.size:
+    if len(record) != layout.EVENT.size:
         return False
-    verdict, reason = struct.unpack_from("=2I", record, 68)
-    sizes = struct.unpack_from("=3I", record, 240)
+    event = layout.EVENT.unpack(record)
     return (
-        verdict in VERDICTS
-        and reason < layout.REASON_SLOTS
-        and sizes[0] <= layout.PATH
-        and max(sizes[1:]) <= layout.PATH // 2
+        event.verdict in VERDICTS
+        and event.reason < layout.REASON_SLOTS
+        and event.path_size <= len(event.path)
+        and event.executable_size <= len(event.executable)
+        and event.cgroup_size <= len(event.cgroup)
     )
 
 
@@ -198,7 +162,7 @@ def instant(seconds: float) -> str:
 
 def decode(record: bytes, mounts: Sequence[mountinfo.Mount], system: Any, started: float = 0.0) -> dict[str, Any]:
     """``started``: when the host was, in seconds since 1970. Without an object there is neither path nor address."""
-    raw = Raw(*EVENT.unpack_from(record))
+    raw = layout.EVENT.unpack(record)
     cgroup, _ = _components(raw.cgroup, raw.cgroup_size, 16)
     unit = next((part for part in reversed(cgroup) if part.endswith((b".service", b".scope", b".socket"))), b"")
     event: dict[str, Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-from typing import Dict, Iterable, Mapping, NamedTuple
+from typing import Any, Dict, Iterable, Mapping, NamedTuple, Sequence
 
 from .. import layout
 from ..policy import actions, model, semantics
@@ -33,7 +33,7 @@ class Image(NamedTuple):
 def rule_bits(image: Image) -> list[str]:
     """Names of the rules by bit."""
     rows = sorted((int.from_bytes(k, "little"), v) for k, v in image.tables["rules"].items())
-    return [layout.RULE.unpack(value)[1].rstrip(b"\0").decode() for _index, value in rows if any(value)]
+    return [layout.RULE.unpack(value).name.rstrip(b"\0").decode() for _index, value in rows if any(value)]
 
 
 def rule_id(name: str) -> int:
@@ -80,9 +80,9 @@ def compile_policy(
     _number_tables(tables, subjects, who, destinations, where, bits)
     _rule_tables(tables, rules, who, where, subjects, destinations, root, bits)
     names = {bit: name for name, bit in bits.items()}
-    tables["labels"] = _rows(layout.LABEL, [(names.get(bit, "").encode(),) for bit in range(layout.LABELS)])
+    tables["labels"] = _rows(layout.LABEL, [layout.Label(names.get(bit, "").encode()) for bit in range(layout.LABELS)])
     tables["devices"] = {
-        layout.DEVICE_KEY.pack(block, device): _index(actions.NUMBERS[action])
+        layout.DEVICE_KEY.pack(layout.DeviceKey(block, device)): _index(actions.NUMBERS[action])
         for block, device, action in resolved.devices
     }
     return Image(tables)
@@ -94,10 +94,6 @@ def _canary(name: str, action: str, **objects) -> model.Rule:
 
 def _index(number: int) -> bytes:
     return number.to_bytes(4, "little")
-
-
-def _vector(bits: int) -> tuple[int, ...]:
-    return tuple(bits >> (64 * word) & (1 << 64) - 1 for word in range(layout.WORDS))
 
 
 def _bits(rules: Iterable[model.Rule], wanted) -> int:
@@ -114,7 +110,7 @@ def _sets(names: list[str | None], wanted) -> int:
 def labels_of(tables: Mapping[str, Table]) -> dict[str, int]:
     """The bits that names have in a generation: what the next one starts from."""
     named = {
-        layout.LABEL.unpack(value)[0].rstrip(b"\0").decode(): int.from_bytes(key, "little")
+        layout.LABEL.unpack(value).name.rstrip(b"\0").decode(): int.from_bytes(key, "little")
         for key, value in tables.get("labels", {}).items()
     }
     return {name: bit for name, bit in named.items() if name}
@@ -195,27 +191,35 @@ def _automaton_tables(tables, rules, subjects, who, resources, superblocks, bits
     reaches, pervades = _below(built, covers)
     limit = (1 << layout.SETS) - 1
     tables["superblocks"] = {
-        _index(device): _index(start) for device, start in zip(devices, built.starts) if device in superblocks
+        layout.SUPERBLOCK_KEY.pack(layout.SuperblockKey(device)): _index(start)
+        for device, start in zip(devices, built.starts)
+        if device in superblocks
     }
     tables["states"] = {
         _index(number): layout.STATE.pack(
-            state.otherwise,
-            state.bytes,
-            state.marks >> layout.SETS & limit,
-            state.marks & limit,
-            labels(state.marks >> 2 * layout.SETS),
-            *(_vector(covers[number]) + _vector(reaches[number]) + _vector(pervades[number])),
+            layout.State(
+                otherwise=state.otherwise,
+                bytes=state.bytes,
+                services=state.marks >> layout.SETS & limit,
+                executables=state.marks & limit,
+                labels=labels(state.marks >> 2 * layout.SETS),
+                covers=covers[number],
+                reaches=reaches[number],
+                pervades=pervades[number],
+            )
         )
         for number, state in enumerate(built.states)
     }
     tables["edges"] = {
-        layout.EDGE_KEY.pack(number, component): _index(following)
+        layout.EDGE_KEY.pack(layout.EdgeKey(number, component)): _index(following)
         for number, state in enumerate(built.states)
         for component, following in state.edges.items()
     }
     rows = built.rows or [automaton.Row(0, {})]
     tables["bytes"] = {
-        _index(number): layout.BYTES.pack(row.target, 0, *(row.next.get(byte, 0) for byte in range(256)))
+        _index(number): layout.BYTES.pack(
+            layout.ByteRow(row.target, 0, tuple(row.next.get(byte, 0) for byte in range(256)))
+        )
         for number, row in enumerate(rows)
     }
     return built.starts[-1]
@@ -281,20 +285,23 @@ def _number_tables(tables, subjects, who, destinations, where, bits) -> None:
         for first, last in found.ports or ():
             for prefix in _port_prefixes(first, last):
                 ports[prefix] = ports.get(prefix, 0) | 1 << bit
-    tables["ids"] = {layout.ID_KEY.pack(*key): sets.to_bytes(8, "little") for key, sets in ids.items()}
+    tables["ids"] = {layout.ID_KEY.pack(layout.IdKey(*key)): sets.to_bytes(8, "little") for key, sets in ids.items()}
     tables["ipv4"], tables["ipv6"] = {}, {}
     for network, sets in networks.items():
         for length in range(network.prefixlen):
             above = networks.get(network.supernet(new_prefix=length))
             sets |= above or 0
-        name, key = ("ipv4", layout.IPV4_KEY) if network.version == 4 else ("ipv6", layout.IPV6_KEY)
-        tables[name][key.pack(network.prefixlen, network.network_address.packed)] = sets.to_bytes(8, "little")
+        name, shape = ("ipv4", layout.IPV4_KEY) if network.version == 4 else ("ipv6", layout.IPV6_KEY)
+        packed = shape.pack(layout.AddressKey(network.prefixlen, network.network_address.packed))
+        tables[name][packed] = sets.to_bytes(8, "little")
     tables["vsock"] = _vsock_table(destinations, where)
     tables["ports"] = {}
     for (length, number), sets in ports.items():
         for shorter in range(length):
             sets |= ports.get((shorter, number >> (16 - shorter) << (16 - shorter)), 0)
-        tables["ports"][layout.PORT_KEY.pack(length, number.to_bytes(2, "big"))] = sets.to_bytes(8, "little")
+        tables["ports"][layout.PORT_KEY.pack(layout.PortKey(length, number.to_bytes(2, "big")))] = sets.to_bytes(
+            8, "little"
+        )
 
 
 def _vsock_table(destinations, where) -> Table:
@@ -310,8 +317,8 @@ def _vsock_table(destinations, where) -> Table:
         if port is not None:
             sets |= entries.get((cid, None), 0)
         length = 0 if cid is None else 32 if port is None else 64
-        address = (cid or 0).to_bytes(4, "big") + (port or 0).to_bytes(4, "big")
-        table[layout.VSOCK_KEY.pack(length, address)] = sets.to_bytes(8, "little")
+        key = layout.VsockKey(length, (cid or 0).to_bytes(4, "big"), (port or 0).to_bytes(4, "big"))
+        table[layout.VSOCK_KEY.pack(key)] = sets.to_bytes(8, "little")
     return table
 
 
@@ -350,46 +357,56 @@ def _rule_tables(tables, rules, who, where, subjects, destinations, service_root
         )
     )
     labels = sum(1 << bits[name] for name in {name for s in found for name in s.has_read or ()})
-    vectors = _vector(_bits(rules, lambda rule: rule.subjects is None))
-    for one in of_action:
-        vectors += _vector(one)
-    vectors += _vector(_bits(rules, lambda rule: rule.audit))
-    vectors += _vector(_bits(rules, lambda rule: rule.destinations is not None and rule.destinations.negated))
-    vectors += _vector(_bits(rules, lambda rule: rule.subjects is not None))
     tables["policy"] = {
         _index(0): layout.POLICY.pack(
-            *vectors,
-            _sets(who, lambda name: subjects[name].users is None),
-            _sets(who, lambda name: subjects[name].login_users is None),
-            _sets(who, lambda name: subjects[name].groups is None),
-            _sets(who, lambda name: subjects[name].services is None),
-            _sets(who, lambda name: subjects[name].executables is None),
-            _sets(who, lambda name: subjects[name].has_read is None),
-            _sets(where, lambda name: destinations[name].vsock is None and destinations[name].cidrs is None),
-            _sets(where, lambda name: destinations[name].vsock is None and destinations[name].ports is None),
-            _sets(where, lambda name: destinations[name].vsock is None and destinations[name].protocols is None),
-            service_root,
-            uses,
-            labels,
+            layout.Policy(
+                always=_bits(rules, lambda rule: rule.subjects is None),
+                rules_by_action=tuple(of_action),
+                audit=_bits(rules, lambda rule: rule.audit),
+                not_destinations=_bits(rules, lambda rule: rule.destinations is not None and rule.destinations.negated),
+                named=_bits(rules, lambda rule: rule.subjects is not None),
+                any_user=_sets(who, lambda name: subjects[name].users is None),
+                any_login=_sets(who, lambda name: subjects[name].login_users is None),
+                any_group=_sets(who, lambda name: subjects[name].groups is None),
+                any_service=_sets(who, lambda name: subjects[name].services is None),
+                any_executable=_sets(who, lambda name: subjects[name].executables is None),
+                any_label=_sets(who, lambda name: subjects[name].has_read is None),
+                any_address=_sets(
+                    where, lambda name: destinations[name].vsock is None and destinations[name].cidrs is None
+                ),
+                any_port=_sets(
+                    where, lambda name: destinations[name].vsock is None and destinations[name].ports is None
+                ),
+                any_protocol=_sets(
+                    where, lambda name: destinations[name].vsock is None and destinations[name].protocols is None
+                ),
+                service_root=service_root,
+                uses=uses,
+                labels=labels,
+            )
         )
     }
     tables["subjects"] = _rows(
         layout.SUBJECT,
         [
-            _vector(_bits(rules, lambda rule, name=name: rule.subjects is not None and name in rule.subjects))
-            + _vector(_bits(rules, lambda rule, name=name: name in rule.excepts))
+            layout.Subject(
+                binds=_bits(rules, lambda rule, name=name: rule.subjects is not None and name in rule.subjects),
+                exempts=_bits(rules, lambda rule, name=name: name in rule.excepts),
+            )
             for name in who
         ],
     )
     tables["destinations"] = _rows(
         layout.DESTINATION,
         [
-            _vector(_bits(rules, lambda rule, name=name: _names(rule, name, False)))
-            + _vector(_bits(rules, lambda rule, name=name: _names(rule, name, True)))
+            layout.Destination(
+                covers=_bits(rules, lambda rule, name=name: _names(rule, name, False)),
+                exempts=_bits(rules, lambda rule, name=name: _names(rule, name, True)),
+            )
             for name in where
         ],
     )
-    tables["rules"] = _rows(layout.RULE, [(rule_id(rule.name), rule.name.encode()) for rule in rules], (0, b""))
+    tables["rules"] = _rows(layout.RULE, [layout.Rule(rule_id(rule.name), rule.name.encode()) for rule in rules])
 
 
 def _union(of_action: list[int], names: Iterable[str]) -> int:
@@ -403,7 +420,6 @@ def _names(rule: model.Rule, name: str, negated: bool) -> bool:
     return rule.destinations is not None and rule.destinations.negated is negated and name in rule.destinations.names
 
 
-def _rows(shape, rows, empty=None) -> Table:
+def _rows(shape: layout.Structure[Any], rows: Sequence[Any]) -> Table:
     """An array table has at least one entry."""
-    rows = rows or [empty or (0,) * (shape.size // 8)]
-    return {_index(number): shape.pack(*row) for number, row in enumerate(rows)}
+    return {_index(number): shape.pack(row) for number, row in enumerate(rows or [shape.empty()])}

@@ -11,7 +11,9 @@ from __future__ import annotations
 import struct
 from typing import Any, Dict, Iterable, Mapping, NamedTuple
 
+from .. import layout
 from ..errors import EnforcerError
+from ..layout import Record
 from .bpf import Kernel
 from .links import attach, claim
 from .mapspecs import MAPS, RECORD, SLOTS, TABLES
@@ -23,23 +25,6 @@ SECOND = 1_000_000_000
 
 
 Tables = Dict[str, Dict[bytes, bytes]]
-
-
-class Record(NamedTuple):
-    """struct guard_record: what one pointer store exchanges."""
-
-    generation: int
-    deadline: int  # CLOCK_BOOTTIME ns; 0: confirmed
-    fallback_generation: int
-    slot: int  # NO_SLOT: no policy
-    fallback_slot: int  # in force once the deadline has passed
-
-    def pack(self) -> bytes:
-        return struct.pack("=QQQII", *self)
-
-    @classmethod
-    def unpack(cls, value: bytes) -> Record:
-        return cls(*struct.unpack("=QQQII", value))
 
 
 class Live(NamedTuple):
@@ -75,7 +60,7 @@ def read_record(kernel: Kernel) -> Record | None:
         return None
     with Opened(kernel, kernel.map_by_id(struct.unpack("=I", number)[0], readonly=True)) as inner:
         value = kernel.lookup(inner, FIRST_KEY)
-    return Record.unpack(value) if value is not None else None
+    return layout.RECORD.unpack(value) if value is not None else None
 
 
 def read_tables(kernel: Kernel, slot: int) -> Tables:
@@ -156,9 +141,9 @@ def publish(kernel: Kernel, record: Record) -> None:
     """One pointer store; every decision begun before it has ended when this returns."""
     inner = kernel.create_map("eg_record", RECORD)
     with Opened(kernel, inner):
-        kernel.update(inner, FIRST_KEY, record.pack())
+        kernel.update(inner, FIRST_KEY, layout.RECORD.pack(record))
         kernel.freeze(inner)
-        if kernel.lookup(inner, FIRST_KEY) != record.pack():
+        if kernel.lookup(inner, FIRST_KEY) != layout.RECORD.pack(record):
             raise EnforcerError("the record reads back differently from what was written", "Run again")
         with opened_map(kernel, "control") as outer:
             kernel.update(outer, FIRST_KEY, struct.pack("=I", inner))
@@ -198,7 +183,7 @@ def add_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) ->
             for each in [key for key in sorted(present) if key not in keep][: len(missing) - room]:
                 kernel.delete(counters, each)
         for each in missing:
-            kernel.update(counters, each, bytes(16))
+            kernel.update(counters, each, bytes(layout.COUNT.size))
 
 
 # ---- hooks ------------------------------------------------------------------------------------------------------

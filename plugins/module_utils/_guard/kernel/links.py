@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import struct
-from typing import Callable, Iterable
+from typing import Iterable
 
 from .. import layout
 from .bpf import Kernel
 from .mapspecs import MAPS, STORAGES
 from .pins import FIRST_KEY, Opened, available_hooks, links_path, opened, opened_map, program_path, versions
 
-CROWD = 1  # the cell of those for whom there is no room
+OVERFLOW_GROUP = 1  # label group of the tasks for which there is no room
 
 
 CREDS_HOOK = "cred_free"
@@ -84,18 +84,18 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
 
 def _note_start(kernel: Kernel) -> None:
     """Tasks started from here on have their executable recorded; older ones are judged by what they run."""
-    _set_facts(kernel, lambda _loaded, *others: (kernel.boottime(), *others))
+    _set_facts(kernel, loaded=kernel.boottime())
 
 
-def _set_facts(kernel: Kernel, change: Callable[..., tuple[int, ...]]) -> None:
+def _set_facts(kernel: Kernel, **changes: int) -> None:
     with opened_map(kernel, "facts") as facts:
         value = kernel.lookup(facts, FIRST_KEY) or bytes(layout.FACTS.size)
-        kernel.update(facts, FIRST_KEY, layout.FACTS.pack(*change(*layout.FACTS.unpack(value))))
+        kernel.update(facts, FIRST_KEY, layout.FACTS.pack(layout.FACTS.unpack(value)._replace(**changes)))
 
 
 def labels_since(kernel: Kernel) -> int:
     with opened_map(kernel, "facts", readonly=True) as facts:
-        return layout.FACTS.unpack(kernel.lookup(facts, FIRST_KEY) or bytes(layout.FACTS.size))[2]
+        return layout.FACTS.unpack(kernel.lookup(facts, FIRST_KEY) or bytes(layout.FACTS.size)).labels_since
 
 
 def _labels_tracked(kernel: Kernel) -> bool:
@@ -113,8 +113,9 @@ def _reset_labels(kernel: Kernel) -> None:
             for key in kernel.read_all(void):
                 kernel.delete(void, key)
     with opened_map(kernel, "cells") as cells:
-        kernel.update(cells, layout.CELL_KEY.pack(since, CROWD), layout.CELL.pack(0, CROWD + 1))
-    _set_facts(kernel, lambda loaded, rename_lock, _since, _unwatched: (loaded, rename_lock, since, 0))
+        key = layout.LABEL_GROUP_KEY.pack(layout.LabelGroupKey(since, OVERFLOW_GROUP))
+        kernel.update(cells, key, layout.LABEL_GROUP.pack(layout.LabelGroup(labels=0, members=OVERFLOW_GROUP + 1)))
+    _set_facts(kernel, labels_since=since, readers_untracked=0)
 
 
 def _note_listeners(kernel: Kernel) -> None:
@@ -131,7 +132,7 @@ def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
     folder = links_path(kernel, version)
     gone = [hook for hook in reversed(_in_order(hooks)) if kernel.exists(folder + "/" + hook)]
     if set(gone) & set(LABEL_HOOKS) and labels_since(kernel):
-        _set_facts(kernel, lambda loaded, rename_lock, _since, unwatched: (loaded, rename_lock, 0, unwatched))
+        _set_facts(kernel, labels_since=0)
     for hook in gone:
         kernel.unlink(folder + "/" + hook)
     if not kernel.names(folder) and kernel.exists(folder):
@@ -140,16 +141,20 @@ def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
 
 
 def claim(kernel: Kernel, *versions_: str) -> None:
-    """Says which maps and programs are ours, and which mount namespace is the host's: see bpf/decision/protection.h. The tables of a
-    generation are known by their names."""
-    wanted = {layout.OUR_KEY.pack(layout.OUR_NAMESPACE, kernel.mount_namespace())}
+    """Says which maps and programs are ours, and which mount namespace is the host's: see bpf/decision/protection.h.
+    The tables of a generation are known by their names."""
+    wanted = {layout.PROTECTED_KEY.pack(layout.ProtectedKey(layout.HOST_MOUNT_NAMESPACE, kernel.mount_namespace()))}
     for name in list(MAPS) + list(STORAGES):
         with opened_map(kernel, name, readonly=True) as fd:
-            wanted.add(layout.OUR_KEY.pack(layout.OUR_MAP, kernel.map_info(fd).id))
+            wanted.add(layout.PROTECTED_KEY.pack(layout.ProtectedKey(layout.PROTECTED_MAP, kernel.map_info(fd).id)))
     for version in versions_:
         for hook in sorted(available_hooks(kernel, version)):
             with opened(kernel, program_path(kernel, version, hook)) as program:
-                wanted.add(layout.OUR_KEY.pack(layout.OUR_PROGRAM, kernel.program_info(program).id))
+                wanted.add(
+                    layout.PROTECTED_KEY.pack(
+                        layout.ProtectedKey(layout.PROTECTED_PROGRAM, kernel.program_info(program).id)
+                    )
+                )
     with opened_map(kernel, "our") as our:
         present = kernel.read_all(our)
         for key in sorted(wanted - set(present)):

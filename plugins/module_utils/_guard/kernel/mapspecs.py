@@ -24,7 +24,7 @@ TABLES: dict[str, MapSpec] = {
     "vsock": MapSpec(LPM_TRIE, layout.VSOCK_KEY.size, 8, 1, NO_PREALLOC),
     "devices": MapSpec(HASH, layout.DEVICE_KEY.size, 4, 1),
     "labels": MapSpec(ARRAY, 4, layout.LABEL.size, 1, INNER_MAP),
-    "superblocks": MapSpec(HASH, 4, 4, 1),
+    "superblocks": MapSpec(HASH, layout.SUPERBLOCK_KEY.size, 4, 1),
     "states": MapSpec(ARRAY, 4, layout.STATE.size, 1, INNER_MAP),
     "edges": MapSpec(HASH, layout.EDGE_KEY.size, 4, 1),
     "bytes": MapSpec(ARRAY, 4, layout.BYTES.size, 1, INNER_MAP),
@@ -46,15 +46,17 @@ MAPS: dict[str, MapSpec] = dict(
     {name: OUTER for name in TABLES},
     control=CONTROL,
     events=MapSpec(types.RINGBUF, 0, 0, 1 << 20),
-    counters=MapSpec(HASH, 8, 16, 8192),
+    counters=MapSpec(HASH, 8, layout.COUNT.size, 8192),
     totals=MapSpec(ARRAY, 4, layout.TOTALS.size, 1),
     facts=MapSpec(ARRAY, 4, layout.FACTS.size, 1),
-    our=MapSpec(HASH, layout.OUR_KEY.size, 4, 1024),
+    our=MapSpec(HASH, layout.PROTECTED_KEY.size, 4, 1024),
     listeners=MapSpec(ARRAY, 4, 8, 65536 // 64),
-    carriers=MapSpec(HASH, 8, layout.CARRIER.size, layout.CARRIERS, NO_PREALLOC),
-    cells=MapSpec(HASH, layout.CELL_KEY.size, layout.CELL.size, layout.CELLS, NO_PREALLOC),
-    wires=MapSpec(HASH, 8, layout.MARK.size, layout.WIRES, NO_PREALLOC),
-    kept=MapSpec(HASH, layout.KEPT_KEY.size, layout.KEPT.size, layout.KEPT_FILES, NO_PREALLOC),
+    carriers=MapSpec(HASH, 8, layout.TASK_LABEL.size, layout.TASK_LABELS, NO_PREALLOC),
+    cells=MapSpec(HASH, layout.LABEL_GROUP_KEY.size, layout.LABEL_GROUP.size, layout.LABEL_GROUPS, NO_PREALLOC),
+    wires=MapSpec(HASH, 8, layout.CHANNEL_LABEL.size, layout.CHANNELS, NO_PREALLOC),
+    kept=MapSpec(
+        HASH, layout.PERSISTENT_LABEL_KEY.size, layout.PERSISTENT_LABEL.size, layout.PERSISTENT_LABELS, NO_PREALLOC
+    ),
 )
 
 

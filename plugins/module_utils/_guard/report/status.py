@@ -22,7 +22,7 @@ from ..policy.model import Resolved
 from ..resolve import encoding, hardlinks
 
 _ZERO = bytes(4)
-_SPACE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/subject/task_label.h
+_ADDRESS_SPACE_BASE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/subject/task_label.h
 
 
 def status(
@@ -135,10 +135,11 @@ def _rules(kernel: Any, tables: dict[str, dict[bytes, bytes]]) -> list[dict[str,
         counts = kernel.read_all(counters)
     found = []
     for _, value in sorted(tables.get("rules", {}).items()):
-        name = value[8:].split(b"\0")[0].decode("utf-8", "replace")
+        name = layout.RULE.unpack(value).name.split(b"\0")[0].decode("utf-8", "replace")
+        key = value[layout.RULE.span("id")]
         if name:
-            denied, audited = struct.unpack("=QQ", counts.get(value[:8], bytes(16)))
-            found.append({"name": name, "denied": denied, "audited": audited, "counted": value[:8] in counts})
+            count = layout.COUNT.unpack(counts[key]) if key in counts else layout.COUNT.empty()
+            found.append({"name": name, "denied": count.denied, "audited": count.audited, "counted": key in counts})
     return sorted(found, key=lambda rule: rule["name"])
 
 
@@ -162,15 +163,19 @@ def _carried(kernel: Any, names: dict[str, int]) -> list[dict[str, Any]]:
     if since and names:
         carriers, cells, wires = (
             _read_map(kernel, name, entry.unpack)
-            for name, entry in (("carriers", layout.CARRIER), ("cells", layout.CELL), ("wires", layout.MARK))
+            for name, entry in (
+                ("carriers", layout.TASK_LABEL),
+                ("cells", layout.LABEL_GROUP),
+                ("wires", layout.CHANNEL_LABEL),
+            )
         )
-        known = {layout.CELL_KEY.unpack(key): labels for key, (labels, _members) in cells.items()}
-        for _task, (begun, cell, labels, _image) in carriers.items():
-            if begun == since:
-                _count(found, names, labels | _of_cell(known, since, cell), "tasks")
-        for _address, (begun, labels, *_others) in wires.items():
-            if begun == since:
-                _count(found, names, labels, "channels")
+        groups = {layout.LABEL_GROUP_KEY.unpack(key): group.labels for key, group in cells.items()}
+        for task in carriers.values():
+            if task.since == since:
+                _count(found, names, task.labels | _of_group(groups, since, task.group), "tasks")
+        for channel in wires.values():
+            if channel.since == since:
+                _count(found, names, channel.labels, "channels")
     return [found[name] for name in sorted(found)]
 
 
@@ -179,10 +184,10 @@ def _read_map(kernel: Any, name: str, unpack: Any) -> dict[bytes, Any]:
         return {key: unpack(value) for key, value in kernel.read_all(fd).items()}
 
 
-def _of_cell(known: dict[Any, int], since: int, cell: int) -> int:
-    """As labels_of_task in bpf/subject/task_label.h: an address space has a cell once there is a label for it; any other cell that is
-    gone leaves every label."""
-    return known.get((since, cell), 0 if not cell or cell >= _SPACE else _EVERY)
+def _of_group(groups: dict[layout.LabelGroupKey, int], since: int, number: int) -> int:
+    """The labels of a group, as labels_of_task in bpf/subject/task_label.h finds them. An address space has an entry
+    only once it has a label; another group without an entry counts as having every label."""
+    return groups.get(layout.LabelGroupKey(since, number), 0 if not number or number >= _ADDRESS_SPACE_BASE else _EVERY)
 
 
 def _count(found: dict[str, dict[str, Any]], names: dict[str, int], labels: int, what: str) -> None:
@@ -194,14 +199,14 @@ def _count(found: dict[str, dict[str, Any]], names: dict[str, int], labels: int,
 def _totals(kernel: Any) -> dict[str, Any]:
     with pins.opened(kernel, pins.map_path(kernel, "totals"), readonly=True) as totals:
         value = kernel.lookup(totals, _ZERO) or bytes(layout.TOTALS.size)
-    numbers = layout.TOTALS.unpack(value)
+    found = layout.TOTALS.unpack(value)
     return {
-        "denied": numbers[0],
-        "audited": numbers[1],
-        "events_written": numbers[2],
-        "events_lost": numbers[3],
-        "reasons": dict(zip(layout.REASONS[1:], numbers[5:])),
-        "uncached": numbers[-1],
+        "denied": found.denied,
+        "audited": found.audited,
+        "events_written": found.written,
+        "events_lost": found.lost,
+        "reasons": dict(zip(layout.REASONS[1:], found.reasons[1:])),
+        "uncached": found.uncached,
     }
 
 
