@@ -8,20 +8,19 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: plan
 type: aggregate
-short_description: Show what a run of exfil.guard would change, equal hosts as one
+short_description: Show what a run of exfil.guard would change, with equal hosts as one entry
 version_added: 0.2.0
 description:
-  - At the end of C(playbooks/plan.yml) and C(playbooks/drift.yml) of this collection, shows what they found. Hosts on
-    which a run would do the same are one entry. What gets stricter and what gets weaker is told apart by the decisions
-    that the policies take, not by their text.
-  - Then it ends Ansible with exit status 0 (no change), 2 (change or drift) or 1 (some host failed or was unreachable).
-  - Other playbooks are left alone. A play takes part when it has the variable C(exfil_guard_report), V(plan) or
-    V(drift).
-  - It can stand in for the usual output (C(ANSIBLE_STDOUT_CALLBACK=exfil.guard.plan)), or come after it
+  - Shows a summary at the end of C(playbooks/plan.yml) and C(playbooks/drift.yml) of this collection. Hosts with the
+    same changes are one entry. A change is stricter or weaker by the decisions of both policies, not by their text.
+  - Then ends Ansible with exit status 0 (no change), 2 (change or drift) or 1 (a host failed or was unreachable).
+  - Has no effect on other playbooks. A play takes part if it has the variable C(exfil_guard_report) with the value
+    V(plan) or V(drift).
+  - It can replace the usual output (C(ANSIBLE_STDOUT_CALLBACK=exfil.guard.plan)) or follow it
     (C(ANSIBLE_CALLBACKS_ENABLED=exfil.guard.plan)).
 options:
   json:
-    description: A file for the same as JSON.
+    description: A file for the summary as JSON.
     type: path
     env:
       - name: EXFIL_GUARD_PLAN_JSON
@@ -29,7 +28,7 @@ options:
       - section: callback_exfil_guard_plan
         key: json
   markdown:
-    description: A file for the same as Markdown, for a merge request.
+    description: A file for the summary as Markdown, for a merge request.
     type: path
     env:
       - name: EXFIL_GUARD_PLAN_MARKDOWN

@@ -15,10 +15,10 @@ notes:
   - Needs root on the host, with C(become=true).
 attributes:
   check_mode:
-    description: Can run in check mode and tells exactly what a run would do, without doing it.
+    description: Can run in check mode. Reports exactly what a run would change.
     support: full
   platform:
-    description: Which hosts it works on.
+    description: The supported hosts.
     platforms: posix
     support: full
 """
@@ -27,7 +27,7 @@ attributes:
 options: {}
 attributes:
   diff_mode:
-    description: Tells what changed, or in check mode what would change, line by line.
+    description: Returns the changes line by line, in check mode the changes that a run would make.
     support: full
   idempotent:
     description: A second run with the same arguments changes nothing.
@@ -38,7 +38,7 @@ attributes:
 options: {}
 attributes:
   diff_mode:
-    description: Tells what changed, or in check mode what would change, line by line.
+    description: Returns the changes line by line, in check mode the changes that a run would make.
     support: N/A
     details: This module changes nothing.
   idempotent:

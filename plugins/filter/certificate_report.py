@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: certificate_report
-short_description: Tell which hosts' certificates differ
+short_description: Compare the certificates of a fleet's hosts
 version_added: 0.2.0
 description:
-  - Takes what C(exfil-guard verify --json) printed on each host, and tells which hosts have the same object, package,
-    kernel, policy and proofs, which are odd, and which are not as their certificate says.
+  - Takes the output of C(exfil-guard verify --json) of each host. Reports which hosts have the same object, package,
+    kernel, policy and proofs, which hosts deviate from the majority, and which differ from their certificate.
 options:
   _input:
-    description: The host's name and what its command printed, empty when there was no answer.
+    description: The output of the command by host name. An empty output means that there was no answer.
     type: dict
     required: true
 author:
@@ -22,15 +22,15 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Tell who differs from whom
+- name: Show which hosts differ
   ansible.builtin.debug:
     msg: "{{ ({'web1': verified.stdout} | exfil.guard.certificate_report).lines }}"
 """
 
 RETURN = r"""
 _value:
-  description: V(lines), the report; V(wrong), the hosts that are not as their certificate says or gave no answer;
-    V(odd), the hosts that are not like most others.
+  description: V(lines), the report. V(wrong), the hosts that differ from their certificate or did not answer. V(odd),
+    the hosts that deviate from the majority.
   type: dict
 """
 

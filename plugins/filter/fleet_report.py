@@ -7,42 +7,42 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: fleet_report
-short_description: Tell how a fleet stands, and what was denied on it
+short_description: Summarize the state and the denials of a fleet
 version_added: 0.2.0
 description:
-  - Takes what M(exfil.guard.status_info) and M(exfil.guard.audit_info) gave on each host.
-  - Hosts with state, generation, certificate and what needs attention; denials over time; the rules, subjects,
-    destinations and files that are denied most, and those that would be; each kind of attempt with its count; what a
-    run would change.
+  - Takes the results of M(exfil.guard.status_info) and M(exfil.guard.audit_info) of each host.
+  - The report has for each host its state, generation, certificate and problems. It has the denials over time, the
+    rules, subjects, destinations and files with most denials and audit events, a count of equal attempts, and the
+    changes that a run would make.
 options:
   _input:
-    description: The hosts' names.
+    description: The names of the hosts.
     type: list
     elements: str
     required: true
   groups:
-    description: The groups of each, in the same order.
+    description: The groups of each host, in the same order.
     type: list
     elements: list
     required: true
   status:
-    description: What M(exfil.guard.status_info) gave on each, in the same order; an empty dict where it gave nothing.
+    description: The result of M(exfil.guard.status_info) of each host, in the same order, or an empty dict.
     type: list
     elements: dict
     required: true
   trail:
-    description: What M(exfil.guard.audit_info) gave on each, in the same order.
+    description: The result of M(exfil.guard.audit_info) of each host, in the same order, or an empty dict.
     type: list
     elements: dict
     required: true
   planned:
     description:
-      - What M(exfil.guard.policy) gave on each in check mode, in the same order, an empty dict where it gave nothing.
-        Without it the report has no plan.
+      - The result of M(exfil.guard.policy) in check mode of each host, in the same order, or an empty dict. Without it
+        the report has no plan.
     type: list
     elements: dict
   now:
-    description: When the report is made, as an ISO date and time.
+    description: The time of the report, as an ISO date and time.
     type: str
     required: true
 requirements:
@@ -61,7 +61,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: V(data), the figures; V(html), the page; V(line), both in one line.
+  description: V(data), the figures. V(html), the page. V(line), a summary in one line.
   type: dict
 """
 

@@ -10,15 +10,16 @@ module: audit_info
 short_description: Read a host's audit trail
 version_added: 0.2.0
 description:
-  - Reads what C(exfil-guard-audit.service) has told the journal, newest first. Role exfil.guard.audit installs it.
-  - Only entries of that unit are read. Whatever else somebody wrote to the journal is not among them.
+  - Reads the records that C(exfil-guard-audit.service) has written to the journal, newest first. Role exfil.guard.audit
+    installs this unit.
+  - Reads only the journal entries of this unit.
 options:
   limit:
-    description: At most so many records. Many events may be folded into one.
+    description: The maximum number of records. One record can stand for many equal events.
     type: int
     default: 1000
   since:
-    description: Only what was told since then, as journalctl takes it, such as V(-7d) or V(2026-11-01).
+    description: Only records since this time, in a format of journalctl, such as V(-7d) or V(2026-11-01).
     type: str
     default: -7d
 extends_documentation_fragment:
@@ -47,23 +48,23 @@ EXAMPLES = r"""
 
 RETURN = r"""
 records:
-  description: The records, newest first. C(schemas/audit-record.schema.json) describes every key; what could not be
-    told is absent.
+  description: The records, newest first. C(schemas/audit-record.schema.json) describes every key. A key whose value is
+    unknown is absent.
   returned: success
   type: list
   elements: dict
   contains:
     kind:
-      description: V(decision), V(lost) for events that were lost, V(unreadable) for records of another layout.
+      description: V(decision), V(lost) for lost events, or V(unreadable) for records with an unknown layout.
       type: str
     time:
-      description: When the first event was, in UTC.
+      description: The time of the first event, in UTC.
       type: str
     count:
-      description: How many events it is about.
+      description: The number of events that the record stands for.
       type: int
     verdict:
-      description: V(denied), or V(audit) for what was only reported.
+      description: V(denied), or V(audit) for an event that was reported and not denied.
       type: str
     rule:
       description: The rule that decided.
@@ -75,10 +76,10 @@ records:
       description: The program.
       type: str
     action:
-      description: What was tried.
+      description: The attempted action.
       type: str
     object:
-      description: On what, for people.
+      description: The object of the action, as readable text.
       type: str
 """
 

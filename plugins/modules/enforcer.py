@@ -7,18 +7,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: enforcer
-short_description: Install the enforcer, or remove it without trace
+short_description: Install or remove the enforcer
 version_added: 0.1.0
 description:
-  - Installs what a host needs to enforce policies, loads the BPF programs and pins them with their maps in the BPF
-    filesystem. No process stays behind.
-  - An upgrade reuses the maps and takes the hooks over before it drops the old programs, so that the policy in force
-    stays in force throughout.
-  - What is reported as changed is worked out from the files and the kernel objects that are there now.
+  - Installs the enforcer's files, loads its BPF programs, and pins the programs and their maps in the BPF filesystem.
+    Starts no daemon.
+  - An upgrade reuses the maps and attaches the new programs before it detaches the old ones. The policy in force is
+    enforced without interruption.
+  - RV(ignore:changed) is computed from the current files and kernel objects.
 options:
   state:
     description:
-      - V(present) installs, upgrades or mends.
+      - V(present) installs, upgrades or repairs the enforcer.
       - V(absent) removes the policy, the programs, the maps, the stored documents and every file.
     type: str
     choices: [present, absent]
@@ -27,7 +27,7 @@ options:
     description: Set by the action plugin. Identifies the package of this release.
     type: str
   package:
-    description: Set by the action plugin, when the host does not have the package yet. A zip in Base64.
+    description: Set by the action plugin if the package is not yet on the host. A zip file in Base64.
     type: str
 extends_documentation_fragment:
   - exfil.guard._attributes
@@ -43,7 +43,7 @@ EXAMPLES = r"""
 - name: Install the enforcer
   exfil.guard.enforcer:
 
-- name: Take exfil.guard off the host, policy and all
+- name: Remove the enforcer and its policy from the host
   exfil.guard.enforcer:
     state: absent
 """
@@ -55,27 +55,27 @@ version:
   type: str
   sample: 3f0c2b9a71de
 lacking:
-  description: What this host lacks to be guarded. In check mode it is reported, otherwise the module fails.
+  description: Unmet requirements of this host. Outside check mode, the module fails if there are any.
   returned: O(state=present)
   type: list
   elements: dict
   contains:
     name:
-      description: V(libbpf) and V(lsm) are what role exfil.guard.enforcer can mend, V(other) is not.
+      description: V(libbpf) and V(lsm) if role exfil.guard.enforcer can meet the requirement, otherwise V(other).
       type: str
     found:
-      description: What was found.
+      description: The state of the host.
       type: str
     remedy:
-      description: The way out.
+      description: What to do.
       type: str
 lsm:
   description: The value of C(lsm=) on the kernel command line that adds BPF to the active security modules.
-  returned: when BPF is not among them
+  returned: if BPF is not among them
   type: str
   sample: lockdown,landlock,yama,apparmor,bpf
 package_required:
-  description: The host does not have the package of this release. Answered by the action plugin.
+  description: The package of this release is not on the host. The action plugin then sends it.
   returned: never to a task
   type: bool
 """

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: events_info
-short_description: Read what was denied on a host
+short_description: Read the denials and audit events of a host
 version_added: 0.1.0
 description:
-  - Reads the events that wait in the kernel's buffer, oldest first. They stay there, for whoever collects them.
-  - Where role exfil.guard.audit collects them into the journal, only those are left that it has not taken yet.
-  - When the buffer is full, new events are lost; the counters in M(exfil.guard.status_info) count these, too.
+  - Reads the events in the kernel's ring buffer, oldest first. Does not remove them from the buffer.
+  - If role exfil.guard.audit collects events into the journal, the buffer has only events that are not yet collected.
+  - If the buffer is full, new events are lost. The counters in M(exfil.guard.status_info) include lost events.
 options:
   limit:
-    description: At most so many events.
+    description: The maximum number of events.
     type: int
     default: 1000
 extends_documentation_fragment:
@@ -28,7 +28,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Read what was denied
+- name: Read the events
   exfil.guard.events_info:
     limit: 100
   register: guard
@@ -49,39 +49,39 @@ events:
   elements: dict
   contains:
     sequence:
-      description: The event's number on this host. A gap is a lost event.
+      description: The event's number on this host. A gap in the numbers means lost events.
       type: int
     time:
-      description: When, in UTC.
+      description: The time of the event, in UTC.
       type: str
     verdict:
       description:
-        - V(denied), or V(audit) for what was only reported. V(unreadable) for a record of another layout, of which
-          nothing else but its RV(ignore:size) is told.
+        - V(denied), or V(audit) for an event that was reported and not denied. V(unreadable) for a record with an
+          unknown layout, which has only RV(ignore:size).
       type: str
     action:
-      description: What was tried.
+      description: The attempted action.
       type: str
     rule:
-      description: The rule that denied it.
+      description: The rule that denied or reported the action.
       type: str
     reason:
-      description: V(rule), or why it could not be decided and was therefore denied.
+      description: V(rule), or why the action was denied without a decision.
       type: str
     user:
-      description: The user's name, V(null) when the host knows none for O(ignore:uid).
+      description: The user's name, V(null) if the host has no name for O(ignore:uid).
       type: str
     uid:
-      description: The user's number.
+      description: The user's ID.
       type: int
     pid:
-      description: The process.
+      description: The process ID.
       type: int
     executable:
-      description: Its program.
+      description: The path of the process's program.
       type: str
     unit:
-      description: The systemd unit it belongs to.
+      description: The systemd unit of the process.
       type: str
     path:
       description: The file, for actions on files. An action without an object has neither path nor address.
@@ -96,7 +96,7 @@ events:
       description: The protocol, for actions on the network.
       type: str
     generation:
-      description: The policy that decided.
+      description: The generation of the policy that decided.
       type: int
 """
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: explain
-short_description: Ask a host's policy who may do what, and which rule says so
+short_description: Explain who may do what under a host's policy, and by which rule
 version_added: 0.2.0
 description:
-  - Answers from the host's policy templates on the controller. The host is not reached. Every user, group, unit and
-    path that is named counts as there.
-  - With O(user), whether such a task may do it, and every rule that says so. Without, who may do it and who may not, in
-    the policy's own names.
-  - The same as C(exfil-guard explain) on a host, which answers from what is in force there.
+  - Evaluates the host's policy templates on the controller, without a connection to the host. Assumes that every
+    user, group, unit and path in the policy exists.
+  - With O(user), returns whether such a task may do the action, and every rule that decides it. Without O(user),
+    returns who may do it and who may not, by the names of the policy's sets.
+  - C(exfil-guard explain) on a host answers the same questions about the policy in force there.
 options:
   policies:
     description:
@@ -23,32 +23,32 @@ options:
       - The default is the folder C(policies) beside the inventory.
     type: str
   user:
-    description: Whose attempt it is, a name or a number.
+    description: The user who makes the attempt, a name or a number.
     type: str
   groups:
     description: Groups of the user.
     type: list
     elements: str
   login_user:
-    description: Who logged in, if that is another. The default is O(user), and nobody with O(service).
+    description: The user who logged in. The default is O(user), or with O(service) no login user.
     type: str
   service:
     description: The systemd unit that the task is in. The default is the user's session.
     type: str
   executable:
-    description: What the task executes. The default is unknown, which binds and does not except.
+    description: The program of the task. By default it is unknown. Rules then apply to the task, and exceptions do not.
     type: str
   has_read:
-    description: Sets of C(resources) that the task has read something of.
+    description: Sets of C(resources) from which the task has read.
     type: list
     elements: str
   action:
     description:
-      - An action of the policy language. An action without an object has to be said.
+      - An action of the policy language. It is required if there is no object.
       - The default is every action that fits the object.
     type: str
   path:
-    description: The file, or a unix socket.
+    description: The path of a file or of a unix socket.
     type: str
   address:
     description: An IPv4 or IPv6 address, or C(vsock:CID).
@@ -58,22 +58,22 @@ options:
     type: int
     default: 443
   protocol:
-    description: The protocol over IP, a name or a number.
+    description: The IP protocol, a name or a number.
     type: str
     default: tcp
 attributes:
   check_mode:
-    description: Can run in check mode and tells exactly what a run would do, without doing it.
+    description: Can run in check mode. Reports exactly what a run would change.
     support: full
   diff_mode:
-    description: Tells what changed, or in check mode what would change, line by line.
+    description: Returns the changes line by line, in check mode the changes that a run would make.
     support: N/A
     details: This module changes nothing.
   idempotent:
     description: A second run with the same arguments changes nothing.
     support: full
   platform:
-    description: Which hosts it works on.
+    description: The supported hosts.
     platforms: posix
     support: full
 requirements:
@@ -85,12 +85,12 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Who may read an export
+- name: List who may read an export
   exfil.guard.explain:
     path: /srv/exports/a.csv
     action: read
 
-- name: May the backup send to the vault
+- name: Check whether the backup may connect to the vault
   exfil.guard.explain:
     user: root
     service: restic.service
@@ -101,7 +101,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 msg:
-  description: The answers, for people.
+  description: The answers as text.
   returned: success
   type: str
 answers:
@@ -114,26 +114,26 @@ answers:
       description: The action.
       type: str
     object:
-      description: What it was asked about.
+      description: The object of the question.
       type: str
     outcome:
-      description: V(allow), V(audit) (it passes and is reported) or V(deny). With O(user).
+      description: V(allow), V(audit) (allowed and reported) or V(deny). With O(user).
       type: str
     rule:
-      description: The first rule by name that decides it so, V(null) when none does. With O(user).
+      description: The first rule, by name, with this outcome, or V(null) if there is none. With O(user).
       type: str
     reason:
-      description: V(rule), or why it could not be told what the object is. With O(user).
+      description: V(rule), or why the object could not be identified. With O(user).
       type: str
     rules:
-      description: Every rule that alone would deny or report it. With O(user).
+      description: Every rule that alone would deny or report the attempt. With O(user).
       type: list
       elements: dict
     outcomes:
-      description: For each outcome and rule, C(who) has it. Without O(user).
+      description: For each outcome and rule, the subjects it applies to, as C(who). Without O(user).
       type: list
       elements: dict
     complete:
-      description: Whether every combination of subjects was looked at. Without O(user).
+      description: Whether every combination of subjects was evaluated. Without O(user).
       type: bool
 """

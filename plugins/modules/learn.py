@@ -8,34 +8,35 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: learn
-short_description: Propose a policy from what was seen on hosts
+short_description: Propose a policy from events observed on hosts
 version_added: 0.2.0
 description:
-  - Takes what role exfil.guard.observe saw on each host, or what rules in audit mode reported, and writes a policy
-    template that lets it pass and nothing else. It is a proposal for people to read; nothing is put in force and no
-    host is reached.
-  - The set of each of O(resources) is denied to everybody but those that were seen to use it. Every unit and user that
-    was seen may reach where it was seen to reach. What else was seen stands in the file as comments.
-  - Before the file is written, everything that was seen is tried against the proposal as if it was enforced, and the
-    proposal is validated, alone and together with each host's policy of today.
-  - It looks at all hosts of the play by itself. Say C(run_once=true).
+  - Reads the observations of role exfil.guard.observe, or the events that rules in audit mode reported, and writes a
+    policy template that allows the observed accesses and denies others. The template is a proposal for review. The
+    module applies no policy and does not connect to hosts.
+  - Access to each set of O(resources) is denied, except for the subjects that were observed to use it. Each observed
+    unit and user may connect only to its observed destinations. All other observed events are listed in the file as
+    comments.
+  - Before it writes the file, the module evaluates every observed event against the proposal in enforce mode. It also
+    validates the proposal, alone and merged with each host's current policy.
+  - One task processes all hosts of the play. Set C(run_once=true).
 options:
   group:
-    description: What the hosts are called together. The names of sets and rules begin with it.
+    description: A name for the hosts. The names of sets and rules begin with it.
     type: str
     required: true
   file:
-    description: The file on the controller that the proposal is written to, with mode 0600.
+    description: The file on the controller for the proposal. Its mode is 0600.
     type: str
     required: true
   observations:
-    description: Folder on the controller with C(HOST.jsonl) for each host, as role exfil.guard.observe leaves it there.
+    description: Folder on the controller with a file C(HOST.jsonl) for each host, written by role exfil.guard.observe.
     type: str
   records:
-    description: For each host the C(records) of M(exfil.guard.audit_info). What was denied is not learned from.
+    description: For each host the C(records) of M(exfil.guard.audit_info). Denied events are ignored.
     type: dict
   resources:
-    description: The names of what is sensitive, each with a list of paths as in a policy.
+    description: The sensitive sets of resources. Each has a name and a list of path patterns, as in a policy.
     type: dict
     default: {}
   hosts:
@@ -45,7 +46,7 @@ options:
     type: list
     elements: str
   names:
-    description: What a host calls itself, where that is neither its name in the inventory nor the first part of that.
+    description: The hostname of each host whose hostname is neither its inventory name nor the first label of it.
     type: dict
     default: {}
   policies:
@@ -54,63 +55,63 @@ options:
       - The default is the folder C(policies) beside the inventory.
     type: str
   cut:
-    description: Take what is whole of a file that was cut off.
+    description: Accept the complete lines of a truncated file.
     type: bool
     default: false
   files:
-    description: More paths than this in a folder are told as the folder.
+    description: If more paths than this are in one folder, the proposal has a pattern for the folder.
     type: int
     default: 20
   roots:
-    description: Folders such as C(/etc) that may be told as one although all of the system hangs below them.
+    description: System folders such as C(/etc) for which the proposal may have one pattern for the whole folder.
     type: list
     elements: str
     default: []
   executables:
-    description: Who is excepted with more programs than this is excepted with whatever it executes.
+    description: A subject with more programs than this is excepted with any program.
     type: int
     default: 8
   users:
-    description: More users than this that have a group for themselves become the group.
+    description: More users than this are replaced by a group that has exactly these users.
     type: int
     default: 4
   ports:
-    description: More ports than this of one address, all of them above 1023, become a range.
+    description: More ports than this of one address, all above 1023, are replaced by a range.
     type: int
     default: 16
   ipv4_prefix:
-    description: Length of the networks that take the place of IPv4 addresses, V(24) for instance.
+    description: The prefix length of the networks that replace IPv4 addresses, for example V(24).
     type: int
     default: 32
   ipv6_prefix:
-    description: The same for IPv6.
+    description: The prefix length of the networks that replace IPv6 addresses.
     type: int
     default: 128
   assertions:
-    description: At most so many assertions that what was seen passes.
+    description: The maximum number of assertions that an observed event is allowed.
     type: int
     default: 50
   listed:
-    description: At most so many lines of what is in no rule, and with each rule of what it lets pass.
+    description: The maximum number of comment lines for events that no rule covers, and for each rule.
     type: int
     default: 200
   unbound:
-    description: Units and users that no rule on reaching binds. Whoever applies policies from a unit belongs here.
+    description: Units and users to which no rule on destinations applies. Add each unit that applies policies.
     type: list
     elements: str
     default: []
 attributes:
   check_mode:
-    description: Can run in check mode and tells exactly what a run would do, without doing it.
+    description: Can run in check mode. Reports exactly what a run would change.
     support: full
   diff_mode:
-    description: Tells what changed, or in check mode what would change, line by line.
+    description: Returns the changes line by line, in check mode the changes that a run would make.
     support: full
   idempotent:
     description: A second run with the same arguments changes nothing.
     support: full
   platform:
-    description: Which hosts it works on.
+    description: The supported hosts.
     platforms: posix
     support: full
 requirements:
@@ -132,7 +133,7 @@ EXAMPLES = r"""
     file: "{{ inventory_dir }}/learned-db.yml.j2"
   run_once: true
 
-- name: The same from what audit mode reported
+- name: Propose a policy from the events of audit mode
   exfil.guard.learn:
     group: db
     records:
@@ -148,36 +149,36 @@ EXAMPLES = r"""
 
 RETURN = r"""
 msg:
-  description: What is proposed, in one line.
+  description: A summary of the proposal in one line.
   returned: success
   type: str
 file:
-  description: The file, with its folder.
+  description: The path of the file.
   returned: success
   type: str
 rules:
-  description: How many rules are proposed.
+  description: The number of proposed rules.
   returned: success
   type: int
 events:
-  description: How many events were seen.
+  description: The number of observed events.
   returned: success
   type: int
 denied:
-  description: How many different events that were seen the proposal would deny. Always 0, else there is no proposal.
+  description: The number of observed events that the proposal would deny. Always V(0), otherwise the module fails.
   returned: success
   type: int
 today:
-  description: How many of the events today's policies let pass, deny, report, and of how many that can't be told.
+  description: How many of the events the current policies allow, deny and report, and how many could not be evaluated.
   returned: success
   type: dict
 notes:
-  description: What the reader has to know, as in the file.
+  description: Notes for the reader, as in the file.
   returned: success
   type: list
   elements: str
 problems:
-  description: What is wrong, each with its C(file), C(line), C(path), C(found), C(expected) and C(remedy).
+  description: The errors, each with C(file), C(line), C(path), C(found), C(expected) and C(remedy).
   returned: failure
   type: list
   elements: dict

@@ -10,49 +10,50 @@ module: observe
 short_description: Observe who does what on a host that has no policy yet
 version_added: 0.2.0
 description:
-  - Looks for a stated time at what files are opened and executed, where is connected and sent to, what is bound and
-    listened on, which units start, and who changes to which directory and what lies there. Writes it down as JSON
-    lines, which schemas/observation.schema.json describes.
-  - It only looks. Its programs are attached where they cannot deny, nothing is pinned, and all of it goes with the
-    process, however that ends. The host needs no enforcer, and a policy in force goes on as it is.
-  - All actions but V(chdir) are compiled on the host by BCC. Role exfil.guard.observe installs what that takes, and
-    removes it.
-  - It takes as long as it is asked to observe. Use C(async) for more than a minute, as the role does.
+  - Records for a given time which files are opened and executed, which destinations are connected and sent to, which
+    addresses are bound and listened on, which units start, and which directories are entered, with the names in them.
+    Writes JSON lines, which schemas/observation.schema.json describes.
+  - The observer never denies. Its BPF programs are attached at points that cannot deny, and are not pinned. The kernel
+    removes them when the process exits. The host needs no enforcer, and a policy in force is not affected.
+  - BCC compiles the programs for all actions except V(chdir) on the host. Role exfil.guard.observe installs and
+    removes the required packages.
+  - The task runs for the whole observation. Use C(async) for more than a minute, as the role does.
 options:
   state:
     description:
       - V(observed) observes and writes the file.
-      - V(stopped) ends an observation that runs, as its time would. What it saw until then is written.
+      - V(stopped) ends a running observation early. Its file is written with everything observed so far.
     type: str
     choices: [observed, stopped]
     default: observed
   seconds:
-    description: How long, from 1 to 604800 (7 days).
+    description: The duration of the observation in seconds, from 1 to 604800 (7 days).
     type: int
     default: 600
   file:
     description:
-      - Where to write to. It appears when it is whole, and replaces one of its name. Its folder must be root's alone.
+      - The file to write. It is replaced atomically when the observation ends. Only root may be able to write to its
+        folder.
     type: path
     default: /var/lib/exfil-guard-observe/observed.jsonl
   actions:
-    description: What to look at. Without all that BCC compiles, V(chdir) alone needs nothing installed but libbpf.
+    description: The actions to observe. V(chdir) alone requires only libbpf. All other actions require BCC.
     type: list
     elements: str
     choices: [read, write, execute, connect, send, reply, bind, listen, accept, chdir]
     default: [read, write, execute, connect, send, reply, bind, listen, accept, chdir]
   names:
-    description: So many names at most are told of a directory that somebody changed to, up to 1000.
+    description: The maximum number of names that are listed of an entered directory, up to 1000.
     type: int
     default: 100
   object:
-    description: Set by the action plugin. The BPF object of V(chdir), in Base64.
+    description: Set by the action plugin. The BPF object for V(chdir), in Base64.
     type: str
   layout:
-    description: Set by the action plugin. What bpf/observer/observe.h says.
+    description: Set by the action plugin. The content of bpf/observer/observe.h.
     type: str
   programs:
-    description: Set by the action plugin. What bpf/observer/observe.bcc.c says.
+    description: Set by the action plugin. The content of bpf/observer/observe.bcc.c.
     type: str
 requirements:
   - Python 3.8 or newer and libbpf 1.x on the host
@@ -62,18 +63,18 @@ notes:
   - Needs root on the host, with C(become=true).
 attributes:
   check_mode:
-    description: Can run in check mode and tells exactly what a run would do, without doing it.
+    description: Can run in check mode. Reports exactly what a run would change.
     support: full
   diff_mode:
-    description: Tells what changed, or in check mode what would change, line by line.
+    description: Returns the changes line by line, in check mode the changes that a run would make.
     support: full
-    details: It tells which file would be written; what would be in it nobody can know.
+    details: Names the file that would be written. Its content cannot be predicted.
   idempotent:
     description: A second run with the same arguments changes nothing.
     support: none
-    details: Each run observes anew.
+    details: Each run makes a new observation.
   platform:
-    description: Which hosts it works on.
+    description: The supported hosts.
     platforms: posix
     support: full
 seealso:
@@ -83,13 +84,13 @@ author:
 """
 
 EXAMPLES = r"""
-- name: See for a minute who changes to which directory
+- name: Observe for a minute which directories are entered
   exfil.guard.observe:
     seconds: 60
     actions: [chdir]
     file: /root/observed.jsonl
 
-- name: Observe for an hour, whatever becomes of the connection
+- name: Observe for an hour, even if the connection is lost
   exfil.guard.observe:
     seconds: 3600
   async: 4200
@@ -102,22 +103,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 file:
-  description: Where it is written.
+  description: The path of the file.
   returned: O(state=observed)
   type: str
   sample: /var/lib/exfil-guard-observe/observed.jsonl
 lines:
-  description: How many lines it has.
+  description: The number of lines in the file.
   returned: O(state=observed), not in check mode
   type: int
   sample: 1204
 lost:
-  description: How many events are in no line, by what had no room.
+  description: The number of events that are missing in the file, by the table that was full.
   returned: O(state=observed), not in check mode
   type: dict
   sample: {subject: 0, object: 0, entry: 0, unit: 0}
 lacking:
-  description: What this host lacks to be observed. In check mode it is reported, otherwise the module fails.
+  description: Unmet requirements of this host. Outside check mode, the module fails if there are any.
   returned: O(state=observed), in check mode
   type: list
   elements: str

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: policy
-short_description: Put a policy in force, or take it back
+short_description: Apply, confirm, restore or remove a host's policy
 version_added: 0.1.0
 description:
   - Renders the policy templates of all the host's groups on the controller, validates them, merges them into one
     document, checks its assertions, and puts it in force on the host in one step.
-  - The new policy is on trial at first. When a new connection to the host works under it, it is confirmed. When it
-    does not, the kernel itself goes back to the policy before after O(confirm_seconds).
-  - What is reported as changed is worked out from what is in the kernel now. A deleted link, pin or counter is mended.
-  - In the steady state a host costs one small module call.
+  - The new policy is on trial at first. The action plugin confirms it over a new connection to the host. Without a
+    confirmation, the kernel returns to the previous policy after O(confirm_seconds).
+  - RV(ignore:changed) is computed from the current state of the kernel. Deleted links, pins and counters are restored.
+  - If nothing has changed, a run is one short module call per host.
 options:
   policies:
     description:
@@ -25,41 +25,41 @@ options:
     type: str
   state:
     description:
-      - V(present) puts the policy in force.
-      - V(absent) takes every rule out of force and deletes the stored documents. The enforcer stays.
-      - V(confirmed) keeps the policy that is on trial, when one is. See O(confirm).
-      - V(restored) puts an earlier policy in force again that is still stored on the host, as a new generation. Which
-        one is said by O(generation) or O(revisions).
+      - V(present) applies the policy.
+      - V(absent) removes the policy in force and deletes the stored documents. The enforcer stays installed.
+      - V(confirmed) confirms the policy on trial, if there is one. See O(confirm).
+      - V(restored) applies an earlier policy that is stored on the host, as a new generation. O(generation) or
+        O(revisions) selects it.
     type: str
     choices: [present, absent, confirmed, restored]
     default: present
   confirm_seconds:
     description:
-      - How long the policy is on trial. V(0) confirms it at once, without looking whether the host is still reachable.
+      - The duration of the trial in seconds. V(0) confirms the policy at once, without a check of the connection.
     type: int
     default: 60
   confirm:
     description:
-      - V(false) leaves a changed policy on trial, for a later task to confirm with O(state=confirmed). Without one the
-        host goes back by itself.
+      - V(false) leaves a changed policy on trial. A later task must confirm it with O(state=confirmed). Otherwise the
+        host returns to the previous policy.
     version_added: 0.2.0
     type: bool
     default: true
   soak:
     description:
-      - Leaves what is in force as it is, and adds what is new in the policy in audit mode. What it would deny is then
-        counted and reported, and nothing more is denied than before.
+      - Keeps the policy in force and adds new and changed rules in audit mode. These rules count and report what they
+        would deny, and deny nothing.
     version_added: 0.2.0
     type: bool
     default: false
   revision:
-    description: What the policy was made from, the commit of its templates. It is stored with it, and shown.
+    description: The commit of the policy's templates. It is stored with the policy and shown in the status.
     version_added: 0.2.0
     type: str
   revisions:
     description:
-      - With O(state=restored), a commit and those before it, newest first, as C(git rev-list) gives them. The policy
-        that was in force at that commit is restored.
+      - With O(state=restored), a commit and its ancestors, newest first, as from C(git rev-list). Restores the policy
+        that was in force at that commit.
     version_added: 0.2.0
     type: list
     elements: str
@@ -69,14 +69,14 @@ options:
     type: dict
   generation:
     description:
-      - With O(state=confirmed), fails when another generation is on trial than this one.
+      - With O(state=confirmed), the generation to confirm. The module fails if a different one is on trial.
       - With O(state=restored), the generation to restore.
     type: int
   package_digest:
     description: Set by the action plugin. Identifies the package of this release.
     type: str
   package:
-    description: Set by the action plugin, in check mode on a host without the enforcer. A zip in Base64.
+    description: Set by the action plugin in check mode, if the enforcer is not on the host. A zip file in Base64.
     type: str
 extends_documentation_fragment:
   - exfil.guard._attributes
@@ -90,34 +90,34 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Put the policy of the host's groups in force
+- name: Apply the policy of the host's groups
   exfil.guard.policy:
 
-- name: The same from another folder, with more time to come back
+- name: Apply the policy of another folder, with a longer trial
   exfil.guard.policy:
     policies: "{{ playbook_dir }}/policies"
     confirm_seconds: 300
 
-- name: Take every rule out of force
+- name: Remove the policy
   exfil.guard.policy:
     state: absent
 
-- name: Let what is new only report
+- name: Apply new and changed rules in audit mode
   exfil.guard.policy:
     soak: true
 
-- name: Put it in force on trial
+- name: Apply the policy on trial
   exfil.guard.policy:
     confirm: false
     confirm_seconds: 300
   register: on_trial
 
-- name: Keep it, now that the host is seen to be well
+- name: Confirm the policy after the host's checks
   exfil.guard.policy:
     state: confirmed
   when: on_trial.confirm_needed
 
-- name: Go back to an earlier policy
+- name: Restore an earlier policy
   exfil.guard.policy:
     state: restored
     generation: 7
@@ -125,12 +125,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 generation:
-  description: The number of the policy in force, V(0) for none.
+  description: The generation of the policy in force, V(0) for none.
   returned: success
   type: int
   sample: 7
 digest_before:
-  description: SHA-256 of the document before, V(null) when there was none.
+  description: SHA-256 of the previous document, V(null) if there was none.
   returned: O(state=present)
   type: str
 digest_after:
@@ -138,75 +138,75 @@ digest_after:
   returned: O(state=present)
   type: str
 rules:
-  description: How many rules are new, gone and different.
+  description: The number of added, removed and changed rules.
   returned: O(state=present)
   type: dict
   sample: {added: 2, removed: 0, changed: 1}
 hooks:
-  description: The kernel's hooks that the policy needs.
+  description: The kernel hooks that the policy needs.
   returned: O(state=present)
   type: list
   elements: str
   sample: [bprm_committed_creds, file_open, task_alloc]
 enforced:
   description:
-    - Each rule and those of its actions that this host enforces, read back after the run. In check mode, as it will be.
-    - A rule in audit mode is not among them, nor one that has expired.
+    - Each rule with the actions that this host enforces, read back after the run. In check mode, the expected result.
+    - Rules in audit mode and expired rules are omitted.
   returned: O(state=present)
   type: dict
   sample: {customer data is for the database: [read, write]}
 unenforced:
   description:
-    - A line for each rule of which this host does not enforce every action, with the reason. Normally empty, since
-      such a policy is refused. In check mode on a host without the enforcer it tells what the kernel cannot do.
+    - A line for each rule with actions that this host cannot enforce, with the reason. Normally empty, because such a
+      policy is refused. In check mode on a host without the enforcer, it lists what the kernel does not support.
   returned: O(state=present)
   type: list
   elements: str
   sample: ["customer data is for the database: read (hook file_open not in this kernel)"]
 soaked:
-  description: With O(soak), the rules that report now and will enforce, under the names that they have meanwhile.
+  description: With O(soak), the rules that are in audit mode until the soak ends, by their temporary names.
   returned: O(state=present)
   type: list
   elements: str
   sample: ["nothing leaves the company network (new)"]
 restored:
-  description: The generation whose policy was put in force again.
+  description: The generation whose policy was restored.
   returned: O(state=restored)
   type: int
 drift:
-  description: How the kernel differed from the host's own document, a line for each difference. Somebody meddled.
+  description: A line for each difference between the kernel and the host's stored document.
   returned: O(state=present)
   type: list
   elements: str
   sample: ["hook file_open is not attached"]
 pending:
-  description: Whether the policy of the templates is another one than the host's document.
+  description: Whether the templates' policy differs from the host's stored document.
   returned: O(state=present)
   type: bool
 renewal:
-  description: What the same document means now that the host has other users, units, mounts or addresses.
+  description: Changes of the tables for the same document, because users, units, mounts or addresses have changed.
   returned: O(state=present)
   type: list
   elements: str
 unsettled:
-  description: A trial that an earlier run left without a confirmation.
+  description: An unconfirmed trial of an earlier run.
   returned: O(state=present)
   type: list
   elements: str
 document_before:
-  description: The host's document, when the policy is another one.
+  description: The host's stored document, if the policy differs from it.
   returned: O(state=present), O(state=absent)
   type: dict
 document_after:
-  description: The document of the templates, in check mode when it is another one than the host's.
+  description: The templates' document, in check mode if it differs from the host's.
   returned: O(state=present)
   type: dict
 confirm_needed:
-  description: The policy is on trial until it is confirmed. Answered by the action plugin, unless O(confirm=false).
+  description: The policy is on trial and must be confirmed. The action plugin does this unless O(confirm=false).
   returned: O(state=present)
   type: bool
 deadline_seconds:
-  description: How long it stays on trial.
+  description: The duration of the trial in seconds.
   returned: O(state=present)
   type: int
 confirmed:
@@ -214,7 +214,7 @@ confirmed:
   returned: when the policy was put on trial
   type: bool
 problems:
-  description: Every error of the policy on this host.
+  description: All errors of the policy on this host.
   returned: failure
   type: list
   elements: dict
@@ -223,25 +223,25 @@ problems:
       description: The rule, set, path or part of the host.
       type: str
     found:
-      description: What is wrong.
+      description: The error.
       type: str
     expected:
       description: What was expected.
       type: str
     remedy:
-      description: The way out.
+      description: What to do.
       type: str
 package_required:
-  description: The host does not have the package of this release. Role exfil.guard.policy installs it.
-  returned: when so
+  description: The package of this release is not on the host. Role exfil.guard.policy installs it.
+  returned: if the package is required
   type: bool
 enforcer_needed:
   description:
-    - The enforcer is not loaded, not whole, or of another release, or the package is. Role exfil.guard.policy mends it.
+    - The enforcer or its package is missing, incomplete or of another release. Role exfil.guard.policy installs it.
   returned: always
   type: bool
 settled:
-  description: Nothing is left to do, the enforcer is of this release, and the host enforces every rule.
+  description: The task succeeded, the enforcer is of this release, and the host enforces every rule.
   returned: always
   type: bool
 """

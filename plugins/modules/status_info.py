@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: status_info
-short_description: Tell what is in force on a host
+short_description: Read the status of a host's enforcer and policy
 version_added: 0.1.0
 description:
-  - Reads from the kernel which policy is in force, what its rules have denied, and how it differs from the stored
-    document.
-  - The same as C(exfil-guard status --json) on the host.
+  - Reads from the kernel which policy is in force, how often its rules have denied, and how the kernel differs from
+    the stored document.
+  - C(exfil-guard status --json) prints the same on the host.
 extends_documentation_fragment:
   - exfil.guard._attributes
   - exfil.guard._attributes.info
@@ -23,11 +23,11 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at what is in force
+- name: Read the status
   exfil.guard.status_info:
   register: guard
 
-- name: Stop when a host drifts
+- name: Fail if the host has drifted
   ansible.builtin.assert:
     that:
       - guard.status.in_force
@@ -36,110 +36,110 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: What is in force.
+  description: The status of the enforcer and of the policy in force.
   returned: success
   type: dict
   contains:
     installed:
-      description: Whether the enforcer is in the kernel. Without it most other keys are empty.
+      description: Whether the enforcer is loaded into the kernel. If not, most other keys are empty.
       type: bool
     running:
       description: Whether BPF is among the kernel's active security modules.
       type: bool
     enforcer:
-      description: Which release of the BPF object.
+      description: The release of the BPF object.
       type: str
     generation:
-      description: The policy in force, V(0) for none.
+      description: The generation of the policy in force, V(0) for none.
       type: int
     in_force:
-      description: Whether there is one.
+      description: Whether a policy is in force.
       type: bool
     mode:
       description: V(enforce) or V(audit).
       type: str
     revision:
-      description: The commit that it was made from, when that was told.
+      description: The commit of the policy's templates, if it was given.
       type: str
     soak:
-      description: Whether what is new in it only reports for now.
+      description: Whether new and changed rules are in audit mode, by O(exfil.guard.policy#module:soak).
       type: bool
     generations:
-      description: What is stored, oldest first. What to go back to.
+      description: The stored generations, oldest first. Each can be restored.
       type: list
       elements: dict
       contains:
         generation:
-          description: Its number.
+          description: The number of the generation.
           type: int
         revision:
-          description: The commit that it was made from, when that was told.
+          description: The commit of the policy's templates, if it was given.
           type: str
         digest:
           description: SHA-256 of the document.
           type: str
         applied_at:
-          description: When it was applied, in UTC.
+          description: When the generation was applied, in UTC.
           type: str
         confirmed:
-          description: Whether it was confirmed.
+          description: Whether the generation was confirmed.
           type: bool
         soak:
-          description: Whether it was a soak.
+          description: Whether the generation was applied with O(exfil.guard.policy#module:soak).
           type: bool
     pull:
-      description: How the last pull of this host ended, V(null) when it does not pull. See role exfil.guard.pull.
+      description: The last pull of this host, V(null) if it does not pull. See role exfil.guard.pull.
       type: dict
       contains:
         outcome:
           description:
-            - V(ok), V(unchanged), V(refused) for a commit that is not signed by who may sign, V(unreachable) for the
-              repository, V(failed), or V(running).
+            - V(ok), V(unchanged), V(refused) for a commit without a signature by an allowed signer, V(unreachable) if
+              the repository was not reached, V(failed), or V(running).
           type: str
         message:
-          description: What happened.
+          description: The result as text.
           type: str
         revision:
-          description: The commit that it was about.
+          description: The commit that was pulled.
           type: str
         started:
-          description: When, in UTC.
+          description: The start of the pull, in UTC.
           type: str
         ended:
-          description: When, in UTC.
+          description: The end of the pull, in UTC.
           type: str
     pending:
-      description: Whether it is on trial, waiting to be confirmed.
+      description: Whether the policy is on trial and not confirmed.
       type: bool
     hooks:
-      description: The kernel's hooks that are attached.
+      description: The attached kernel hooks.
       type: list
       elements: str
     rules:
-      description: Each rule in force.
+      description: The rules in force.
       type: list
       elements: dict
       contains:
         name:
-          description: What the policy calls it.
+          description: The name of the rule.
           type: str
         denied:
-          description: How often it denied.
+          description: The number of denials.
           type: int
         audited:
-          description: How often it reported only.
+          description: The number of events that were reported and not denied.
           type: int
         counted:
-          description: Whether the kernel keeps counters for it.
+          description: Whether the kernel has counters for the rule.
           type: bool
         audit:
-          description: Whether it only reports, by its own word or the policy's.
+          description: Whether the rule is in audit mode, by its own mode or the policy's.
           type: bool
         enforced:
-          description: Whether this host enforces all of its actions, or would, when the rule only reports.
+          description: Whether this host enforces all actions of the rule, or could, if the rule is in audit mode.
           type: bool
         actions:
-          description: Each of its actions, and what it lacks on this host.
+          description: The actions of the rule, with the missing programs.
           type: list
           elements: dict
           contains:
@@ -147,17 +147,17 @@ status:
               description: The action.
               type: str
             enforced:
-              description: Whether each program that decides it runs here.
+              description: Whether all programs that decide this action are attached.
               type: bool
             lacking:
-              description: The programs that are not there, each with why (V(not loaded) or V(not attached)).
+              description: The missing programs, each with the reason (V(not loaded) or V(not attached)).
               type: dict
     unenforced:
-      description: A line for each rule of which this host does not enforce every action, with the reason.
+      description: A line for each rule with actions that this host does not enforce, with the reason.
       type: list
       elements: str
     labels:
-      description: Each name that a rule has under C(has_read), and how many carry that label now.
+      description: The labels, which are the resource sets that rules name under C(has_read), with their carriers.
       type: list
       elements: dict
       contains:
@@ -165,75 +165,75 @@ status:
           description: The set of resources.
           type: str
         tasks:
-          description: Tasks that count as having read something of it.
+          description: The number of tasks with this label.
           type: int
         channels:
-          description: Pipes, sockets and message queues that such a task has written to. Files are not counted.
+          description: The number of labelled pipes, sockets and message queues. Files are not counted.
           type: int
     totals:
-      description: Counts of denials, reports, events written and events lost.
+      description: The numbers of denials, audit events, written events and lost events.
       type: dict
     events:
-      description: Where the event of each decision is. Exact when nothing is being decided.
+      description: What became of the events of all decisions. The numbers are exact if no decision is in progress.
       type: dict
       contains:
         decided:
-          description: Decisions that were denied or reported.
+          description: Decisions with the outcome deny or audit.
           type: int
         written:
           description: Events that the kernel wrote.
           type: int
         lost:
-          description: Events for which its buffer had no room. V(written) and V(lost) add up to V(decided).
+          description: Events that were lost because the buffer was full. V(written) and V(lost) add up to V(decided).
           type: int
         unaccounted:
-          description: What is left of V(decided), events under way.
+          description: The rest of V(decided), which are events that are being written.
           type: int
         waiting:
-          description: Events that were written and not taken yet.
+          description: Written events that are not yet collected.
           type: int
     audit:
-      description: How the audit trail of role exfil.guard.audit stands, V(null) where there is none.
+      description: The state of the audit collector of role exfil.guard.audit, V(null) if it is not installed.
       type: dict
       contains:
         running:
-          description: Whether its unit takes events.
+          description: Whether the collector's unit is running.
           type: bool
         collected:
-          description: Events that it took.
+          description: The number of collected events.
           type: int
         lines:
-          description: Lines that it made of them.
+          description: The number of records made from them.
           type: int
         held:
-          description: Events that are folded and still to be told.
+          description: Aggregated events that are not yet written as a record.
           type: int
         missing:
-          description: Events that by their numbers were lost, or taken by somebody else.
+          description: Events whose sequence numbers are missing. They were lost or read by another process.
           type: int
         unreadable:
-          description: Records of another layout.
+          description: The number of events with an unknown layout.
           type: int
         undelivered:
-          description: Lines that wait, for the V(journal) or the V(file).
+          description: Records that are not yet written to the V(journal) or to the V(file).
           type: dict
         file_lost:
-          description: Lines for which the file had no room.
+          description: Records that were dropped because too many were waiting for the file.
           type: int
         failing:
-          description: Why it does not go on.
+          description: Why the collector is stalled.
           type: list
           elements: str
     drift:
-      description: How the kernel differs from the stored document.
+      description: Differences between the kernel and the stored document, a line for each.
       type: list
       elements: str
     hardlinks:
-      description: Covered files that had another hard link when the policy was applied, which no rule covers.
+      description: Covered files that had a hard link outside of every rule's paths when the policy was applied.
       type: list
       elements: str
     problems:
-      description: What keeps this host from being guarded.
+      description: Reasons why this host is not protected.
       type: list
       elements: str
 """

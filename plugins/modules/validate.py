@@ -8,13 +8,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: validate
-short_description: Try the policies of many hosts without reaching any of them
+short_description: Validate the policies of many hosts without connecting to them
 version_added: 0.2.0
 description:
   - Renders the policy templates of each host's groups on the controller, validates them, merges them into one document
-    for each host and checks its assertions. No host is reached.
-  - Every problem of every host is told at once, those that several hosts have once. The task fails when there is one.
-  - It looks at all hosts of the play by itself. Say C(run_once=true), or it does so for each of them.
+    for each host and checks its assertions. Does not connect to any host.
+  - Reports all problems of all hosts together. A problem that several hosts share is reported once. The task fails if
+    there is any problem.
+  - One task validates all hosts of the play. Set C(run_once=true), or it is repeated for each host.
 options:
   policies:
     description:
@@ -23,26 +24,26 @@ options:
     type: str
   hosts:
     description:
-      - Names of the hosts to look at.
+      - The names of the hosts to validate.
       - The default is every host of the play.
     type: list
     elements: str
   junit:
-    description: A file on the controller for the outcome as JUnit XML, a test suite for each host.
+    description: A file on the controller for the result as JUnit XML, with a test suite for each host.
     type: str
 attributes:
   check_mode:
-    description: Can run in check mode and tells exactly what a run would do, without doing it.
+    description: Can run in check mode. Reports exactly what a run would change.
     support: full
   diff_mode:
-    description: Tells what changed, or in check mode what would change, line by line.
+    description: Returns the changes line by line, in check mode the changes that a run would make.
     support: N/A
     details: This module changes nothing.
   idempotent:
     description: A second run with the same arguments changes nothing.
     support: full
   platform:
-    description: Which hosts it works on.
+    description: The supported hosts.
     platforms: posix
     support: full
 requirements:
@@ -55,12 +56,12 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Try every host's policy before a merge
+- name: Validate every host's policy before a merge
   exfil.guard.validate:
     junit: policies.xml
   run_once: true
 
-- name: Those of the databases alone
+- name: Validate the policies of the databases only
   exfil.guard.validate:
     hosts: "{{ groups['db'] }}"
   run_once: true
@@ -68,11 +69,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 report:
-  description: What was found, for people.
+  description: The result as text.
   returned: always
   type: str
 invalid:
-  description: Hosts whose policy is not valid, or one of whose assertions does not hold.
+  description: Hosts with an invalid policy or a failed assertion.
   returned: always
   type: list
   elements: str
