@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Sizes, numbers and map values that the kernel side and user space share. plugins/module_utils/guard/layout.py is
+ * Sizes, numbers and map values that the kernel side and user space share. plugins/module_utils/_guard/layout.py is
  * the counterpart in Python; tests/native/test_layout.py compares them. A change that an older reader would misread
  * must raise GUARD_LAYOUT, which is part of the path of the pins.
  */

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The tables of a generation, the maps that outlive it, and the generation that a decision uses.
+ *
+ * The name of a map is the name of its pin. An upgrade in place finds the maps of the running version by name. A map
+ * with a new name would start empty, and tasks and files would lose their labels: rename one only with a new
+ * GUARD_LAYOUT.
  */
 #ifndef GUARD_CORE_MAPS_H
 #define GUARD_CORE_MAPS_H
