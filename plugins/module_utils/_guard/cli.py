@@ -129,8 +129,8 @@ def _verify(host: _Host, arguments: argparse.Namespace) -> int:
     found = verify.verify(
         host.kernel, host.store, host.system, host.now, canary_folder=host.options.get("canary_folder", canary.FOLDER)
     )
-    _show(found, verify.to_text, arguments.json)
-    return 0 if found["verified"] else PROBLEM
+    _show(found.to_json() if arguments.json else found, verify.to_text, arguments.json)
+    return 0 if found.verified else PROBLEM
 
 
 def _events(host: _Host, arguments: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ def verify():
         from exfil_guard.report import verify as command
 
         kernel, system, store = enforcer._parts()
-        return command.verify(kernel, store, system, datetime.datetime.now(datetime.timezone.utc).date())
+        return command.verify(kernel, store, system, datetime.datetime.now(datetime.timezone.utc).date()).to_json()
 
     return enforcer._result(operation)
 

@@ -37,9 +37,10 @@ def checked(host):
 
 def told(host):
     result = checked(host)
-    assert result["verified"] == (not result["differences"])
-    assert all(each["remedy"] for each in result["differences"])
-    return [each["what"] for each in result["differences"]]
+    content = result.to_json()
+    assert content["verified"] == (not content["differences"])
+    assert all(each["remedy"] for each in content["differences"])
+    return [each["what"] for each in content["differences"]]
 
 
 @pytest.fixture
@@ -304,7 +305,7 @@ MEDDLING = [
         ("guard.bpf.o is not as the package has it", "the object file is another", "they were not compared"),
     ),
     Meddling("the code", edit_file("exfil_guard/cli.py"), ("exfil_guard/cli.py is not as the package has it",)),
-    Meddling("compiled code", compile_other, (".pyc is not what its source gives",)),
+    Meddling("compiled code", compile_other, (".pyc is not what its source compiles to",)),
     Meddling("the proofs", edit_file("proved.json"), ("proved.json is not as the package has it",)),
     Meddling("the package's list", edit_file("PACKAGE"), ("the package is another",)),
     Meddling("code that is not of the package", add_file, ("exfil_guard/more.py is not as the package has it",)),
@@ -355,9 +356,9 @@ def test_programs_of_others_are_told_and_no_difference(certified):
         link.attach_type, link.function = kind, function
         certified.kernel.pins[f"/bpf/{number}"] = link
     result = checked(certified)
-    assert result["verified"] and result["foreign"] == [
-        "a program that is not ours (id 9001, theirs) stands on hook socket_connect, too; it can deny more, not less",
-        "a program that is not ours (id 9001, theirs) can replace what a function of the kernel returns",
+    assert result.verified and result.foreign == [
+        "a program that is not ours (id 9001, theirs) is attached to hook socket_connect, too; it can deny more, not less",
+        "a program that is not ours (id 9001, theirs) can replace the return value of a kernel function",
     ]
 
 
@@ -365,7 +366,7 @@ def test_one_that_replaces_ours_is_told(certified):
     link = _Link(9000, _Program(9001, "theirs", ()))
     link.attach_type, link.target = 0, certified.kernel.pins[PROGRAM].number
     certified.kernel.pins["/bpf/theirs"] = link
-    assert checked(certified)["foreign"] == [
+    assert checked(certified).foreign == [
         "a program that is not ours (id 9001, theirs) traces or replaces a program of ours"
     ]
 
@@ -385,7 +386,7 @@ def test_an_unknown_kernel_is_said_and_is_no_error(host):
         )
     ]
     result = checked(host)
-    assert result["verified"] and result["not_proved"] == known["not_proved"]
+    assert result.verified and result.not_proved == known["not_proved"]
     assert "NOT PROVED    nothing is proved for this kernel" in verify.to_text(result)
 
 
@@ -394,7 +395,7 @@ def known_of(kernel, **parts):
 
 
 def judge(kernel, known, digest=None, programs=None):
-    return proved.judge(known, digest or known.object, kernel.btf_digest(), programs or kernel.relocate(OBJECT))
+    return proved.check(known, digest or known.object, kernel.btf_digest(), programs or kernel.relocate(OBJECT))
 
 
 def test_judged_by_instructions_maps_hook_and_object():
@@ -436,11 +437,11 @@ def test_each_property_that_lacks_for_some_program_is_said():
 )
 def test_a_broken_set_of_proofs_is_said(certified, content):
     (Path(certified.store.library) / "proved.json").write_text(content)
-    with pytest.raises(EnforcerError, match=r"is not a set of proved programs of form 1\. Run role"):
+    with pytest.raises(EnforcerError, match=r"does not have format 1 of the proofs\. Run role"):
         proved.load(certified.store.library)
-    assert checked(certified)["not_proved"][0].startswith("nothing is proved: ")
+    assert checked(certified).not_proved[0].startswith("nothing is proved: ")
     os.unlink(os.path.join(certified.store.library, "proved.json"))
-    assert "cannot read" in checked(certified)["not_proved"][0]
+    assert "cannot read" in checked(certified).not_proved[0]
 
 
 # ---- instructions -------------------------------------------------------------------------------------------------
@@ -501,4 +502,4 @@ def test_a_host_without_the_enforcer(host, capsys):
 def test_no_package_no_certificate(certified):
     os.unlink(os.path.join(certified.store.library, "guard.bpf.o"))
     assert evidence.package(certified.store) is None
-    assert "the package is not installed, or not whole" in told(certified)
+    assert "the package is not installed, or not complete" in told(certified)

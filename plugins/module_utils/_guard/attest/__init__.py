@@ -1,4 +1,4 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs, read back; what is proved of it; the certificate that records both."""
+"""Reads back what runs in the kernel, checks it against the proofs, and records both in a certificate."""

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs for us, read back: programs, links, maps and tables from the kernel, and the package from the disk. Reads
-only; what it means is worked out in certificate.py and verify.py."""
+"""Reads back the enforcer's programs, links, maps and tables from the kernel, and its package from the disk.
+certificate.py and verify.py compare them with what they must be."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Held(NamedTuple):
 
 
 class Package(NamedTuple):
-    """``digest``: SHA-256 of PACKAGE, which lists the others; ``edited``: files that are not as it says."""
+    """The installed package. ``digest``: SHA-256 of the file PACKAGE, which lists the others; ``edited``: files that
+    differ from that list."""
 
     digest: str
     object: str  # SHA-256
@@ -46,23 +47,27 @@ class Package(NamedTuple):
 
 
 class Evidence(NamedTuple):
+    """What the kernel holds for the enforcer."""
+
     release: str
     boot: str  # the boot's id
-    version: str  # of the enforcer: the first digits of its object's digest
+    version: str  # of the enforcer: the first digits of its object's SHA-256
     live: Live
     programs: dict[str, Running]  # by the hook that each is pinned as
-    stray: list[str]  # links that are pinned as ours, with no program of that name
+    stray: list[str]  # links pinned in our folder without a program of that name
     maps: dict[str, int]  # pinned, by name -> id
     tables: dict[str, Held]
 
     @property
     def attached(self) -> list[str]:
         """Hooks whose pinned link runs the pinned program."""
-        return sorted(hook for hook, each in self.programs.items() if each.link and each.link.program == each.id)
+        return sorted(
+            hook for hook, program in self.programs.items() if program.link and program.link.program == program.id
+        )
 
 
 def read(kernel: Kernel, version: str, live: Live | None = None) -> Evidence:
-    """``live``: if it was read just now."""
+    """Reads the kernel. ``live``: the generation in force, when the caller has just read it."""
     live = live or generations.read(kernel)
     linked = set(kernel.names(pins.links_path(kernel, version)))
     programs = {}
@@ -98,7 +103,7 @@ def _tables(kernel: Kernel, live: Live) -> dict[str, Held]:
         with opened(kernel, pins.map_path(kernel, name), readonly=True) as outer:
             number = kernel.lookup(outer, struct.pack("=I", live.slot))
         if number is None:
-            continue  # exchanged while we read: told as a table that is missing
+            continue  # replaced while we read; verify reports it as a missing table
         inner = kernel.map_by_id(struct.unpack("=I", number)[0], readonly=True)
         try:
             info = kernel.map_info(inner)
@@ -109,34 +114,35 @@ def _tables(kernel: Kernel, live: Live) -> dict[str, Held]:
 
 
 def digest_of(entries: dict[bytes, bytes]) -> str:
+    """Returns the SHA-256 of a table's entries, sorted by key."""
     total = hashlib.sha256()
     for key, value in sorted(entries.items()):
-        total.update(key + value)  # each of one size in a table
+        total.update(key + value)  # all keys of a table have one size, and so have its values
     return total.hexdigest()
 
 
 def package(store: Store) -> Package | None:
-    """None: there is no package here."""
+    """Reads the installed package; None when there is none."""
     listed = _content(os.path.join(store.library, "PACKAGE"))
     data = _content(os.path.join(store.library, "guard.bpf.o"))
     if listed is None or data is None:
         return None
     edited: list[str] = []
-    known: set[str] = set()
+    paths: set[str] = set()
     for line in listed.decode("utf-8", "replace").splitlines():
         digest, _, path = line.partition("  ")
         content = _content(path)
-        known.add(path)
+        paths.add(path)
         if content is None or hashlib.sha256(content).hexdigest() != digest:
             edited.append(path)
-    if known:
-        edited.extend(path for path in _code(store) if path not in known)
+    if paths:
+        edited.extend(path for path in _code(store) if path not in paths)
     return Package(hashlib.sha256(listed).hexdigest(), hashlib.sha256(data).hexdigest(), edited)
 
 
 def _code(store: Store) -> list[str]:
-    """Every file below the package's folder, in all sub-packages; files that Python compiled are not among them."""
-    files = []
+    """Every file below the package's folder, sub-packages included; Python's compiled files excluded."""
+    files: list[str] = []
     for folder, _, names in os.walk(os.path.join(store.library, "exfil_guard")):
         if os.path.basename(folder) != "__pycache__":
             files.extend(os.path.join(folder, name) for name in names)
@@ -144,10 +150,10 @@ def _code(store: Store) -> list[str]:
 
 
 def miscompiled(store: Store) -> list[str]:
-    """Compiled modules of the package that are not what their source gives."""
+    """Returns the compiled modules of the package that differ from what their source compiles to."""
     sources = {path: _content(path) for path in _code(store) if path.endswith(".py")}
-    made = pyc.compiled({path: source for path, source in sources.items() if source is not None})
-    return [path for path, content in made.items() if _content(path) not in (None, content)]
+    compiled = pyc.compiled({path: source for path, source in sources.items() if source is not None})
+    return [path for path, content in compiled.items() if _content(path) not in (None, content)]
 
 
 def _content(path: str) -> bytes | None:
@@ -159,12 +165,12 @@ def _content(path: str) -> bytes | None:
 
 
 def foreign(kernel: Kernel, evidence: Evidence) -> list[LinkInfo]:
-    """Links of others that trace programs of ours, stand on a hook that ours stand on, or replace what functions of the
-    kernel return."""
-    ours = {each.id for each in evidence.programs.values()}
-    links = [each.link for each in evidence.programs.values() if each.link]
+    """Returns the links of other programs that trace our programs, that are attached to one of our hooks, or that can
+    replace the return value of a kernel function."""
+    ours = {program.id for program in evidence.programs.values()}
+    links = [program.link for program in evidence.programs.values() if program.link]
     hooks = {link.function for link in links}
-    traced = ours - {link.target for link in links}  # a target is a program's id or that of the kernel's types
+    traced = ours - {link.target for link in links}  # a link's target is the id of a program or of the kernel's BTF
     return [
         link
         for link in kernel.links()

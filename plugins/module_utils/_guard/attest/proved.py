@@ -1,9 +1,9 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The set of proved programs, which comes with the object: for which instructions on which kernel which property was
-proved. Made by proof/proved.py, whose docstring has the file's form; here it is read and compared with a host. Pure
-but for `load`."""
+"""The set of proofs that comes with the object: which properties were proved of which instructions on which kernel.
+proof/proved.py writes it and documents its format; this module reads it and compares it with a host. Only `load` reads
+a file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from ..kernel import instructions
 from ..kernel.types import Relocated
 
 FILE = "proved.json"
-VERSION = 1  # of the file's form and of what the properties' names mean
-_SHOWN = 6  # names in a line
+VERSION = 1  # of the file's format and of the meaning of the properties' names
+_MAX_NAMES = 6  # in a line
 
 
 class Entry(NamedTuple):
-    """One program on one kernel. ``digest``: instructions.Submitted.digest; ``symbols``: where it loads an address."""
+    """One program on one kernel. ``digest``: instructions.Submitted.digest; ``symbols``: indexes of the
+    instructions that load the address of a kernel symbol."""
 
     digest: str
     symbols: tuple[int, ...]
@@ -29,26 +30,30 @@ class Entry(NamedTuple):
 
 
 class Kernel(NamedTuple):
+    """The proofs for one kernel."""
+
     release: str
     programs: dict[str, Entry]  # by the program's name in the object
 
 
 class Proved(NamedTuple):
+    """The content of the file."""
+
     object: str  # SHA-256 of the object, in hex
-    properties: tuple[str, ...]  # all that there are proofs for
+    properties: tuple[str, ...]  # every property that this release proves
     kernels: dict[str, Kernel]  # by the SHA-256 of the kernel's BTF
 
 
-class Judged(NamedTuple):
-    """What is proved of the programs that run here, by name; and in ``lines`` what is not."""
+class ProofResult(NamedTuple):
+    """``properties``: what is proved of each program, by its name. ``lines``: what is not proved."""
 
-    release: str  # of the kernel that the proofs were made for; empty: none was made for this one's types
+    release: str  # of the kernel that the proofs were made for; empty: there are none for this kernel's types
     properties: dict[str, tuple[str, ...]]
     lines: list[str]
 
 
 def load(library: str) -> Proved:
-    """Raises EnforcerError when the file is not there or not of this form."""
+    """Reads the file. Raises EnforcerError when it is missing or has another format."""
     path = os.path.join(library, FILE)
     try:
         with open(path, encoding="utf-8") as file:
@@ -57,52 +62,52 @@ def load(library: str) -> Proved:
         raise EnforcerError(f"cannot read {path}: {error.strerror}", "Run role exfil.guard.enforcer") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EnforcerError(
-            f"{path} is not a set of proved programs of form {VERSION}", "Run role exfil.guard.enforcer"
+            f"{path} does not have format {VERSION} of the proofs", "Run role exfil.guard.enforcer"
         ) from error
 
 
-def read(found: dict[str, Any]) -> Proved:
-    if found["version"] != VERSION:
-        raise ValueError("another form")
+def read(content: dict[str, Any]) -> Proved:
+    """Raises KeyError, TypeError, ValueError or AttributeError when the format is another."""
+    if content["version"] != VERSION:
+        raise ValueError("another format")
     return Proved(
-        found["object"],
-        tuple(found["properties"]),
+        content["object"],
+        tuple(content["properties"]),
         {
             btf: Kernel(
                 kernel["release"],
                 {
-                    name: Entry(each["digest"], tuple(each["symbols"]), tuple(each["proved"]))
-                    for name, each in kernel["programs"].items()
+                    name: Entry(entry["digest"], tuple(entry["symbols"]), tuple(entry["proved"]))
+                    for name, entry in kernel["programs"].items()
                 },
             )
-            for btf, kernel in found["kernels"].items()
+            for btf, kernel in content["kernels"].items()
         },
     )
 
 
-def judge(known: Proved, object_digest: str, btf: str, programs: Iterable[Relocated]) -> Judged:
-    """``programs``: of the object with ``object_digest``, relocated by the types ``btf``."""
+def check(proofs: Proved, object_digest: str, btf: str, programs: Iterable[Relocated]) -> ProofResult:
+    """Returns what is proved of ``programs``: those of the object ``object_digest``, relocated by the types ``btf``."""
     programs = list(programs)
-    nothing: dict[str, tuple[str, ...]] = {each.name: () for each in programs}
-    if known.object != object_digest:
-        return Judged(
-            "", nothing, [f"nothing is proved of this object: the proofs are for another ({known.object[:12]})"]
-        )
-    kernel = known.kernels.get(btf)
+    nothing: dict[str, tuple[str, ...]] = {program.name: () for program in programs}
+    if proofs.object != object_digest:
+        text = f"nothing is proved of this object: the proofs are for another ({proofs.object[:12]})"
+        return ProofResult("", nothing, [text])
+    kernel = proofs.kernels.get(btf)
     if kernel is None:
-        return Judged("", nothing, [_foreign(known, btf, programs)])
-    others = [each.name for each in programs if not _same(kernel, each)]
-    found = {each.name: kernel.programs[each.name].properties if each.name not in others else () for each in programs}
+        return ProofResult("", nothing, [_unknown_kernel(proofs, btf, programs)])
+    others = [program.name for program in programs if not _same(kernel, program)]
+    properties = {**nothing, **{name: kernel.programs[name].properties for name in nothing if name not in others}}
     lines = []
     if others:
         lines.append(f"the instructions of {_names(others)} are not those that the proofs are for")
-    for wanted in known.properties:
-        lacking = [each.name for each in programs if wanted not in found[each.name] and each.name not in others]
+    for wanted in proofs.properties:
+        lacking = [name for name in nothing if wanted not in properties[name] and name not in others]
         if lacking:
             lines.append(f"{wanted} is not proved of {_names(lacking)}")
-    if not known.properties:
+    if not proofs.properties:
         lines.append("nothing is proved of any program in this release")
-    return Judged(kernel.release, found, lines)
+    return ProofResult(kernel.release, properties, lines)
 
 
 def _same(kernel: Kernel, program: Relocated) -> bool:
@@ -110,11 +115,15 @@ def _same(kernel: Kernel, program: Relocated) -> bool:
     return entry is not None and instructions.submitted(program, entry.symbols).digest() == entry.digest
 
 
-def _foreign(known: Proved, btf: str, programs: list[Relocated]) -> str:
-    text = "nothing is proved for this kernel: its types ({0}) are none of those that the proofs are for ({1})".format(
-        btf[:12] or "none", ", ".join(sorted(each.release for each in known.kernels.values())) or "none"
+def _unknown_kernel(proofs: Proved, btf: str, programs: list[Relocated]) -> str:
+    releases = ", ".join(sorted(kernel.release for kernel in proofs.kernels.values()))
+    text = (
+        f"nothing is proved for this kernel: its types ({btf[:12] or 'none'}) are none of those that the proofs are "
+        f"for ({releases or 'none'})"
     )
-    counts = [(sum(_same(kernel, each) for each in programs), kernel.release) for kernel in known.kernels.values()]
+    counts = [
+        (sum(_same(kernel, program) for program in programs), kernel.release) for kernel in proofs.kernels.values()
+    ]
     best: tuple[int, str] | None = max(counts) if counts else None
     if best and best[0]:
         text += f"; {best[0]} of its {len(programs)} programs have the instructions that they have on {best[1]}"
@@ -122,5 +131,5 @@ def _foreign(known: Proved, btf: str, programs: list[Relocated]) -> str:
 
 
 def _names(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown + f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else shown
+    shown = ", ".join(names[:_MAX_NAMES])
+    return shown + f" and {len(names) - _MAX_NAMES} more" if names[_MAX_NAMES:] else shown

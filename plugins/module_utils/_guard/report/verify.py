@@ -1,22 +1,24 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Is this host as its certificate says, now? Everything is read and worked out anew: nothing is believed because the
-certificate says so. Changes nothing; the canary's denied attempts are counted like any other."""
+"""Compares the host with its certificate. Everything is read and computed again; no statement of the certificate is
+trusted. Changes nothing, but the self-test's denied attempts are counted like any other."""
 
 from __future__ import annotations
 
 import datetime
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Iterable, Mapping
 
 from ..attest import certificate, evidence
-from ..attest.certificate import Difference
+from ..attest.certificate import Certificate, Difference
 from ..attest.evidence import Evidence, Package
 from ..compile import tables
 from ..errors import EnforcerError, PolicyErrors
 from ..host.store import Store
+from ..host.system import System
 from ..kernel.bpf import Kernel
-from ..kernel.types import LSM_MAC, MODIFY_RETURN
+from ..kernel.types import LSM_MAC, MODIFY_RETURN, LinkInfo
 from ..lifecycle import canary, drift, enforcer
 from ..policy import canonical
 from ..resolve import encoding
@@ -25,173 +27,227 @@ _APPLY = "Run role exfil.guard.policy"
 _INSTALL = "Run role exfil.guard.enforcer"
 
 
+@dataclass(frozen=True)
+class Verification:
+    """The result of `exfil-guard verify`. Lines in ``not_proved`` and ``foreign`` are not differences."""
+
+    differences: list[Difference]
+    not_proved: list[str]
+    foreign: list[str]
+    certificate: dict[str, Any] | None  # as it is stored
+
+    @property
+    def verified(self) -> bool:
+        """Whether the host is as its certificate says."""
+        return not self.differences
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result for `--json`."""
+        return {
+            "verified": self.verified,
+            "differences": [difference._asdict() for difference in self.differences],
+            "not_proved": self.not_proved,
+            "foreign": self.foreign,
+            "certificate": self.certificate,
+        }
+
+
 def verify(
-    kernel: Kernel, store: Store, system: Any, now: datetime.date, *, canary_folder: str = canary.FOLDER
-) -> dict[str, Any]:
-    """{"verified": bool, "differences": [{"what", "remedy"}], "not_proved": [LINE], "foreign": [LINE], "certificate"}.
-    ``not_proved`` and ``foreign`` are told and are no differences. Raises EnforcerError where there is nothing."""
+    kernel: Kernel, store: Store, system: System, now: datetime.date, *, canary_folder: str = canary.FOLDER
+) -> Verification:
+    """Raises EnforcerError when the enforcer is not installed."""
     version = enforcer.installed(kernel)
-    known = store.certificate()
+    content = store.certificate()
     if version is None:
         raise EnforcerError("the enforcer is not installed", _INSTALL)
-    found = evidence.read(kernel, version)
+    running = evidence.read(kernel, version)
     package = evidence.package(store)
-    stored = store.load(found.live.generation) if found.live.generation else None
+    stored = store.load(running.live.generation) if running.live.generation else None
     expected = certificate.expect(kernel, store, version)
-    wrong = files(known, package)
-    wrong += [Difference(f"{path} is not what its source gives", _INSTALL) for path in evidence.miscompiled(store)]
-    wrong += certificate.unexpected_objects(found, expected)
-    wrong += against(known, found, stored)
-    wrong += policy(found, stored, system, now, canary_folder)
+    differences = [
+        *_compare_files(content, package),
+        *(Difference(f"{path} is not what its source compiles to", _INSTALL) for path in evidence.miscompiled(store)),
+        *certificate.unexpected_objects(running, expected),
+        *_compare_certificate(content, running, stored),
+        *_compare_policy(running, stored, system, now, canary_folder),
+    ]
     if stored:
-        wrong += _canary(kernel, found, stored, system, now, canary_folder)
-    judgement = certificate.judged(kernel, store, package.object if package else "", expected)[1]
-    return {
-        "verified": not wrong,
-        "differences": [each._asdict() for each in wrong],
-        "not_proved": judgement.lines,
-        "foreign": _foreign(kernel, found),
-        "certificate": known,
-    }
+        differences.extend(_run_canary(kernel, running, stored, system, now, canary_folder))
+    _, proofs = certificate.check_proofs(kernel, store, package.object if package else "", expected)
+    return Verification(differences, proofs.lines, _foreign(kernel, running), content)
 
 
-def files(known: dict[str, Any] | None, package: Package | None) -> list[Difference]:
+def _compare_files(content: Mapping[str, Any] | None, package: Package | None) -> list[Difference]:
     if package is None:
-        return [Difference("the package is not installed, or not whole", _INSTALL)]
-    wrong = [Difference(f"the file {path} is not as the package has it", _INSTALL) for path in package.edited]
-    if known and known.get("package") != package.digest:
-        wrong.append(Difference("the package is another than when the policy was applied", _APPLY))
-    if known and known.get("object") != package.object:
-        wrong.append(Difference("the object file is another than when the policy was applied", _INSTALL))
-    return wrong
+        return [Difference("the package is not installed, or not complete", _INSTALL)]
+    differences = [Difference(f"the file {path} is not as the package has it", _INSTALL) for path in package.edited]
+    if content and content["package"] != package.digest:
+        differences.append(Difference("the package is another than when the policy was applied", _APPLY))
+    if content and content["object"] != package.object:
+        differences.append(Difference("the object file is another than when the policy was applied", _INSTALL))
+    return differences
 
 
-def against(known: dict[str, Any] | None, found: Evidence, stored: dict[str, Any] | None) -> list[Difference]:
-    """What is recorded in the certificate, compared with what runs."""
-    number = found.live.generation
-    if known is None:
-        return (
-            [Difference("there is no certificate", _APPLY)] if number else [Difference("no policy is in force", _APPLY)]
-        )
-    wrong: list[Difference] = []
-
-    def tell(text: str, *parts: Any) -> None:
-        wrong.append(Difference(text.format(*parts), _APPLY))
-
-    if known["version"] != certificate.VERSION:
-        tell("the certificate is of another release")
-        return wrong
-    same_boot = known["kernel"].get("boot") == found.boot
-    if known["kernel"].get("release") != found.release:
-        tell("the kernel is {0}, the certificate is for {1}", found.release, known["kernel"].get("release"))
-    elif not same_boot:
-        tell("the host was booted since the certificate was written")
-    if known["enforcer"] != found.version:
-        tell("the enforcer is {0}, the certificate is for {1}", found.version, known["enforcer"])
-    if known["policy"].get("generation") != number:
-        tell(
-            "{0}, the certificate is for generation {1}",
-            f"generation {number} is in force" if number else "no policy is in force",
-            known["policy"].get("generation"),
-        )
-        return wrong
-    if stored and known["policy"].get("digest") != stored["digest"]:
-        tell("the document of generation {0} is not the one of the certificate", number)
-    elif stored and known["policy"].get("resolved") != canonical.digest(stored["resolved"]):
-        tell("the resolved document of generation {0} is not the one of the certificate", number)
-    if not same_boot:
-        return wrong  # ids and addresses are of another boot
-    for name, each in sorted(known["tables"].items()):
-        held = found.tables.get(name)
-        if held is None:
-            tell("table {0} of generation {1} is gone", name, number)
-        elif held.digest != each.get("digest"):
-            tell("table {0} of generation {1} has other entries than the certificate says", name, number)
-        elif held.id != each.get("id"):
-            tell("table {0} of generation {1} is another map (id {2}, was {3})", name, number, held.id, each.get("id"))
-        if held and not held.frozen:
-            tell("table {0} of generation {1} can be written: it is not the one that was applied", name, number)
-    for name, then in sorted(known["maps"].items()):
-        if found.maps.get(name) != then:
-            tell("the map pinned as {0} is another (id {1}, was {2})", name, found.maps.get(name), then)
-    for hook in sorted(set(known["attached"]) - set(found.attached)):
-        tell("the program for {0} is not attached", hook)
-    for hook in sorted(set(found.attached) - set(known["attached"])):
-        tell("the program for {0} is attached, which the certificate does not say", hook)
-    for hook, running in sorted(found.programs.items()):
-        program = known["programs"].get(hook, {})
-        if (running.id, running.tag) != (program.get("id"), program.get("tag")):
-            tell(
-                "the program pinned as {0} is another (id {1}, tag {2}) than the certificate says (id {3}, tag {4})",
-                hook,
-                running.id,
-                running.tag,
-                program.get("id"),
-                program.get("tag"),
-            )
-    return wrong
+# ---- the certificate ------------------------------------------------------------------------------------------------
 
 
-def policy(
-    found: Evidence, stored: dict[str, Any] | None, system: Any, now: datetime.date, folder: str
+def _compare_certificate(
+    content: Mapping[str, Any] | None, running: Evidence, stored: Mapping[str, Any] | None
 ) -> list[Difference]:
-    """The document on disk against its own digest, and what it compiles to against the kernel's tables."""
-    if not found.live.generation:
-        return []
-    if stored is None:
-        return [Difference(f"the document of generation {found.live.generation} is missing, or not whole", _APPLY)]
-    wrong = []
-    if canonical.digest(stored["document"]) != stored["digest"]:
-        wrong.append("the document of generation {0} was edited".format(stored["generation"]))
-    wrong += drift.difference_lines(found.live, stored, found.attached, system, now, folder)
-    return [Difference(line, _APPLY) for line in wrong]
+    if content is None:
+        what = "there is no certificate" if running.live.generation else "no policy is in force"
+        return [Difference(what, _APPLY)]
+    if content["version"] != certificate.VERSION:
+        return [Difference("the certificate is of another release", _APPLY)]
+    known = certificate.from_json(content)
+    lines = _compare_host(known, running)
+    if known.policy.generation != running.live.generation:
+        lines.append(
+            f"generation {running.live.generation} is in force" if running.live.generation else "no policy is in force"
+        )
+        lines[-1] += f", the certificate is for generation {known.policy.generation}"
+    else:
+        lines.extend(_compare_document(known, running.live.generation, stored))
+        if known.kernel.boot == running.boot:  # otherwise ids and addresses are of another boot
+            lines.extend(_compare_tables(known, running))
+            lines.extend(_compare_objects(known, running))
+    return [Difference(line, _APPLY) for line in lines]
 
 
-def _canary(
-    kernel: Kernel, found: Evidence, stored: dict[str, Any], system: Any, now: datetime.date, folder: str
-) -> list[Difference]:
-    rules = tables.rule_bits(tables.Image(dict({"rules": {}}, **found.live.tables)))
-    try:
-        canary.try_it(kernel, rules, encoding.from_json(stored["resolved"]), now, canary.find(system, folder), folder)
-    except (EnforcerError, PolicyErrors) as error:
-        return [Difference(getattr(error, "message", str(error)), _INSTALL)]
+def _compare_host(known: Certificate, running: Evidence) -> list[str]:
+    lines = []
+    if known.kernel.release != running.release:
+        lines.append(f"the kernel is {running.release}, the certificate is for {known.kernel.release}")
+    elif known.kernel.boot != running.boot:
+        lines.append("the host was booted since the certificate was written")
+    if known.enforcer != running.version:
+        lines.append(f"the enforcer is {running.version}, the certificate is for {known.enforcer}")
+    return lines
+
+
+def _compare_document(known: Certificate, generation: int, stored: Mapping[str, Any] | None) -> list[str]:
+    if stored and known.policy.digest != stored["digest"]:
+        return [f"the document of generation {generation} is not the one of the certificate"]
+    if stored and known.policy.resolved != canonical.digest(stored["resolved"]):
+        return [f"the resolved document of generation {generation} is not the one of the certificate"]
     return []
 
 
-def _foreign(kernel: Kernel, found: Evidence) -> list[str]:
-    hooks = {each.link.function: hook for hook, each in found.programs.items() if each.link}
+def _compare_tables(known: Certificate, running: Evidence) -> list[str]:
     lines = []
-    for link in evidence.foreign(kernel, found):
+    for name, table in sorted(known.tables.items()):
+        title = f"table {name} of generation {running.live.generation}"
+        held = running.tables.get(name)
+        if held is None:
+            lines.append(f"{title} is missing")
+            continue
+        if held.digest != table.digest:
+            lines.append(f"{title} has other entries than the certificate says")
+        elif held.id != table.id:
+            lines.append(f"{title} is another map (id {held.id}, was {table.id})")
+        if not held.frozen:
+            lines.append(f"{title} can be written: it is not the one that was applied")
+    return lines
+
+
+def _compare_objects(known: Certificate, running: Evidence) -> list[str]:
+    lines = [
+        f"the map pinned as {name} is another (id {running.maps.get(name)}, was {number})"
+        for name, number in sorted(known.maps.items())
+        if running.maps.get(name) != number
+    ]
+    recorded, attached = set(known.attached), set(running.attached)
+    lines.extend(f"the program for {hook} is not attached" for hook in sorted(recorded - attached))
+    lines.extend(
+        f"the program for {hook} is attached, but not according to the certificate"
+        for hook in sorted(attached - recorded)
+    )
+    programs = known.program_ids()
+    for hook, running_program in sorted(running.programs.items()):
+        number, tag = programs.get(hook, (None, None))
+        if (running_program.id, running_program.tag) != (number, tag):
+            lines.append(
+                f"the program pinned as {hook} is another (id {running_program.id}, tag {running_program.tag}) "
+                f"than the certificate says (id {number}, tag {tag})"
+            )
+    return lines
+
+
+# ---- the policy -----------------------------------------------------------------------------------------------------
+
+
+def _compare_policy(
+    running: Evidence, stored: dict[str, Any] | None, system: System, now: datetime.date, folder: str
+) -> list[Difference]:
+    """The document on disk against its own digest, and its compiled image against the kernel's tables."""
+    if not running.live.generation:
+        return []
+    if stored is None:
+        what = f"the document of generation {running.live.generation} is missing, or not complete"
+        return [Difference(what, _APPLY)]
+    lines = []
+    if canonical.digest(stored["document"]) != stored["digest"]:
+        lines.append(f"the document of generation {running.live.generation} was edited")
+    lines.extend(drift.difference_lines(running.live, stored, running.attached, system, now, folder))
+    return [Difference(line, _APPLY) for line in lines]
+
+
+def _run_canary(
+    kernel: Kernel, running: Evidence, stored: Mapping[str, Any], system: System, now: datetime.date, folder: str
+) -> list[Difference]:
+    rules = tables.rule_bits(tables.Image({"rules": {}, **running.live.tables}))
+    try:
+        canary.try_it(kernel, rules, encoding.from_json(stored["resolved"]), now, canary.find(system, folder), folder)
+    except EnforcerError as error:
+        return [Difference(error.message, _INSTALL)]
+    except PolicyErrors as error:
+        return [Difference(str(error), _INSTALL)]
+    return []
+
+
+# ---- programs of others ---------------------------------------------------------------------------------------------
+
+
+def _foreign(kernel: Kernel, running: Evidence) -> list[str]:
+    hooks = {program.link.function: hook for hook, program in running.programs.items() if program.link}
+    lines = []
+    for link in evidence.foreign(kernel, running):
         fd = kernel.program_by_id(link.program)
         try:
             name = kernel.program_info(fd).name
         finally:
             kernel.close(fd)
-        if link.attach_type == LSM_MAC:
-            what = f"stands on hook {hooks[link.function]}, too; it can deny more, not less"
-        elif link.attach_type == MODIFY_RETURN:
-            what = "can replace what a function of the kernel returns"
-        else:
-            what = "traces or replaces a program of ours"
-        lines.append("a program that is not ours (id {0}, {1}) {2}".format(link.program, name or "no name", what))
+        lines.append(
+            f"a program that is not ours (id {link.program}, {name or 'no name'}) {_foreign_effect(link, hooks)}"
+        )
     return lines
 
 
-def to_text(result: dict[str, Any]) -> str:
-    known = result["certificate"]
+def _foreign_effect(link: LinkInfo, hooks: Mapping[int, str]) -> str:
+    if link.attach_type == LSM_MAC:
+        return f"is attached to hook {hooks[link.function]}, too; it can deny more, not less"
+    if link.attach_type == MODIFY_RETURN:
+        return "can replace the return value of a kernel function"
+    return "traces or replaces a program of ours"
+
+
+def to_text(result: Verification) -> str:
+    """Returns the result for people."""
     lines = []
-    if known:
+    if result.certificate:
+        known = certificate.from_json(result.certificate)
+        proved = sum(1 for program in known.programs.values() if program.proved)
         lines.append(
-            "certificate   of generation {0}, written {1}, for {2}".format(
-                known["policy"].get("generation"), known["issued_at"], known["kernel"].get("release")
-            )
+            f"certificate   of generation {known.policy.generation}, written {known.issued_at}, "
+            f"for {known.kernel.release}"
         )
-        proved = sum(1 for each in known["programs"].values() if each.get("proved"))
-        lines.append("proved        something of {0} of {1} programs".format(proved, len(known["programs"])))
-    lines.extend(f"NOT PROVED    {line}" for line in result["not_proved"])
-    lines.extend(f"FOREIGN       {line}" for line in result["foreign"])
-    lines.extend(f"DIFFERS       {Difference(**each)}" for each in result["differences"])
-    lines.append(
-        "verified      {0}".format("yes, this host is as its certificate says" if result["verified"] else "NO")
-    )
+        lines.append(f"proved        at least one property of {proved} of {len(known.programs)} programs")
+    lines.extend(_labelled("NOT PROVED", result.not_proved))
+    lines.extend(_labelled("FOREIGN", result.foreign))
+    lines.extend(_labelled("DIFFERS", map(str, result.differences)))
+    lines.append("verified      yes, this host is as its certificate says" if result.verified else "verified      NO")
     return "\n".join(lines)
+
+
+def _labelled(label: str, lines: Iterable[str]) -> list[str]:
+    return [f"{label:<13} {line}" for line in lines]
