@@ -200,7 +200,7 @@ MISTAKES = (
     ("the meaning: below a folder, only what is there now", semantics, "_some_below",
      lambda right: lambda patterns, path: any(semantics.matches(pattern, path) for pattern in patterns)),
     ("the look-up: lists that were cut bind nobody", kernel_model.Model, "bound",
-     lambda right: lambda self, task: right(self, task._replace(lists_cut=False))),
+     lambda right: lambda self, task: right(self, task._replace(ids_truncated=False))),
 )  # fmt: skip
 
 

@@ -198,7 +198,7 @@ def _task(rng: random.Random, policy: model.Resolved) -> model.Task:
         service=None if rng.random() < 0.1 else unit + ((rng.choice(UNITS),) if rng.random() < 0.3 else ()),
         executable=None if rng.random() < 0.15 else _location(rng, policy),
         labels=_some(rng, "mno", 1, 2) if rng.random() < 0.4 else frozenset(),
-        lists_cut=rng.random() < 0.1,
+        ids_truncated=rng.random() < 0.1,
     )
 
 

@@ -189,7 +189,7 @@ class _Form:
     def task(self, task: model.Task) -> list:
         return [list(task.users), list(task.groups), list(task.memberships), task.login_user,
                 None if task.service is None else _path(task.service), _location(task.executable),
-                self.names(task.labels), task.lists_cut]  # fmt: skip
+                self.names(task.labels), task.ids_truncated]  # fmt: skip
 
     @staticmethod
     def event(event) -> list:

@@ -153,12 +153,12 @@ class Model:
             if not trouble:
                 executables = self.state(state).executables
         return {
-            "user_bind": _any(users) | (ALL & ~(1 << layout.CANARY_SET) if task.lists_cut else 0),
-            "user_exempt": 0 if task.lists_cut else _all(users),
+            "user_bind": _any(users) | (ALL & ~(1 << layout.CANARY_SET) if task.ids_truncated else 0),
+            "user_exempt": 0 if task.ids_truncated else _all(users),
             "login": self.ids(layout.ID_LOGIN, task.login_user),
             "label": _any(self.ids(layout.ID_LABEL, bit) for name, bit in self.labels.items() if name in task.labels),
-            "group_bind": ALL if task.lists_cut else _any(groups),
-            "group_exempt": 0 if task.lists_cut else _any(memberships),
+            "group_bind": ALL if task.ids_truncated else _any(groups),
+            "group_exempt": 0 if task.ids_truncated else _any(memberships),
             "service_bind": ALL if services is None else services,
             "service_exempt": 0 if services is None else services,
             "executable_bind": ALL if executables is None else executables,

@@ -143,7 +143,7 @@ def tasks(draw):
         service=draw(maybe(cgroups)),
         executable=draw(maybe(locations)),
         labels=draw(some(list("mno"))),
-        lists_cut=draw(st.booleans()),
+        ids_truncated=draw(st.booleans()),
     )
 
 

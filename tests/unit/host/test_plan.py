@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.diff import LINES, plan
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.diff import LINES, compare
 
 
 def stored(digest="a" * 64, resolved=None, **document):
@@ -18,11 +18,11 @@ RULE = {"name": "no", "deny": ["read"], "resources": ["r"]}
 
 
 def test_nothing_changes():
-    assert plan(stored(rules=[RULE]), stored(rules=[RULE])).lines == []
+    assert compare(stored(rules=[RULE]), stored(rules=[RULE])).lines == []
 
 
 def test_from_nothing():
-    found = plan(None, stored(rules=[RULE], resources={"r": {"paths": ["/a/**"]}}))
+    found = compare(None, stored(rules=[RULE], resources={"r": {"paths": ["/a/**"]}}))
     assert found.lines == [
         "+ mode: enforce",
         "+ boot: require",
@@ -35,7 +35,7 @@ def test_from_nothing():
 
 
 def test_values_by_name():
-    found = plan(
+    found = compare(
         stored(rules=[RULE], destinations={"d": {"cidrs": ["10.0.0.0/8", "192.0.2.0/24"]}}),
         stored(
             "b" * 64,
@@ -57,7 +57,7 @@ def test_values_by_name():
 
 def test_the_same_words_mean_something_else():
     body = {"subjects": {"s": {"users": ["alice"]}}}
-    found = plan(
+    found = compare(
         stored(resolved={"subjects": {"s": {"users": [1]}}}, **body),
         stored(resolved={"subjects": {"s": {"users": [2]}}}, **body),
     )
@@ -66,7 +66,7 @@ def test_the_same_words_mean_something_else():
 
 def test_a_host_name_has_other_addresses():
     body = {"destinations": {"d": {"names": ["vault"]}}}
-    found = plan(
+    found = compare(
         stored(resolved={"destinations": {"d": {"cidrs": ["10.9.0.7/32"]}}}, **body),
         stored(resolved={"destinations": {"d": {"cidrs": ["10.9.0.8/32"]}}}, **body),
     )
@@ -74,6 +74,6 @@ def test_a_host_name_has_other_addresses():
 
 
 def test_long_plans_are_cut_and_control_characters_escaped():
-    found = plan(None, stored(rules=[dict(RULE, name=f"n{i}\n") for i in range(300)]))
+    found = compare(None, stored(rules=[dict(RULE, name=f"n{i}\n") for i in range(300)]))
     assert found.lines[LINES] == "... and 102 more lines" and found.counts["added"] == 300
     assert all(line.isprintable() for line in found.lines)

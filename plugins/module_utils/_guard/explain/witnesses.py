@@ -103,7 +103,7 @@ def _task(fields: dict[str, Any]) -> Task:
 
 def _cut_lists(sets: Sequence[SubjectSet], every: int) -> _Part:
     surely = sum(1 << i for i, one in enumerate(sets) if one.users is None and one.groups is None)
-    return {(every, surely): {"lists_cut": True}}
+    return {(every, surely): {"ids_truncated": True}}
 
 
 def _unasked(sets: Sequence[SubjectSet], key: str) -> int:
@@ -462,6 +462,6 @@ def task_text(task: Task, name: Callable[[str, int], str]) -> str:
     if task.executable is not None and task.executable.components not in ((), ("x",)):
         parts.append(f"program {path_text(task.executable)}")
     parts.extend(f"has read {each}" for each in sorted(task.labels))
-    if task.lists_cut:
+    if task.ids_truncated:
         parts.append("too many groups")
     return ", ".join(parts) or "anybody"

@@ -344,7 +344,7 @@ def _stored(wanted: _Wanted, generation: int, confirmed: bool) -> dict[str, Any]
 
 
 def _plan(before: dict[str, Any] | None, wanted: _Wanted) -> Any:
-    return diff.plan(before, _stored(wanted, 0, False))
+    return diff.compare(before, _stored(wanted, 0, False))
 
 
 def _result(
@@ -492,7 +492,7 @@ def _keep(
         and all(before.get(key) == stored[key] for key in stored if key not in ("applied_at", "revision"))
         and _is_soak(before) == _is_soak(stored)
     )
-    planned = diff.Plan([], {})
+    planned = diff.Diff([], {})
     if before is None:
         lines.append(f"+ document of generation {live.generation} (it was missing)")
     elif not same and not live.pending:

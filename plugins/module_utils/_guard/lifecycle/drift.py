@@ -57,7 +57,7 @@ def apart(
     if uncounted:
         drift.append(f"the counters of {len(uncounted)} rules are missing")
     renewal = (
-        diff.plan(before, after).lines[:-1]
+        diff.compare(before, after).lines[:-1]
         if before and not pending and before["resolved"] != after["resolved"]
         else []
     )

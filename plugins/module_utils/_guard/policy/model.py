@@ -1,60 +1,66 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plain typed records: a policy with every name resolved to a number, and the events it is asked about."""
+"""Typed records: a policy with every name resolved to a number, the events it decides, and the verdict."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import Mapping, NamedTuple, Tuple, Union
 
 Components = Tuple[str, ...]
 NO_ID = 0xFFFFFFFF  # (uid_t) -1, which no user or group has: the kernel's login uid of a task without a login
 
 
 class PathPattern(NamedTuple):
-    """A path inside one superblock. ``*`` stands for any run of bytes within a component; a last component ``**``
-    for any number of components, also none. ``()`` is the superblock's root itself."""
+    """A path inside one superblock.
 
-    device: int  # the kernel's number, major << 20 | minor; layout.ABSTRACT: the name of an abstract unix socket
+    ``*`` matches any run of bytes within a component. ``**`` as the last component matches any number of components,
+    including none. ``()`` is the root of the superblock."""
+
+    device: int  # the kernel's device number, major << 20 | minor; layout.ABSTRACT: the name of an abstract unix socket
     components: Components
 
 
 class SubjectSet(NamedTuple):
-    """AND across keys, OR within a key; None: the key is not there and holds for everybody."""
+    """Attributes of a task: AND across keys, OR within a key. A key that is None matches every task."""
 
     users: frozenset[int] | None = None
     login_users: frozenset[int] | None = None
     groups: frozenset[int] | None = None
-    services: frozenset[Components] | None = None  # cgroup paths from the root; each means the cgroup and all below
+    services: frozenset[Components] | None = None  # cgroup paths from the root; each includes the cgroups below it
     executables: frozenset[PathPattern] | None = None
-    has_read: frozenset[str] | None = None  # names of resource sets; binds only
+    has_read: frozenset[str] | None = None  # names of resource sets; not allowed in an exception
 
 
 class ResourceSet(NamedTuple):
+    """Objects that have a path."""
+
     paths: frozenset[PathPattern]
 
 
 class DestinationSet(NamedTuple):
-    """AND across keys, OR within a key; None: any."""
+    """Network endpoints: AND across keys, OR within a key. A key that is None matches every endpoint."""
 
-    cidrs: frozenset[str] | None = None  # canonical text, those of `names` among them; mapped IPv6 has become IPv4
+    cidrs: frozenset[str] | None = None  # canonical text, with the addresses of `names`; IPv4-mapped IPv6 is IPv4
     ports: frozenset[tuple[int, int]] | None = None  # first and last, both included
     protocols: frozenset[int] | None = None  # IP protocol numbers; MPTCP counts as TCP
-    # context id and port, None: any. A set with this key is about vsock alone and has no other
+    # context id and port, None: any. A set with this key matches vsock endpoints only and has no other key
     vsock: frozenset[tuple[int | None, int | None]] | None = None
 
 
 class Selection(NamedTuple):
-    """Names of sets; negated covers what satisfies none of them."""
+    """Names of sets. A negated selection covers what is in none of them."""
 
     names: frozenset[str]
     negated: bool = False
 
 
 class Rule(NamedTuple):
+    """One rule of a policy."""
+
     name: str
     deny: frozenset[str]
-    subjects: frozenset[str] | None = None  # None binds everyone
+    subjects: frozenset[str] | None = None  # None: the rule applies to every task
     excepts: frozenset[str] = frozenset()
     resources: Selection | None = None  # for actions.RESOURCES
     destinations: Selection | None = None  # for actions.DESTINATIONS
@@ -63,47 +69,51 @@ class Rule(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """A policy document on one host, every name resolved. ``superblocks``: every device number that was looked at;
-    an object on any other is denied to a task that a path rule binds, pseudo filesystems aside."""
+    """A policy document on one host, every name resolved.
+
+    ``superblocks``: the device numbers of the filesystems that were resolved. An object on any other filesystem is
+    denied to a task to which a path rule applies, unless the filesystem is a pseudo filesystem."""
 
     rules: tuple[Rule, ...]  # sorted by name; names are unique
     subjects: dict[str, SubjectSet]
     resources: dict[str, ResourceSet]
     destinations: dict[str, DestinationSet]
     superblocks: frozenset[int]
-    # the policy paths of `subjects/<set>` and `resources/<set>`, links followed: from them boot finds new devices
-    source_paths: dict[str, frozenset[str]] = {}
-    # device numbers whose opening is an action without an object: is it a block device, number (minor
-    # layout.ANY_MINOR: any), action
+    # the policy paths of `subjects/<set>` and `resources/<set>`, links followed: boot translates them to new devices
+    source_paths: Mapping[str, frozenset[str]] = {}
+    # devices whose opening is an action without an object: (is a block device, device number, action); a minor number
+    # layout.ANY_MINOR stands for all of that major number
     devices: frozenset[tuple[bool, int, str]] = frozenset()
-    host_addresses: dict[str, frozenset[str]] = {}  # the networks that each host name of `destinations` stands for
-    tamper_paths: frozenset[PathPattern] = frozenset()  # what enforces: see TamperEvent
+    host_addresses: Mapping[str, frozenset[str]] = {}  # host name of `destinations` -> CIDRs
+    tamper_paths: frozenset[PathPattern] = frozenset()  # the enforcer's own files: see TamperEvent
 
 
 class Location(NamedTuple):
-    """Where an object is. ``trouble`` names a member of layout.REASONS when the chain could not be followed."""
+    """Where an object is. ``trouble``: a member of layout.REASONS if its path could not be resolved."""
 
     device: int
     components: Components
-    pseudo: bool = False  # tmpfs or a pseudo filesystem: not denied for being unresolved
+    pseudo: bool = False  # tmpfs or a pseudo filesystem: allowed although its device is not in Resolved.superblocks
     trouble: str | None = None
 
 
 class Task(NamedTuple):
-    """Who acts. The four ids of ``cred`` and ``real_cred`` and the owners of the user namespaces are told apart only
-    as far as the meaning needs it."""
+    """The attributes of the process that acts, as far as a policy can refer to them."""
 
     users: frozenset[int]  # real, effective, saved, fs id of both creds, owners of user namespaces above the first
-    groups: frozenset[int]  # real, effective, saved, fs and supplementary groups of both creds: what may bind
-    memberships: frozenset[int]  # real and supplementary groups that both creds have: what may except
+    groups: frozenset[int]  # real, effective, saved, fs and supplementary groups of both creds: for subjects
+    memberships: frozenset[int]  # real and supplementary groups that both creds have: for exceptions
     login_user: int = NO_ID
     service: Components | None = ()  # cgroup path; None: could not be read
-    executable: Location | None = None  # None or with trouble: not known; binds, does not except
-    labels: frozenset[str] = frozenset()  # resource sets of which it has read something
-    lists_cut: bool = False  # more groups or namespaces than looked at: bound by any `users`/`groups`, not excepted
+    executable: Location | None = None  # None or with trouble: unknown; rules apply, exceptions do not
+    labels: frozenset[str] = frozenset()  # resource sets from which it has read
+    # it has more groups or user namespaces than are examined: `users` and `groups` match in subjects, not in exceptions
+    ids_truncated: bool = False
 
 
 class FileEvent(NamedTuple):
+    """An action on an object that has a path."""
+
     task: Task
     action: str
     location: Location
@@ -119,17 +129,20 @@ class AliasEvent(NamedTuple):
 
 
 class NetworkEvent(NamedTuple):
-    """``address`` and ``port`` are the other side's; of `bind`, `listen` and `accept`, the socket's own."""
+    """An action on a socket. ``address`` and ``port`` are the peer's; for `bind`, `listen` and `accept`, the local
+    ones."""
 
     task: Task
     action: str
     address: str  # text form; the meaning treats IPv4-mapped IPv6 as IPv4
     port: int
     protocol: int
-    trouble: str | None = None  # member of layout.REASONS: where it goes can't be told
+    trouble: str | None = None  # a member of layout.REASONS if the destination could not be determined
 
 
 class VsockEvent(NamedTuple):
+    """A connection to, or a message for, a vsock endpoint."""
+
     task: Task
     cid: int
     port: int
@@ -143,9 +156,11 @@ class PlainEvent(NamedTuple):
 
 
 class TamperEvent(NamedTuple):
-    """What enforces is touched: a file at ``location``; ``location`` None: a map or program of ours, or a process that
-    may touch it. ``below``: with all that lies below, by moving it or mounting over it. ``root``: the task is real root
-    of the first user namespace."""
+    """An attempt to modify the enforcer itself.
+
+    ``location``: the file; None: a map or program of the enforcer, or a process that may modify one. ``below``: the
+    operation affects the whole tree, as moving a directory or mounting over it. ``root``: the task is root in the
+    initial user namespace."""
 
     task: Task
     root: bool
@@ -153,8 +168,12 @@ class TamperEvent(NamedTuple):
     below: bool = False
 
 
+Event = Union[FileEvent, AliasEvent, NetworkEvent, VsockEvent, PlainEvent, TamperEvent]
+
+
 class Verdict(NamedTuple):
-    """``rule``: first by name among the rules that decided; None when nothing matched or ``reason`` is not 'rule'."""
+    """``rule``: the first by name of the rules that decided; None if no rule did, or if ``reason`` is not 'rule' and no
+    rule applies."""
 
     outcome: str  # 'allow', 'audit' or 'deny'
     rule: str | None = None

@@ -1,42 +1,35 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The meaning of a policy: one pure function over resolved names. Assertions, `explain` and every differential test
-use it; nothing else decides anything."""
+"""The meaning of a policy: one pure function over resolved names.
+
+Assertions, `explain` and every differential test use this function. The kernel's programs must agree with it."""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
 import re
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Sequence, Union
 
 from .. import layout
 from . import actions, model
 
 Covers = Callable[[model.Rule], bool]
+CoversLocation = Callable[[model.Resolved, model.Rule, model.Location], bool]
+CoversTree = Callable[[Sequence[model.Components], model.Components], bool]
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
-def decide(policy: model.Resolved, event, now: datetime.date) -> model.Verdict:
-    """An event is denied iff some rule in force with its action binds the task, does not except it, and covers the
-    object. ``event``: one of the events of records; ``now``: the UTC date."""
-    trouble: str | None = None
+def decide(policy: model.Resolved, event: model.Event, now: datetime.date) -> model.Verdict:
+    """Decides one event. ``now``: the UTC date.
+
+    An event is denied if and only if a rule in force denies its action, applies to the task, does not except the task,
+    and covers the object. A rule in audit mode gives 'audit' instead of 'deny'."""
     if isinstance(event, model.TamperEvent):
-        return _tampering(policy, event, now)
-    if isinstance(event, model.PlainEvent):
-        covers, tried = (lambda rule: True), (event.action,)
-    elif isinstance(event, model.NetworkEvent):
-        trouble = event.trouble
-        covers, tried = _covers_endpoint(policy, event), (event.action,)
-    elif isinstance(event, model.VsockEvent):
-        covers, tried = _covers_vsock(policy, event), ("vsock",)
-    elif isinstance(event, model.AliasEvent):
-        trouble = _trouble(policy, event.source) or _trouble(policy, event.target)
-        covers, tried = _covers_alias(policy, event), actions.RESOURCES
-    else:
-        trouble = _trouble(policy, event.location)
-        covers, tried = _covers_file(policy, event.location), (event.action,)
-    hits = [
+        return _decide_tampering(policy, event, now)
+    trouble, covers, tried = _object_of(policy, event)
+    matching = [
         rule
         for rule in sorted(policy.rules)
         if in_force(rule, now)
@@ -47,19 +40,38 @@ def decide(policy: model.Resolved, event, now: datetime.date) -> model.Verdict:
     ]
     reason = trouble or "rule"
     for outcome, audit in (("deny", False), ("audit", True)):
-        for rule in hits:
+        for rule in matching:
             if rule.audit is audit:
                 return model.Verdict(outcome, rule.name, reason)
     return model.Verdict("allow")
 
 
-def _tampering(policy: model.Resolved, event: model.TamperEvent, now: datetime.date) -> model.Verdict:
-    """Built in: what enforces is touched by nobody but real root, and not by that root either while a rule that names
-    subjects binds it, or while it carries a label. Rules that only report report this, too, and labels that none but
-    such rules ask for are reported. Each of these says something; the strictest holds."""
+def _object_of(
+    policy: model.Resolved,
+    event: model.FileEvent | model.AliasEvent | model.NetworkEvent | model.VsockEvent | model.PlainEvent,
+) -> tuple[str | None, Covers, tuple[str, ...]]:
+    """Why the object is unknown (None: it is known), whether a rule covers the object, and the actions attempted."""
+    if isinstance(event, model.PlainEvent):
+        return None, lambda _rule: True, (event.action,)
+    if isinstance(event, model.NetworkEvent):
+        return event.trouble, _covers_endpoint(policy, event), (event.action,)
+    if isinstance(event, model.VsockEvent):
+        return None, _covers_vsock(policy, event), ("vsock",)
+    if isinstance(event, model.AliasEvent):
+        trouble = _trouble(policy, event.source) or _trouble(policy, event.target)
+        return trouble, _covers_alias(policy, event), actions.RESOURCES
+    return _trouble(policy, event.location), _covers_file(policy, event.location), (event.action,)
+
+
+def _decide_tampering(policy: model.Resolved, event: model.TamperEvent, now: datetime.date) -> model.Verdict:
+    """Self-protection, which needs no rule.
+
+    Only root in the initial user namespace may modify the enforcer, and not if an enforcing rule with `subjects`
+    applies to that task, or if the task carries a label while an enforcing rule uses labels. A rule in audit mode that
+    applies, and a label that only audit rules use, give 'audit'. The strictest of these verdicts holds."""
     if event.location is not None and not _is_protected(policy, event.location, event.below):
         return model.Verdict("allow")
-    binding = [
+    applicable = [
         rule
         for rule in sorted(policy.rules)
         if in_force(rule, now)
@@ -67,24 +79,25 @@ def _tampering(policy: model.Resolved, event: model.TamperEvent, now: datetime.d
         and binds(policy, rule, event.task)
         and not excepts(policy, rule, event.task)
     ]
-    enforcing = [rule for rule in binding if not rule.audit]
+    enforcing = [rule for rule in applicable if not rule.audit]
     labelled = bool(event.task.labels)
-    by = (enforcing or binding or [None])[0]
+    name = next((rule.name for rule in enforcing or applicable), None)
     if not event.root or enforcing or (labelled and labels_deny(policy, now)):
-        return model.Verdict("deny", by.name if by else None, "tamper")
-    if binding or labelled:
-        return model.Verdict("audit", by.name if by else None, "tamper")
+        return model.Verdict("deny", name, "tamper")
+    if applicable or labelled:
+        return model.Verdict("audit", name, "tamper")
     return model.Verdict("allow")
 
 
 def labels_deny(policy: model.Resolved, now: datetime.date) -> bool:
-    """Does a rule ask for labels that does more than report? Else no label denies anything by itself."""
-    asking = [rule for rule in policy.rules if in_force(rule, now) and not rule.audit]
-    return any(policy.subjects[name].has_read is not None for rule in asking for name in rule.subjects or ())
+    """Whether an enforcing rule in force has subjects with `has_read`. Otherwise a label cannot cause a denial."""
+    enforcing = [rule for rule in policy.rules if in_force(rule, now) and not rule.audit]
+    return any(policy.subjects[name].has_read is not None for rule in enforcing for name in rule.subjects or ())
 
 
 def _is_protected(policy: model.Resolved, where: model.Location, below: bool) -> bool:
-    """What can't be told is: the protected paths are not too deep, nor on a filesystem that nobody has resolved."""
+    """Fails closed: a location that is unknown counts as protected. The exceptions are a path that is too deep and a
+    filesystem that was not resolved, because no protected path is there."""
     trouble = _trouble(policy, where)
     if trouble:
         return trouble not in ("unknown-filesystem", "too-deep")
@@ -95,64 +108,69 @@ def _is_protected(policy: model.Resolved, where: model.Location, below: bool) ->
 
 
 def labels(policy: model.Resolved, where: model.Location) -> frozenset[str]:
-    """What a task has read of, once it has read the object: of the resource sets that any `has_read` names, those that
-    hold it; all of them when it can't be told where it is."""
-    named = frozenset(name for who in policy.subjects.values() for name in who.has_read or ())
+    """The labels that a task gets when it reads the object: the resource sets used by any `has_read` that contain it.
+
+    If the location of the object is unknown, these are all such sets."""
+    named = frozenset(name for subject in policy.subjects.values() for name in subject.has_read or ())
     if _trouble(policy, where):
         return named
     return frozenset(name for name in named if _matches(policy.resources[name].paths, where))
 
 
 def in_force(rule: model.Rule, now: datetime.date) -> bool:
+    """Whether the rule has not expired."""
     return rule.expires is None or now.isoformat() < rule.expires
 
 
-# -- who ----------------------------------------------------------------------------------------------------------
+# -- subjects ----------------------------------------------------------------------------------------------------------
 
 
 def binds(policy: model.Resolved, rule: model.Rule, task: model.Task) -> bool:
-    """Errs towards binding: what is not known of the task counts as satisfied."""
+    """Whether the rule applies to the task. Fails closed: an unknown attribute matches."""
     return rule.subjects is None or any(_may_be(policy, name, task) for name in rule.subjects)
 
 
 def excepts(policy: model.Resolved, rule: model.Rule, task: model.Task) -> bool:
-    """Errs against the task: what is not known counts as not satisfied."""
+    """Whether the rule excepts the task. Fails closed: an unknown attribute does not match."""
     return any(_surely_is(policy, name, task) for name in rule.excepts)
 
 
 def _may_be(policy: model.Resolved, name: str, task: model.Task) -> bool:
-    who = policy.subjects[name]
+    subject, executable = policy.subjects[name], _known_executable(policy, task)
     return (
-        (who.users is None or task.lists_cut or bool(who.users & task.users))
-        and (who.groups is None or task.lists_cut or bool(who.groups & task.groups))
-        and (who.login_users is None or task.login_user in who.login_users)
-        and (who.services is None or task.service is None or _in_service(who.services, task.service))
-        and (who.executables is None or not _known(policy, task) or _matches(who.executables, task.executable))
-        and (who.has_read is None or bool(who.has_read & task.labels))
+        (subject.users is None or task.ids_truncated or bool(subject.users & task.users))
+        and (subject.groups is None or task.ids_truncated or bool(subject.groups & task.groups))
+        and (subject.login_users is None or task.login_user in subject.login_users)
+        and (subject.services is None or task.service is None or _in_service(subject.services, task.service))
+        and (subject.executables is None or executable is None or _matches(subject.executables, executable))
+        and (subject.has_read is None or bool(subject.has_read & task.labels))
     )
 
 
 def _surely_is(policy: model.Resolved, name: str, task: model.Task) -> bool:
-    who = policy.subjects[name]
+    subject, executable = policy.subjects[name], _known_executable(policy, task)
     return (
-        (who.users is None or (not task.lists_cut and task.users <= who.users))
-        and (who.groups is None or (not task.lists_cut and bool(who.groups & task.memberships)))
-        and (who.login_users is None or task.login_user in who.login_users)
-        and (who.services is None or (task.service is not None and _in_service(who.services, task.service)))
-        and (who.executables is None or (_known(policy, task) and _matches(who.executables, task.executable)))
-        and (who.has_read is None or bool(who.has_read & task.labels))
+        (subject.users is None or (not task.ids_truncated and task.users <= subject.users))
+        and (subject.groups is None or (not task.ids_truncated and bool(subject.groups & task.memberships)))
+        and (subject.login_users is None or task.login_user in subject.login_users)
+        and (subject.services is None or (task.service is not None and _in_service(subject.services, task.service)))
+        and (subject.executables is None or (executable is not None and _matches(subject.executables, executable)))
+        and (subject.has_read is None or bool(subject.has_read & task.labels))
     )
 
 
-def _known(policy: model.Resolved, task: model.Task) -> bool:
-    return task.executable is not None and _trouble(policy, task.executable) is None
+def _known_executable(policy: model.Resolved, task: model.Task) -> model.Location | None:
+    """None if the executable or its path is unknown."""
+    if task.executable is None or _trouble(policy, task.executable) is not None:
+        return None
+    return task.executable
 
 
 def _in_service(services: frozenset[model.Components], cgroup: model.Components) -> bool:
     return any(cgroup[: len(path)] == path for path in services)
 
 
-# -- what ---------------------------------------------------------------------------------------------------------
+# -- resources ---------------------------------------------------------------------------------------------------------
 
 
 def _trouble(policy: model.Resolved, where: model.Location) -> str | None:
@@ -168,29 +186,35 @@ def _covers_file(policy: model.Resolved, where: model.Location) -> Covers:
 
 
 def _covers_alias(policy: model.Resolved, event: model.AliasEvent) -> Covers:
-    """A rule is about a new name when it would lose something of what is behind the old one, and, if it is on writing,
-    when it would gain something: that is written there."""
-    if event.directory:
-        some, every = _reaches, _pervades
-    else:
-        some = every = lambda policy, rule, where: _covers_file(policy, where)(rule)
+    """A rule covers a new name in two cases.
+
+    An object that the rule covers by its old name would not be covered by the new one. Or the rule denies `write`, and
+    would cover the object by its new name but not by its old one: the new name counts as a write there."""
+    some: CoversLocation = _covers_some_below if event.directory else _covers_location
+    every: CoversLocation = _covers_all_below if event.directory else _covers_location
     return lambda rule: (
         (some(policy, rule, event.source) and not every(policy, rule, event.target))
         or ("write" in rule.deny and some(policy, rule, event.target) and not every(policy, rule, event.source))
     )
 
 
-def _reaches(policy: model.Resolved, rule: model.Rule, where: model.Location) -> bool:
-    """Does the rule cover the directory or anything that could be below it?"""
+def _covers_location(policy: model.Resolved, rule: model.Rule, where: model.Location) -> bool:
+    return _covers_file(policy, where)(rule)
+
+
+def _covers_some_below(policy: model.Resolved, rule: model.Rule, where: model.Location) -> bool:
+    """Whether the rule covers the directory or any path that may exist below it."""
     return _selected_below(policy, rule, where, _some_below, _all_below)
 
 
-def _pervades(policy: model.Resolved, rule: model.Rule, where: model.Location) -> bool:
-    """Does the rule cover the directory and everything that could be below it?"""
+def _covers_all_below(policy: model.Resolved, rule: model.Rule, where: model.Location) -> bool:
+    """Whether the rule covers the directory and every path that may exist below it."""
     return _selected_below(policy, rule, where, _all_below, _some_below)
 
 
-def _selected_below(policy, rule, where, plain, negated) -> bool:
+def _selected_below(
+    policy: model.Resolved, rule: model.Rule, where: model.Location, plain: CoversTree, negated: CoversTree
+) -> bool:
     if rule.resources is None:
         return False
     patterns = [
@@ -201,7 +225,7 @@ def _selected_below(policy, rule, where, plain, negated) -> bool:
     return plain(patterns, where.components)
 
 
-def _some_below(patterns: Iterable[model.Components], path: model.Components) -> bool:
+def _some_below(patterns: Sequence[model.Components], path: model.Components) -> bool:
     for pattern in patterns:
         head, tree = (pattern[:-1], True) if pattern and pattern[-1] == "**" else (pattern, False)
         if (tree or len(path) <= len(head)) and all(map(component_matches, head, path)):
@@ -209,9 +233,8 @@ def _some_below(patterns: Iterable[model.Components], path: model.Components) ->
     return False
 
 
-def _all_below(patterns: Iterable[model.Components], path: model.Components) -> bool:
-    # a name that no literal and no glob matches stands for every name: only * and ** match it, and they match all
-    patterns = list(patterns)
+def _all_below(patterns: Sequence[model.Components], path: model.Components) -> bool:
+    # "/" is in no name, so no literal matches it: a pattern of * and ** that matches it matches every name
     deepest = max(map(len, patterns), default=0)
     return all(
         any(matches(pattern, path + ("/",) * below) for pattern in patterns)
@@ -230,7 +253,7 @@ def _matches(patterns: Iterable[model.PathPattern], where: model.Location) -> bo
 
 
 def matches(pattern: model.Components, path: model.Components) -> bool:
-    """``**`` at the end stands for any number of components, also none; ``*`` for any run within one."""
+    """Whether the path matches. ``**`` at the end: any number of components, or none; ``*``: any run within one."""
     if pattern and pattern[-1] == "**":
         head = pattern[:-1]
         return len(path) >= len(head) and all(map(component_matches, head, path))
@@ -244,18 +267,18 @@ def component_matches(pattern: str, component: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), component, re.DOTALL) is not None
 
 
-# -- where to -----------------------------------------------------------------------------------------------------
+# -- destinations -----------------------------------------------------------------------------------------------------
 
 
 def _covers_endpoint(policy: model.Resolved, event: model.NetworkEvent) -> Covers:
-    address = ipaddress.ip_address(event.address)
-    address = getattr(address, "ipv4_mapped", None) or address
-    everywhere = event.action in actions.OWN and address.is_unspecified
+    address = _unmapped(ipaddress.ip_address(event.address))
+    all_addresses = event.action in actions.OWN and address.is_unspecified
 
     def holds(cidrs: frozenset[str], negated: bool) -> bool:
-        if not everywhere:
+        if not all_addresses:
             return any(_in(address, cidr) for cidr in cidrs)
-        # every address of the host: touches whatever a rule names, and is spared where every one is; :: takes IPv4, too
+        # The socket has every address of the host. It is in each network, and outside a negated selection only if the
+        # selection holds every address. :: also accepts IPv4.
         return not negated or ("0.0.0.0/0" in cidrs and (address.version == 4 or "::/0" in cidrs))
 
     def satisfied(name: str, negated: bool) -> bool:
@@ -282,6 +305,11 @@ def _covers_vsock(policy: model.Resolved, event: model.VsockEvent) -> Covers:
     return lambda rule: _selected(rule.destinations, satisfied)
 
 
-def _in(address, cidr: str) -> bool:
+def _unmapped(address: Address) -> Address:
+    """The IPv4 address of an IPv4-mapped IPv6 address."""
+    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
+
+
+def _in(address: Address, cidr: str) -> bool:
     network = ipaddress.ip_network(cidr)
     return network.version == address.version and address in network
