@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the observer's programs write, as bpf/observer/observe.h has it: decoded, nothing looked up."""
+"""Decodes what the observer's programs record, by the structures of bpf/observer/observe.h."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class Chain(NamedTuple):
 
 
 class Subject(NamedTuple):
+    """A task's identity, decoded."""
+
     uid: int
     euid: int
     gid: int
@@ -38,7 +40,7 @@ class Subject(NamedTuple):
 
 
 class Who(NamedTuple):
-    """Who acts, as the kernel tells one subject from another."""
+    """What distinguishes one subject from another in the kernel; ``groups`` and ``name`` are digests."""
 
     groups: int
     cgroup: int
@@ -76,7 +78,7 @@ class Entry(NamedTuple):
 class Times(NamedTuple):
     """How often, and when: ns since the host was started."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name, which nothing calls here
     first: int
     last: int
 
@@ -177,13 +179,15 @@ def _chain(raw: bytes) -> Chain:
 
 
 def what(raw: bytes) -> What:
+    """The object that these bytes describe."""
     return WHAT.unpack(raw)
 
 
 def fresh(records: list[bytes], subjects: dict[int, Subject], objects: dict[bytes, Chain]) -> list[bytes]:
-    """Puts what a ring buffer told into ``subjects``, by digest, and ``objects``, by the bytes that name one. Gives
-    the objects that are new. A record of another layout is no record."""
-    new = []
+    """Adds the records of a ring buffer to ``subjects``, by digest, and to ``objects``, by the bytes of a What.
+
+    Returns the bytes of the objects that are new. Records of another layout are skipped."""
+    new: list[bytes] = []
     for record in records:
         kind = struct.unpack_from("=I", record)[0] if len(record) >= 4 else 0
         if kind == _SUBJECT and len(record) >= SUBJECT.size:
@@ -199,15 +203,15 @@ def fresh(records: list[bytes], subjects: dict[int, Subject], objects: dict[byte
                 _chain(raw.cgroup),
             )
         elif kind == _OBJECT and len(record) >= OBJECT.size:
-            found = OBJECT.unpack(record[: OBJECT.size])
-            if found.what not in objects:
-                new.append(found.what)
-            objects[found.what] = _chain(found.path)
+            observed = OBJECT.unpack(record[: OBJECT.size])
+            if observed.what not in objects:
+                new.append(observed.what)
+            objects[observed.what] = _chain(observed.path)
     return new
 
 
 def _actions(number: int) -> list[int]:
-    """An opened file that is to be executed is not read for what is in it."""
+    """The actions of one recorded action; opening a file for execution does not count as reading it."""
     if number < _OPEN:
         return [number]
     if number & _OPEN_EXECUTE:
@@ -216,9 +220,9 @@ def _actions(number: int) -> list[int]:
 
 
 def entries(counted: dict[bytes, bytes]) -> list[tuple[int, int, bytes, Times]]:
-    """Subject's digest, action, what names the object, how often."""
-    found = []
+    """The digest of the subject, the action, the bytes of the object, and how often, of each entry and action."""
+    result: list[tuple[int, int, bytes, Times]] = []
     for key, value in counted.items():
         entry, times = ENTRY.unpack(key), TIMES.unpack(value)
-        found.extend((entry.subject, action, entry.what, times) for action in _actions(entry.action))
-    return found
+        result.extend((entry.subject, action, entry.what, times) for action in _actions(entry.action))
+    return result
