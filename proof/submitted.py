@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import SymbolTableSection
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "collections"))
@@ -86,6 +88,8 @@ class _Object:
     def __init__(self, data: bytes) -> None:
         elf = ELFFile(io.BytesIO(data))
         symbols = elf.get_section_by_name(".symtab")
+        if not isinstance(symbols, SymbolTableSection):
+            raise ValueError("the object has no symbol table")
         self.code = {
             i: section.data()
             for i, section in enumerate(elf.iter_sections())
@@ -100,7 +104,7 @@ class _Object:
                 self.programs[symbol.name] = place
         self.linked: dict[_Place, tuple[str, _Place]] = {}
         for section in elf.iter_sections():
-            if section["sh_type"] == "SHT_REL" and section["sh_info"] in self.code:
+            if isinstance(section, RelocationSection) and section["sh_info"] in self.code:
                 for entry in section.iter_relocations():
                     symbol = symbols.get_symbol(entry["r_info_sym"])
                     target = symbol["st_shndx"]

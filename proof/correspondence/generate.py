@@ -1,15 +1,15 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random policies, with events that lie near them: plain pseudo-random numbers, since a hundred thousand are wanted.
-The same seed and number give the same case. ``features`` names what occurs in a case, for the distribution."""
+"""Generates random policies, with events that are close to their rules. The same seed and number result in the same
+case. ``features`` names the parts of the language that occur in a policy."""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
 import random
-from typing import Iterable, NamedTuple
+from typing import Callable, Iterable, Mapping, NamedTuple, Sequence, TypeVar
 
 from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions, model
@@ -17,11 +17,11 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import a
 TODAY = datetime.date(2026, 6, 1)
 IDS = (0, 1, 1000, 1001, 65534, 4294967295)
 DEVICES = (1, 2)
-UNRESOLVED = 3
-WHOLE = ("a", "b", "ab", "*", "x" * 35, "é")  # found by one look-up
+UNRESOLVED = 3  # a device that the policy does not know
+WHOLE = ("a", "b", "ab", "*", "x" * 35, "é")  # each matches by one lookup
 HEADS = ("a", "b", "ab", "*", "a*", "*b", "*.csv", "*a*", "a*b", "a**", "x" * 40, "x" * 35, "x" * 36, "é")
 NAMES = ("a", "b", "ab", "aab", "ba", "c.csv", ".csv", "x" * 35, "x" * 36, "x" * 40, "x" * 40 + "y", "é", "\udcff")
-RUNS = ("", "a", "b", ".csv", "yz", "a.b")  # what stands for a *
+RUNS = ("", "a", "b", ".csv", "yz", "a.b")  # what a * matches
 UNITS = ("system.slice", "user.slice", "a.service", "x" * 40)
 CIDRS = ("0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/9", "10.0.0.1/32", "::/0", "fd00::/8", "fd00::1/128")
 ADDRESSES = ("10.0.0.1", "::ffff:10.0.0.1", "fd00::1", "fe80::1", "::", "0.0.0.0", "::ffff:0.0.0.0")
@@ -29,21 +29,25 @@ PORTS = ((443, 443), (0, 65535), (1024, 65535), (80, 90), (65535, 65535), (0, 0)
 PROTOCOLS = (1, 6, 17, 132)
 CIDS, VSOCK_PORTS = (1, 2, 0xFFFFFFFF), (0, 1024, 0xFFFFFFFF)
 DAYS = ("2026-05-31", "2026-06-01", "2026-06-02", "2027-01-01")
-PLACES = layout.REASONS[1:5]  # why it can't be told where a file is
+PLACES = layout.REASONS[1:5]  # why a file's path cannot be determined
 FILES, NETWORKS, VSOCK = actions.RESOURCES, actions.NETWORK, ("vsock",)
-KINDS = (FILES, FILES, FILES, NETWORKS, NETWORKS, VSOCK, actions.PLAIN)  # files have most ways to be asked about
+KINDS = (FILES, FILES, FILES, NETWORKS, NETWORKS, VSOCK, actions.PLAIN)  # events on files have most variants
+T = TypeVar("T")
 
 
 class Case(NamedTuple):
+    """A policy, and what is asked about it."""
+
     policy: model.Resolved
     canary: model.PathPattern | None
-    labels: dict[str, int]  # bits that an earlier generation gave
-    events: tuple[object, ...]
-    objects: tuple[model.Location, ...]  # which labels does reading them give?
+    labels: dict[str, int]  # bits that an earlier generation assigned
+    events: tuple[model.Event, ...]
+    objects: tuple[model.Location, ...]  # files whose labels are asked for
 
 
 def case(seed: int, number: int, events: int) -> Case:
-    rng = random.Random("%d/%d" % (seed, number))
+    """The case with this number, with ``events`` events."""
+    rng = random.Random(f"{seed}/{number}")
     policy = _policy(rng)
     kept = rng.sample("mnopq", rng.randrange(4)) if rng.random() < 0.3 else []
     return Case(
@@ -58,21 +62,23 @@ def case(seed: int, number: int, events: int) -> Case:
 # ---- policies -------------------------------------------------------------------------------------------------------
 
 
-def _some(rng: random.Random, pool: Iterable, least: int, most: int) -> frozenset:
-    pool = list(pool)
-    return frozenset(rng.sample(pool, min(len(pool), rng.randint(least, most))))
+def _some(rng: random.Random, pool: Iterable[T], least: int, most: int) -> frozenset[T]:
+    values = list(pool)
+    return frozenset(rng.sample(values, min(len(values), rng.randint(least, most))))
 
 
-def _maybe(rng: random.Random, chance: float, make):
+def _maybe(rng: random.Random, chance: float, make: Callable[[], T]) -> T | None:
     return make() if rng.random() < chance else None
 
 
-def _pattern(rng: random.Random, heads=HEADS, devices=(*DEVICES, layout.ABSTRACT)) -> model.PathPattern:
+def _pattern(
+    rng: random.Random, heads: Sequence[str] = HEADS, devices: Sequence[int] = (*DEVICES, layout.ABSTRACT)
+) -> model.PathPattern:
     head = tuple(rng.choice(heads) for _ in range(rng.choice((0, 1, 1, 2, 2, 3))))
     return model.PathPattern(rng.choice(devices), head + (("**",) if rng.random() < 0.5 else ()))
 
 
-def _patterns(rng: random.Random, most: int, heads) -> frozenset:
+def _patterns(rng: random.Random, most: int, heads: Sequence[str]) -> frozenset[model.PathPattern]:
     return frozenset(_pattern(rng, heads) for _ in range(rng.randint(1, most)))
 
 
@@ -95,7 +101,7 @@ def _ports(rng: random.Random) -> tuple[int, int]:
     return first, last
 
 
-def _subject(rng: random.Random, resources, heads) -> model.SubjectSet:
+def _subject(rng: random.Random, resources: Sequence[str], heads: Sequence[str]) -> model.SubjectSet:
     return model.SubjectSet(
         users=_maybe(rng, 0.4, lambda: _some(rng, IDS, 1, 3)),
         login_users=_maybe(rng, 0.15, lambda: _some(rng, IDS, 1, 4)),
@@ -108,8 +114,8 @@ def _subject(rng: random.Random, resources, heads) -> model.SubjectSet:
 
 def _destination(rng: random.Random) -> model.DestinationSet:
     if rng.random() < 0.25:
-        cid = lambda: rng.choice((None, *CIDS))
-        ends = ((found, None if found is None else rng.choice((None, *VSOCK_PORTS))) for found in (cid(), cid()))
+        cids = [rng.choice((None, *CIDS)) for _ in range(2)]
+        ends = ((cid, None if cid is None else rng.choice((None, *VSOCK_PORTS))) for cid in cids)
         return model.DestinationSet(vsock=frozenset(ends))
     return model.DestinationSet(
         cidrs=_maybe(rng, 0.7, lambda: frozenset(_cidr(rng) for _ in range(rng.randint(1, 4)))),
@@ -118,17 +124,24 @@ def _destination(rng: random.Random) -> model.DestinationSet:
     )
 
 
-def _deny(rng: random.Random) -> frozenset:
+def _deny(rng: random.Random) -> frozenset[str]:
+    pools: Sequence[Iterable[str]]
     pools = rng.choice(((FILES,), (FILES,), (NETWORKS,), (NETWORKS,), (VSOCK,), (actions.PLAIN,),
                         (FILES, NETWORKS), (FILES, VSOCK, actions.PLAIN)))  # fmt: skip
     return frozenset().union(*(_some(rng, pool, 1, 3) for pool in pools))
 
 
-def _selection(rng: random.Random, sets) -> model.Selection:
+def _selection(rng: random.Random, sets: Iterable[str]) -> model.Selection:
     return model.Selection(_some(rng, sorted(sets), 0 if rng.random() < 0.1 else 1, 2), rng.random() < 0.4)
 
 
-def _rule(rng: random.Random, name: str, subjects, resources, destinations) -> model.Rule:
+def _rule(
+    rng: random.Random,
+    name: str,
+    subjects: Mapping[str, model.SubjectSet],
+    resources: Mapping[str, model.ResourceSet],
+    destinations: Mapping[str, model.DestinationSet],
+) -> model.Rule:
     deny = _deny(rng)
     return model.Rule(
         name=name,
@@ -149,7 +162,7 @@ def _policy(rng: random.Random) -> model.Resolved:
     destinations = {name: _destination(rng) for name in rng.sample("defg", rng.randrange(5))}
     names = rng.sample(range(100), rng.choice((0, 1, 2, 3, 3, 4, 5, 6, 8)))
     return model.Resolved(
-        tuple(_rule(rng, "rule %d" % name, subjects, resources, destinations) for name in names),
+        tuple(_rule(rng, f"rule {name}", subjects, resources, destinations) for name in names),
         subjects, resources, destinations, frozenset(DEVICES),
         tamper_paths=frozenset(_pattern(rng, heads, DEVICES) for _ in range(rng.randrange(3))))  # fmt: skip
 
@@ -163,12 +176,12 @@ def _component(rng: random.Random, head: str) -> str:
     return "".join(rng.choice(RUNS) if byte == "*" else byte for byte in head) or "a"
 
 
-def _location(rng: random.Random, policy: model.Resolved, wanted: frozenset = frozenset()) -> model.Location:
-    """``wanted``: names of resource sets of which something is likely to be there."""
+def _location(rng: random.Random, policy: model.Resolved, wanted: frozenset[str] = frozenset()) -> model.Location:
+    """A path that is likely to be in one of these resource sets."""
     known: list[model.PathPattern] = [p for name in sorted(wanted) for p in policy.resources[name].paths]
     if not known or rng.random() < 0.3:
-        known = [p for found in policy.resources.values() for p in found.paths]
-        known += [p for found in policy.subjects.values() for p in found.executables or ()] + list(policy.tamper_paths)
+        known = [p for resources in policy.resources.values() for p in resources.paths]
+        known += [p for who in policy.subjects.values() for p in who.executables or ()] + list(policy.tamper_paths)
     near = rng.choice(sorted(known)) if known and rng.random() < 0.85 else _pattern(rng)
     tree = near.components[-1:] == ("**",)
     path = [_component(rng, head) for head in near.components[: -1 if tree else None]]
@@ -187,7 +200,7 @@ def _location(rng: random.Random, policy: model.Resolved, wanted: frozenset = fr
 
 
 def _task(rng: random.Random, policy: model.Resolved) -> model.Task:
-    units = sorted({unit for found in policy.subjects.values() for unit in found.services or ()})
+    units = sorted({unit for who in policy.subjects.values() for unit in who.services or ()})
     unit = rng.choice(units) if units and rng.random() < 0.6 else _unit(rng)
     groups = _some(rng, IDS, 1, 3)
     return model.Task(
@@ -203,7 +216,7 @@ def _task(rng: random.Random, policy: model.Resolved) -> model.Task:
 
 
 def _one_of(rng: random.Random, task: model.Task, who: model.SubjectSet) -> model.Task:
-    """The task as one that is in the set by its numbers and labels, the rest as it is."""
+    """The task, changed so that it is in the set by its numbers and labels."""
     return task._replace(
         users=task.users | _some(rng, sorted(who.users or ()), 1, 1),
         groups=task.groups | _some(rng, sorted(who.groups or ()), 1, 1),
@@ -214,7 +227,7 @@ def _one_of(rng: random.Random, task: model.Task, who: model.SubjectSet) -> mode
 
 
 def _address(rng: random.Random, sets: list[model.DestinationSet]) -> str:
-    known = sorted({cidr for found in sets for cidr in found.cidrs or ()})
+    known = sorted({cidr for where in sets for cidr in where.cidrs or ()})
     if not known or rng.random() < 0.25:
         return rng.choice(ADDRESSES)
     network = ipaddress.ip_network(rng.choice(known))
@@ -222,21 +235,21 @@ def _address(rng: random.Random, sets: list[model.DestinationSet]) -> str:
     number = rng.choice((first, last, first - 1, last + 1, rng.randint(first, last)))
     number = min(max(number, 0), (1 << network.max_prefixlen) - 1)
     address = (ipaddress.IPv4Address if network.version == 4 else ipaddress.IPv6Address)(number)
-    return "::ffff:%s" % address if network.version == 4 and rng.random() < 0.2 else str(address)
+    return f"::ffff:{address}" if network.version == 4 and rng.random() < 0.2 else str(address)
 
 
 def _port(rng: random.Random, sets: list[model.DestinationSet]) -> int:
-    known = sorted({edge for found in sets for both in found.ports or () for edge in both})
+    known = sorted({edge for where in sets for both in where.ports or () for edge in both})
     return min(max(rng.choice(known or [443]) + rng.choice((-1, 0, 0, 1)), 0), 65535)
 
 
 def _protocol(rng: random.Random, sets: list[model.DestinationSet]) -> int:
-    known = sorted({number for found in sets for number in found.protocols or ()})
+    known = sorted({number for where in sets for number in where.protocols or ()})
     return rng.choice(known if known and rng.random() < 0.7 else PROTOCOLS)
 
 
-def _event(rng: random.Random, policy: model.Resolved):
-    """Most are about what some rule denies."""
+def _event(rng: random.Random, policy: model.Resolved) -> model.Event:
+    """An event, in most cases about something that a rule denies."""
     task, rule = _task(rng, policy), rng.choice(policy.rules) if policy.rules else None
     if rule and rule.subjects and rng.random() < 0.5:
         task = _one_of(rng, task, policy.subjects[rng.choice(sorted(rule.subjects))])
@@ -262,13 +275,15 @@ def _event(rng: random.Random, policy: model.Resolved):
     return model.PlainEvent(task, action)
 
 
-# ---- what occurs ----------------------------------------------------------------------------------------------------
+# ---- distribution ---------------------------------------------------------------------------------------------------
 
 
 def features(policy: model.Resolved) -> Iterable[str]:
-    rules, components = policy.rules, set()
-    for found in policy.resources.values():
-        for pattern in found.paths:
+    """The parts of the language that occur in the policy."""
+    rules = policy.rules
+    components: set[str] = set()
+    for resources in policy.resources.values():
+        for pattern in resources.paths:
             components.update(pattern.components)
     selections = [rule.destinations for rule in rules if rule.destinations]
     used = [policy.destinations[name] for selection in selections for name in selection.names]
@@ -285,20 +300,21 @@ def features(policy: model.Resolved) -> Iterable[str]:
         "services": any(who.services for who in named),
         "executables": any(who.executables for who in named),
         "has_read": any(who.has_read for who in named),
-        "cidrs": any(found.cidrs for found in used),
-        "ports": any(found.ports for found in used),
-        "protocols": any(found.protocols for found in used),
-        "vsock": any(found.vsock for found in used),
+        "cidrs": any(where.cidrs for where in used),
+        "ports": any(where.ports for where in used),
+        "protocols": any(where.protocols for where in used),
+        "vsock": any(where.vsock for where in used),
         "*": "*" in components,
-        "* within": any("*" in each and each not in ("*", "**") for each in components),
+        "* within": any("*" in part and part not in ("*", "**") for part in components),
         "**": "**" in components,
-        "long components": any(len(each) >= layout.COMPONENT for each in components),
+        "long components": any(len(part) >= layout.COMPONENT for part in components),
         "protected": bool(policy.tamper_paths),
     }
     return [name for name, there in occurs.items() if there]
 
 
-def kind(event) -> str:
+def kind(event: model.Event) -> str:
+    """The kind of an event, for the distribution."""
     if isinstance(event, model.AliasEvent):
         return "alias of a folder" if event.directory else "alias"
     if isinstance(event, model.TamperEvent):

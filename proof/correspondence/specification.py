@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asks the program that was extracted from the proof: records as it reads them (answer.ml has the other half of the
-form), and its answers as records."""
+"""Asks the program that was extracted from the proof. It encodes questions as JSON and decodes the answers; answer.ml
+has the other half of the format."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Sequence, TypeVar
 
 from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions, model, semantics
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".build" / "proof" / "correspondence" / "answer"
-# a place among the subject sets that nobody is in and no rule names
+# a subject set that no task is in and no rule names
 NOBODY = model.SubjectSet(*(frozenset() for _ in model.SubjectSet._fields))
+Form = List[Any]  # JSON
+T = TypeVar("T")
 
 
 class Written(NamedTuple):
@@ -32,26 +34,31 @@ class Written(NamedTuple):
 
 
 class Question(NamedTuple):
+    """What is asked about one policy."""
+
     written: Written
     labels: Mapping[str, int]  # name: bit
-    tables: bool  # are they wanted?
-    events: Sequence[object] = ()
+    tables: bool  # whether to return the tables
+    events: Sequence[model.Event] = ()
     objects: Sequence[model.Location] = ()
 
 
 class Answer(NamedTuple):
+    """The answers of the extracted program."""
+
     valid: bool  # compile_correct is about this policy
-    tables: list | None  # as answer.ml's say_image
+    tables: Form | None  # in the format of say_image in answer.ml
     decided: list[tuple[bool, model.Verdict, model.Verdict]]  # possible, by the meaning, by the tables
-    read: list[tuple[frozenset, int]]  # names of labels by the meaning; bits by the tables
+    read: list[tuple[frozenset[str], int]]  # names of labels by the meaning; bits by the tables
 
 
 def plain(policy: model.Resolved) -> Written:
+    """The policy without the canary."""
     return Written(policy, tuple(sorted(rule.name for rule in policy.rules)), tuple(sorted(policy.subjects)))
 
 
 def with_canaries(policy: model.Resolved, canary: model.PathPattern | None, now: datetime.date) -> Written:
-    """What compile_policy adds for the canary, written out as a policy would have it: after all other rules, and with a
+    """The policy with explicit rules for what compile_policy adds for the canary: after all other rules, and with a
     subject set in its own place."""
     denied = {action for rule in policy.rules if semantics.in_force(rule, now) for action in rule.deny}
     mine = frozenset([layout.CANARY_FILE_RULE])
@@ -68,7 +75,7 @@ def with_canaries(policy: model.Resolved, canary: model.PathPattern | None, now:
         added.append(model.Rule(layout.CANARY_NETWORK_RULE, frozenset(["connect"]), mine, destinations=there))
     rules, who = plain(policy)[1:]
     if added:
-        free = ["nobody %d" % place for place in range(len(who), layout.CANARY_SET)]
+        free = [f"nobody {place}" for place in range(len(who), layout.CANARY_SET)]
         subjects.update(dict.fromkeys(free, NOBODY))
         subjects[layout.CANARY_FILE_RULE] = model.SubjectSet(users=frozenset([layout.CANARY_USER]))
         who += (*tuple(free), layout.CANARY_FILE_RULE)
@@ -78,14 +85,14 @@ def with_canaries(policy: model.Resolved, canary: model.PathPattern | None, now:
 
 
 def ask(questions: Sequence[Question], now: datetime.date, program: Path = PROGRAM) -> list[Answer]:
-    """Raises CalledProcessError when the program does not take a question."""
+    """The answers to the questions. Raises CalledProcessError when the program rejects a question."""
     forms = [_Form(question.written) for question in questions]
     asked = (form.question(question, now) for form, question in zip(forms, questions))
-    lines = [json.dumps(each, separators=(",", ":")) for each in asked]
+    lines = [json.dumps(form, separators=(",", ":")) for form in asked]
     done = subprocess.run([str(program)], input="\n".join(lines) + "\n", stdout=subprocess.PIPE, check=True, text=True)
     answers = done.stdout.splitlines()
     if len(answers) != len(questions):
-        raise ValueError("%d questions, %d answers" % (len(questions), len(answers)))
+        raise ValueError(f"{len(questions)} questions, {len(answers)} answers")
     return [form.answer(json.loads(line)) for form, line in zip(forms, answers)]
 
 
@@ -95,20 +102,20 @@ def _component(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=65536)
-def _address(text: str) -> list:
+def _address(text: str) -> Form:
     address = ipaddress.ip_address(text)
-    return [address.version == 6, format(int(address), "0%db" % address.max_prefixlen)]
+    return [address.version == 6, format(int(address), f"0{address.max_prefixlen}b")]
 
 
 @functools.lru_cache(maxsize=65536)
-def _cidr(text: str) -> list:
+def _cidr(text: str) -> Form:
     network = ipaddress.ip_network(text)
     six, bits = _address(str(network.network_address))
     return [six, bits[: network.prefixlen]]
 
 
-def _maybe(found, form):
-    return None if found is None else [form(each) for each in found]
+def _maybe(values: Iterable[T] | None, form: Callable[[T], object]) -> Form | None:
+    return None if values is None else [form(value) for value in values]
 
 
 def _number(action: str) -> int:
@@ -119,35 +126,38 @@ def _reason(trouble: str | None) -> int | None:
     return layout.REASONS.index(trouble) if trouble else None
 
 
-def _path(components: model.Components) -> list:
-    return [_component(each) for each in components]
+def _path(components: model.Components) -> Form:
+    return [_component(component) for component in components]
 
 
-def _placed(pattern: model.PathPattern) -> list:
+def _placed(pattern: model.PathPattern) -> Form:
     tree = pattern.components[-1:] == ("**",)
     head = pattern.components[:-1] if tree else pattern.components
-    return [pattern.device, [None if each == "*" else _component(each) for each in head], tree]
+    return [pattern.device, [None if component == "*" else _component(component) for component in head], tree]
 
 
-def _location(where: model.Location | None) -> list | None:
-    return where and [where.device, _path(where.components), where.pseudo, _reason(where.trouble)]
+def _location(where: model.Location | None) -> Form | None:
+    return None if where is None else [where.device, _path(where.components), where.pseudo, _reason(where.trouble)]
 
 
 class _Form:
-    """Names are numbers: those of rules in the order of their bits, those of sets in any."""
+    """The format of one policy's questions. Names are numbers: rules in the order of their bits, sets in any order."""
 
-    def __init__(self, written: Written):
+    def __init__(self, written: Written) -> None:
         self.written = written
         self.rules = {name: number for number, name in enumerate(written.rules)}
         self.sets: dict[str, int] = {}
 
     def name(self, name: str) -> int:
+        """The number of a set."""
         return self.sets.setdefault(name, len(self.sets))
 
-    def names(self, names) -> list:
+    def names(self, names: Iterable[str]) -> Form:
+        """The numbers of sets."""
         return [self.name(name) for name in sorted(names)]
 
-    def question(self, asked: Question, now: datetime.date) -> list:
+    def question(self, asked: Question, now: datetime.date) -> Form:
+        """The question as JSON."""
         policy = self.written.policy
         resources = ((name, policy.resources[name].paths) for name in sorted(policy.resources))
         destinations = ((name, policy.destinations[name]) for name in sorted(policy.destinations))
@@ -156,7 +166,7 @@ class _Form:
                 [self.rule(rule) for rule in policy.rules],
                 [[self.name(name), self.subject(policy.subjects[name])] for name in self.written.who],
                 [[self.name(name), [_placed(pattern) for pattern in paths]] for name, paths in resources],
-                [[self.name(name), self.destination(found)] for name, found in destinations],
+                [[self.name(name), self.destination(where)] for name, where in destinations],
                 sorted(policy.superblocks),
                 [_placed(pattern) for pattern in policy.tamper_paths],
             ],
@@ -167,32 +177,38 @@ class _Form:
             [_location(where) for where in asked.objects],
         ]
 
-    def subject(self, who: model.SubjectSet) -> list:
+    def subject(self, who: model.SubjectSet) -> Form:
+        """A subject set."""
         return [_maybe(who.users, int), _maybe(who.login_users, int), _maybe(who.groups, int),
                 _maybe(who.services, _path), _maybe(who.executables, _placed),
                 _maybe(who.has_read, self.name)]  # fmt: skip
 
     @staticmethod
-    def destination(where: model.DestinationSet) -> list:
+    def destination(where: model.DestinationSet) -> Form:
+        """A destination set."""
         return [_maybe(where.cidrs, _cidr), _maybe(where.ports, list), _maybe(where.protocols, int),
                 _maybe(where.vsock, list)]  # fmt: skip
 
-    def selection(self, found: model.Selection | None) -> list | None:
-        return found and [self.names(found.names), found.negated]
+    def selection(self, sets: model.Selection | None) -> Form | None:
+        """The sets that a rule names."""
+        return None if sets is None else [self.names(sets.names), sets.negated]
 
-    def rule(self, rule: model.Rule) -> list:
+    def rule(self, rule: model.Rule) -> Form:
+        """A rule."""
         day = rule.expires and datetime.date.fromisoformat(rule.expires).toordinal()
         return [self.rules[rule.name], [_number(action) for action in rule.deny],
                 None if rule.subjects is None else self.names(rule.subjects), self.names(rule.excepts),
                 self.selection(rule.resources), self.selection(rule.destinations), rule.audit, day]  # fmt: skip
 
-    def task(self, task: model.Task) -> list:
+    def task(self, task: model.Task) -> Form:
+        """The task of an event."""
         return [list(task.users), list(task.groups), list(task.memberships), task.login_user,
                 None if task.service is None else _path(task.service), _location(task.executable),
                 self.names(task.labels), task.ids_truncated]  # fmt: skip
 
     @staticmethod
-    def event(event) -> list:
+    def event(event: model.Event) -> Form:
+        """An event without its task."""
         if isinstance(event, model.FileEvent):
             return ["file", _number(event.action), _location(event.location)]
         if isinstance(event, model.AliasEvent):
@@ -206,16 +222,18 @@ class _Form:
             return ["plain", _number(event.action)]
         return ["tamper", event.root, _location(event.location), event.below]
 
-    def verdict(self, said: list) -> model.Verdict:
-        outcome, rule, reason = said
+    def verdict(self, form: Form) -> model.Verdict:
+        """A verdict."""
+        outcome, rule, reason = form
         return model.Verdict(outcome, None if rule is None else self.written.rules[rule], layout.REASONS[reason])
 
-    def answer(self, said: list) -> Answer:
-        valid, tables, decided, read = said
+    def answer(self, form: Form) -> Answer:
+        """The answer to a question."""
+        valid, tables, decided, read = form
         names = {number: name for name, number in self.sets.items()}
         return Answer(
             valid,
             tables,
-            [(possible, self.verdict(meaning), self.verdict(found)) for possible, meaning, found in decided],
+            [(possible, self.verdict(meaning), self.verdict(lookup)) for possible, meaning, lookup in decided],
             [(frozenset(names[number] for number in given), int(bits, 16)) for given, bits in read],
         )

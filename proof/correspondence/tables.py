@@ -1,11 +1,15 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Are the tables that compile.py made those that Compile.v makes? Entry by entry; the states of the automaton and the
-rows of its byte automata up to their numbers: walked side by side from every root, each of the one has to stand for
-one of the other. Coq keeps what is left of the patterns in a state in order, and so may hold one twice."""
+"""Compares the tables that the product compiles with those that Compile.v compiles, entry by entry.
+
+The states of the automaton and the rows of its byte automata are compared up to their numbers: both automata are walked
+in parallel from every root, and each state of Coq's has to correspond to one of the product's. Coq keeps the remaining
+patterns of a state in order, so that it may have a state twice."""
 
 from __future__ import annotations
+
+from typing import Any, Iterable, List, Mapping
 
 from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables as compile
@@ -14,28 +18,31 @@ COLUMNS = ("services", "executables", "labels", "covers", "reaches", "pervades")
 ANY = ("user", "login", "group", "service", "executable", "label", "address", "port", "protocol")
 
 
-class _Different(Exception):
-    pass
+Form = List[Any]  # JSON
 
 
-def differences(image: compile.Image, said: list, rules: tuple[str, ...]) -> list[str]:
-    """``said``: the tables as answer.ml tells them; ``rules``: names by the numbers that it uses."""
-    names, vectors, of_action, any_, root, denies_labels, subjects, destinations, ids = said[:9]
-    ipv4, ipv6, ports, vsock, superblocks, nodes, columns = said[9:]
+class _DifferenceError(Exception):
+    """The automata differ."""
+
+
+def differences(image: compile.Image, proved: Form, rules: tuple[str, ...]) -> list[str]:
+    """``proved``: the tables in the format of answer.ml; ``rules``: names by the numbers that it uses."""
+    names, vectors, of_action, any_, root, denies_labels, subjects, destinations, ids = proved[:9]
+    ipv4, ipv6, ports, vsock, superblocks, nodes, columns = proved[9:]
     tables = image.tables
     policy = layout.POLICY.unpack(tables["policy"][_index(0)])
     found: list[str] = []
 
-    def same(what, mine, theirs):
+    def same(what: str, mine: object, theirs: object) -> None:
         if mine != theirs:
-            found.append("%s: compile.py %s, Compile.v %s" % (what, _short(mine, theirs), _short(theirs, mine)))
+            found.append(f"{what}: compile.py {_short(mine, theirs)}, Compile.v {_short(theirs, mine)}")
 
     same("rules", compile.rule_bits(image), [rules[number] for number in names])
     for what, theirs in zip(("always", "audit", "not_destinations", "named"), vectors):
         same(what, getattr(policy, what), _bits(theirs))
     same("of_action", dict(enumerate(policy.rules_by_action)), dict(enumerate(map(_bits, of_action))))
     for what, theirs in zip(ANY, any_):
-        same("any_" + what, getattr(policy, "any_" + what), _bits(theirs))
+        same(f"any_{what}", getattr(policy, f"any_{what}"), _bits(theirs))
     same("denies_labels", bool(policy.uses & layout.DENIES_LABELS), denies_labels)
     same("subjects", _rows(tables["subjects"], layout.SUBJECT), _pairs(subjects))
     same("destinations", _rows(tables["destinations"], layout.DESTINATION), _pairs(destinations))
@@ -43,8 +50,8 @@ def differences(image: compile.Image, said: list, rules: tuple[str, ...]) -> lis
          _dictionary((tuple(key), sets) for key, sets in ids))  # fmt: skip
     tries = (("ipv4", layout.IPV4_KEY, ipv4), ("ipv6", layout.IPV6_KEY, ipv6), ("ports", layout.PORT_KEY, ports))
     for what, key, theirs in tries:
-        mine = {_prefix(*key.unpack(each)): _value(sets) for each, sets in tables[what].items()}
-        same(what, mine, _dictionary(theirs))
+        prefixes = {_prefix(*key.unpack(packed)): _value(sets) for packed, sets in tables[what].items()}
+        same(what, prefixes, _dictionary(theirs))
     same("vsock", {_endpoint(layout.VSOCK_KEY.unpack(key)): _value(sets) for key, sets in tables["vsock"].items()},
          _dictionary((tuple(key), sets) for key, sets in vsock))  # fmt: skip
     starts = {_value(device): _value(state) for device, state in tables["superblocks"].items()}
@@ -52,14 +59,16 @@ def differences(image: compile.Image, said: list, rules: tuple[str, ...]) -> lis
     if not found:
         roots = [(0, 0), (policy.service_root, root)] + [(starts[device], state) for device, state in superblocks]
         try:
-            _Walk(tables, nodes, [[_bits(each) for each in column] for column in columns]).run(roots)
-        except _Different as error:
+            _Walk(tables, nodes, [[_bits(sets) for sets in column] for column in columns]).run(roots)
+        except _DifferenceError as error:
             found.append(str(error))
     return found
 
 
 class _Walk:
-    def __init__(self, tables, nodes: list, columns: list[list[int]]):
+    """The walk of both automata. ``ours``: a state of the product; ``theirs``: a state of Coq's."""
+
+    def __init__(self, tables: Mapping[str, Mapping[bytes, bytes]], nodes: Form, columns: list[list[int]]) -> None:
         self.states = {_value(key): layout.STATE.unpack(value) for key, value in tables["states"].items()}
         self.bytes = tables["bytes"]
         self.edges: dict[int, dict[str, int]] = {}
@@ -69,9 +78,10 @@ class _Walk:
         self.nodes, self.columns = nodes, columns
         self.taken: dict[int, int] = {}  # theirs: ours
         self.pending: list[tuple[int, int]] = []
-        self.rows = set()
+        self.rows: set[int] = set()
 
     def run(self, roots: list[tuple[int, int]]) -> None:
+        """Walks from all roots. Raises _DifferenceError."""
         for ours, theirs in roots:
             self.pair("a root", ours, theirs)
         for ours, theirs in self.pending:
@@ -83,39 +93,41 @@ class _Walk:
         self.demand(self.rows == wanted, "rows of bytes that nothing leads to", sorted(wanted ^ self.rows))
 
     @staticmethod
-    def demand(holds: bool, *said) -> None:
+    def demand(holds: bool, *message: object) -> None:
+        """Raises _DifferenceError with the message if the condition does not hold."""
         if not holds:
-            raise _Different("automaton: " + " ".join(map(str, said)))
+            raise _DifferenceError("automaton: " + " ".join(map(str, message)))
 
     def pair(self, where: str, ours: int, theirs: int) -> None:
+        """Demands that the states correspond."""
         if theirs not in self.taken:
             self.taken[theirs] = ours
             self.pending.append((ours, theirs))
-        self.demand(self.taken[theirs] == ours, where, "leads to", ours, "in compile.py, in Compile.v to what is there",
-                    self.taken[theirs])  # fmt: skip
+        expected = self.taken[theirs]
+        self.demand(expected == ours, where, "leads to", ours, "in compile.py, in Compile.v to", expected)
 
     def state(self, ours: int, theirs: int) -> None:
-        where = "state %d (Compile.v: %d)" % (ours, theirs)
+        """Compares two states."""
+        where = f"state {ours} (Compile.v: {theirs})"
         state, (otherwise, edges, rows) = self.states[ours], self.nodes[theirs]
         for name, column in zip(COLUMNS, self.columns):
             value = getattr(state, name)
-            told = "%s: %s: compile.py %x, Compile.v %x" % (where, name, value, column[theirs])
-            self.demand(value == column[theirs], told)
-        self.pair(where + " otherwise", state.otherwise, otherwise)
+            message = f"{where}: {name}: compile.py {value:x}, Compile.v {column[theirs]:x}"
+            self.demand(value == column[theirs], message)
+        self.pair(f"{where} otherwise", state.otherwise, otherwise)
         self.demand(bool(state.bytes) == bool(rows), where, "has rows of bytes in one of them only")
         if rows:
             self.walk_rows(where, state.bytes, rows)
             return
         there, here = dict(edges), self.edges.get(ours, {})
         for component in {*there, *here}:
-            self.pair(
-                "%s by %s" % (where, component), here.get(component, state.otherwise), there.get(component, otherwise)
-            )
+            self.pair(f"{where} by {component}", here.get(component, state.otherwise), there.get(component, otherwise))
 
-    def walk_rows(self, where: str, first: int, rows: list) -> None:
+    def walk_rows(self, where: str, first: int, rows: Form) -> None:
+        """Compares two byte automata."""
         taken, pending = {1: first}, [1]
 
-        def pair(byte, ours, theirs):
+        def pair(byte: int | str, ours: int, theirs: int) -> None:
             self.demand(bool(ours) == bool(theirs), where, "byte", byte, "goes on in one of them only")
             if theirs and theirs not in taken:
                 taken[theirs] = ours
@@ -123,17 +135,21 @@ class _Walk:
             self.demand(not theirs or taken[theirs] == ours, where, "byte", byte, "leads to different rows")
 
         for theirs in pending:
+            following: list[int | None]
             self.rows.add(taken[theirs] - 1)
             row_of_bytes = layout.BYTES.unpack(self.bytes[_index(taken[theirs] - 1)])
             target, following = row_of_bytes.target, list(row_of_bytes.next)
             to, after, other = rows[theirs - 1]
             self.pair(where + " at the end of a component", target, to)
             for byte, row in after:
-                pair(byte, following[byte], row)
+                ours = following[byte]
+                assert ours is not None
+                pair(byte, ours, row)
                 following[byte] = None
-            following[0] = None  # no component holds it
-            for row in set(following) - {None}:
-                pair("otherwise", row, other)
+            following[0] = None  # no component contains it
+            for row in set(following):
+                if row is not None:
+                    pair("otherwise", row, other)
 
 
 def _index(number: int) -> bytes:
@@ -148,29 +164,29 @@ def _bits(text: str) -> int:
     return int(text, 16)
 
 
-def _dictionary(pairs) -> dict:
+def _dictionary(pairs: Iterable[Any]) -> dict[Any, int]:
     return {key: _bits(sets) for key, sets in pairs}
 
 
-def _rows(table, shape) -> dict:
+def _rows(table: Mapping[bytes, bytes], shape: layout.Structure[Any]) -> dict[int, tuple[int, ...]]:
     return {_value(key): tuple(shape.unpack(value)) for key, value in table.items()}
 
 
-def _pairs(said: list) -> dict:
-    """An array has at least one entry."""
-    return dict(enumerate((_bits(one), _bits(other)) for one, other in said)) or {0: (0, 0)}
+def _pairs(form: Form) -> dict[int, tuple[int, int]]:
+    """The entries by their numbers; an array has at least one entry."""
+    return dict(enumerate((_bits(first), _bits(second)) for first, second in form)) or {0: (0, 0)}
 
 
 def _prefix(length: int, packed: bytes) -> str:
-    return format(int.from_bytes(packed, "big"), "0%db" % (8 * len(packed)))[:length]
+    return format(int.from_bytes(packed, "big"), f"0{8 * len(packed)}b")[:length]
 
 
 def _endpoint(key: layout.VsockKey) -> tuple[int, ...]:
     return tuple(int.from_bytes(part, "big") for part in (key.cid, key.port)[: key.prefixlen // 32])
 
 
-def _short(one, other) -> str:
-    """Of two dictionaries, only where they differ."""
-    if isinstance(one, dict):
-        one = {key: value for key, value in one.items() if key not in other or other[key] != value}
-    return repr(one)
+def _short(value: object, other: object) -> str:
+    """The value as text; of a dictionary, only the entries that the other does not have."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        value = {key: item for key, item in value.items() if key not in other or other[key] != item}
+    return repr(value)

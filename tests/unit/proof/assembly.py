@@ -60,22 +60,30 @@ def _number(text: str) -> int:
 
 
 def _line(text: str) -> _Line:
-    def found(pattern: str) -> re.Match[str] | None:
-        return re.fullmatch(pattern, text)
+    return _jump(text) or _load_or_store(text) or _arithmetic(text)
 
+
+def _jump(text: str) -> _Line | None:
     if text == "exit":
         return _Line(0x95)
-    if match := found(r"goto (\w+)"):
+    if match := re.fullmatch(r"goto (\w+)", text):
         return _Line(0x05, to=match[1])
-    if match := found(r"call (\d+)"):
+    if match := re.fullmatch(r"call (\d+)", text):
         return _Line(0x85, constant=int(match[1]))
-    if match := found(r"call (\w+)"):
+    if match := re.fullmatch(r"call (\w+)", text):
         return _Line(0x85, src=1, to=match[1])
-    if match := found(r"if ([rw])(\d+) (\S+) (?:[rw](\d+)|(-?\w+)) goto (\w+)"):
+    if match := re.fullmatch(r"if ([rw])(\d+) (\S+) (?:[rw](\d+)|(-?\w+)) goto (\w+)", text):
         code = JUMPS[match[3]] | (5 if match[1] == "r" else 6)
         if match[4]:
             return _Line(code | 8, int(match[2]), int(match[4]), to=match[6])
         return _Line(code, int(match[2]), constant=_number(match[5]), to=match[6])
+    return None
+
+
+def _load_or_store(text: str) -> _Line | None:
+    def found(pattern: str) -> re.Match[str] | None:
+        return re.fullmatch(pattern, text)
+
     if match := found(r"r(\d+) = (-?\w+) ll"):
         return _Line(0x18, int(match[1]), constant=_number(match[2]))
     if match := found(r"r(\d+) = (map|value|symbol|function) (\w+)(?: \+ (\d+))?"):
@@ -90,13 +98,17 @@ def _line(text: str) -> _Line:
     if match := found(r"(lock|fetch|xchg|cmpxchg) " + _MEMORY + r" (\S+) r(\d+)"):
         kind = {"lock": CODES.get(match[6], 0), "fetch": CODES.get(match[6], 0) | 1, "xchg": 0xE1, "cmpxchg": 0xF1}
         return _Line(0xC3 | SIZES[match[2]], int(match[3]), int(match[7]), int(match[4] + match[5]), kind[match[1]])
-    if match := found(r"([rw])(\d+) = -[rw](\d+)"):
+    return None
+
+
+def _arithmetic(text: str) -> _Line:
+    if match := re.fullmatch(r"([rw])(\d+) = -[rw](\d+)", text):
         assert match[2] == match[3]
         return _Line(0x80 | (7 if match[1] == "r" else 4), int(match[2]))
-    if match := found(r"r(\d+) = (le|be)(16|32|64) r(\d+)"):
+    if match := re.fullmatch(r"r(\d+) = (le|be)(16|32|64) r(\d+)", text):
         assert match[1] == match[4]
         return _Line(0xD4 | (8 if match[2] == "be" else 0), int(match[1]), constant=int(match[3]))
-    match = found(r"([rw])(\d+) (\S+) (?:[rw](\d+)|(-?\w+))")
+    match = re.fullmatch(r"([rw])(\d+) (\S+) (?:[rw](\d+)|(-?\w+))", text)
     assert match, text
     code = CODES[match[3]] | (7 if match[1] == "r" else 4)
     if match[4]:
