@@ -13,7 +13,8 @@ import time
 
 from exfil_guard.kernel import bpf
 from harness.enforcer import Enforcer
-from harness.process import ALICE, BOB, call, libc, write
+from harness.process import ALICE, BOB, write
+from techniques.syscalls import call, libc
 
 FILE, ADDRESS, PORT = "/srv/open/a/b/c/file", "10.9.1.1", 9999
 OPERATIONS = ("open", "read", "write", "exec", "fork", "connect", "sendto", "send")

@@ -1,29 +1,26 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every check of checks/hooks.py on every kernel, also with the rename sequence hidden and with full preemption. One
+"""Every check of hooks on every kernel, also with the rename sequence hidden and with full preemption. One
 boot for each pair runs them all; a check that does not report has failed."""
 
 from __future__ import annotations
 
-import ast
 import concurrent.futures
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterator
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from harness import boot
+from harness import boot, hooks
+from harness.checks import ATTEMPTS, STORIES
 
-SCRIPT = boot.image.GUEST / "checks" / "hooks.py"
-CHECKS = [
-    SCRIPT,
-    *(SCRIPT.with_name(name + ".py") for name in ("files", "network", "machine", "tamper", "audit", "certificates")),
-]
+SCRIPT = boot.image.GUEST / "harness" / "hooks.py"
+assert hooks  # fills the registry of checks
 VARIANTS: dict[str, dict] = {
     "plain": {},
     "kptr_restrict=2": {"sysctl": ["kernel.kptr_restrict=2"]},
@@ -31,14 +28,11 @@ VARIANTS: dict[str, dict] = {
 }
 
 
-def checks(scripts: Iterable[Path]) -> list[str]:
-    names = []
-    for node in [node for script in scripts for node in ast.parse(script.read_text()).body]:
-        if isinstance(node, ast.FunctionDef):
-            decorators = {getattr(getattr(d, "func", d), "id", "") for d in node.decorator_list}
-            if decorators & {"denied", "passes", "story"}:
-                names.append(node.name)
-    return names
+def checks(module: str | None = None) -> list[str]:
+    """The names in the registry of checks, of one module or of all."""
+    return [
+        each.name for registry in (ATTEMPTS, STORIES) for each in registry.values() if module in (None, each.module)
+    ]
 
 
 # a variant on one kernel each, but in the long run; 7.2 is preempted as it comes
@@ -53,9 +47,9 @@ PAIRS = [
 
 
 def checks_of(variant: str) -> list[str]:
-    """Of the variants those of hooks.py itself, which the variants are about; all of them in the long run."""
+    """Of the variants those of checks/hooks.py, which the variants are about; all of them in the long run."""
     every = variant == "plain" or os.environ.get("HOOKS") == "all"
-    return checks(CHECKS if every else [SCRIPT])
+    return checks(None if every else "checks.hooks")
 
 
 def run(kernel: str, variant: str) -> dict[str, dict]:

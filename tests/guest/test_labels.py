@@ -6,7 +6,6 @@ the network, with `has_read`."""
 
 from __future__ import annotations
 
-import ast
 import concurrent.futures
 import functools
 import json
@@ -17,19 +16,14 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from checks import flows
 from harness import boot
 
-CHECKS = boot.image.GUEST / "checks"
+SCRIPT = boot.image.GUEST / "harness" / "hooks.py"
 KERNELS = boot.KERNELS if os.environ.get("HOOKS") == "all" else [boot.KERNELS[0], boot.KERNELS[-1]]
 
 
-def ways(*kinds: str) -> list[str]:
-    return [
-        node.name
-        for node in ast.parse((CHECKS / "flows.py").read_text()).body
-        if isinstance(node, ast.FunctionDef)
-        and any(isinstance(d, ast.Name) and d.id in kinds for d in node.decorator_list)
-    ]
+WAYS = [*flows.WAYS, *flows.STORIES]
 
 
 @functools.lru_cache(None)
@@ -39,7 +33,7 @@ def boots() -> dict[str, concurrent.futures.Future]:
     boot.image.base()
     boot.image.programs()
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
-    command = [str(CHECKS / "hooks.py"), "labels"]
+    command = [str(SCRIPT), "labels"]
     return {kernel: pool.submit(boot.boot, kernel, command, seconds=1200) for kernel in KERNELS}
 
 
@@ -56,7 +50,7 @@ def ran(kernel: str) -> tuple[dict[str, dict], str]:
     return found, result.console[-2000:] + result.output[-4000:]
 
 
-@pytest.mark.parametrize("way", ways("denied", "passes", "known_open", "story"))
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_way(kernel: str, way: str) -> None:
     found, end = ran(kernel)

@@ -14,6 +14,7 @@ import time
 
 from harness.checks import enforcer, story
 from harness.process import ALICE, BOB, become, in_child, write
+from techniques.steps import text_of
 
 SOCKET = "/run/systemd/journal/socket"
 STATE = "/run/exfil-guard-audit"
@@ -186,7 +187,7 @@ def a_burst_with_the_unit():
         assert lines_of(unit.pid, "CapPrm") == ["0000000000080000"]
         assert attempts(BURST) == BURST
         until(lambda: state()["collected"] == counted()[1] - before[1])  # there is room again
-        assert "audit" in open("/run/lock/exfil-guard-events.lock", encoding="ascii").read()
+        assert "audit" in text_of("/run/lock/exfil-guard-events.lock")
         other = os.fork()
         if other == 0:
             os._exit(0 if attempts(BURST, BOB, "/srv/ledger/b") == BURST else 1)

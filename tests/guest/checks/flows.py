@@ -8,12 +8,14 @@ import ctypes
 import mmap
 import os
 import socket
-import struct
 import threading
 import time
 import traceback
 
-from harness.process import ALICE, become, call, execute, libc, mount
+from harness.process import ALICE, become, execute
+from techniques import channels
+from techniques.channels import Room, Signal
+from techniques.syscalls import Ring, call, mount, remote_memory, system
 
 EPERM = 1
 YAMA = "/proc/sys/kernel/yama/ptrace_scope"
@@ -85,19 +87,6 @@ def beside(operation):
             raise OSError(status, "in the child")
 
     return finish
-
-
-class Signal:
-    """From one task to another by what carries no label."""
-
-    def __init__(self):
-        self.number = os.eventfd(0)
-
-    def wait(self):
-        os.eventfd_read(self.number)
-
-    def give(self):
-        os.eventfd_write(self.number, 1)
 
 
 def settle():
@@ -194,44 +183,36 @@ def executes_a_script_that_is_labelled(path, send):
 # ---- tasks that share memory --------------------------------------------------------------------------------------
 
 
-@denied
-def thread_sends(path, send):
-    carry("thread-sends", path, send)
+def carrying(name, how):
+    """A way that the program ``carry`` goes."""
+
+    def function(path, send):
+        carry(how, path, send)
+
+    function.__name__ = name
+    return denied(function)
 
 
-@denied
-def thread_reads(path, send):
-    carry("thread-reads", path, send)
-
-
-@denied
-def shared_memory_task_sends(path, send):
-    carry("clone-sends", path, send)
-
-
-@denied
-def shared_memory_task_reads(path, send):
-    carry("clone-reads", path, send)
-
-
-@denied
-def vfork_child_sends(path, send):
-    carry("vfork-sends", path, send)
-
-
-@denied
-def vfork_child_reads(path, send):
-    carry("vfork-reads", path, send)
+thread_sends = carrying("thread_sends", "thread-sends")
+thread_reads = carrying("thread_reads", "thread-reads")
+shared_memory_task_sends = carrying("shared_memory_task_sends", "clone-sends")
+shared_memory_task_reads = carrying("shared_memory_task_reads", "clone-reads")
+vfork_child_sends = carrying("vfork_child_sends", "vfork-sends")
+vfork_child_reads = carrying("vfork_child_reads", "vfork-reads")
 
 
 @denied
 def io_uring_reads(path, send):
-    carry("uring-reads", path, send)
+    ring = Ring()
+    ring.read(ring.open(path))
+    send()
 
 
 @denied
 def io_uring_thread_that_polls_reads(path, send):
-    carry("uring-poll-reads", path, send)
+    ring = Ring(Ring.SQPOLL)
+    ring.read(ring.open(path))
+    send()
 
 
 @passes
@@ -240,6 +221,15 @@ def vfork_child_executes_what_is_labelled(path, send):
 
 
 # ---- pipes --------------------------------------------------------------------------------------------------------
+
+
+def over(make, path, send, *, waiting):
+    """Through a channel; ``waiting``: the reader is in its read already when the writer writes."""
+    channel = make(f"/srv/open/flow-{os.getpid()}")
+    try:
+        through(lambda: channel.read(9), channel.write, path, send, waiting)
+    finally:
+        channel.close()
 
 
 def through(read, write, path, send, waiting):
@@ -254,21 +244,9 @@ def through(read, write, path, send, waiting):
     go = Signal()
     finish = beside(other)
     settle()
-    write(look(path))
+    _kept = write(look(path))  # until it has been read
     go.give()
     finish()
-
-
-@denied
-def pipe(path, send):
-    reader, writer = os.pipe()
-    through(lambda: os.read(reader, 9), lambda data: os.write(writer, data), path, send, False)
-
-
-@denied
-def pipe_to_one_that_waits(path, send):
-    reader, writer = os.pipe()
-    through(lambda: os.read(reader, 9), lambda data: os.write(writer, data), path, send, True)
 
 
 @denied
@@ -356,21 +334,42 @@ def pipe_filled_by_sendfile(path, send):
     through(lambda: os.read(reader, 9), write, path, send, True)
 
 
-@denied
-def named_pipe(path, send):
-    name = f"/tmp/fifo-{os.getpid()}"
-    os.mkfifo(name, 0o666)
+def through_channel(register, make, **names):
+    """Registers a way through a channel for each name; its value: is the reader in its read already when the writer
+    writes?"""
+    for name, waiting in names.items():
 
-    def read():
-        with open(name, "rb") as file:
-            file.read()
+        def function(path, send, waiting=waiting):
+            over(make, path, send, waiting=waiting)
 
-    def write(data):
-        with open(name, "wb") as file:
-            file.write(data)
+        function.__name__ = name
+        register(function)
 
-    through(read, write, path, send, True)
-    os.unlink(name)
+
+through_channel(denied, channels.pipe, pipe=False, pipe_to_one_that_waits=True)
+through_channel(denied, channels.fifo, named_pipe=True)
+through_channel(denied, channels.file, copied_to_a_file=False)
+through_channel(denied, channels.memory_file, memory_file=False)
+through_channel(denied, channels.memory_file_mapped, memory_file_mapped_after=False)
+through_channel(denied, channels.memory_file_written_mapped, memory_file_written_through_a_mapping=False)
+through_channel(denied, channels.system_v_memory, system_v_memory=False)
+through_channel(denied, channels.stream_pair, stream_sockets=False, stream_sockets_to_one_that_waits=True)
+through_channel(denied, channels.stream_pair_as_files, stream_sockets_read_as_files=True)
+through_channel(denied, channels.packet_pair, packet_sockets_to_one_that_waits=True)
+through_channel(denied, channels.datagram_pair, datagram_sockets=False, datagram_sockets_to_one_that_waits=True)
+through_channel(denied, channels.abstract_datagram, datagram_to_a_name=True)
+through_channel(denied, channels.abstract_stream, to_a_listener=False)
+through_channel(denied, channels.system_v_queue, system_v_queue=False, system_v_queue_to_one_that_waits=True)
+through_channel(denied, channels.posix_queue_opened_after, posix_queue_opened_after=True)
+through_channel(denied, channels.terminal, terminal=False, terminal_to_one_that_waits=True)
+through_channel(denied, channels.key, key_made_by_a_reader=False)
+through_channel(denied, channels.changed_key, key_changed_by_a_reader=False)
+through_channel(denied, channels.memory_read_by_another, taken_from_another_s_memory=False)
+through_channel(denied, channels.memory_read_through_proc, taken_through_proc_mem=False)
+through_channel(denied, channels.attribute, through_an_attribute=False)
+through_channel(denied, channels.pipe_by_vmsplice, vmsplice=True)
+through_channel(known_open, channels.posix_queue_opened_before, posix_queue_opened_before=True)
+through_channel(known_open, channels.shared_before, memory_shared_before=False)
 
 
 # ---- descriptors and files ----------------------------------------------------------------------------------------
@@ -388,18 +387,6 @@ def descriptor_passed_over_a_socket(path, send):
     with open(path, "rb") as file:
         socket.send_fds(ours, [b"x"], [file.fileno()])
     finish()
-
-
-@denied
-def copied_to_a_file(path, send):
-    copy = f"/srv/open/copy-{os.getpid()}"
-
-    def write(data):
-        with open(copy, "wb") as file:
-            file.write(data)
-
-    through(lambda: look(copy), write, path, send, False)
-    os.unlink(copy)
 
 
 @denied
@@ -516,37 +503,9 @@ def mapped_instead_of_read(path, send):
 # ---- memory -------------------------------------------------------------------------------------------------------
 
 
-def memory():
-    one = os.memfd_create("shared")
-    os.ftruncate(one, 4096)
-    return one
-
-
-@denied
-def memory_file(path, send):
-    shared = memory()
-    through(lambda: os.pread(shared, 9, 0), lambda data: os.pwrite(shared, data, 0), path, send, False)
-
-
-@denied
-def memory_file_mapped_after(path, send):
-    shared = memory()
-    through(lambda: bytes(mmap.mmap(shared, 4096)), lambda data: os.pwrite(shared, data, 0), path, send, False)
-
-
-@denied
-def memory_file_written_through_a_mapping(path, send):
-    def write(data):
-        with mmap.mmap(shared, 4096) as there:
-            there[: len(data)] = data
-
-    shared = memory()
-    through(lambda: os.pread(shared, 9, 0), write, path, send, False)
-
-
 @denied
 def memory_file_that_the_reader_mapped_before(path, send):
-    shared, go = memory(), Signal()
+    shared, go = channels.memory(), Signal()
 
     def other():
         there = mmap.mmap(shared, 4096)
@@ -561,42 +520,7 @@ def memory_file_that_the_reader_mapped_before(path, send):
     finish()
 
 
-@denied
-def system_v_memory(path, send):
-    number = call("shmget", 0, ctypes.c_size_t(4096), 0o1600)
-    libc.shmat.restype = ctypes.c_void_p
-
-    def write(data):
-        ctypes.memmove(libc.shmat(number, None, 0), data, len(data))
-
-    try:
-        through(lambda: ctypes.string_at(libc.shmat(number, None, 0), 9), write, path, send, False)
-    finally:
-        call("shmctl", number, 0, None)
-
-
 # ---- messages -----------------------------------------------------------------------------------------------------
-
-
-def pair(kind):
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    return lambda: theirs.recv(9), ours.send
-
-
-@denied
-def stream_sockets(path, send):
-    through(*pair(socket.SOCK_STREAM), path, send, False)
-
-
-@denied
-def stream_sockets_to_one_that_waits(path, send):
-    through(*pair(socket.SOCK_STREAM), path, send, True)
-
-
-@denied
-def stream_sockets_read_as_files(path, send):
-    ours, theirs = socket.socketpair()
-    through(lambda: os.read(theirs.fileno(), 9), lambda data: os.write(ours.fileno(), data), path, send, True)
 
 
 @denied
@@ -613,111 +537,11 @@ def stream_socket_filled_by_sendfile(path, send):
 @denied
 def stream_socket_emptied_by_splice(path, send):
     ours, theirs = socket.socketpair()
-    reader, writer = os.pipe()
+    _reader, writer = os.pipe()
     through(lambda: os.splice(theirs.fileno(), writer, 9), ours.send, path, send, True)
 
 
-@denied
-def packet_sockets_to_one_that_waits(path, send):
-    through(*pair(socket.SOCK_SEQPACKET), path, send, True)
-
-
-@denied
-def datagram_sockets(path, send):
-    through(*pair(socket.SOCK_DGRAM), path, send, False)
-
-
-@denied
-def datagram_sockets_to_one_that_waits(path, send):
-    through(*pair(socket.SOCK_DGRAM), path, send, True)
-
-
-@denied
-def datagram_to_a_name(path, send):
-    name = f"\0datagram-{os.getpid()}"
-    theirs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    theirs.bind(name)
-    ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    through(lambda: theirs.recv(9), lambda data: ours.sendto(data, name), path, send, True)
-
-
-@denied
-def to_a_listener(path, send):
-    name = f"\0stream-{os.getpid()}"
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(name)
-    listener.listen(1)
-
-    def read():
-        listener.accept()[0].recv(9)
-
-    def write(data):
-        ours = socket.socket(socket.AF_UNIX)
-        ours.connect(name)
-        ours.send(data)
-        settle()
-
-    through(read, write, path, send, False)
-
-
-def queue():
-    return call("msgget", 0, 0o1600)
-
-
-def put(number, data):
-    call("msgsnd", number, struct.pack("l", 1) + data[:8].ljust(8), ctypes.c_size_t(8), 0)
-
-
-def take(number):
-    call("msgrcv", number, ctypes.create_string_buffer(64), ctypes.c_size_t(32), ctypes.c_long(0), 0)
-
-
-@denied
-def system_v_queue(path, send):
-    number = queue()
-    through(lambda: take(number), lambda data: put(number, data), path, send, False)
-    call("msgctl", number, 0, None)
-
-
-@denied
-def system_v_queue_to_one_that_waits(path, send):
-    number = queue()
-    through(lambda: take(number), lambda data: put(number, data), path, send, True)
-    call("msgctl", number, 0, None)
-
-
-def posix_queue(name, flags):
-    return call("mq_open", name, flags | os.O_CREAT, 0o600, None)
-
-
-@denied
-def posix_queue_opened_after(path, send):
-    name = f"/queue-{os.getpid()}"
-
-    def read():
-        room = ctypes.create_string_buffer(8192)
-        call("mq_receive", posix_queue(name, os.O_RDONLY), room, ctypes.c_size_t(8192), None)
-
-    def write(data):
-        call("mq_send", posix_queue(name, os.O_WRONLY), data, ctypes.c_size_t(len(data)), 0)
-
-    through(read, write, path, send, True)
-    call("mq_unlink", name)
-
-
 # ---- terminals and keys -------------------------------------------------------------------------------------------
-
-
-@denied
-def terminal(path, send):
-    master, slave = os.openpty()
-    through(lambda: os.read(master, 9), lambda data: os.write(slave, data), path, send, False)
-
-
-@denied
-def terminal_to_one_that_waits(path, send):
-    master, slave = os.openpty()
-    through(lambda: os.read(master, 9), lambda data: os.write(slave, data), path, send, True)
 
 
 @denied
@@ -733,81 +557,11 @@ def who_types_at_a_terminal(path, send):
     through(lambda: os.write(master, b"x"), lambda data: os.write(slave, data), path, send, False)
 
 
-def key(number, *arguments):
-    return call("syscall", number, *arguments)
-
-
-ADD_KEY, KEYCTL, JOIN, UPDATE, READ, USER_SESSION = 248, 250, 1, 2, 11, -3
-
-
-@denied
-def key_made_by_a_reader(path, send):
-    key(KEYCTL, JOIN, None)
-    room = mmap.mmap(-1, 4096)
-
-    def write(data):
-        room[:4] = struct.pack("i", key(ADD_KEY, b"user", b"label", data, ctypes.c_size_t(len(data)), USER_SESSION))
-
-    def read():
-        key(KEYCTL, READ, struct.unpack("i", room[:4])[0], ctypes.create_string_buffer(64), ctypes.c_size_t(64), 0)
-
-    through(read, write, path, send, False)
-
-
-@denied
-def key_changed_by_a_reader(path, send):
-    key(KEYCTL, JOIN, None)
-    number = key(ADD_KEY, b"user", b"label", b"empty", ctypes.c_size_t(5), USER_SESSION)
-    through(
-        lambda: key(KEYCTL, READ, number, ctypes.create_string_buffer(64), ctypes.c_size_t(64), 0),
-        lambda data: key(KEYCTL, UPDATE, number, data, ctypes.c_size_t(len(data))),
-        path,
-        send,
-        False,
-    )
-
-
 # ---- another task's memory ----------------------------------------------------------------------------------------
 
 
-class Room:
-    """A page of one's own, for others to reach into."""
-
-    def __init__(self):
-        self.page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.page))
-
-
-def vector(address, size):
-    return struct.pack("PN", address, size)
-
-
-def peek(pid, room):
-    own = Room()
-    call("process_vm_readv", pid, vector(own.address, 9), 1, vector(room.address, 9), 1, 0)
-
-
 def poke(pid, room, data):
-    own = Room()
-    own.page[: len(data)] = data
-    call("process_vm_writev", pid, vector(own.address, len(data)), 1, vector(room.address, len(data)), 1, 0)
-
-
-@denied
-def taken_from_another_s_memory(path, send):
-    room, me = Room(), os.getpid()
-    through(lambda: peek(me, room), lambda data: room.page.write(data), path, send, False)
-
-
-@denied
-def taken_through_proc_mem(path, send):
-    def read():
-        with open(f"/proc/{me}/mem", "rb", buffering=0) as file:
-            file.seek(room.address)
-            file.read(9)
-
-    room, me = Room(), os.getpid()
-    through(read, lambda data: room.page.write(data), path, send, False)
+    remote_memory(pid, room.address, len(data), data)
 
 
 def handed(give, path, send):
@@ -875,7 +629,7 @@ def descriptor_taken_from_another(path, send):
     me, kept = os.getpid(), []
 
     def read():
-        fd = call("syscall", 438, os.pidfd_open(me), kept[0], 0)
+        fd = system("pidfd_getfd", os.pidfd_open(me), kept[0], 0)
         os.pread(fd, 9, 0)
 
     kept.append(os.open(path, os.O_RDONLY))
@@ -886,7 +640,7 @@ def descriptor_taken_from_another(path, send):
 def descriptor_of_a_reader_that_is_no_secret(path, send):
     """Who gets hold of a reader has what it has."""
     me, kept = os.getpid(), os.memfd_create("x")
-    through(lambda: call("syscall", 438, os.pidfd_open(me), kept, 0), lambda _data: None, path, send, False)
+    through(lambda: system("pidfd_getfd", os.pidfd_open(me), kept, 0), lambda _data: None, path, send, False)
 
 
 @passes
@@ -938,14 +692,6 @@ def attribute_that_is_the_system_s(path, send):
 
 
 @denied
-def through_an_attribute(path, send):
-    copy = f"/srv/open/attribute-{os.getpid()}"
-    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600))
-    through(lambda: os.getxattr(copy, "user.x"), lambda data: os.setxattr(copy, "user.x", data), path, send, False)
-    os.unlink(copy)
-
-
-@denied
 def vmsplice_of_what_a_socket_brought(path, send):
     """Of three tasks, the second one hands on what it received by what no hook sees."""
     ours, theirs = socket.socketpair()
@@ -953,8 +699,7 @@ def vmsplice_of_what_a_socket_brought(path, send):
 
     def middle():
         data = theirs.recv(9)
-        room = ctypes.create_string_buffer(data)
-        call("vmsplice", writer, struct.pack("PN", ctypes.addressof(room), len(data)), ctypes.c_size_t(1), 0)
+        channels.vmsplice(writer, data)
 
     def last():
         os.read(reader, 9)
@@ -975,7 +720,7 @@ def tee(path, send):
 
     def read():
         second, copied = os.pipe()
-        call("tee", first, copied, ctypes.c_size_t(9), 0)
+        channels.tee(first, copied, 9)
         os.read(second, 9)
 
     through(read, lambda data: os.write(into, data), path, send, False)
@@ -1004,49 +749,15 @@ def splice_from_pipe_to_file(path, send):
     through(read, lambda data: os.write(writer, data), path, send, False)
 
 
-@denied
-def vmsplice(path, send):
-    reader, writer = os.pipe()
-
-    def write(data):
-        room = ctypes.create_string_buffer(data)
-        call("vmsplice", writer, struct.pack("PN", ctypes.addressof(room), len(data)), ctypes.c_size_t(1), 0)
-
-    through(lambda: os.read(reader, 9), write, path, send, True)
-
-
 @known_open
 def memory_file_that_the_writer_mapped_before(path, send):
-    shared = memory()
+    shared = channels.memory()
     there = mmap.mmap(shared, 4096)
 
     def write(data):
         there[: len(data)] = data
 
     through(lambda: os.pread(shared, 9, 0), write, path, send, False)
-
-
-@known_open
-def posix_queue_opened_before(path, send):
-    name = f"/queue-{os.getpid()}"
-    writer = posix_queue(name, os.O_WRONLY)
-
-    def read():
-        room = ctypes.create_string_buffer(8192)
-        call("mq_receive", posix_queue(name, os.O_RDONLY), room, ctypes.c_size_t(8192), None)
-
-    through(read, lambda data: call("mq_send", writer, data, ctypes.c_size_t(len(data)), 0), path, send, True)
-    call("mq_unlink", name)
-
-
-@known_open
-def memory_shared_before(path, send):
-    there = mmap.mmap(-1, 4096)
-
-    def write(data):
-        there[: len(data)] = data
-
-    through(lambda: bytes(there), write, path, send, False)
 
 
 # ---- the run ------------------------------------------------------------------------------------------------------
@@ -1182,10 +893,33 @@ def cells_are_given_back(enforcer):
     for _ in range(20):
         attempt(thread_sends, PUBLIC, VAULT)
         attempt(vfork_child_reads, SECRET, VAULT)
-        attempt(stream_sockets, SECRET, VAULT)
+        attempt(WAYS["stream_sockets"][0], SECRET, VAULT)
     time.sleep(1)
     after = len(enforcer.table("cells"))
     assert after <= before + 3, (before, after)
+
+
+def try_way(enforcer, name, phase, path, address):
+    """Goes one way from ``path`` to ``address``; gives what is wrong with how it ended, line by line."""
+    function, ends = WAYS[name]
+    is_leak = (path, address) == (SECRET, ELSEWHERE)
+    expected = ends if phase == "enforce" and is_leak else 0
+    where = f"{phase}: {path} to {address}"
+    before = enforcer.counter(RULE)
+    try:
+        found = attempt(function, path, address)
+    except Exception:
+        return [f"{where}: {traceback.format_exc(limit=-3)}"]
+    wrong = []
+    if expected is None:
+        print(f"known open: {name}" if found == 0 else f"closed after all: {name}, {found}", flush=True)
+    elif found != expected:
+        wrong.append(f"{where} ended with {found}, expected {expected}")
+    grown = tuple(new > old for new, old in zip(enforcer.counter(RULE), before))
+    hit = ends == EPERM and is_leak
+    if ends is not None and grown != (hit and phase == "enforce", hit and phase == "audit"):
+        wrong.append(f"{where}: the rule's counters grew: {grown}")
+    return wrong
 
 
 def run(enforcer, wanted, report):
@@ -1203,24 +937,9 @@ def run(enforcer, wanted, report):
             for lines in wrong.values():
                 lines.append(traceback.format_exc(limit=-1))
             continue
-        for name in wrong:
-            function, ends = WAYS[name]
+        for name, lines in wrong.items():
             for path, address in TRIED if phase == "enforce" else TRIED[:1]:
-                expected = ends if phase == "enforce" and (path, address) == (SECRET, ELSEWHERE) else 0
-                before = enforcer.counter(RULE)
-                try:
-                    found = attempt(function, path, address)
-                except Exception:
-                    wrong[name].append(f"{phase}, {path} to {address}: {traceback.format_exc(limit=-3)}")
-                    continue
-                if expected is None:
-                    print(f"known open: {name}" if found == 0 else f"closed after all: {name}, {found}", flush=True)
-                elif found != expected:
-                    wrong[name].append(f"{phase}: {path} to {address} ended with {found}, expected {expected}")
-                grown = tuple(new > old for new, old in zip(enforcer.counter(RULE), before))
-                hit = ends == EPERM and (path, address) == (SECRET, ELSEWHERE)
-                if ends is not None and grown != (hit and phase == "enforce", hit and phase == "audit"):
-                    wrong[name].append(f"{phase}: {path} to {address}: the rule's counters grew: {grown}")
+                lines += try_way(enforcer, name, phase, path, address)
     for name, lines in wrong.items():
         report(name, "\n".join(lines))
     for name in stories:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network's checks: every way out over a socket. hooks.py imports this at its end and runs them with its own."""
+"""Checks of the network: ways to send over a socket, to answer, to serve, and to make sockets of other families."""
 
 import collections
 import contextlib
@@ -15,15 +15,33 @@ import socket
 import struct
 import subprocess
 
-from harness.checks import denied, enforcer, passes, story
-from harness.process import call, execute, in_child, write
+from harness.checks import (
+    ARRIVED,
+    OTHER4,
+    OTHER6,
+    PORT,
+    VAULT4,
+    VAULT6,
+    as_root,
+    as_user,
+    denied,
+    denied_techniques,
+    enforcer,
+    passes,
+    story,
+)
+from harness.process import ALICE, BOB, in_child, write
+from harness.receiver import MPTCP, SCTP, Receiver
+from harness.testbed import address_of
+from techniques.network import FAST_OPEN, connection, listener, send_many, splice_from_pipe
+from techniques.steps import gone
+from techniques.syscalls import Ring, call, system
 
-from __main__ import BOB, EPERM, OTHER4, OTHER6, POLICY, PORT, SENDS, VAULT4, VAULT6, alice, expect, gone, rule
-from checks.machine import syscall
+from checks.hooks import EPERM
+from checks.policy import POLICY, SENDS, alice, expect, rule
 
 DORA, ERIC, BEN, UMA, VERA = 1101, 1102, 1103, 1104, 1105
 ODD = 2101  # a group of root's that makes no odd sockets
-FASTOPEN, MPTCP, SCTP = 0x20000000, 262, 132
 DORAS, ERICS, BENS, UMAS = "dora sends nothing", "eric answers nobody", "ben serves nothing", "uma talks to no agent"
 ODDS, VERAS = "no odd sockets", "vera talks to no other machine"
 CLOSED_PORT = 8081
@@ -37,8 +55,8 @@ POLICY["subjects"].update(
     odd={"groups": [ODD]},
 )
 POLICY["resources"]["agents"] = {
-    "paths": ["/srv/open/agent.sock", "/run/agent.sock"],
-    "abstract_sockets": ["agent-*", "/run/bus"],
+    "paths": ["/srv/agents/*.sock", "/srv/open/agent.sock", "/run/agent.sock"],
+    "abstract_sockets": ["adversary-*", "agent-*", "/run/bus"],
 }
 POLICY["destinations"]["closed"] = {"ports": [CLOSED_PORT], "protocols": ["tcp", "udp", "sctp"]}
 POLICY["destinations"]["machine"] = {"vsock": [f"1:{PORT}", f"1:{PORT + 2}"]}  # context id 1 is this machine itself
@@ -68,31 +86,67 @@ POLICY["rules"] += [
 ]
 
 
+denied_techniques(
+    __name__,
+    DORAS,
+    as_user(DORA),
+    stream_send="held_send",
+    stream_write="held_socket_write",
+    stream_sendfile="held_socket_sendfile",
+    stream_splice="held_socket_splice",
+    stream_send_of_urgent_data="held_out_of_band",
+    fast_open_by_option="fast_open_connect",
+    multipath_send="mptcp",
+    datagram_connected_send="held_udp_send",
+    datagram_connected_splice="held_udp_splice",
+    ping_send="ping",
+    sctp_send="sctp",
+    uring_send="held_uring_send",
+)
+denied_techniques(__name__, ERICS, as_user(ERIC), answer="reply", answer_by_splice="reply_by_splice")
+denied_techniques(
+    __name__,
+    UMAS,
+    as_user(UMA),
+    unix_stream="unix_stream",
+    unix_stream_by_symlink="unix_by_symlink",
+    unix_stream_by_descriptor="unix_by_descriptor",
+    unix_stream_abstract="unix_abstract",
+    unix_datagram="unix_datagram_sendto",
+    unix_datagram_connected="unix_datagram",
+    unix_socket_renamed_away="unix_by_rename",
+)
+denied_techniques(
+    __name__,
+    ODDS,
+    as_root(ODD),
+    netlink_socket="netlink_socket_family",
+    alg_socket="alg_socket_family",
+    rds_socket="rds_socket_family",
+    tipc_socket="tipc_socket_family",
+    xdp_socket="xdp_socket_family",
+)
+denied_techniques(
+    __name__,
+    SENDS,
+    as_user(ALICE),
+    sctp_connect="sctp",
+    sctp_connect_to_several="sctp_connectx",
+    sctp_send_that_connects="sctp_many",
+    uring_connect="uring_connect",
+)
+
+
+def connected(address=VAULT4, kind=socket.SOCK_STREAM, protocol=0):
+    return connection(address, PORT, kind, protocol)
+
+
 def as_dora(operation, **more):
     return in_child(operation, user=DORA, **more)
 
 
 def as_uma(operation, **more):
     return in_child(operation, user=UMA, **more)
-
-
-def connected(address=VAULT4, kind=socket.SOCK_STREAM, protocol=0, source=None):
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    one = socket.socket(family, kind, protocol)
-    if source:
-        one.bind((source, 0))
-    one.connect((address, PORT))
-    return one
-
-
-def listening(port=0, kind=socket.SOCK_STREAM, protocol=0, address="0.0.0.0", reuse=False):
-    one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind, protocol)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if reuse:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    one.bind((address, port))
-    one.listen(16)
-    return one
 
 
 def caller(server, source=VAULT4):
@@ -108,10 +162,9 @@ def accepted(server, source=VAULT4):
     return server.accept()[0], client
 
 
-def raw_sockaddr(family, address, port=PORT):
-    if ":" in address:
-        return struct.pack("=H", family) + struct.pack("!HI", port, 0) + socket.inet_pton(10, address) + bytes(4)
-    return struct.pack("=H", family) + struct.pack("!H", port) + socket.inet_aton(address) + bytes(8)
+def address_at(family, address, port=PORT):
+    """A raw address of ``family``, of the length that the address itself has."""
+    return struct.pack("=H", family) + address_of(10 if ":" in address else 2, address, port)[2:]
 
 
 def send_to(one, name):
@@ -121,9 +174,14 @@ def send_to(one, name):
 # ---- sending through a connection ---------------------------------------------------------------------------------
 
 
+def send_messages(one, name, *controls):
+    """Sends a message for each control message, or for None, by one call."""
+    send_many(one, *((b"x", name, control) for control in controls))
+
+
 @denied(DORAS)
-def stream_send():
-    return as_dora(lambda: connected().send(b"x"))
+def stream_send_many():
+    return as_dora(lambda: send_messages(connected(), b"", None))
 
 
 @denied(DORAS)
@@ -137,78 +195,9 @@ def stream_send_mapped():
 
 
 @denied(DORAS)
-def stream_write():
-    def operation():
-        one = connected()
-        os.write(one.fileno(), b"x")
-
-    return as_dora(operation)
-
-
-@denied(DORAS)
 def stream_send_with_another_address():
     """A connected stream takes no notice of it."""
-    return as_dora(lambda: send_to(connected(), raw_sockaddr(2, OTHER4)))
-
-
-def send_many(one, name, *controls):
-    """sendmmsg(2): a message for each control message, or for None; all to one address, or to the peer. What it leaves
-    unsent is an error: the kernel tells a refusal of the first message only."""
-    kept = [ctypes.create_string_buffer(b"x"), ctypes.create_string_buffer(name), (ctypes.c_char * 16)()]
-    struct.pack_into("=QQ", kept[2], 0, ctypes.addressof(kept[0]), 1)
-    headers = (ctypes.c_char * (64 * len(controls)))()
-    for place, control in enumerate(controls):
-        text = b""
-        if control:
-            level, kind, data = control
-            text = struct.pack("=Qii", 16 + len(data), level, kind) + data + bytes(-len(data) % 8)
-        kept.append(ctypes.create_string_buffer(text))
-        struct.pack_into(
-            "=QIxxxxQQQQII",
-            headers,
-            64 * place,
-            ctypes.addressof(kept[1]) if name else 0,
-            len(name),
-            ctypes.addressof(kept[2]),
-            1,
-            ctypes.addressof(kept[-1]) if text else 0,
-            len(text),
-            0,
-            0,
-        )
-    if call("sendmmsg", one.fileno(), headers, len(controls), 0) != len(controls):
-        raise OSError(EPERM, "sendmmsg stopped")
-
-
-@denied(DORAS)
-def stream_send_many():
-    return as_dora(lambda: send_many(connected(), b"", None))
-
-
-@denied(DORAS)
-def stream_sendfile():
-    def operation():
-        one = connected()
-        with open("/srv/open/file", "rb") as file:
-            os.sendfile(one.fileno(), file.fileno(), 0, 1)
-
-    return as_dora(operation)
-
-
-def splice(one):
-    reader, writer = os.pipe()
-    os.write(writer, b"x")
-    call("splice", reader, None, one.fileno(), None, ctypes.c_size_t(1), 0)
-
-
-@denied(DORAS)
-def stream_splice():
-    return as_dora(lambda: splice(connected()))
-
-
-@denied(DORAS)
-def stream_send_of_urgent_data():
-    return as_dora(lambda: connected().send(b"x", socket.MSG_OOB))
+    return as_dora(lambda: send_to(connected(), address_at(2, OTHER4)))
 
 
 @denied(DORAS)
@@ -227,20 +216,9 @@ def stream_that_tries_to_listen():
 @denied(DORAS)
 def accepted_stream_that_connects_elsewhere():
     def operation():
-        one, _client = accepted(listening())
+        one, _client = accepted(listener())
         one.send(b"x")
-        call("connect", one.fileno(), raw_sockaddr(0, OTHER4), 16)
-        one.connect((VAULT4, PORT))
-        one.send(b"x")
-
-    return as_dora(operation)
-
-
-@denied(DORAS)
-def fast_open_by_option():
-    def operation():
-        one = socket.socket()
-        one.setsockopt(socket.SOL_TCP, 30, 1)  # TCP_FASTOPEN_CONNECT
+        call("connect", one.fileno(), address_at(0, OTHER4), 16)
         one.connect((VAULT4, PORT))
         one.send(b"x")
 
@@ -255,7 +233,7 @@ def fast_open_to_an_address_that_may_be_on_a_connection_that_may_not():
         with contextlib.suppress(BlockingIOError):
             one.connect((VAULT4, PORT))
         try:
-            one.sendto(b"x", FASTOPEN, (OTHER4, PORT))
+            one.sendto(b"x", FAST_OPEN, (OTHER4, PORT))
         except OSError as error:
             if error.errno == EPERM:
                 raise
@@ -264,33 +242,9 @@ def fast_open_to_an_address_that_may_be_on_a_connection_that_may_not():
 
 
 @denied(DORAS)
-def multipath_send():
-    return as_dora(lambda: connected(protocol=MPTCP).send(b"x"))
-
-
-@denied(DORAS)
-def datagram_connected_send():
-    return as_dora(lambda: connected(kind=socket.SOCK_DGRAM).send(b"x"))
-
-
-@denied(DORAS)
 def datagram_connected_send_to_no_family():
     """An IPv6 datagram socket takes an address of no family for none."""
-    return as_dora(lambda: send_to(connected(VAULT6, socket.SOCK_DGRAM), raw_sockaddr(0, OTHER6)))
-
-
-@denied(DORAS)
-def datagram_connected_splice():
-    return as_dora(lambda: splice(connected(kind=socket.SOCK_DGRAM)))
-
-
-@denied(DORAS)
-def ping_send():
-    def operation():
-        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1)
-        one.sendto(b"\x08\0\0\0\0\0\0\1", (VAULT4, 0))
-
-    return as_dora(operation)
+    return as_dora(lambda: send_to(connected(VAULT6, socket.SOCK_DGRAM), address_at(0, OTHER6)))
 
 
 @denied(DORAS)
@@ -309,7 +263,7 @@ def raw_connected_send_to_an_address_of_no_length():
         one = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
         one.connect((VAULT4, 0))
         os.setresuid(DORA, DORA, DORA)
-        call("sendto", one.fileno(), b"\x08\0\0\0\0\0\0\1", 8, 0, raw_sockaddr(2, OTHER4), 0)
+        call("sendto", one.fileno(), b"\x08\0\0\0\0\0\0\1", 8, 0, address_at(2, OTHER4), 0)
 
     return in_child(operation)
 
@@ -319,7 +273,7 @@ def raw_ipv6_send_to_no_family():
     def operation():
         one = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)
         os.setresuid(DORA, DORA, DORA)
-        call("sendto", one.fileno(), b"\x80\0\0\0\0\0\0\1", 8, 0, raw_sockaddr(0, VAULT6, 0), 28)
+        call("sendto", one.fileno(), b"\x80\0\0\0\0\0\0\1", 8, 0, address_at(0, VAULT6, 0), 28)
 
     return in_child(operation)
 
@@ -354,7 +308,7 @@ def send_through_connections_elsewhere():
 def answer_under_a_rule_on_sending():
     def operation():
         for protocol in (0, MPTCP):
-            server = listening(protocol=protocol)
+            server = listener(protocol=protocol)
             for _ in range(2):
                 accepted(server)[0].send(b"x")
 
@@ -365,23 +319,13 @@ def answer_under_a_rule_on_sending():
 
 
 @denied(ERICS)
-def answer():
-    return in_child(lambda: accepted(listening())[0].send(b"x"), user=ERIC)
-
-
-@denied(ERICS)
 def answer_ipv6():
-    return in_child(lambda: accepted(listening(address="::"), VAULT6)[0].send(b"x"), user=ERIC)
+    return in_child(lambda: accepted(listener(address="::"), VAULT6)[0].send(b"x"), user=ERIC)
 
 
 @denied(ERICS)
 def answer_multipath():
-    return in_child(lambda: accepted(listening(protocol=MPTCP))[0].send(b"x"), user=ERIC)
-
-
-@denied(ERICS)
-def answer_by_splice():
-    return in_child(lambda: splice(accepted(listening())[0]), user=ERIC)
+    return in_child(lambda: accepted(listener(protocol=MPTCP))[0].send(b"x"), user=ERIC)
 
 
 @passes
@@ -389,7 +333,7 @@ def send_under_a_rule_on_answering():
     def operation():
         connected().send(b"x")
         connected(kind=socket.SOCK_DGRAM).send(b"x")
-        accepted(listening(), OTHER4)[0].send(b"x")
+        accepted(listener(), OTHER4)[0].send(b"x")
 
     return in_child(operation, user=ERIC)
 
@@ -463,8 +407,8 @@ def accept_what_another_listens_for():
 @passes
 def serve_on_another_port():
     def operation():
-        accepted(listening())[0].send(b"x")
-        accepted(listening(address="::"), VAULT6)[0].send(b"x")
+        accepted(listener())[0].send(b"x")
+        accepted(listener(address="::"), VAULT6)[0].send(b"x")
         socket.socket().listen()
 
     return as_ben(operation)
@@ -483,38 +427,13 @@ def unix_connect(kind, name):
 
 
 @denied(UMAS)
-def unix_stream():
-    return unix_connect(socket.SOCK_STREAM, "/srv/open/agent.sock")
-
-
-@denied(UMAS)
 def unix_stream_on_tmpfs():
     return unix_connect(socket.SOCK_STREAM, "/run/agent.sock")
 
 
 @denied(UMAS)
-def unix_stream_by_symlink():
-    return unix_connect(socket.SOCK_STREAM, "/tmp/to-agent")
-
-
-@denied(UMAS)
 def unix_stream_by_proc():
     return unix_connect(socket.SOCK_STREAM, "/proc/self/root/srv/open/agent.sock")
-
-
-@denied(UMAS)
-def unix_stream_by_descriptor():
-    def operation():
-        descriptor = os.open("/srv/open/agent.sock", os.O_PATH)
-        with socket.socket(socket.AF_UNIX) as one:
-            one.connect(f"/proc/self/fd/{descriptor}")
-
-    return as_uma(operation)
-
-
-@denied(UMAS)
-def unix_stream_abstract():
-    return unix_connect(socket.SOCK_STREAM, b"\0agent-1")
 
 
 @denied(UMAS)
@@ -525,30 +444,6 @@ def unix_stream_abstract_with_zeros_behind():
 @denied(UMAS)
 def unix_seqpacket_abstract_with_a_slash():
     return unix_connect(socket.SOCK_SEQPACKET, b"\0/run/bus")
-
-
-@denied(UMAS)
-def unix_datagram():
-    def operation():
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
-            one.sendto(b"x", b"\0agent-datagram")
-
-    return as_uma(operation)
-
-
-@denied(UMAS)
-def unix_datagram_connected():
-    return unix_connect(socket.SOCK_DGRAM, b"\0agent-datagram")
-
-
-@denied(UMAS)
-def unix_socket_renamed_away():
-    """Another name for it is refused like another name for a file."""
-    gone("/srv/open/elsewhere")
-    result = as_uma(lambda: os.rename("/srv/open/agent.sock", "/srv/open/elsewhere"))
-    if os.path.exists("/srv/open/elsewhere"):
-        os.rename("/srv/open/elsewhere", "/srv/open/agent.sock")
-    return result
 
 
 @passes
@@ -602,38 +497,13 @@ def packet_socket_the_old_way():
 
 
 @denied(ODDS)
-def netlink_socket():
-    return making(socket.AF_NETLINK, socket.SOCK_RAW)
-
-
-@denied(ODDS)
-def alg_socket():
-    return making(socket.AF_ALG, socket.SOCK_SEQPACKET)
-
-
-@denied(ODDS)
 def key_socket():
     return making(socket.AF_KEY, socket.SOCK_RAW, 2)
 
 
 @denied(ODDS)
-def rds_socket():
-    return making(socket.AF_RDS, socket.SOCK_SEQPACKET)
-
-
-@denied(ODDS)
-def tipc_socket():
-    return making(socket.AF_TIPC, socket.SOCK_RDM)
-
-
-@denied(ODDS)
 def kcm_socket():
     return making(41, socket.SOCK_DGRAM)
-
-
-@denied(ODDS)
-def xdp_socket():
-    return making(44, socket.SOCK_RAW)
 
 
 @passes
@@ -656,9 +526,24 @@ ROUTE4 = b"\x83\x07\x04" + socket.inet_aton(OTHER4) + b"\0"  # loose, by way of 
 ROUTE6 = struct.pack("!BBBBI", 0, 2, 2, 1, 0) + socket.inet_pton(socket.AF_INET6, OTHER6)  # type 2: one address
 
 
-def privileged(operation):
+def become_privileged():
     """As alice, too, but with root's capabilities: newer kernels want one for a source route."""
-    return in_child(operation, before=lambda: os.setresuid(0, 0, 1001))
+    os.setresuid(0, 0, ALICE)
+
+
+def privileged(operation):
+    return in_child(operation, before=become_privileged)
+
+
+denied_techniques(
+    __name__,
+    SENDS,
+    become_privileged,
+    source_route_by_option="source_route_option",
+    routing_header_by_option="routing_header_option",
+    source_route_with_the_message="source_route_message",
+    routing_header_with_the_message="routing_header_message",
+)
 
 
 def set_option(family, level, name, value):
@@ -670,36 +555,8 @@ def set_option(family, level, name, value):
 
 
 @denied(SENDS)
-def source_route_by_option():
-    return set_option(socket.AF_INET, 0, 4, ROUTE4)  # IP_OPTIONS
-
-
-@denied(SENDS)
-def routing_header_by_option():
-    return set_option(socket.AF_INET6, 41, 57, ROUTE6)  # IPV6_RTHDR
-
-
-@denied(SENDS)
 def routing_header_by_packet_options():
     return set_option(socket.AF_INET6, 41, 6, b"")  # IPV6_2292PKTOPTIONS
-
-
-@denied(SENDS)
-def source_route_with_the_message():
-    def operation():
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            one.sendmsg([b"x"], [(0, 8, struct.pack("=iII", 0, 0, 0)), (0, 7, ROUTE4)], 0, (OTHER4, PORT))
-
-    return privileged(operation)
-
-
-@denied(SENDS)
-def routing_header_with_the_message():
-    def operation():
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
-            one.sendmsg([b"x"], [(41, 57, ROUTE6)], 0, (OTHER6, PORT))
-
-    return privileged(operation)
 
 
 @denied(SENDS)
@@ -708,7 +565,7 @@ def source_route_with_a_later_message():
 
     def operation():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            send_many(one, raw_sockaddr(2, OTHER4), None, (0, 7, ROUTE4))
+            send_messages(one, address_at(2, OTHER4), None, (0, 7, ROUTE4))
 
     return privileged(operation)
 
@@ -717,7 +574,7 @@ def source_route_with_a_later_message():
 def routing_header_with_a_later_message():
     def operation():
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
-            send_many(one, raw_sockaddr(10, OTHER6), None, None, (41, 57, ROUTE6))
+            send_messages(one, address_at(10, OTHER6), None, None, (41, 57, ROUTE6))
 
     return privileged(operation)
 
@@ -726,11 +583,11 @@ def routing_header_with_a_later_message():
 def many_messages():
     def operation():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            send_many(one, raw_sockaddr(2, OTHER4), None)
-        send_many(connected(OTHER4), b"", None, None)
+            send_messages(one, address_at(2, OTHER4), None)
+        send_messages(connected(OTHER4), b"", None, None)
 
     return alice(operation) or in_child(
-        lambda: send_many(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), raw_sockaddr(2, VAULT4), None, None),
+        lambda: send_messages(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), address_at(2, VAULT4), None, None),
         user=BOB,
     )
 
@@ -742,7 +599,7 @@ def sctp_messages_to_all_with_a_later_one():
     def operation():
         with socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, SCTP) as one:
             one.connect((OTHER4, PORT))
-            send_many(one, raw_sockaddr(2, OTHER4), None, (SCTP, 2, struct.pack("=HHIII", 0, 0x40, 0, 0, 0)))
+            send_messages(one, address_at(2, OTHER4), None, (SCTP, 2, struct.pack("=HHIII", 0, 0x40, 0, 0, 0)))
 
     return as_dora(operation)
 
@@ -835,39 +692,11 @@ def vsock_to_another_port():
 # ---- SCTP ---------------------------------------------------------------------------------------------------------
 
 
-@denied(SENDS)
-def sctp_connect():
-    return alice(lambda: connected(protocol=SCTP).close())
-
-
-@denied(SENDS)
-def sctp_connect_to_several():
-    def operation():
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, SCTP) as one:
-            one.setsockopt(SCTP, 110, raw_sockaddr(2, OTHER4) + raw_sockaddr(2, VAULT4))  # CONNECTX
-
-    return alice(operation)
-
-
-@denied(SENDS)
-def sctp_send_that_connects():
-    def operation():
-        with socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET, SCTP) as one:
-            one.sendto(b"x", (VAULT4, PORT))
-
-    return alice(operation)
-
-
-@denied(DORAS)
-def sctp_send():
-    return as_dora(lambda: connected(protocol=SCTP).send(b"x"))
-
-
 @denied(BENS)
 def sctp_bind_several():
     def operation():
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, SCTP) as one:
-            one.setsockopt(SCTP, 100, raw_sockaddr(2, "127.0.0.1", CLOSED_PORT))  # BINDX_ADD
+            one.setsockopt(SCTP, 100, address_at(2, "127.0.0.1", CLOSED_PORT))  # BINDX_ADD
 
     return as_ben(operation)
 
@@ -875,7 +704,7 @@ def sctp_bind_several():
 @denied(ERICS)
 def sctp_answer():
     def operation():
-        one, _client = accepted(listening(protocol=SCTP))
+        one, _client = accepted(listener(protocol=SCTP))
         one.send(b"x")
 
     return in_child(operation, user=ERIC)
@@ -884,7 +713,7 @@ def sctp_answer():
 @passes
 def sctp_answer_under_a_rule_on_sending():
     def operation():
-        one, _client = accepted(listening(protocol=SCTP))
+        one, _client = accepted(listener(protocol=SCTP))
         one.send(b"x")
 
     return as_dora(operation)
@@ -898,35 +727,38 @@ def sctp_elsewhere():
 # ---- io_uring -----------------------------------------------------------------------------------------------------
 
 
-def uring(*words):
-    return lambda: execute("/guest/uring", *words, str(PORT))
+def uring(*steps, address, entry_flags):
+    """A connection to ``address`` and a send through it: what is among ``steps`` by an io_uring, the rest by plain calls."""
 
+    def operation():
+        with socket.socket() as one:
+            name = address_of(socket.AF_INET, address, PORT)
+            if "connect" in steps:
+                Ring().do(Ring.CONNECT, one.fileno(), name, 0, len(name), entry_flags=entry_flags)
+            else:
+                one.connect((address, PORT))
+            if "send" in steps:
+                Ring().do(Ring.SEND, one.fileno(), b"x", 1, entry_flags=entry_flags)
 
-@denied(SENDS)
-def uring_connect():
-    return alice(uring("connect", VAULT4))
+    return operation
 
 
 @denied(SENDS)
 def uring_connect_by_a_worker():
-    return alice(uring("-a", "connect", VAULT4))
-
-
-@denied(DORAS)
-def uring_send():
-    return as_dora(uring("send", VAULT4))
+    return alice(uring("connect", address=VAULT4, entry_flags=Ring.ASYNC))
 
 
 @denied(DORAS)
 def uring_send_by_a_worker():
-    return as_dora(uring("-a", "send", VAULT4))
+    return as_dora(uring("send", address=VAULT4, entry_flags=Ring.ASYNC))
 
 
 @passes
 def uring_elsewhere():
     def operation():
-        for words in (("connect",), ("-a", "connect"), ("send",), ("-a", "send")):
-            uring(*words, OTHER4)()
+        for step in ("connect", "send"):
+            for entry_flags in (0, Ring.ASYNC):
+                uring(step, address=OTHER4, entry_flags=entry_flags)()
 
     return as_dora(operation)
 
@@ -973,11 +805,11 @@ def sending_after_the_policy_has_changed():
     document["rules"].append(rule("nobody talks to an agent", ["unix-connect"], resources=["agents"]))
     enforcer.apply(document)
     expect(outcome(lambda: stream.send(b"x")), EPERM, "the stream")
-    expect(outcome(lambda: splice(stream)), EPERM, "splice into the stream")
+    expect(outcome(lambda: splice_from_pipe(stream)), EPERM, "splice into the stream")
     expect(outcome(lambda: datagram.send(b"x")), EPERM, "the datagram socket")
     expect(outcome(lambda: machine.send(b"x")), EPERM, "the vsock stream")
     expect(outcome(lambda: unix.send(b"x")), EPERM, "the unix stream")
-    expect(outcome(lambda: splice(unix)), EPERM, "splice into the unix stream")
+    expect(outcome(lambda: splice_from_pipe(unix)), EPERM, "splice into the unix stream")
     expect(outcome(lambda: elsewhere.send(b"x")), 0, "a stream to elsewhere")
 
 
@@ -986,7 +818,7 @@ def connections_older_than_the_enforcer():
     """What was accepted before goes on being answered, also from a listener that was there before; what was connected
     before does not go on sending."""
     enforcer.remove()
-    servers = [listening(), listening(address="::"), listening(protocol=MPTCP), listening(reuse=True)]
+    servers = [listener(), listener(address="::"), listener(protocol=MPTCP), listener(reuse=True)]
     pairs = [accepted(server, VAULT6 if server.family == socket.AF_INET6 else VAULT4) for server in servers]
     sending = [connected(), connected(protocol=MPTCP)]
     queued = caller(servers[0])  # not accepted yet
@@ -1091,7 +923,7 @@ def smc_is_tcp():
 
     def connecting(family, protocol, address):
         one = socket.socket(family, socket.SOCK_STREAM, protocol)
-        call("connect", one.fileno(), raw_sockaddr(2, address), 16)
+        call("connect", one.fileno(), address_at(2, address), 16)
         return one
 
     older = [connecting(*each, VAULT4) for each in made]
@@ -1119,7 +951,7 @@ def parser():
     code = ctypes.create_string_buffer(struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0))
     licence = ctypes.create_string_buffer(b"GPL")
     attributes = struct.pack("=IIQQIIQII", 1, 2, ctypes.addressof(code), ctypes.addressof(licence), 0, 0, 0, 0, 0)
-    return syscall(321, PROG_LOAD, attributes, len(attributes))
+    return system("bpf", PROG_LOAD, attributes, len(attributes))
 
 
 @story
@@ -1130,14 +962,14 @@ def sending_by_a_family_on_top_of_the_internet():
     kcm = socket.socket(KCM, socket.SOCK_DGRAM)
     fcntl.ioctl(kcm, SIOCKCMATTACH, struct.pack("=ii", below.fileno(), program))
     rds = socket.socket(socket.AF_RDS, socket.SOCK_SEQPACKET)
-    elsewhere = raw_sockaddr(2, OTHER4)
+    elsewhere = address_at(2, OTHER4)
     expect(outcome(lambda: kcm.send(b"x")), 0, "KCM without the rule")
-    expect(outcome(lambda: splice(kcm)), 0, "KCM without the rule, spliced")
+    expect(outcome(lambda: splice_from_pipe(kcm)), 0, "KCM without the rule, spliced")
     expect(outcome(lambda: send_to(kcm, elsewhere)), 0, "KCM without the rule, with an address")
     expect(outcome(lambda: send_to(rds, elsewhere)), errno.ENOTCONN, "RDS without the rule: it has no device here")
     enforcer.apply(nothing_sent())
     expect(outcome(lambda: kcm.send(b"x")), EPERM, "KCM")
-    expect(outcome(lambda: splice(kcm)), EPERM, "KCM, spliced")
+    expect(outcome(lambda: splice_from_pipe(kcm)), EPERM, "KCM, spliced")
     expect(outcome(lambda: send_to(kcm, elsewhere)), EPERM, "KCM with an address that may be")
     expect(outcome(lambda: send_to(rds, elsewhere)), EPERM, "RDS")
 
@@ -1199,10 +1031,10 @@ def host_names():
 def events_of_the_network():
     enforcer.apply(POLICY)
     enforcer.events()
-    unix_stream()
-    unix_stream_abstract()
-    answer()
-    source_route_by_option()
+    unix_connect(socket.SOCK_STREAM, "/srv/open/agent.sock")
+    unix_connect(socket.SOCK_STREAM, b"\0agent-1")
+    in_child(lambda: accepted(listener())[0].send(b"x"), user=ERIC)
+    set_option(socket.AF_INET, 0, 4, ROUTE4)
     path, name, answered, routed = enforcer.events()
     expect((path.action, path.path, path.rule), (9, "/open/agent.sock", UMAS), "the event of a path")
     expect((name.action, name.path, name.device), (9, "/agent-1", 0xFFFFFFFF), "the event of an abstract name")
@@ -1214,7 +1046,7 @@ def events_of_the_network():
     expect((routed.action, routed.reason, routed.rule), (3, 6, SENDS), "the event of a source route")
 
 
-# ---- the run ------------------------------------------------------------------------------------------------------
+# ---- who is talked to ------------------------------------------------------------------------------------------------------
 
 
 def serve():
@@ -1229,35 +1061,35 @@ def serve():
         (socket.SOCK_STREAM, b"\0other"),
         (socket.SOCK_STREAM, b"\0run/bus"),
         (socket.SOCK_SEQPACKET, b"\0/run/bus"),
-        (socket.SOCK_DGRAM, b"\0agent-datagram"),
     ):
         one = socket.socket(socket.AF_UNIX, kind)
         one.bind(name)
         if isinstance(name, str):
             os.chmod(name, 0o777)
-        if kind != socket.SOCK_DGRAM:
-            one.listen(1024)
+        one.listen(1024)
         held.append(one)
     for port, kind in ((PORT, socket.SOCK_STREAM), (PORT + 1, socket.SOCK_STREAM), (PORT + 2, socket.SOCK_SEQPACKET)):
         one = socket.socket(socket.AF_VSOCK, kind)
         one.bind((socket.VMADDR_CID_ANY, port))
         one.listen(16)
         held.append(one)
-    held.append(listening(PORT, protocol=SCTP))
+    receiver = Receiver(ARRIVED, [[VAULT4, OTHER4], [VAULT6, OTHER6]], [OTHER4, OTHER6], [PORT])
     reader, writer = os.pipe()
     if os.fork() == 0:
+        receiver.run(sniff=False)
         os.write(writer, b"x")
         lately = collections.deque(maxlen=64)  # closing with unread bytes would break the connection
         while True:
             for one in select.select(held, [], [])[0]:
-                if one.type == socket.SOCK_DGRAM:
-                    one.recv(1)
-                else:
-                    lately.append(one.accept())
-    os.read(reader, 1)
+                lately.append(one.accept())
+    assert os.read(reader, 1) == b"x", "the receiver does not come up"
 
 
 def prepare():
     write("/proc/sys/net/ipv4/ping_group_range", "0 65535")
+    for address in (VAULT4 + "/32", OTHER4 + "/32", VAULT6 + "/128", OTHER6 + "/128"):
+        assert os.system(f"ip addr add {address} dev lo") == 0, address
+    for folder in (ARRIVED, "/srv/agents"):
+        os.makedirs(folder)
+        os.chmod(folder, 0o777)
     serve()
-    os.symlink("/srv/open/agent.sock", "/tmp/to-agent")

@@ -13,8 +13,8 @@ import time
 
 sys.path.insert(0, "/guest/observer.zip")
 sys.path.insert(1, "/usr/lib/python3/dist-packages")
-from exfil.guard.kernel import Kernel
-from exfil.guard.system import System
+from exfil._guard.host.system import System
+from exfil._guard.kernel.bpf import Kernel
 from exfil.observe import collect, records
 
 EVERYTHING = "all" in sys.argv[1:]
@@ -25,7 +25,7 @@ failed = []
 
 
 def check(what, condition):
-    print("{0}: {1}".format("ok" if condition else "FAILED", what), flush=True)
+    print(f"{'ok' if condition else 'FAILED'}: {what}", flush=True)
     if not condition:
         failed.append(what)
 

@@ -125,7 +125,7 @@ class Run:
 
 
 def nothing_passed(numbers):
-    tried, passed, other = numbers
+    tried, passed, _other = numbers
     assert not sum(passed), f"passed: {dict(enumerate(passed))} of {sum(tried)}"
     return sum(tried)
 

@@ -13,10 +13,12 @@ import struct
 import time
 
 from harness.checks import enforcer, story
-from harness.process import NEWNS, call, in_child, mount, wait_until, write
+from harness.process import in_child, wait_until, write
+from techniques.machine import PTRACE_SEIZE
+from techniques.steps import NEWNS
+from techniques.syscalls import call, mount, system
 
 from checks.flows import beside
-from checks.machine import syscall
 
 UNIT = "/sys/fs/cgroup/system.slice/kept.service"
 PINS, PACKAGE, STATE = "/sys/fs/bpf/exfil_guard", "/usr/lib/exfil-guard", "/var/lib/exfil-guard"
@@ -124,7 +126,7 @@ def linked_out():
 
 
 def seized(process):
-    syscall(101, 0x4206, process, 0, 0)  # PTRACE_SEIZE, until the caller ends
+    system("ptrace", PTRACE_SEIZE, process, 0, 0)  # until the caller ends
 
 
 def traced():
@@ -204,7 +206,7 @@ def nobody_who_is_bound_ends_what_enforces():
     def detached():
         fd = enforcer.kernel.get(hook)
         attributes = struct.pack("=I", fd)
-        syscall(321, BPF_LINK_DETACH, attributes, len(attributes))
+        system("bpf", BPF_LINK_DETACH, attributes, len(attributes))
 
     wrong = []
     for name, attack in {

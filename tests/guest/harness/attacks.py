@@ -16,13 +16,14 @@ import time
 import traceback
 
 from checks import storms
-from techniques import files, flows, machine, network, stories
-from techniques.registry import ABSENT, MISTAKE, TECHNIQUES, Attempt, part_of
+from techniques import descriptors, files, flows, identity, machine, network, stories, tamper
+from techniques.registry import TECHNIQUES, part_of
 
+from harness.attempt import ABSENT, MISTAKE, Attempt
 from harness.enforcer import Enforcer
-from harness.testbed import Place
+from harness.testbed import Testbed
 
-assert files and flows and machine and network and stories
+assert descriptors and files and flows and identity and machine and network and stories and tamper
 TRACING = "/sys/kernel/tracing"
 FUNCTIONS = {"userns_create": "create_user_ns"}  # where the kernel's function has another name than its hook
 
@@ -209,8 +210,7 @@ class Run:
         self.times["applied"] = time.monotonic() - self.started
         self.guarded = True
         order = sorted(running, key=lambda t: not t.held)
-        since = 0
-        for technique in order:
+        for number, technique in enumerate(order, 1):
             report = self.report(technique)
             started = held.get(technique.name, [None])[0]
             out, code, hooks, denied, said = self.attempt(technique, "enforce", started)
@@ -222,8 +222,7 @@ class Run:
                     report["detail"].append((f"a policy must not hinder this: status {code}: ", said))
             elif not out and not denied and technique.group != "undecided":
                 report["detail"].append((f"did not get through, but nothing was denied: status {code}: ", said))
-            since += 1
-            if since % 25 == 0:
+            if number % 25 == 0:
                 self.still_free(technique.name)
         self.still_free(order[-1].name if order else "nothing")
         self.late()
@@ -268,7 +267,7 @@ class Run:
                 started = Attempt(technique, self.place, "closed")
                 started.start()
                 self.enforcer.apply(self.policy(rules))
-            out, code, hooks, denied, said = self.attempt(technique, "closed", started)
+            out, code, _hooks, denied, said = self.attempt(technique, "closed", started)
             report["closed"] = not out and denied > 0
             if not report["closed"]:
                 report["detail"].append((f"with the closing rule: status {code}, {denied} denied: ", said))
@@ -329,7 +328,7 @@ def main():
     if options.lift:
         Enforcer().apply({"rules": []})
         return
-    place = Place(options.base, options.users.split(","))
+    place = Testbed(options.base, options.users.split(","))
     started = time.monotonic()
     place.prepare()
     times = {"prepared": time.monotonic() - started}

@@ -4,6 +4,7 @@
 """The enforcer, used through its own package as its modules use it."""
 
 import datetime
+import functools
 import hashlib
 import json
 import mmap
@@ -98,10 +99,13 @@ class Enforcer:
     """The product, used as its modules use it, each step in a child that ends: nothing of ours stays alive."""
 
     def __init__(self):
-        from exfil_guard.kernel import bpf as kernel
-
-        self.kernel = kernel.Kernel()
         self.generation = 0
+
+    @functools.cached_property
+    def kernel(self):
+        from exfil_guard.kernel.bpf import Kernel
+
+        return Kernel()
 
     def _parts(self):
         from exfil_guard.host import store, system

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the observer's guest needs besides: its modules, as the packages `exfil.guard` and `exfil.observe`, and its programs."""
+"""What the observer's guest needs besides: its modules, as the packages `exfil._guard` and `exfil.observe`, and its programs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def files(folder: Path) -> list[Path]:
     target = folder / "observer.zip"
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("exfil/__init__.py", "")
-        for name in ("guard", "observe"):
-            for path in sorted((image.ROOT / "plugins" / "module_utils" / name).glob("*.py")):
-                archive.write(path, f"exfil/{name}/{path.name}")
+        utilities = image.ROOT / "plugins" / "module_utils"
+        for name in ("_guard", "observe"):
+            for path in sorted((utilities / name).rglob("*.py")):
+                archive.write(path, f"exfil/{path.relative_to(utilities)}")
     return [
         target,
         image.ROOT / "roles" / "observe" / "files" / "observe.bpf.o",

@@ -3,29 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs an operation as somebody, in a process of its own."""
 
-import ctypes
 import json
 import os
 import struct
 import time
 import traceback
 
+from techniques.syscalls import call
+
 ALICE, BOB, CAROL, DBA = 1001, 1002, 1003, 2001
-NEWNS, NEWUSER = 0x00020000, 0x10000000
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def call(name, *arguments):
-    """A C library function; OSError when it gives -1."""
-    result = getattr(libc, name)(*(a.encode() if isinstance(a, str) else a for a in arguments))
-    if result == -1:
-        raise OSError(ctypes.get_errno(), name + ": " + os.strerror(ctypes.get_errno()))
-    return result
-
-
-def mount(source, target, kind=None, flags=0, data=None):
-    call("mount", source, target, kind, ctypes.c_ulong(flags), data)
 
 
 def write(path, text=""):
@@ -68,15 +54,6 @@ def in_child(operation, *, user=None, groups=(), before=None):
     if "wrong" in answer:
         raise AssertionError(answer["wrong"])
     return answer["errno"]
-
-
-def own_user_namespace(*more):
-    """As somebody: into a user namespace of one's own (and ``more``), root in it."""
-    user, group = os.getuid(), os.getgid()
-    call("unshare", NEWUSER | sum(more))
-    write("/proc/self/setgroups", "deny")
-    write("/proc/self/uid_map", f"0 {user} 1")
-    write("/proc/self/gid_map", f"0 {group} 1")
 
 
 def execute(path, *arguments, env=None):

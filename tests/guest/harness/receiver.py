@@ -1,10 +1,11 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The world outside: it takes whatever is sent to it, by every protocol the machine has, and writes down which marks
-came. It also comes and gets what somebody offers. A mark that came is an empty file of that name, so that whoever looks
-reads nothing of the attacker's."""
+"""The receiver outside. It takes what is sent to it, by every protocol that the machine has, and records which marks arrived.
+It also connects to whoever offers data on a port. The record of a mark is an empty file of that name, so that its reader
+reads no data of the attacker's."""
 
+import contextlib
 import os
 import re
 import select
@@ -18,7 +19,7 @@ MARK = re.compile(rb"mark-[0-9a-f]{24}")
 MPTCP, SCTP, UDPLITE, DCCP = 262, 132, 136, 33
 
 
-class Outside:
+class Receiver:
     def __init__(self, folder, addresses, vaults, ports):
         self.folder, self.addresses, self.vaults, self.ports = folder, addresses, vaults, ports
         self.ready = []
@@ -28,7 +29,7 @@ class Outside:
             with open(f"{self.folder}/{where}{mark.decode()}", "w", encoding="ascii"):
                 pass
 
-    def run(self):
+    def run(self, sniff=True):
         for family, addresses in ((socket.AF_INET, self.addresses[0]), (socket.AF_INET6, self.addresses[1])):
             for address in addresses:
                 for port in self.ports:
@@ -37,7 +38,8 @@ class Outside:
                     self.listen(family, socket.SOCK_DGRAM, 0, address, port)
                     self.listen(family, socket.SOCK_DGRAM, UDPLITE, address, port)
                 self.listen(family, socket.SOCK_STREAM, MPTCP, address, self.ports[0] + MPTCP)
-        threading.Thread(target=self.sniff, daemon=True).start()
+        if sniff:
+            threading.Thread(target=self.sniff, daemon=True).start()
         threading.Thread(target=self.come_and_get, daemon=True).start()
 
     def listen(self, family, kind, protocol, address, port):
@@ -49,10 +51,8 @@ class Outside:
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM and protocol != SCTP:
-            try:
+            with contextlib.suppress(OSError):  # MPTCP's came later
                 one.setsockopt(socket.SOL_TCP, socket.TCP_FASTOPEN, 64)
-            except OSError:
-                pass  # MPTCP's came later
         one.bind((address, port))
         where = "vault-" if address in self.vaults else ""
         if kind == socket.SOCK_STREAM:
@@ -67,7 +67,7 @@ class Outside:
             threading.Thread(target=self.drain, args=(one, where), daemon=True).start()
 
     def drain(self, one, where=""):
-        one.settimeout(30)
+        one.settimeout(600)
         seen = b""
         try:
             while len(seen) < 1 << 20:
@@ -154,7 +154,7 @@ def wait_for(descriptor, seconds):
 if __name__ == "__main__":
     import json
 
-    Outside(*json.loads(sys.argv[1])).run()
+    Receiver(*json.loads(sys.argv[1])).run()
     with open(sys.argv[2], "w", encoding="ascii"):
         pass
     while True:

@@ -34,7 +34,7 @@ UNITS = (
 PROGRAMS = ("hand", "linked", "storm")
 
 
-class Place:
+class Testbed:
     def __init__(self, base: str = "/srv/adversary", users=("alice", "bob", "carol"), keep: str = "") -> None:
         self.base = base
         self.names = dict(zip(("alice", "bob", "carol"), users))
@@ -198,6 +198,11 @@ class Place:
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
         ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is one's own again
+
+    def unbound(self) -> None:
+        """Makes the process, root's, one that no rule names."""
+        with open("/sys/fs/cgroup/cgroup.procs", "w", encoding="ascii") as file:
+            file.write(str(os.getpid()))
 
     # ---- the policy -------------------------------------------------------------------------------------------------
 

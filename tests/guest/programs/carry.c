@@ -6,14 +6,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,58 +38,6 @@ static int sends(void)
 		return errno;
 	close(fd);
 	return 0;
-}
-
-struct ring {
-	int fd;
-	struct io_uring_params p;
-	char *submitted, *completed;
-	struct io_uring_sqe *entries;
-};
-
-/* one operation, to its end; gives its result */
-static int uring(struct ring *r, struct io_uring_sqe entry)
-{
-	unsigned *tail = (unsigned *)(r->submitted + r->p.sq_off.tail);
-	unsigned *array = (unsigned *)(r->submitted + r->p.sq_off.array);
-	unsigned *head = (unsigned *)(r->completed + r->p.cq_off.head);
-	unsigned mask = *(unsigned *)(r->submitted + r->p.sq_off.ring_mask);
-	struct io_uring_cqe *done = (void *)(r->completed + r->p.cq_off.cqes);
-	unsigned *ready = (unsigned *)(r->completed + r->p.cq_off.tail);
-	int value;
-
-	r->entries[*tail & mask] = entry;
-	array[*tail & mask] = *tail & mask;
-	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-	syscall(SYS_io_uring_enter, r->fd, r->p.flags & IORING_SETUP_SQPOLL ? 0 : 1, 1,
-		IORING_ENTER_GETEVENTS | (r->p.flags & IORING_SETUP_SQPOLL ? IORING_ENTER_SQ_WAKEUP : 0), NULL, 0);
-	while (__atomic_load_n(ready, __ATOMIC_ACQUIRE) == *head)
-		usleep(1000);
-	value = done[*head & *(unsigned *)(r->completed + r->p.cq_off.ring_mask)].res;
-	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
-	return value;
-}
-
-/* another's thread, when it polls, opens and reads */
-static int uring_reads(int poll)
-{
-	struct ring r = { .p.flags = poll ? IORING_SETUP_SQPOLL : 0, .p.sq_thread_idle = 2000 };
-	struct io_uring_sqe open = { .opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (unsigned long)arguments[2] };
-	struct io_uring_sqe read = { .opcode = IORING_OP_READ, .addr = (unsigned long)buffer, .len = sizeof(buffer) };
-	int value;
-
-	r.fd = syscall(SYS_io_uring_setup, 4, &r.p);
-	if (r.fd < 0)
-		return errno;
-	r.submitted = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, r.fd, IORING_OFF_SQ_RING);
-	r.completed = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, r.fd, IORING_OFF_CQ_RING);
-	r.entries = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, r.fd, IORING_OFF_SQES);
-	value = uring(&r, open);
-	if (value < 0)
-		return -value;
-	read.fd = value;
-	value = uring(&r, read);
-	return value < 0 ? -value : 0;
 }
 
 static void *thread_sends(void *unused)
@@ -165,10 +110,6 @@ int main(int argc, char **argv)
 		return apart(NULL, clone_sends, 1);
 	if (!strcmp(how, "clone-reads"))
 		return apart(NULL, clone_reads, 0);
-	if (!strcmp(how, "uring-reads") || !strcmp(how, "uring-poll-reads")) {
-		result = uring_reads(!strcmp(how, "uring-poll-reads"));
-		return result ? result : sends();
-	}
 	if (!strcmp(how, "vfork-sends")) {
 		result = reads();
 		child = vfork();

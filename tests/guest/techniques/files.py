@@ -1,134 +1,71 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ways to a covered file: to read it, to write it, to run it, to give it another name first."""
+"""Ways to a covered file by a name: to read it, to write it, to run it, to give it another name first."""
 
 import contextlib
 import ctypes
-import mmap
 import os
 import shutil
-import signal
-import socket
 import stat
 import struct
 import time
 
-from techniques.registry import Absent, appears, in_child, way
+from techniques.registry import Absent, in_child, technique
+from techniques.steps import BIND, NEWNS, gone, link_followed, own_namespaces, private_mounts, put, run, spread, take
 from techniques.syscalls import (
     AT_EMPTY_PATH,
     AT_FDCWD,
     Ring,
     call,
     handle_of,
-    libc,
     map_memory,
     mount,
     open_handle,
+    protect,
     system,
 )
-
-NEWNS, NEWUSER, NEWPID, NEWNET, NEWCGROUP = 0x00020000, 0x10000000, 0x20000000, 0x40000000, 0x02000000
-BIND, PRIVATE = 0x1000, 0x44000
-
-
-def take(path, flags=os.O_RDONLY, **more):
-    descriptor = os.open(path, flags, **more)
-    try:
-        return os.read(descriptor, 65536)
-    finally:
-        os.close(descriptor)
-
-
-def own_namespaces(*more):
-    """Into a user namespace of one's own, root in it."""
-    user, group = os.getuid(), os.getgid()
-    call("unshare", NEWUSER | sum(more))
-    put("/proc/self/setgroups", b"deny")
-    put("/proc/self/uid_map", f"0 {user} 1".encode())
-    put("/proc/self/gid_map", f"0 {group} 1".encode())
-
-
-def put(path, data, flags=os.O_WRONLY):
-    descriptor = os.open(path, flags, 0o666)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)
-
-
-def link_followed(old, new):
-    call("linkat", AT_FDCWD, old, AT_FDCWD, new, 0x400)
-
-
-def gone(*paths):
-    for path in paths:
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        elif os.path.lexists(path):
-            os.unlink(path)
-
-
-def private_mounts(_t=None):
-    call("unshare", NEWNS)
-    mount("none", "/", None, PRIVATE)
-
-
-def spread(t, path, data=None):
-    """A file that everybody may use."""
-    with open(path, "wb") as file:
-        file.write(t.data if data is None else data)
-    os.chmod(path, 0o666)
-
-
-def piped(run):
-    """What ``run(descriptor)`` puts into a pipe."""
-    reader, writer = os.pipe()
-    run(writer)
-    os.close(writer)
-    return os.read(reader, 65536)
-
 
 # ---- to read: the same file by every path ---------------------------------------------------------------------------
 
 
-@way("files", "open for reading", "read")
+@technique("files", "open for reading", "read")
 def open_read(t):
     return take(t.secret)
 
 
-@way("files", "open for reading and writing", "read")
+@technique("files", "open for reading and writing", "read")
 def open_read_write(t):
     return take(t.secret, os.O_RDWR)
 
 
-@way("files", "openat2", "read")
+@technique("files", "openat2", "read")
 def openat2(t):
     how = ctypes.create_string_buffer(struct.pack("=QQQ", os.O_RDONLY, 0, 0), 24)
     return os.read(system("openat2", AT_FDCWD, t.secret, how, 24), 4096)
 
 
-@way("files", "open below a directory descriptor", "read")
+@technique("files", "open below a directory descriptor", "read")
 def open_below_descriptor(t):
     return take("data", dir_fd=os.open(t.secret_folder, os.O_PATH))
 
 
-@way("files", "open below a directory descriptor", "read")
+@technique("files", "open below a directory descriptor", "read")
 def open_below_descriptor_dot_dot(t):
     return take("../secret/data", dir_fd=os.open(t.open, os.O_RDONLY))
 
 
-@way("files", "reopen an O_PATH descriptor", "read")
+@technique("files", "reopen an O_PATH descriptor", "read")
 def reopen_path_descriptor(t):
     return take(f"/proc/self/fd/{os.open(t.secret, os.O_PATH)}")
 
 
-@way("files", "reopen an O_PATH descriptor", "read")
+@technique("files", "reopen an O_PATH descriptor", "read")
 def reopen_path_descriptor_of_thread(t):
     return take(f"/proc/thread-self/fd/{os.open(t.secret, os.O_PATH)}")
 
 
-@way("files", "reopen an O_PATH descriptor", "read")
+@technique("files", "reopen an O_PATH descriptor", "read")
 def reopen_by_dev_fd(t):
     descriptor = os.open(t.secret, os.O_PATH)
     if not os.path.exists("/dev/fd"):
@@ -136,21 +73,21 @@ def reopen_by_dev_fd(t):
     return take(f"/dev/fd/{descriptor}")
 
 
-@way("files", "symbolic link", "read")
+@technique("files", "symbolic link", "read")
 def symlink(t):
     gone(t.own)
     os.symlink(t.secret, t.own)
     return take(t.own)
 
 
-@way("files", "symbolic link", "read")
+@technique("files", "symbolic link", "read")
 def symlink_of_the_folder(t):
     gone(t.own)
     os.symlink("../secret", t.own)
     return take(t.own + "/data")
 
 
-@way("files", "symbolic link", "read")
+@technique("files", "symbolic link", "read")
 def symlinks_in_a_row(t):
     names = [f"{t.own}-{turn}" for turn in range(6)]
     gone(*names)
@@ -159,44 +96,44 @@ def symlinks_in_a_row(t):
     return take(names[-1] + "/./data")
 
 
-@way("files", "path with ..", "read")
+@technique("files", "path with ..", "read")
 def dot_dot(t):
     return take(f"{t.open}/.././open/../secret//data")
 
 
-@way("files", "/proc/self/root, /proc/self/cwd", "read")
+@technique("files", "/proc/self/root, /proc/self/cwd", "read")
 def proc_self_root(t):
     return take("/proc/self/root" + t.secret)
 
 
-@way("files", "/proc/self/root, /proc/self/cwd", "read")
+@technique("files", "/proc/self/root, /proc/self/cwd", "read")
 def proc_self_cwd(t):
     os.chdir(t.secret_folder)
     return take("/proc/self/cwd/data")
 
 
-@way("files", "/proc/self/root, /proc/self/cwd", "read", who="files.service")
+@technique("files", "/proc/self/root, /proc/self/cwd", "read", who="files.service")
 def proc_other_root(t):
     return take("/proc/1/root" + t.secret)
 
 
-@way("files", "relative to the working directory", "read")
+@technique("files", "relative to the working directory", "read")
 def working_directory(t):
     os.chdir(t.secret_folder)
     return take("data")
 
 
-@way("files", "relative to the working directory", "read", held=lambda t: os.chdir(t.secret_folder))
+@technique("files", "relative to the working directory", "read", held=lambda t: os.chdir(t.secret_folder))
 def working_directory_of_before(t, _held):
     return take("data")
 
 
-@way("files", "chroot", "read", root=lambda t: os.chroot(t.secret_folder))
+@technique("files", "chroot", "read", root=lambda t: os.chroot(t.secret_folder))
 def chroot(t):
     return take("/data")
 
 
-@way("files", "chroot", "read")
+@technique("files", "chroot", "read")
 def chroot_in_a_user_namespace(t):
     own_namespaces()
     os.chroot(t.secret_folder)
@@ -208,19 +145,19 @@ def _bound(t):
     mount(t.secret_folder, "/mnt", None, BIND)
 
 
-@way("files", "bind mount", "read", root=_bound)
+@technique("files", "bind mount", "read", root=_bound)
 def bind_mount(t):
     return take("/mnt/data")
 
 
-@way("files", "bind mount", "read")
+@technique("files", "bind mount", "read")
 def bind_mount_in_a_user_namespace(t):
     own_namespaces(NEWNS)
     mount(t.secret_folder, "/mnt", None, BIND)
     return take("/mnt/data")
 
 
-@way("files", "bind mount", "read")
+@technique("files", "bind mount", "read")
 def bind_mount_of_the_file(t):
     own_namespaces(NEWNS)
     gone(t.own)
@@ -229,16 +166,17 @@ def bind_mount_of_the_file(t):
     return take(t.own)
 
 
-@way("files", "detached tree (open_tree)", "read")
+@technique("files", "detached tree (open_tree)", "read")
 def open_tree(t):
     own_namespaces(NEWNS)
     return take("data", dir_fd=system("open_tree", AT_FDCWD, t.secret_folder, 1))
 
 
-@way("files", "the filesystem mounted once more", "read", who="files.service")
+@technique("files", "the filesystem mounted once more", "read", who="files.service")
 def second_mount(t):
     private_mounts()
-    lines = [line.split() for line in open("/proc/self/mountinfo")]
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        lines = [line.split() for line in file]
     fields = next(line for line in lines if line[4] == _mount_point(t.base))
     kind, device = fields[fields.index("-") + 1 : fields.index("-") + 3]
     os.sync()
@@ -252,7 +190,7 @@ def _mount_point(path):
     return path
 
 
-@way("files", "overlay on top", "read")
+@technique("files", "overlay on top", "read")
 def overlay_in_a_user_namespace(t):
     own_namespaces(NEWNS)
     mount("overlay", "/mnt", "overlay", 0, f"lowerdir={t.secret_folder}:{t.open}")
@@ -271,12 +209,12 @@ def _overlay(options):
     return root
 
 
-@way("files", "overlay on top", "read", root=_overlay("lowerdir={0}:{1}"))
+@technique("files", "overlay on top", "read", root=_overlay("lowerdir={0}:{1}"))
 def overlay_by_root(t):
     return take("/mnt/data")
 
 
-@way("files", "overlay on top", "read", root=_overlay("lowerdir={0},upperdir=/tmp/upper,workdir=/tmp/work"))
+@technique("files", "overlay on top", "read", root=_overlay("lowerdir={0},upperdir=/tmp/upper,workdir=/tmp/work"))
 def overlay_with_an_upper_folder(t):
     return take("/mnt/data")
 
@@ -295,14 +233,14 @@ def _own_overlay(t, options):
     )
 
 
-@way("files", "overlay on top, copied up", "read", ready=_hers, last=lambda t: os.chown(t.secret, 0, 0))
+@technique("files", "overlay on top, copied up", "read", ready=_hers, last=lambda t: os.chown(t.secret, 0, 0))
 def overlay_copied_up(t):
     _own_overlay(t, "userxattr")
     os.chmod("/mnt/data", 0o600)  # copies it up
     return take("/tmp/upper/data")
 
 
-@way("files", "overlay on top, copied up", "read", ready=_hers, last=lambda t: os.chown(t.secret, 0, 0))
+@technique("files", "overlay on top, copied up", "read", ready=_hers, last=lambda t: os.chown(t.secret, 0, 0))
 def overlay_opened_for_writing(t):
     _own_overlay(t, "userxattr")
     return take("/mnt/data", os.O_RDWR)
@@ -315,7 +253,7 @@ def _mount_below(t):
     spread(t, t.secret_folder + "/later/data")
 
 
-@way(
+@technique(
     "files",
     "a mount that appears below the tree",
     "read",
@@ -329,19 +267,19 @@ def mounted_below(t):
     return take(t.secret_folder + "/later/data")
 
 
-@way("files", "open_by_handle_at", "read", who="files.service")
+@technique("files", "open_by_handle_at", "read", who="files.service")
 def by_handle(t):
     return os.read(open_handle(t.open, handle_of(t.secret)), 4096)
 
 
-@way("files", "open_by_handle_at", "read", who="files.service", ready=lambda t: os.sync())
+@technique("files", "open_by_handle_at", "read", who="files.service", ready=lambda t: os.sync())
 def by_handle_uncached(t):
     handle = handle_of(t.secret)
     put("/proc/sys/vm/drop_caches", b"2")
     return os.read(open_handle(t.open, handle), 4096)
 
 
-@way("files", "open_by_handle_at", "read")
+@technique("files", "open_by_handle_at", "read")
 def by_handle_of_a_user(t):
     handle = handle_of(t.secret)
     own_namespaces(NEWNS)
@@ -353,24 +291,24 @@ def by_handle_of_a_user(t):
         raise
 
 
-@way("files", "io_uring: open, read", "read")
+@technique("files", "io_uring: open, read", "read")
 def uring_open(t):
     ring = Ring()
     return ring.read(ring.open(t.secret))
 
 
-@way("files", "io_uring: open, read", "read")
+@technique("files", "io_uring: open, read", "read")
 def uring_open_by_polling_thread(t):
     ring = Ring(Ring.SQPOLL)
     return ring.read(ring.open(t.secret))
 
 
-@way("files", "io_uring: open, read", "read", held=lambda t: Ring(Ring.SQPOLL))
+@technique("files", "io_uring: open, read", "read", held=lambda t: Ring(Ring.SQPOLL))
 def uring_of_before(t, ring):
     return ring.read(ring.open(t.secret))
 
 
-@way("files", "pattern in a name", "read")
+@technique("files", "pattern in a name", "read")
 def pattern(t):
     return take(t.exports + "/a.csv")
 
@@ -380,12 +318,14 @@ def _named(t):
     put(f"{t.secret_folder}/{t.mark}", b"", os.O_WRONLY | os.O_CREAT)
 
 
-@way("files", "list a folder", "read", ready=_named)
+@technique("files", "list a folder", "read", ready=_named)
 def list_folder(t):
     return os.listdir(t.secret_folder)
 
 
-@way("files", "list a folder opened before", "read", ready=_named, held=lambda t: os.open(t.secret_folder, os.O_RDONLY))
+@technique(
+    "files", "list a folder opened before", "read", ready=_named, held=lambda t: os.open(t.secret_folder, os.O_RDONLY)
+)
 def list_folder_opened_before(t, folder):
     return os.listdir(folder)
 
@@ -396,7 +336,7 @@ def _replaced(t):
         os.rename(t.own, t.secret_folder + "/replaced")
 
 
-@way("files", "a file that replaced the covered one", "read", ready=_replaced)
+@technique("files", "a file that replaced the covered one", "read", ready=_replaced)
 def replaced(t):
     return take(t.secret_folder + "/replaced")
 
@@ -408,7 +348,7 @@ def _linked_in(t):
     os.unlink(t.own)
 
 
-@way("files", "a file linked into the tree", "read", ready=_linked_in)
+@technique("files", "a file linked into the tree", "read", ready=_linked_in)
 def linked_into_the_tree(t):
     return take(t.secret_folder + "/linked")
 
@@ -421,7 +361,7 @@ def _moved_in(t):
     os.rename(t.own, t.secret_folder + "/moved")
 
 
-@way("files", "a folder moved into the tree", "read", ready=_moved_in)
+@technique("files", "a folder moved into the tree", "read", ready=_moved_in)
 def moved_into_the_tree(t):
     return take(t.secret_folder + "/moved/f")
 
@@ -431,7 +371,7 @@ def _linked_before(t):
     os.link(t.secret, t.own)
 
 
-@way(
+@technique(
     "files",
     "a hard link made before the policy",
     "read",
@@ -465,14 +405,24 @@ def _bad_name(function_name, name, what):
         return take(os.fsencode(t.secret_folder) + b"/" + name)
 
     function.__name__ = function_name
-    way("files", what, "read", ready=_named_file(name))(function)
+    technique("files", what, "read", ready=_named_file(name))(function)
 
 
 _bad_name("name_of_255_bytes", b"n" * 255, "a name of 255 bytes")
+
+
 _bad_name("name_as_long_as_the_key", b"k" * 35, "a name as long as a literal in the tables")
+
+
 _bad_name("name_longer_than_the_key", b"k" * 36, "a name as long as a literal in the tables")
+
+
 _bad_name("name_not_utf8", b"\xff\xfe\x80name", "a name that is not UTF-8")
+
+
 _bad_name("name_with_newline", b"new\nline", "a name with a newline")
+
+
 _bad_name("name_with_glob", b"*", "a name that reads like a pattern")
 
 
@@ -495,376 +445,25 @@ def _deep(components, name):
     return lambda t: in_child(lambda: make(t))
 
 
-@way("files", "300 folders deep", "read", ready=_deep(300, "d"))
+@technique("files", "300 folders deep", "read", ready=_deep(300, "d"))
 def three_hundred_deep(t):
     return take(t.secret_folder + "/d" * 300 + "/data")
 
 
-@way("files", "300 folders deep", "read", ready=_deep(60, "d"))
+@technique("files", "300 folders deep", "read", ready=_deep(60, "d"))
 def as_deep_as_the_walk(t):
     return take(t.secret_folder + "/d" * 60 + "/data")
 
 
-@way("files", "a path of 4,000 bytes", "read", ready=_deep(15, "l" * 250))
+@technique("files", "a path of 4,000 bytes", "read", ready=_deep(15, "l" * 250))
 def long_path(t):
     return take(t.secret_folder + ("/" + "l" * 250) * 15 + "/data")
 
 
-@way("files", "a path longer than 4,096 bytes", "read", ready=_deep(17, "l" * 250))
+@technique("files", "a path longer than 4,096 bytes", "read", ready=_deep(17, "l" * 250))
 def longer_path(t):
     here = os.open(t.secret_folder + ("/" + "l" * 250) * 15, os.O_PATH)
     return take(("l" * 250 + "/") * 2 + "data", dir_fd=here)
-
-
-# ---- to read: who one is ---------------------------------------------------------------------------------------------
-
-
-def _only(name, numbers):
-    """alice's number is only one of several; the process is otherwise root in a unit that the rule does not name."""
-
-    def function(t):
-        def operation():
-            os.setresuid(*numbers(t.users["alice"]))
-            return t.has(take(t.secret))
-
-        return in_child(operation)
-
-    function.__name__ = f"only_{name}_user"
-    way("files", "another real, saved or file-system user", "read", who="programs.service")(function)
-
-
-_only("real", lambda user: (user, 0, 0))
-_only("effective", lambda user: (0, user, 0))
-_only("saved", lambda user: (0, 0, user))
-
-
-@way("files", "another real, saved or file-system user", "read", who="programs.service")
-def file_system_user(t):
-    libc.setfsuid(t.users["alice"])
-    return take(t.secret)
-
-
-@way("files", "a subordinate user in a namespace of one's own", "read")
-def subordinate_user(t):
-    own_namespaces(NEWNS)
-    return take(t.secret)
-
-
-@way("files", "new namespaces of every kind", "read")
-def every_namespace(t):
-    own_namespaces(NEWNS, NEWPID, NEWNET, NEWCGROUP)
-    return in_child(lambda: t.has(take(t.secret)))
-
-
-@way("files", "a unit's process in a cgroup below", "read", who="files.service")
-def cgroup_below(t):
-    below = t.cgroup("files") + "/below"
-    os.makedirs(below, exist_ok=True)
-    put(below + "/cgroup.procs", str(os.getpid()).encode())
-    return take(t.secret)
-
-
-@way("files", "a unit's process in a cgroup below", "read", who="files.service")
-def cgroup_namespace(t):
-    call("unshare", NEWCGROUP)
-    return take(t.secret)
-
-
-@way(
-    "files",
-    "a unit's process that leaves its cgroup",
-    "read",
-    who="files.service",
-    last=lambda t: None,
-    open="root in a unit may move itself to another cgroup; a rule on writing cgroup.procs stops it",
-    closed_by={"deny": ["write"], "subjects": ["u-files"], "resources": {"paths": ["/sys/fs/cgroup/**"]}},
-)
-def leaves_its_cgroup(t):
-    put("/sys/fs/cgroup/cgroup.procs", str(os.getpid()).encode())
-    return take(t.secret)
-
-
-@way("files", "a thread, a child", "read")
-def child(t):
-    return in_child(lambda: t.has(take(t.secret)))
-
-
-@way("files", "a thread, a child", "read")
-def thread(t):
-    import threading
-
-    found = []
-
-    def look():
-        try:
-            found.append(take(t.secret))
-        except OSError:
-            found.append(b"")
-
-    one = threading.Thread(target=look)
-    one.start()
-    one.join()
-    return found[0]
-
-
-@way("files", "execute a program that reads", "read")
-def program_reads(t):
-    return piped(lambda writer: spawn(t, ["open", t.secret], {1: writer}))
-
-
-@way("others", "a setuid program", "read")
-def setuid_program(t):
-    return piped(lambda writer: spawn(t, ["open", t.secret], {1: writer}, program="setuid"))
-
-
-def spawn(t, arguments, descriptors=None, program="hand"):
-    """Runs the hand in a child, waits for it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            for number, descriptor in sorted((descriptors or {}).items()):
-                os.dup2(descriptor, number)
-            os.execv(f"{t.bin}/{program}", [program, *map(str, arguments)])
-        except OSError as error:
-            os._exit(error.errno)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status:
-        raise OSError(max(status, 1), os.strerror(max(status, 1)) + f" (status of {program})")
-
-
-# ---- to read: what was opened before ---------------------------------------------------------------------------------
-
-
-def opened(t, flags=os.O_RDWR):
-    return os.open(t.secret, flags)
-
-
-@way("files", "read: a descriptor opened before", "read", held=opened)
-def held_read(t, fd):
-    return os.read(fd, 4096)
-
-
-@way("files", "pread: a descriptor opened before", "read", held=opened)
-def held_pread(t, fd):
-    return os.pread(fd, 4096, 0)
-
-
-@way("files", "readv, preadv2: a descriptor opened before", "read", held=opened)
-def held_preadv(t, fd):
-    buffer = bytearray(4096)
-    os.preadv(fd, [buffer], 0)
-    return bytes(buffer)
-
-
-@way("files", "sendfile: a descriptor opened before", "read", held=opened)
-def held_sendfile(t, fd):
-    return piped(lambda writer: os.sendfile(writer, fd, 0, 4096))
-
-
-@way("files", "sendfile: a descriptor opened before", "read", held=opened)
-def held_sendfile_to_socket(t, fd):
-    one, other = socket.socketpair()
-    os.sendfile(one.fileno(), fd, 0, 4096)
-    return other.recv(4096)
-
-
-@way("files", "splice: a descriptor opened before", "read", held=opened)
-def held_splice(t, fd):
-    return piped(lambda writer: os.splice(fd, writer, 4096))
-
-
-@way("files", "copy_file_range: a descriptor opened before", "read", held=opened)
-def held_copy_file_range(t, fd):
-    target = os.open(t.own, os.O_RDWR | os.O_CREAT, 0o666)
-    os.copy_file_range(fd, target, 4096)
-    return os.pread(target, 4096, 0)
-
-
-@way("files", "mmap: a descriptor opened before", "read", held=opened)
-def held_mmap(t, fd):
-    return mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)[:]
-
-
-@way("files", "mmap: a descriptor opened before", "read", held=opened)
-def held_mmap_private(t, fd):
-    return mmap.mmap(fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)[:]
-
-
-@way("files", "io_uring: a descriptor opened before", "read", held=lambda t: (Ring(), opened(t)))
-def held_uring_read(t, held):
-    return held[0].read(held[1])
-
-
-def _registered(t):
-    ring = Ring(Ring.SQPOLL)
-    ring.register_files(opened(t))
-    return ring
-
-
-@way("files", "io_uring: a file registered before", "read", held=_registered)
-def held_uring_registered(t, ring):
-    return ring.read(0, entry_flags=1)
-
-
-@way("files", "io_submit: a descriptor opened before", "read", held=opened)
-def held_aio(t, fd):
-    context = ctypes.c_ulong()
-    system("io_setup", 1, ctypes.byref(context))
-    buffer = ctypes.create_string_buffer(4096)
-    block = ctypes.create_string_buffer(
-        struct.pack("=QIIHhIQQqQII", 1, 0, 0, 0, 0, fd, ctypes.addressof(buffer), 4096, 0, 0, 0, 0), 64
-    )
-    pointer = ctypes.c_void_p(ctypes.addressof(block))
-    system("io_submit", context.value, 1, ctypes.byref(pointer))
-    event = ctypes.create_string_buffer(32)
-    system("io_getevents", context.value, 1, 1, event, None)
-    result = struct.unpack_from("=QQqq", event)[2]
-    if result < 0:
-        raise OSError(-result, os.strerror(-result))
-    return buffer.raw
-
-
-@way("files", "a descriptor inherited over exec", "read", held=opened)
-def held_inherited(t, fd):
-    return piped(lambda writer: spawn(t, ["cat", 99], {1: writer, 99: fd}))
-
-
-@way("files", "/proc/self/fd of a descriptor opened before", "read", held=opened)
-def held_reopened(t, fd):
-    return take(f"/proc/self/fd/{fd}")
-
-
-@way(
-    "files",
-    "read through a mapping made before",
-    "read",
-    held=lambda t: mmap.mmap(opened(t), 0, mmap.MAP_SHARED, mmap.PROT_READ),
-    open="what is mapped needs no call to be read; what is then sent is stopped by a rule on sending",
-    closed_by={"deny": ["connect", "send"], "subjects": ["alice"], "destinations": {"not": ["vault"]}},
-)
-def held_mapping(t, mapped):
-    return t.out(mapped[:])
-
-
-# ---- to read: descriptors of somebody else's -------------------------------------------------------------------------
-
-
-def _giver(t):
-    """Root, bound by nothing, opens the file for whoever asks."""
-    path = t.run + "/giver"
-    gone(path)
-    one = socket.socket(socket.AF_UNIX)
-    one.bind(path)
-    os.chmod(path, 0o777)
-    one.listen(4)
-
-    def give():
-        while True:
-            peer = one.accept()[0]
-            descriptor = os.open(t.secret, os.O_RDONLY)
-            socket.send_fds(peer, [b"x"], [descriptor])
-            os.close(descriptor)
-
-    t.helper(give)
-    one.close()
-
-
-def received(t):
-    with socket.socket(socket.AF_UNIX) as one:
-        one.connect(t.run + "/giver")
-        descriptors = socket.recv_fds(one, 1, 1)[1]
-        if not descriptors:
-            raise PermissionError(1, "no descriptor came")
-        return descriptors[0]
-
-
-@way("files", "a descriptor received over a unix socket", "read", ready=_giver)
-def received_descriptor(t):
-    return os.read(received(t), 4096)
-
-
-@way("files", "a descriptor received over a unix socket", "read", ready=_giver)
-def received_descriptor_mapped(t):
-    return mmap.mmap(received(t), 0, mmap.MAP_SHARED, mmap.PROT_READ)[:]
-
-
-def _in_flight(t):
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    fd = opened(t)
-    socket.send_fds(one, [b"x"], [fd])
-    os.close(fd)
-    return one, other
-
-
-@way("files", "a descriptor received over a unix socket", "read", held=_in_flight)
-def received_in_flight(t, pair):
-    descriptors = socket.recv_fds(pair[1], 1, 1)[1]
-    if not descriptors:
-        raise PermissionError(1, "no descriptor came")
-    return os.read(descriptors[0], 4096)
-
-
-def _holder(t):
-    """Root, bound by nothing, has the file open as descriptor 9."""
-
-    def hold():
-        os.dup2(os.open(t.secret, os.O_RDONLY), 199)
-        signal.pause()
-
-    t.kept["holder"] = t.helper(hold)
-    appears(f"/proc/{t.kept['holder']}/fd/199")
-
-
-@way("files", "a descriptor taken by pidfd_getfd", "read", who="files.service", ready=_holder)
-def pidfd_getfd(t):
-    return os.read(system("pidfd_getfd", system("pidfd_open", t.kept["holder"], 0), 199, 0), 4096)
-
-
-@way("files", "/proc/PID/fd of another process", "read", who="files.service", ready=_holder)
-def proc_other_descriptor(t):
-    return take(f"/proc/{t.kept['holder']}/fd/199")
-
-
-@way("files", "a descriptor from fanotify", "read", who="files.service")
-def fanotify(t):
-    group = system("fanotify_init", 0, os.O_RDONLY)
-    system("fanotify_mark", group, 1, 0x20, AT_FDCWD, t.secret)  # FAN_OPEN
-
-    def look():
-        put("/sys/fs/cgroup/cgroup.procs", str(os.getpid()).encode())  # somebody who is bound by nothing
-        take(t.secret)
-        return True
-
-    in_child(look)
-    descriptor = struct.unpack_from("=IBBHQii", os.read(group, 4096))[5]
-    return os.read(descriptor, 4096)
-
-
-@way(
-    "files",
-    "a loop device over a descriptor opened before",
-    "read",
-    who="files.service",
-    held=opened,
-    ready=lambda t: spread(t, t.secret, t.data + bytes(8192)),
-    open="the kernel's own thread reads what is behind a loop device; a rule on block devices stops who would read it",
-    closed_by={"deny": ["block-device"], "subjects": ["u-files"]},
-)
-def loop_over_held(t, fd):
-    control = os.open("/dev/loop-control", os.O_RDWR)
-    number = system_ioctl(control, 0x4C82, 0)
-    loop = os.open(f"/dev/loop{number}", os.O_RDWR)
-    system_ioctl(loop, 0x4C00, fd)
-    try:
-        return os.read(loop, 512)
-    finally:
-        system_ioctl(loop, 0x4C01, 0)
-
-
-def system_ioctl(fd, request, argument):
-    return call(
-        "ioctl", fd, ctypes.c_ulong(request), argument if not isinstance(argument, int) else ctypes.c_long(argument)
-    )
 
 
 # ---- to write --------------------------------------------------------------------------------------------------------
@@ -881,7 +480,7 @@ def emptied(t):
 
 def attempt_write(what, **more):
     more.setdefault("evidence", changed)
-    return way("files", what, "write", **more)
+    return technique("files", what, "write", **more)
 
 
 @attempt_write("open for writing")
@@ -904,11 +503,6 @@ def truncate(t):
     os.truncate(t.secret, 0)
 
 
-@attempt_write("ftruncate: a descriptor opened before", held=opened, evidence=emptied)
-def held_ftruncate(t, fd):
-    os.ftruncate(fd, 0)
-
-
 def made(t):
     """An empty file with a name is no more than its name."""
     path = f"{t.secret_folder}/{t.mark}"
@@ -920,58 +514,14 @@ def create(t):
     put(f"{t.secret_folder}/{t.mark}", b"x", os.O_WRONLY | os.O_CREAT)
 
 
-@attempt_write("write: a descriptor opened before", held=opened)
-def held_write(t, fd):
-    os.write(fd, b"overwritten")
-
-
-@attempt_write("pwrite: a descriptor opened before", held=opened)
-def held_pwrite(t, fd):
-    os.pwrite(fd, b"overwritten", 0)
-
-
-@attempt_write("splice into a descriptor opened before", held=opened)
-def held_splice_into(t, fd):
-    reader, writer = os.pipe()
-    os.write(writer, b"overwritten")
-    os.splice(reader, fd, 11)
-
-
-def _overwriting(t):
+def overwriting(t):
     put(t.own, b"overwritten", os.O_WRONLY | os.O_CREAT)
     return os.open(t.own, os.O_RDONLY)
 
 
-@attempt_write("sendfile into a descriptor opened before", held=opened)
-def held_sendfile_into(t, fd):
-    os.sendfile(fd, _overwriting(t), 0, 11)
-
-
-@attempt_write("copy_file_range into a descriptor opened before", held=opened)
-def held_copy_into(t, fd):
-    os.copy_file_range(_overwriting(t), fd, 11)
-
-
-@attempt_write("mmap: a descriptor opened before, written through", held=opened)
-def held_mmap_write(t, fd):
-    mmap.mmap(fd, 11, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)[:11] = b"overwritten"
-
-
-@attempt_write("io_uring: write to a descriptor opened before", held=lambda t: (Ring(), opened(t)))
-def held_uring_write(t, held):
-    held[0].do(Ring.WRITE, held[1], b"overwritten", 11)
-
-
-@attempt_write(
-    "fallocate: a descriptor opened before", held=opened, evidence=lambda t: os.path.getsize(t.secret) > 4096
-)
-def held_fallocate(t, fd):
-    os.posix_fallocate(fd, 0, 8192)
-
-
 @attempt_write("rename over a file of the tree")
 def rename_over(t):
-    _overwriting(t)
+    overwriting(t)
     os.rename(t.own, t.secret)
 
 
@@ -1005,33 +555,11 @@ def setxattr(t):
     os.setxattr(t.secret, "trusted.mark", t.data)
 
 
-@attempt_write(
-    "set an extended attribute",
-    held=opened,
-    evidence=lambda t: "user.mark" in os.listxattr(t.secret),
-    last=lambda t: os.removexattr(t.secret, "user.mark") if "user.mark" in os.listxattr(t.secret) else None,
-)
-def held_fsetxattr(t, fd):
-    os.setxattr(fd, "user.mark", t.data)
-
-
 @attempt_write("O_TMPFILE in the tree, then a name", evidence=made)
 def temporary_file(t):
     fd = os.open(t.secret_folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
     os.write(fd, b"x")
     link_followed(f"/proc/self/fd/{fd}", f"{t.secret_folder}/{t.mark}")
-
-
-@attempt_write(
-    "write through a mapping made before",
-    held=lambda t: mmap.mmap(opened(t), 11, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
-    open="what is mapped needs no call to be written; a process that was there before the first apply is "
-    "restarted after it, and then the same rule stops it",
-)
-def held_mapping_write(t, mapped):
-    if t.phase == "closed":  # restarted
-        mapped = mmap.mmap(os.open(t.secret, os.O_RDWR), 11, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-    mapped[:11] = b"overwritten"
 
 
 # ---- to run ----------------------------------------------------------------------------------------------------------
@@ -1043,31 +571,7 @@ def ran(t):
 
 def attempt_run(what, **more):
     more.setdefault("evidence", ran)
-    return way("files", what, "execute", **more)
-
-
-def run(path, *arguments, descriptor=None):
-    """Executes in a child, waits; OSError when the exec failed."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if descriptor is not None:
-                system("execveat", descriptor, "", _strings("program", *arguments), None, AT_EMPTY_PATH)
-            os.execv(path, ["program", *arguments])
-        except OSError as error:
-            os.write(writer, bytes([error.errno]))
-        os._exit(255)
-    os.close(writer)
-    failed = os.read(reader, 1)
-    os.close(reader)
-    os.waitpid(child, 0)
-    if failed:
-        raise OSError(failed[0], os.strerror(failed[0]))
-
-
-def _strings(*texts):
-    return (ctypes.c_char_p * (len(texts) + 1))(*[text.encode() for text in texts], None)
+    return technique("files", what, "execute", **more)
 
 
 def touching(t):
@@ -1150,19 +654,22 @@ def copy_in_shared_memory(t):
         os.unlink(path)
 
 
+def filled(descriptor, path):
+    """The descriptor, with what is in the file."""
+    with open(path, "rb") as file:
+        os.write(descriptor, file.read())
+    return descriptor
+
+
 @attempt_run("a program in a memfd, under an allow-list", who="programs.service")
 def memfd(t):
-    fd = os.memfd_create("program", 0)
-    with open(t.tool, "rb") as file:
-        os.write(fd, file.read())
+    fd = filled(os.memfd_create("program", 0), t.tool)
     run("", *touching(t), descriptor=fd)
 
 
 @attempt_run("a program in a memfd, under an allow-list", who="programs.service")
 def memfd_by_proc(t):
-    fd = os.memfd_create("program", 0)
-    with open(t.tool, "rb") as file:
-        os.write(fd, file.read())
+    fd = filled(os.memfd_create("program", 0), t.tool)
     run(f"/proc/self/fd/{fd}", *touching(t))
 
 
@@ -1175,9 +682,7 @@ def deleted(t):
 
 @attempt_run("O_TMPFILE, under an allow-list", who="programs.service")
 def unnamed(t):
-    fd = os.open(t.open, os.O_TMPFILE | os.O_RDWR, 0o755)
-    with open(t.tool, "rb") as file:
-        os.write(fd, file.read())
+    fd = filled(os.open(t.open, os.O_TMPFILE | os.O_RDWR, 0o755), t.tool)
     again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
     os.close(fd)
     run("", *touching(t), descriptor=again)
@@ -1190,7 +695,7 @@ def _call(address):
     return ctypes.CFUNCTYPE(ctypes.c_int)(address)() == 42
 
 
-@way(
+@technique(
     "files",
     "mmap a file as code, under an allow-list",
     "execute",
@@ -1201,7 +706,7 @@ def map_as_code(t):
     return _call(map_memory(4096, 5, 2, os.open(t.own, os.O_RDONLY)))
 
 
-@way(
+@technique(
     "files",
     "mprotect a mapped file to code, under an allow-list",
     "execute",
@@ -1210,19 +715,18 @@ def map_as_code(t):
 )
 def mprotect_to_code(t):
     address = map_memory(4096, 1, 2, os.open(t.own, os.O_RDONLY))
-    if libc.mprotect(address, 4096, 5):
-        raise OSError(ctypes.get_errno(), "mprotect")
+    protect(address, 5)
     return _call(address)
 
 
-@way("files", "mmap a memfd as code, under an allow-list", "execute", who="programs.service")
+@technique("files", "mmap a memfd as code, under an allow-list", "execute", who="programs.service")
 def map_memfd_as_code(t):
     fd = os.memfd_create("code", 0)
     os.write(fd, RETURN_42 + bytes(4096))
     return _call(map_memory(4096, 5, 2, fd))
 
 
-@way(
+@technique(
     "files",
     "write code into anonymous memory",
     "execute",
@@ -1245,7 +749,7 @@ def anonymous_code(t):
 
 
 def alias(what, **more):
-    return way("files", what, "read", **more)
+    return technique("files", what, "read", **more)
 
 
 @alias("link, then read")

@@ -21,9 +21,22 @@ import time
 from harness.receiver import MPTCP, wait_for
 from harness.testbed import address_of
 
-from techniques.files import gone, put, spawn, take
-from techniques.network import DGRAM, FAST_OPEN, INET, INET6, STREAM, broker, connected, listening, new
-from techniques.registry import Absent, appears, arrives, way
+from techniques import channels
+from techniques.network import (
+    DGRAM,
+    FAST_OPEN,
+    INET,
+    INET6,
+    STREAM,
+    broker,
+    connected,
+    connection,
+    listening,
+    new,
+    splice_from_pipe,
+)
+from techniques.registry import Absent, appears, arrives, technique
+from techniques.steps import gone, put, spawn, take
 from techniques.syscalls import Ring, Vector, call, libc, message, remote_memory, system
 
 MIXES, SEED = 200, 20260601
@@ -181,6 +194,29 @@ class Other:
             raise OSError(max(code, 1), os.strerror(max(code, 1)) + " (in the sender)")
 
 
+def over(name, make, *, open="", closed_by=None):
+    """The carrier ``name``: another process of the same user's reads from a channel, and sends."""
+
+    def carry(t, get, prepare, give):
+        channel, written = make(t.own), channels.Signal()
+
+        def receive():
+            if not channel.waits:
+                written.wait()
+            return channel.read(len(t.data))
+
+        other = Other(prepare, receive, give)
+        try:
+            _kept = channel.write(get())  # until it has been read
+            written.give()
+            other.finish()
+        finally:
+            channel.close()
+
+    carry.__name__ = name
+    carrier(open=open, closed_by=closed_by)(carry)
+
+
 @carrier
 def itself(t, get, prepare, give):
     state = prepare()
@@ -234,12 +270,7 @@ def another_thread_s_reading(t, get, prepare, give):
     give(state, found[0])
 
 
-@carrier
-def a_pipe(t, get, prepare, give):
-    ends = os.pipe()
-    other = Other(prepare, lambda: os.read(ends[0], 65536), give)
-    os.write(ends[1], get())
-    other.finish()
+over("a_pipe", channels.pipe)
 
 
 HELPER_OPEN = (
@@ -282,24 +313,10 @@ carrier(open=HELPER_OPEN, closed_by=NO_SENDING)(a_helper_s_tee)
 carrier(open=HELPER_OPEN, closed_by=NO_SENDING)(a_helper_s_splice)
 
 
-@carrier
-def a_pipe_by_splice(t, get, prepare, give):
-    ends = os.pipe()
-    own = os.pipe()
-    other = Other(prepare, lambda: os.read(ends[0], 65536), give)
-    data = get()
-    os.write(own[1], data)
-    os.splice(own[0], ends[1], len(data))
-    other.finish()
+over("a_pipe_by_splice", channels.pipe_by_splice)
 
 
-@carrier
-def a_pipe_by_uring(t, get, prepare, give):
-    ends = os.pipe()
-    other = Other(prepare, lambda: os.read(ends[0], 65536), give)
-    data = get()
-    Ring().do(Ring.WRITE, ends[1], data, len(data), (1 << 64) - 1)
-    other.finish()
+over("a_pipe_by_uring", channels.pipe_by_uring)
 
 
 @carrier
@@ -312,75 +329,20 @@ def two_pipes(t, get, prepare, give):
     other.finish()
 
 
-@carrier
-def a_fifo(t, get, prepare, give):
-    gone(t.own + ".fifo")
-    os.mkfifo(t.own + ".fifo", 0o600)
-    other = Other(prepare, lambda: take(t.own + ".fifo"), give)
-    put(t.own + ".fifo", get())
-    other.finish()
+over("a_fifo", channels.fifo)
 
 
-def _pair(kind):
-    def carry(t, get, prepare, give):
-        one, two = socket.socketpair(socket.AF_UNIX, kind)
-        other = Other(prepare, lambda: two.recv(65536), give)
-        one.send(get())
-        other.finish()
-
-    return carry
+over("a_stream_pair", channels.stream_pair)
+over("a_datagram_pair", channels.datagram_pair)
+over("a_packet_pair", channels.packet_pair)
 
 
-def _register(name, function):
-    function.__name__ = name
-    carrier(function)
+over("a_stream_pair_by_sendfile", channels.stream_pair_by_sendfile)
 
 
-_register("a_stream_pair", _pair(STREAM))
-_register("a_datagram_pair", _pair(DGRAM))
-_register("a_packet_pair", _pair(socket.SOCK_SEQPACKET))
-
-
-@carrier
-def a_stream_pair_by_sendfile(t, get, prepare, give):
-    one, two = socket.socketpair()
-    other = Other(prepare, lambda: two.recv(65536), give)
-    data = get()
-    fd = os.memfd_create("x")
-    os.write(fd, data)
-    os.sendfile(one.fileno(), fd, 0, len(data))
-    other.finish()
-
-
-def _named(kind, abstract):
-    def carry(t, get, prepare, give):
-        address = f"\0flow-{t.mark}" if abstract else t.own + ".socket"
-        if not abstract:
-            gone(address)
-        listener = socket.socket(socket.AF_UNIX, kind)
-        listener.bind(address)
-
-        def receive():
-            if kind == DGRAM:
-                return listener.recv(65536)
-            listener.listen(1)
-            return listener.accept()[0].recv(65536)
-
-        if kind != DGRAM:
-            listener.listen(1)
-        other = Other(prepare, receive, give)
-        data = get()
-        with socket.socket(socket.AF_UNIX, kind) as one:
-            one.connect(address)
-            one.send(data)
-        other.finish()
-
-    return carry
-
-
-_register("a_unix_stream", _named(STREAM, False))
-_register("a_unix_datagram", _named(DGRAM, False))
-_register("an_abstract_stream", _named(STREAM, True))
+over("a_unix_stream", channels.named_stream)
+over("a_unix_datagram", channels.named_datagram)
+over("an_abstract_stream", channels.abstract_stream)
 
 
 @carrier
@@ -397,116 +359,17 @@ def the_file_s_descriptor(t, get, prepare, give):
     other.finish()
 
 
-@carrier
-def a_memfd_passed(t, get, prepare, give):
-    one, two = socket.socketpair()
-
-    def receive():
-        descriptors = socket.recv_fds(two, 1, 1)[1]
-        return os.pread(descriptors[0], 65536, 0)
-
-    other = Other(prepare, receive, give)
-    fd = os.memfd_create("x")
-    os.write(fd, get())
-    socket.send_fds(one, [b"x"], [fd])
-    other.finish()
+over("a_memfd_passed", channels.passed_memory)
 
 
-@carrier
-def a_memfd_inherited(t, get, prepare, give):
-    fd = os.memfd_create("x")
-    path = t.own + ".done"
-    gone(path)
-
-    def receive():
-        appears(path)
-        return os.pread(fd, 65536, 0)
-
-    other = Other(prepare, receive, give)
-    os.write(fd, get())
-    os.mkdir(path)  # that it is there, by nothing that carries data
-    try:
-        other.finish()
-    finally:
-        os.rmdir(path)
+over("a_memfd_inherited", channels.memory_file)
 
 
-def _by_a_file(path_of):
-    def carry(t, get, prepare, give):
-        path = path_of(t)
-        gone(path)
-
-        def receive():
-            appears(path + ".done")
-            return take(path)
-
-        gone(path + ".done")
-        other = Other(prepare, receive, give)
-        put(path, get(), os.O_WRONLY | os.O_CREAT)
-        os.mkdir(path + ".done")
-        try:
-            other.finish()
-        finally:
-            os.rmdir(path + ".done")
-            gone(path)
-
-    return carry
+over("shared_memory", lambda own: channels.file(f"/dev/shm/{os.path.basename(own)}"))
+over("shared_memory_mapped", channels.shared_memory)
 
 
-@carrier
-def shared_memory(t, get, prepare, give):
-    """shm_open: a file in /dev/shm."""
-    _by_a_file(lambda t: f"/dev/shm/flow-{t.mark}")(t, get, prepare, give)
-
-
-@carrier
-def shared_memory_mapped(t, get, prepare, give):
-    path = f"/dev/shm/flow-{t.mark}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    os.ftruncate(fd, 4096)
-
-    def receive():
-        appears(path + ".done")
-        return mmap.mmap(os.open(path, os.O_RDWR), 4096)[: len(t.data)]
-
-    other = Other(prepare, receive, give)
-    data = get()
-    mmap.mmap(fd, 4096)[: len(data)] = data
-    os.mkdir(path + ".done")
-    try:
-        other.finish()
-    finally:
-        os.rmdir(path + ".done")
-        os.unlink(path)
-
-
-@carrier
-def system_v_shared_memory(t, get, prepare, give):
-    identity = system("shmget", 0, 4096, 0o1600)
-    path = t.own + ".done"
-    gone(path)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.shmat.restype = ctypes.c_void_p
-
-    def attach():
-        address = libc.shmat(identity, None, 0)
-        if address in (None, ctypes.c_void_p(-1).value):
-            raise OSError(ctypes.get_errno(), "shmat")
-        return address
-
-    def receive():
-        appears(path)
-        return ctypes.string_at(attach(), len(t.data))
-
-    other = Other(prepare, receive, give)
-    data = get()
-    ctypes.memmove(attach(), data, len(data))
-    os.mkdir(path)
-    try:
-        other.finish()
-    finally:
-        os.rmdir(path)
-        libc.shmctl(identity, 0, None)
+over("system_v_shared_memory", channels.system_v_memory)
 
 
 @carrier
@@ -514,16 +377,15 @@ def another_s_memory(t, get, prepare, give):
     """process_vm_writev into a process of the same user's."""
     path = t.own + ".done"
     gone(path)
-    private = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(private))
+    room = channels.Room()
 
     def receive():
         appears(path)
-        return private[: len(t.data)]
+        return room.page[: len(t.data)]
 
     other = Other(prepare, receive, give)
     data = get()
-    remote_memory(other.child, address, len(data), data)
+    remote_memory(other.child, room.address, len(data), data)
     os.mkdir(path)
     try:
         other.finish()
@@ -531,34 +393,10 @@ def another_s_memory(t, get, prepare, give):
         os.rmdir(path)
 
 
-@carrier
-def memory_read_by_another(t, get, prepare, give):
-    """process_vm_readv of the one who has read, by one who has not."""
-    private = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(private))
-    parent, path = os.getpid(), t.own + ".done"
-    gone(path)
-
-    def receive():
-        appears(path)
-        return remote_memory(parent, address, len(t.data))
-
-    other = Other(prepare, receive, give)
-    data = get()
-    private[: len(data)] = data
-    os.mkdir(path)
-    try:
-        other.finish()
-    finally:
-        os.rmdir(path)
+over("memory_read_by_another", channels.memory_read_by_another)
 
 
 NO_TRACING = {"deny": ["ptrace"], "subjects": {"users": ["bob"]}}
-
-
-def _room():
-    private = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return private, ctypes.addressof(ctypes.c_char.from_buffer(private))
 
 
 @carrier(
@@ -567,7 +405,8 @@ def _room():
     closed_by=NO_TRACING,
 )
 def a_debugger_of_before(t, get, prepare, give):
-    private, address = _room()
+    room = channels.Room()
+    address = room.address
     parent, path = os.getpid(), t.own + ".done"
     gone(path, path + ".attached")
 
@@ -592,7 +431,7 @@ def a_debugger_of_before(t, get, prepare, give):
     other = Other(attach, receive, give)
     appears(path + ".attached")
     data = get()
-    private[: len(data)] = data
+    room.write(data)
     os.mkdir(path)
     try:
         other.finish()
@@ -606,7 +445,8 @@ def a_debugger_of_before(t, get, prepare, give):
     closed_by=NO_TRACING,
 )
 def a_memory_file_of_before(t, get, prepare, give):
-    private, address = _room()
+    room = channels.Room()
+    address = room.address
     parent, path = os.getpid(), t.own + ".done"
     gone(path)
     there = []
@@ -621,7 +461,7 @@ def a_memory_file_of_before(t, get, prepare, give):
 
     other = Other(take_hold, receive, give)
     data = get()
-    private[: len(data)] = data
+    room.write(data)
     os.mkdir(path)
     try:
         other.finish()
@@ -681,81 +521,21 @@ def a_command_line(t, get, prepare, give):
         gone(path)
 
 
-@carrier
-def a_terminal(t, get, prepare, give):
-    try:
-        master, slave = os.openpty()
-    except OSError as error:
-        raise Absent("no pseudo terminals") from error
-    other = Other(prepare, lambda: os.read(master, 4096), give)
-    os.write(slave, get())
-    other.finish()
+over("a_terminal", channels.terminal)
 
 
-@carrier
-def a_message_queue(t, get, prepare, give):
-    identity = system("msgget", 0, 0o1600)
-
-    def receive():
-        buffer = ctypes.create_string_buffer(8 + 4096)
-        size = system("msgrcv", identity, buffer, 4096, 0, 0)
-        return buffer.raw[8 : 8 + size]
-
-    other = Other(prepare, receive, give)
-    data = get()
-    system("msgsnd", identity, ctypes.create_string_buffer(struct.pack("=q", 1) + data), len(data), 0)
-    try:
-        other.finish()
-    finally:
-        ctypes.CDLL(None).msgctl(identity, 0, None)
+over("a_message_queue", channels.system_v_queue)
 
 
-def _queue(name):
-    attribute = ctypes.create_string_buffer(struct.pack("=8q", 0, 4, 4096, 0, 0, 0, 0, 0), 64)
-    return system("mq_open", name, os.O_RDWR | os.O_CREAT, 0o600, attribute)
+over("a_posix_message_queue", channels.posix_queue_opened_after)
 
 
-def _taken(queue):
-    buffer = ctypes.create_string_buffer(4096)
-    size = system("mq_timedreceive", queue, buffer, 4096, None, None)
-    return buffer.raw[:size]
-
-
-@carrier
-def a_posix_message_queue(t, get, prepare, give):
-    name = "flow-" + t.mark
-    gone(t.own + ".done")
-
-    def receive():
-        appears(t.own + ".done")
-        return _taken(_queue(name))
-
-    other = Other(prepare, receive, give)
-    data = get()
-    system("mq_timedsend", _queue(name), data, len(data), 0, None)
-    os.mkdir(t.own + ".done")
-    try:
-        other.finish()
-    finally:
-        system("mq_unlink", name)
-        os.rmdir(t.own + ".done")
-
-
-@carrier(
-    open="a POSIX message queue is asked when it is opened, not at each message; whoever may read the data is kept from "
-    "sending by name as well",
+over(
+    "a_posix_queue_opened_before",
+    channels.posix_queue_opened_before,
+    open="a POSIX message queue is asked when it is opened, not at each message; whoever may read the data is kept from sending by name as well",
     closed_by=NO_SENDING,
 )
-def a_posix_queue_opened_before(t, get, prepare, give):
-    name = "flow-" + t.mark
-    queue = _queue(name)
-    other = Other(prepare, lambda: _taken(queue), give)
-    data = get()
-    system("mq_timedsend", queue, data, len(data), 0, None)
-    try:
-        other.finish()
-    finally:
-        system("mq_unlink", name)
 
 
 def _no_writing(names):
@@ -763,9 +543,7 @@ def _no_writing(names):
     return {"deny": ["write"], "subjects": ["readers"], "resources": {"not": []}}
 
 
-@carrier
-def a_file(t, get, prepare, give):
-    _by_a_file(lambda t: t.own + ".file")(t, get, prepare, give)
+over("a_file", channels.file)
 
 
 @carrier
@@ -818,88 +596,24 @@ def a_file_s_name(t, get, prepare, give):
     other.finish()
 
 
-@carrier
-def an_attribute(t, get, prepare, give):
-    path = t.own + ".attribute"
-    gone(path)
-    put(path, b"", os.O_WRONLY | os.O_CREAT)
-
-    def receive():
-        ends = time.monotonic() + 15
-        while not os.listxattr(path) and time.monotonic() < ends:
-            time.sleep(0.005)
-        return os.getxattr(path, "user.flow")
-
-    other = Other(prepare, receive, give)
-    os.setxattr(path, "user.flow", get())
-    other.finish()
+over("an_attribute", channels.attribute)
 
 
-@carrier
-def a_pipe_by_tee(t, get, prepare, give):
-    ends = os.pipe()
-    own = os.pipe()
-    other = Other(prepare, lambda: os.read(ends[0], 65536), give)
-    data = get()
-    os.write(own[1], data)
-    system("tee", own[0], ends[1], len(data), 0)
-    other.finish()
+over("a_pipe_by_tee", channels.pipe_by_tee)
 
 
-@carrier
-def a_pipe_by_vmsplice(t, get, prepare, give):
-    ends = os.pipe()
-    other = Other(prepare, lambda: os.read(ends[0], 65536), give)
-    data = get()
-    buffer = ctypes.create_string_buffer(data, len(data))
-    system("vmsplice", ends[1], ctypes.byref(Vector(ctypes.addressof(buffer), len(data))), 1, 0)
-    other.finish()
+over("a_pipe_by_vmsplice", channels.pipe_by_vmsplice)
 
 
-@carrier(
-    open="memory that two tasks share already needs no call; whoever may read the data is kept from sending by name "
-    "as well",
+over(
+    "memory_shared_before",
+    channels.shared_before,
+    open="memory that two tasks share already needs no call; whoever may read the data is kept from sending by name as well",
     closed_by=NO_SENDING,
 )
-def memory_shared_before(t, get, prepare, give):
-    page = mmap.mmap(-1, 4096)
-
-    def receive():
-        ends = time.monotonic() + 15
-        while not page[0] and time.monotonic() < ends:
-            time.sleep(0.002)
-        return page[: len(t.data)]
-
-    other = Other(prepare, receive, give)
-    page[: len(t.data)] = get()
-    other.finish()
 
 
-@carrier
-def a_key(t, get, prepare, give):
-    path = t.own + ".done"
-    gone(path)
-
-    def receive():
-        appears(path)
-        number = int(next(name for name in os.listdir(path)))
-        buffer = ctypes.create_string_buffer(4096)
-        size = system("keyctl", 11, number, buffer, 4096, 0)
-        return buffer.raw[:size]
-
-    system("keyctl", 1, None)  # a session keyring that both have
-    other = Other(prepare, receive, give)
-    data = get()
-    try:
-        number = system("add_key", b"user", b"flow", data, len(data), -3)
-    except OSError as error:
-        if error.errno == 38:
-            raise Absent("no keys in this kernel") from error
-        raise
-    os.mkdir(path + ".new")
-    os.mkdir(f"{path}.new/{number}")
-    os.rename(path + ".new", path)
-    other.finish()
+over("a_key", channels.key)
 
 
 @carrier(
@@ -990,21 +704,15 @@ def _fast(t, _state, data):
 
 
 def _udp(t):
-    one = new(INET, DGRAM)
-    one.connect((t.outside4, t.port))
-    return one
+    return connection(t.outside4, t.port, DGRAM)
 
 
 def _sendfile(t, one, data):
-    fd = os.memfd_create("x")
-    os.write(fd, data)
-    os.sendfile(one.fileno(), fd, 0, len(data))
+    channels.sendfile(one.fileno(), data)
 
 
 def _splice(t, one, data):
-    ends = os.pipe()
-    os.write(ends[1], data)
-    os.splice(ends[0], one.fileno(), len(data))
+    splice_from_pipe(one, data)
 
 
 def _uring(t, one, data):
@@ -1013,7 +721,7 @@ def _uring(t, one, data):
 
 def _uring_message(t, _state, data):
     with new(INET, DGRAM) as one:
-        header, keep = message(data, address_of(INET, t.outside4, t.port))
+        header, _keep = message(data, address_of(INET, t.outside4, t.port))
         Ring().do(Ring.SENDMSG, one.fileno(), ctypes.addressof(header), 1)
 
 
@@ -1071,7 +779,9 @@ def flow(name, what, reads, carries, sends, *, group="flows", open="", closed_by
         course(t, reads, carries, sends)
 
     function.__name__ = name
-    way(group, what, "has_read", who="bob", evidence=arrives, open=open, closed_by=closed_by, ready=ready)(function)
+    technique(group, what, "has_read", who="bob", evidence=arrives, open=open, closed_by=closed_by, ready=ready)(
+        function
+    )
 
 
 READY = {"a_file_that_was_forgotten": forgetful}  # of carriers
@@ -1124,7 +834,7 @@ while len(_seen) < MIXES:
 def flows(what, **more):
     more.setdefault("who", "bob")
     more.setdefault("evidence", arrives)
-    return way("flows", what, "has_read", **more)
+    return technique("flows", what, "has_read", **more)
 
 
 @flows("a file opened before labels were in use", held=lambda t: os.open(t.customers, os.O_RDONLY))
@@ -1180,7 +890,7 @@ def reply_after_reading(t):
 def others(what, **more):
     more.setdefault("who", "bob")
     more.setdefault("evidence", arrives)
-    return way(more.pop("group", "others"), what, more.pop("action", "has_read"), **more)
+    return technique(more.pop("group", "others"), what, more.pop("action", "has_read"), **more)
 
 
 @others("a daemon that sends what it is sent (unix stream)", ready=broker)
@@ -1491,7 +1201,7 @@ def shell_pipeline(t):
 
 
 def passes(what, **more):
-    return way("allowed", what, "none", **more)
+    return technique("allowed", what, "none", **more)
 
 
 def at_the_vault(t):

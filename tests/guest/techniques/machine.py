@@ -15,25 +15,24 @@ import time
 
 from harness.receiver import wait_for
 
-from techniques.files import (
+from techniques.files import filled
+from techniques.registry import Absent, in_child, technique
+from techniques.steps import (
     BIND,
     NEWNET,
     NEWNS,
     NEWPID,
     NEWUSER,
-    PRIVATE,
     gone,
     own_namespaces,
     private_mounts,
     put,
     system_ioctl,
     take,
+    text_of,
 )
-from techniques.registry import Absent, in_child, way
 from techniques.syscalls import AT_FDCWD, Ring, bpf, call, handle_of, libc, mount, open_handle, remote_memory, system
 
-PINS = "/sys/fs/bpf/exfil_guard/v1"
-MOVE, SHARED = 0x2000, 0x100000
 PTRACE_TRACEME, PTRACE_PEEKDATA, PTRACE_ATTACH, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = (
     0,
     2,
@@ -46,7 +45,7 @@ PTRACE_TRACEME, PTRACE_PEEKDATA, PTRACE_ATTACH, PTRACE_DETACH, PTRACE_SEIZE, PTR
 
 def does(what, action, **more):
     more.setdefault("who", "machine.service")
-    return way("machine", what, action, **more)
+    return technique("machine", what, action, **more)
 
 
 # ---- other processes -------------------------------------------------------------------------------------------------
@@ -283,7 +282,7 @@ def _module_back(t):
 
 
 def module_loaded(t):
-    return any(line.startswith("overlay ") for line in open("/proc/modules"))
+    return any(line.startswith("overlay ") for line in text_of("/proc/modules").splitlines())
 
 
 def loads(function):
@@ -305,9 +304,7 @@ def init_module(t):
 
 @loads
 def finit_module_from_memory(t):
-    fd = os.memfd_create("module")
-    with open(t.kept["module"], "rb") as file:
-        os.write(fd, file.read())
+    fd = filled(os.memfd_create("module"), t.kept["module"])
     system("finit_module", os.open(f"/proc/self/fd/{fd}", os.O_RDONLY), b"", 0)
 
 
@@ -325,7 +322,7 @@ def bpf_program(t):
 
 @does("bpf(): maps, programs", "bpf", who="carol")
 def bpf_of_a_user(t):
-    if open("/proc/sys/kernel/unprivileged_bpf_disabled").read().strip() != "0":
+    if text_of("/proc/sys/kernel/unprivileged_bpf_disabled") != "0":
         raise Absent("users may not anyway")
     return bpf(0, "=4I", 2, 4, 8, 1) >= 0
 
@@ -392,14 +389,14 @@ def io_uring_of_root(t):
 
 
 def opens(what, action, **more):
-    return way("machine", what, action, who="devices.service", **more)
+    return technique("machine", what, action, who="devices.service", **more)
 
 
 def disk_of(path):
     """The block device below a folder, and its number."""
     number = os.stat(path).st_dev
     name = os.path.basename(os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"))
-    if not name or int(open(f"/sys/class/block/{name}/size").read()) > 1 << 16:
+    if not name or int(text_of(f"/sys/class/block/{name}/size")) > 1 << 16:
         raise Absent("no small disk to look through")
     return f"/dev/{name}", number
 
@@ -493,7 +490,7 @@ def guest_device(t):
 
 
 def uses(capability, what, **more):
-    return way("machine", what, "cap-" + capability, who="caps.service", **more)
+    return technique("machine", what, "cap-" + capability, who="caps.service", **more)
 
 
 def _owned(t):
@@ -558,7 +555,7 @@ def cap_net_admin(t):
         system_ioctl(
             one.fileno(), 0x8922, ctypes.create_string_buffer(struct.pack("=16si", b"lo", 60000), 40)
         )  # SIOCSIFMTU
-    return open("/sys/class/net/lo/mtu").read().strip() == "60000"
+    return text_of("/sys/class/net/lo/mtu") == "60000"
 
 
 @uses("net-raw", "a raw socket, by its capability")
@@ -640,140 +637,12 @@ def cap_setpcap(t):
     return True
 
 
-# ---- the guard itself ------------------------------------------------------------------------------------------------
-
-
-def tampers(what, **more):
-    return way("tamper", what, "what enforces", who="tamper.service", **more)
-
-
-def _pins():
-    if not os.path.isdir(PINS):
-        raise Absent("not installed yet")
-    return PINS
-
-
-@tampers("unlink a pin of the guard")
-def unlink_pin(t):
-    links = next(name for name in os.listdir(_pins()) if name.startswith("links-"))
-    one = sorted(os.listdir(f"{PINS}/{links}"))[-1]
-    os.unlink(f"{PINS}/{links}/{one}")
-    return True
-
-
-@tampers("rename pins of the guard")
-def rename_pins(t):
-    os.rename(_pins(), PINS + "x")
-    os.rename(PINS + "x", PINS)
-    return True
-
-
-@tampers("unmount, cover or move the filesystem of the pins")
-def unmount_pins(t):
-    _pins()
-    call("umount2", "/sys/fs/bpf", 2)
-    return True
-
-
-@tampers(
-    "unmount, cover or move the filesystem of the pins",
-    evidence=lambda t: os.path.isdir("/mnt/exfil_guard"),
-    last=lambda t: os.path.ismount("/mnt") and mount("/mnt", "/sys/fs/bpf", None, MOVE),
-)
-def move_pins(t):
-    _pins()
-    mount("/sys/fs/bpf", "/mnt", None, MOVE)
-
-
-def _shared_parent(_t):
-    if not os.path.ismount("/sys/fs/bpf"):
-        mount("bpf", "/sys/fs/bpf", "bpf")
-    mount(None, "/sys", None, SHARED)
-
-
-@tampers(
-    "unmount, cover or move the filesystem of the pins",
-    evidence=lambda t: not os.path.ismount("/sys/fs/bpf"),
-    ready=_shared_parent,
-    root=lambda t: call("unshare", NEWNS),
-    last=lambda t: mount(None, "/sys", None, PRIVATE),
-)
-def unmount_pins_from_elsewhere(t):
-    """In a namespace of one's own: where the mount above is shared, the host's goes, too."""
-    mount(None, "/sys/fs/bpf", None, PRIVATE)
-    call("umount2", "/sys/fs/bpf", 2)
-
-
-def open_pin(path, flags=0):
-    name = ctypes.create_string_buffer(path.encode())
-    return bpf(7, "=QII", ctypes.addressof(name), 0, flags)
-
-
-@tampers("open a pinned map of the guard for writing")
-def write_pinned_map(t):
-    return open_pin(_pins() + "/maps/control") >= 0
-
-
-@tampers("open a map of the guard by its number")
-def map_by_number(t):
-    _pins()
-    wanted, number = b"control", 0
-    while True:
-        attribute = ctypes.create_string_buffer(struct.pack("=II", number, 0), 128)
-        system("bpf", 12, attribute, 128)  # BPF_MAP_GET_NEXT_ID
-        number = struct.unpack_from("=I", attribute.raw, 4)[0]
-        fd = bpf(14, "=III", number, 0, 0)
-        info = ctypes.create_string_buffer(256)
-        bpf(15, "=IIQ", fd, 256, ctypes.addressof(info))
-        if info.raw[24:40].rstrip(b"\0") == wanted:
-            return True
-        os.close(fd)
-
-
-@tampers("open a program of the guard by its number")
-def program_by_number(t):
-    _pins()
-    number = 0
-    while True:
-        attribute = ctypes.create_string_buffer(struct.pack("=II", number, 0), 128)
-        system("bpf", 11, attribute, 128)  # BPF_PROG_GET_NEXT_ID
-        number = struct.unpack_from("=I", attribute, 4)[0]
-        fd = bpf(13, "=I", number)
-        info = ctypes.create_string_buffer(256)
-        bpf(15, "=IIQ", fd, 256, ctypes.addressof(info))
-        if info.raw[64:80].rstrip(b"\0") == b"file_permission":
-            return True
-        os.close(fd)
-
-
-@tampers("write the guard's package, object and documents")
-def write_package(t):
-    put("/usr/lib/exfil-guard/exfil_guard/__init__.py", b"", os.O_WRONLY | os.O_APPEND)
-    return True
-
-
-@tampers("write the guard's package, object and documents")
-def write_document(t):
-    _pins()
-    found = sorted(glob.glob("/var/lib/exfil-guard/**", recursive=True))
-    put(next(p for p in found if os.path.isfile(p)), b"", os.O_WRONLY | os.O_APPEND)
-    return True
-
-
-@tampers("write the guard's package, object and documents")
-def replace_object(t):
-    path = "/usr/lib/exfil-guard/guard.bpf.o"
-    os.rename(path, path + ".away")
-    os.rename(path + ".away", path)
-    return True
-
-
 # ---- operations that nobody decides ----------------------------------------------------------------------------------
 
 
 def undecided(what, why, **more):
     more.setdefault("who", "alice")
-    return way("undecided", what, "none", open=why, **more)
+    return technique("undecided", what, "none", open=why, **more)
 
 
 @undecided("open with O_PATH", "it reads nothing; opening what it names is decided")

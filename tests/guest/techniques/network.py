@@ -14,8 +14,8 @@ import time
 from harness.receiver import DCCP, MPTCP, SCTP, UDPLITE, ping_request
 from harness.testbed import OTHER_PORT, address_of
 
-from techniques.files import gone, own_namespaces, put, spawn
-from techniques.registry import Absent, appears, arrives, way
+from techniques.registry import Absent, appears, arrives, technique
+from techniques.steps import gone, hand_out, handed_out, own_namespaces, put, spawn
 from techniques.syscalls import Ring, Vector, call, message, system
 
 FAST_OPEN, FAST_OPEN_CONNECT = 0x20000000, 30
@@ -24,7 +24,7 @@ INET, INET6, STREAM, DGRAM = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM
 
 def sends(what, action="send", **more):
     more.setdefault("evidence", arrives)
-    return way("network", what, action, **more)
+    return technique("network", what, action, **more)
 
 
 def new(family, kind, protocol=0):
@@ -167,9 +167,7 @@ def fast_open_sendmsg(t):
 @sends("TCP Fast Open")
 def fast_open_sendmmsg(t):
     with new(INET, STREAM) as one:
-        header, keep = message(t.data, address_of(INET, t.outside4, t.port))
-        vector = ctypes.create_string_buffer(bytes(header) + bytes(8), 64)
-        system("sendmmsg", one.fileno(), vector, 1, FAST_OPEN)
+        send_many(one, (t.data, address_of(INET, t.outside4, t.port), None), flags=FAST_OPEN)
         one.shutdown(socket.SHUT_WR)
         one.recv(1)
 
@@ -207,13 +205,50 @@ def dccp(t):
     tcp(t, INET, t.outside4, protocol=DCCP)
 
 
+def splice_from_pipe(one, data=b"x"):
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.splice(reader, one.fileno(), len(data))
+
+
+def send_many(one, *messages, flags=0):
+    """sendmmsg(2) of (data, raw address or b"", (level, type, data) of a control message or None). A message left unsent is
+    an error: the kernel tells a refusal of the first message only."""
+    headers, kept = b"", []
+    for data, address, control in messages:
+        header, more = message(data, address, control)
+        headers += bytes(header) + bytes(8)
+        kept.append(more)
+    if call("sendmmsg", one.fileno(), ctypes.create_string_buffer(headers), len(messages), flags) != len(messages):
+        raise OSError(1, "sendmmsg stopped")
+
+
 # ---- connected before the policy -------------------------------------------------------------------------------------
 
 
+def family_of(address):
+    return INET6 if ":" in address else INET
+
+
+def connection(address, port, kind=STREAM, protocol=0):
+    one = new(family_of(address), kind, protocol)
+    one.connect((address, port))
+    return one
+
+
+def listener(port=0, protocol=0, address="0.0.0.0", reuse=False):
+    one = new(family_of(address), STREAM, protocol)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    one.bind((address, port))
+    one.listen(16)
+    return one
+
+
 def connected(t):
-    one = new(INET, STREAM)
+    one = connection(t.outside4, t.port)
     one.settimeout(15)
-    one.connect((t.outside4, t.port))
     return one
 
 
@@ -255,9 +290,7 @@ def held_socket_sendfile(t, held):
 
 @sends("TCP connected before: splice", held=connected)
 def held_socket_splice(t, one):
-    reader, writer = os.pipe()
-    os.write(writer, t.data)
-    os.splice(reader, one.fileno(), len(t.data))
+    splice_from_pipe(one, t.data)
 
 
 @sends("TCP connected before: splice", held=connected)
@@ -312,32 +345,12 @@ def held_socket_sent_by_a_child(t, one):
 
 
 def _connected_for_others(t):
-    """Root, bound by nothing, hands out a connection."""
-    path = t.run + "/dialler"
-    gone(path)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    os.chmod(path, 0o777)
-    listener.listen(4)
-
-    def give():
-        while True:
-            peer = listener.accept()[0]
-            with connected(t) as one:
-                socket.send_fds(peer, [b"x"], [one.fileno()])
-
-    t.helper(give)
-    listener.close()
+    hand_out(t, "dialler", lambda: connected(t).detach())
 
 
 @sends("a connection received over a unix socket", ready=_connected_for_others)
 def received_connection(t):
-    with socket.socket(socket.AF_UNIX) as one:
-        one.connect(t.run + "/dialler")
-        descriptors = socket.recv_fds(one, 1, 1)[1]
-    if not descriptors:
-        raise PermissionError(1, "no descriptor came")
-    os.write(descriptors[0], t.data)
+    os.write(handed_out(t, "dialler"), t.data)
 
 
 def _connection_elsewhere(t):
@@ -381,9 +394,7 @@ def udp_connected_mapped(t):
 
 
 def _dgram(t):
-    one = new(INET, DGRAM)
-    one.connect((t.outside4, t.port))
-    return one
+    return connection(t.outside4, t.port, DGRAM)
 
 
 @sends("UDP connected before: send, write", held=_dgram)
@@ -398,9 +409,7 @@ def held_udp_write(t, one):
 
 @sends("UDP connected before: splice", held=_dgram)
 def held_udp_splice(t, one):
-    reader, writer = os.pipe()
-    os.write(writer, t.data)
-    os.splice(reader, one.fileno(), len(t.data))
+    splice_from_pipe(one, t.data)
 
 
 @sends("UDP: sendto")
@@ -458,19 +467,13 @@ def sendmsg(t):
 @sends("UDP: sendmsg, sendmmsg")
 def sendmmsg(t):
     with new(INET, DGRAM) as one:
-        headers = []
-        keep = []
-        for address in (t.vault4, t.outside4):
-            header, more = message(t.data, address_of(INET, address, t.port))
-            headers.append(bytes(header) + bytes(8))
-            keep.append((header, more))
-        call("sendmmsg", one.fileno(), ctypes.create_string_buffer(b"".join(headers)), 2, 0)
+        send_many(one, *((t.data, address_of(INET, address, t.port), None) for address in (t.vault4, t.outside4)))
 
 
 @sends("UDP: io_uring", "send")
 def uring_sendmsg(t):
     with new(INET, DGRAM) as one:
-        header, keep = message(t.data, address_of(INET, t.outside4, t.port))
+        header, _keep = message(t.data, address_of(INET, t.outside4, t.port))
         Ring().do(Ring.SENDMSG, one.fileno(), ctypes.addressof(header), 1)
 
 
@@ -612,6 +615,8 @@ def routing_header_option(t):
         try:
             one.setsockopt(socket.IPPROTO_IPV6, 57, _mobility(t))
         except OSError as error:
+            if error.errno == 1:
+                raise
             raise Absent(f"no such routing header: {error}") from error
         one.sendto(t.data, (t.vault6, t.port))
 
@@ -724,7 +729,7 @@ def _family(name, number, kind=DGRAM):
         return True
 
     function.__name__ = name.replace("-", "_") + "_family"
-    way("network", f"a socket of the family {name.rsplit('-', 1)[0]}", name, who="sockets.service")(function)
+    technique("network", f"a socket of the family {name.rsplit('-', 1)[0]}", name, who="sockets.service")(function)
 
 
 for _name, _number, _kind in (
@@ -742,7 +747,7 @@ for _name, _number, _kind in (
     _family(_name, _number, _kind)
 
 
-@way(
+@technique(
     "network",
     "change the routes (netlink)",
     "netlink-socket",
@@ -763,7 +768,7 @@ def netlink_route(t):
         return True
 
 
-@way("network", "vsock: connect by context id", "vsock", who="network.service")
+@technique("network", "vsock: connect by context id", "vsock", who="network.service")
 def vsock_connect(t):
     one = new(40, STREAM)
     one.settimeout(1)
@@ -783,19 +788,16 @@ def ask(t, port=OTHER_PORT, protocol="tcp"):
     put(f"{t.arrived_folder}/get-_{protocol}_{t.outside4}_{port}", b"", os.O_WRONLY | os.O_CREAT)
 
 
-def listening(t, port):
-    one = new(INET, STREAM)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def listening(t, port, address=None):
+    one = listener(port, address=address or t.outside4)
     one.settimeout(15)
-    one.bind((t.outside4, port))
-    one.listen(5)
     return one
 
 
-def serve(t, listener):
-    port = listener.getsockname()[1]
+def serve(t, server):
+    port = server.getsockname()[1]
     ask(t, port)
-    peer = listener.accept()[0]
+    peer = server.accept()[0]
     peer.settimeout(15)
     peer.recv(16)
     peer.sendall(t.data)
@@ -808,9 +810,9 @@ def reply(t):
 
 @sends("an accepted connection", "reply", who="reply.service")
 def reply_by_write(t):
-    listener = listening(t, 5002)
+    server = listening(t, 5002)
     ask(t, 5002)
-    peer = listener.accept()[0]
+    peer = server.accept()[0]
     os.write(peer.fileno(), t.data)
 
 
@@ -818,27 +820,24 @@ def reply_by_write(t):
 def reply_by_sendfile(t):
     path = f"{t.open}/{t.mark}"
     put(path, t.data, os.O_RDWR | os.O_CREAT)
-    listener = listening(t, 5003)
+    server = listening(t, 5003)
     ask(t, 5003)
-    peer = listener.accept()[0]
+    peer = server.accept()[0]
     os.sendfile(peer.fileno(), os.open(path, os.O_RDONLY), 0, 4096)
 
 
 @sends("an accepted connection", "reply", who="reply.service")
 def reply_by_splice(t):
-    listener = listening(t, 5004)
+    server = listening(t, 5004)
     ask(t, 5004)
-    peer = listener.accept()[0]
-    reader, writer = os.pipe()
-    os.write(writer, t.data)
-    os.splice(reader, peer.fileno(), len(t.data))
+    splice_from_pipe(server.accept()[0], t.data)
 
 
 def _accepted(port, keep):
     def held(t):
-        listener = listening(t, port)
+        server = listening(t, port)
         ask(t, port)
-        return listener.accept()[0], listener if keep else listener.close()
+        return server.accept()[0], server if keep else server.close()
 
     return held
 
@@ -868,22 +867,12 @@ def bind(t):
 
 @sends("bind, then serve", "bind", who="bind.service")
 def bind_any(t):
-    listener = new(INET, STREAM)
-    listener.settimeout(15)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("0.0.0.0", 5007))
-    listener.listen(5)
-    serve(t, listener)
+    serve(t, listening(t, 5007, "0.0.0.0"))
 
 
 @sends("bind, then serve", "bind", who="bind.service")
 def bind_any_ipv6(t):
-    listener = new(INET6, STREAM)
-    listener.settimeout(15)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("::", 5008))
-    listener.listen(5)
-    serve(t, listener)
+    serve(t, listening(t, 5008, "::"))
 
 
 @sends("UDP: bind, then answer", "bind", who="bind.service")
@@ -903,10 +892,10 @@ def listen(t):
 
 @sends("listen, then serve", "listen", who="listen.service")
 def listen_without_bind(t):
-    listener = new(INET, STREAM)
-    listener.settimeout(15)
-    listener.listen(5)
-    serve(t, listener)
+    server = new(INET, STREAM)
+    server.settimeout(15)
+    server.listen(5)
+    serve(t, server)
 
 
 @sends("accept, then serve", "accept", who="accept.service")
@@ -915,15 +904,15 @@ def accept(t):
 
 
 @sends("accept, then serve", "accept", who="accept.service", held=lambda t: listening(t, 5012))
-def accept_on_held(t, listener):
-    serve(t, listener)
+def accept_on_held(t, server):
+    serve(t, server)
 
 
 @sends("accept, then serve", "accept", who="accept.service")
 def accept_by_uring(t):
-    listener = listening(t, 5013)
+    server = listening(t, 5013)
     ask(t, 5013)
-    fd = Ring().do(13, listener.fileno())
+    fd = Ring().do(13, server.fileno())
     os.write(fd, t.data)
 
 

@@ -18,7 +18,7 @@ from harness.receiver import MARK
 from harness.testbed import HERE
 
 from techniques.flows import sending, services
-from techniques.registry import Absent, appears, arrives, way
+from techniques.registry import Absent, appears, arrives, technique
 
 TLS_PORT, SSH_PORT = 4433, 2222
 
@@ -275,7 +275,7 @@ for _name, _what, _function, _ready in (
             function(t)
 
         _one.__name__ = _prefix + _name
-        way(
+        technique(
             _group,
             _what + (", to the vault" if _prefix else ""),
             "has_read" if not _prefix else "none",

@@ -27,9 +27,12 @@ NUMBERS = {
     "mq_timedreceive": 243,
     "add_key": 248,
     "keyctl": 250,
+    "kexec_load": 246,
     "unshare": 272,
     "tee": 276,
     "vmsplice": 278,
+    "eventfd2": 290,
+    "epoll_create1": 291,
     "perf_event_open": 298,
     "fanotify_init": 300,
     "fanotify_mark": 301,
@@ -42,6 +45,7 @@ NUMBERS = {
     "memfd_create": 319,
     "bpf": 321,
     "execveat": 322,
+    "userfaultfd": 323,
     "preadv2": 327,
     "io_uring_setup": 425,
     "io_uring_enter": 426,
@@ -100,6 +104,11 @@ def map_memory(length, protection, flags, descriptor=-1, offset=0):
     return address
 
 
+def protect(address, protection, length=4096):
+    if libc.mprotect(address, length, protection):
+        raise OSError(ctypes.get_errno(), "mprotect: " + os.strerror(ctypes.get_errno()))
+
+
 def mount(source, target, kind=None, flags=0, data=None):
     call("mount", source, target, kind, flags, data)
 
@@ -123,6 +132,7 @@ class Ring:
     NOP, READV, WRITEV, CONNECT, SENDMSG, OPENAT, READ, WRITE = 0, 1, 2, 16, 9, 18, 22, 23
     SEND, RENAMEAT, LINKAT, SOCKET, SEND_ZC = 26, 35, 39, 45, 47
     SQPOLL = 2
+    ASYNC = 16  # of an entry: by a worker of the kernel's
 
     def __init__(self, flags=0):
         parameters = ctypes.create_string_buffer(struct.pack("=5I", 0, 0, flags, 0, 50), 120)
@@ -192,21 +202,26 @@ class MessageHeader(ctypes.Structure):
     ]
 
 
-def message(data, address=None):
-    """A msghdr and what it points to."""
+def message(data, address=None, control=None):
+    """A msghdr and what it points to; ``control``: (level, type, data) of a control message."""
     buffer = ctypes.create_string_buffer(data, len(data))
     vector = Vector(ctypes.addressof(buffer), len(data))
     name = ctypes.create_string_buffer(address, len(address)) if address else None
+    text = b""
+    if control:
+        level, kind, content = control
+        text = struct.pack("=Qii", 16 + len(content), level, kind) + content + bytes(-len(content) % 8)
+    more = ctypes.create_string_buffer(text, len(text)) if text else None
     header = MessageHeader(
         ctypes.addressof(name) if name else None,
         len(address) if address else 0,
         ctypes.addressof(vector),
         1,
-        None,
-        0,
+        ctypes.addressof(more) if more else None,
+        len(text),
         0,
     )
-    return header, (buffer, vector, name)
+    return header, (buffer, vector, name, more)
 
 
 def remote_memory(pid, address, length, write=None):
