@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that a module takes along: the way to the package that is installed on the host. PACKAGE lists every file of it
-as sha256sum does; its own sha256 is the package's digest. Private to this collection."""
+"""Locates and imports the package that is installed on the host. Its file PACKAGE lists its files as sha256sum does;
+the SHA-256 of PACKAGE is the package's digest. Private to this collection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 import traceback
-from typing import Any, Callable
+from typing import Any, Callable, Iterable, Protocol, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -21,12 +21,12 @@ LIBRARY = "/usr/lib/exfil-guard"
 
 PACKAGE_OPTIONS: dict[str, dict[str, Any]] = {
     "package_digest": {"type": "str"},
-    "package": {"type": "str", "no_log": True},  # not secret: a hundred kilobytes that no log should hold
+    "package": {"type": "str", "no_log": True},  # not secret, but a hundred kilobytes too long for a log
 }
 
 
 def installed(library: str = LIBRARY) -> str | None:
-    """The digest of the package in place; None when there is none, or a file of it is not as listed."""
+    """The digest of the installed package; None if there is none, or if one of its files was changed."""
     try:
         with open(os.path.join(library, "PACKAGE"), "rb") as file:
             listed = file.read()
@@ -41,67 +41,91 @@ def installed(library: str = LIBRARY) -> str | None:
 
 
 def locate(module: AnsibleModule) -> str:
-    """Where to import from: the host when it has the package of ``package_digest``, else the one that was sent. When
-    none was sent the module ends here and asks for it."""
-    found = installed()
-    if found is not None and found == module.params["package_digest"]:
+    """Gives the folder to import from: the host's if the package of ``package_digest`` is installed, otherwise one
+    inside the package that was sent. If none was sent, the module ends here and its result asks for it."""
+    digest = installed()
+    if digest is not None and digest == module.params["package_digest"]:
         return LIBRARY
     if module.params["package"] is None:
-        module.exit_json(changed=False, package_required=True, installed=found)
+        module.exit_json(changed=False, package_required=True, installed=digest)
     path = os.path.join(module.tmpdir, "package.zip")
     with open(path, "wb") as file:
         file.write(base64.b64decode(module.params["package"]))
     return path + LIBRARY
 
 
-_PLACES = {
-    "apply": "lifecycle.apply",
-    "certificate": "attest.certificate",
-    "enforcer": "lifecycle.enforcer",
-    "errors": "errors",
-    "events": "audit.events",
-    "explain": "explain.decision",
-    "install": "host.install",
-    "journal": "audit.journal",
-    "kernel": "kernel.bpf",
-    "lock": "host.lock",
-    "pull": "host.pull",
-    "records": "policy.model",
-    "status": "report.status",
-    "store": "host.store",
-    "system": "host.system",
-}
+class Host(Protocol):
+    """The operations of ``exfil_guard.host_api.Host`` that modules call."""
+
+    def install(self, library: str, *, check: bool = False) -> dict[str, Any]: ...
+
+    def uninstall(self, *, check: bool = False) -> dict[str, Any]: ...
+
+    def enforcer_problem(self) -> str: ...
+
+    def apply(
+        self,
+        document: dict[str, Any],
+        *,
+        check: bool = False,
+        confirm_seconds: float = 60,
+        revision: str | None = None,
+        soak: bool = False,
+    ) -> dict[str, Any]: ...
+
+    def restore(
+        self,
+        *,
+        generation: int | None = None,
+        revisions: Iterable[str] = (),
+        check: bool = False,
+        confirm_seconds: float = 60,
+    ) -> dict[str, Any]: ...
+
+    def confirm(self, generation: int | None, *, check: bool = False) -> dict[str, Any]: ...
+
+    def remove(self, *, check: bool = False) -> dict[str, Any]: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+    def events(self, *, take: bool = False, limit: int | None = None) -> list[dict[str, Any]]: ...
+
+    def audit_records(self, *, since: str, limit: int) -> list[dict[str, Any]]: ...
 
 
-class Guard:
-    """The package's modules by name: ``guard.apply.confirm(...)``."""
+class HostAPI(Protocol):
+    """The part of the module ``exfil_guard.host_api`` that modules call. It is written down here a second time because
+    Ansible would send the package to the host if this file imported it."""
 
-    def __init__(self, where: str) -> None:
-        sys.dont_write_bytecode = True
-        sys.path.insert(0, where)
+    @property
+    def EnforcerError(self) -> type[Exception]: ...  # noqa: N802 - the name of a class
 
-    def __getattr__(self, name: str) -> Any:
-        return importlib.import_module("exfil_guard." + _PLACES[name])
+    def this_host(self) -> Host: ...
+
+    def failure(self, error: BaseException) -> dict[str, Any] | None: ...
 
 
-def run(module: AnsibleModule, guard: Guard, work: Callable[[], dict[str, Any]]) -> None:
-    """Ends the module with what ``work`` gives. What goes wrong is told in words."""
+def load(where: str) -> HostAPI:
+    """Imports the package's API from ``where``, which `locate` gives."""
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, where)
+    return cast(HostAPI, importlib.import_module("exfil_guard.host_api"))
+
+
+def run(module: AnsibleModule, api: HostAPI, work: Callable[[], dict[str, Any]]) -> None:
+    """Ends the module with the result of ``work``, or with a message if it fails."""
     try:
         result = work()
-    except guard.errors.PolicyErrors as error:
-        module.fail_json(msg=str(error), problems=[problem._asdict() for problem in error.problems])
-    except guard.errors.EnforcerError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(
-            msg="{0}{1}".format(error.strerror or error, ": " + str(error.filename) if error.filename else "")
-        )
-    except Exception as error:  # pylint: disable=broad-except
-        module.fail_json(
-            msg=f"an error in exfil.guard itself: {type(error).__name__}: {error}", exception=traceback.format_exc()
-        )
+    except Exception as error:
+        failure = api.failure(error)
+        if failure is None:
+            failure = {
+                "msg": f"an error in exfil.guard itself: {type(error).__name__}: {error}",
+                "exception": traceback.format_exc(),
+            }
+        module.fail_json(**failure)
     for warning in result.pop("warnings", []):
         module.warn(warning)
-    # what was sent would else come back with each result, and a controller keeps a thousand of them
-    told = {key: value for key, value in module.params.items() if key not in ("document", "package")}
-    module.exit_json(invocation={"module_args": told}, **result)
+    # the result leaves out the large inputs: a controller keeps the results of all hosts
+    arguments = {key: value for key, value in module.params.items() if key not in ("document", "package")}
+    module.exit_json(invocation={"module_args": arguments}, **result)

@@ -83,24 +83,27 @@ records:
       type: str
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
+from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, installed, load, run
 
 
-def main():
+def main() -> None:
+    """Runs the module."""
     module = AnsibleModule(
         argument_spec={"limit": {"type": "int", "default": 1000}, "since": {"type": "str", "default": "-7d"}},
         supports_check_mode=True,
     )
     if installed() is None:
         module.fail_json(msg="the package is not installed. Run the role exfil.guard.enforcer")
-    guard = Guard(LIBRARY)
+    api = load(LIBRARY)
 
-    def work():
-        wanted = ["--since=" + module.params["since"], *guard.journal.matches()]
-        return {"changed": False, "records": guard.journal.read(wanted, module.params["limit"])}
+    def work() -> dict[str, Any]:
+        records = api.this_host().audit_records(since=module.params["since"], limit=module.params["limit"])
+        return {"changed": False, "records": records}
 
-    run(module, guard, work)
+    run(module, api, work)
 
 
 if __name__ == "__main__":

@@ -80,102 +80,30 @@ package_required:
   type: bool
 """
 
-import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.exfil.guard.plugins.module_utils._installed import PACKAGE_OPTIONS, Guard, locate, run
+from ansible_collections.exfil.guard.plugins.module_utils._installed import PACKAGE_OPTIONS, load, locate, run
 
 
-def lacking(guard, kernel):
-    found = kernel.environment()
-    result = []
-    for text, remedy in guard.enforcer.prerequisites(found):
-        name = "other"
-        if text.startswith("libbpf"):
-            name = "libbpf"
-        elif text.startswith("bpf is not among") and found.lsms:
-            name = "lsm"
-        result.append({"name": name, "found": text, "remedy": remedy})
-    if not has_bpf_lsm():
-        result.append(
-            {
-                "name": "other",
-                "found": f"the kernel {found.release} is built without the BPF LSM or without BTF",
-                "remedy": "Boot a kernel with CONFIG_BPF_LSM=y and CONFIG_DEBUG_INFO_BTF=y",
-            }
-        )
-    return result, ",".join([name for name in found.lsms if name not in ("capability", "bpf")] + ["bpf"])
-
-
-def has_bpf_lsm(path="/sys/kernel/btf/vmlinux"):
-    try:
-        with open(path, "rb") as file:
-            return b"\0bpf_lsm_file_open\0" in file.read()
-    except OSError:
-        return False
-
-
-def present(guard, kernel, where, check):
-    shortfalls, lsm = lacking(guard, kernel)
-    if shortfalls and not check:
-        raise guard.errors.PolicyErrors(
-            guard.errors.Problem("host", each["found"], "", each["remedy"]) for each in shortfalls
-        )
-    package = guard.install.read_package(where)
-
-    def work():
-        # the kernel is asked first: an object that it refuses must not replace one that it runs
-        loaded = guard.enforcer.ensure(kernel, package[guard.install.LIBRARY + "/guard.bpf.o"], check=check)
-        result = guard.install.result_of(guard.install.ensure(package, check=check), loaded)
-        if result["changed"] and not check:  # the policy in force is decided by other programs now
-            result["warnings"] = result.get("warnings", []) + guard.certificate.issue(
-                kernel, guard.store.Store(), loaded["version"]
-            )
-        return result
-
-    if check:
-        result = work()
-    else:
-        with guard.lock.hold("installing the enforcer"):
-            result = work()
-    result["lacking"] = shortfalls
-    if any(each["name"] == "lsm" for each in shortfalls):
-        result["lsm"] = lsm
-    return result
-
-
-def absent(guard, kernel, check):
-    store = guard.store.Store()
-    if check:
-        files = guard.install.remove(check=True, gone=store.paths())
-        return guard.install.result_of(files, guard.enforcer.remove(kernel, store, check=True))
-    if not guard.install.traces() and not kernel.exists(kernel.path("exfil_guard")):
-        return {"changed": False, "diff": {"prepared": ""}}
-    guard.install.quiet()
-    with guard.lock.hold("removing the enforcer"):
-        removed = guard.enforcer.remove(kernel, store)
-        result = guard.install.result_of(guard.install.remove(), removed)
-        os.unlink(guard.lock.PATH)
-        return result
-
-
-def main():
+def main() -> None:
+    """Runs the module."""
     module = AnsibleModule(
         argument_spec=dict(
             PACKAGE_OPTIONS, state={"type": "str", "choices": ["present", "absent"], "default": "present"}
         ),
         supports_check_mode=True,
     )
-    where = locate(module)
-    guard = Guard(where)
+    library = locate(module)
+    api = load(library)
 
-    def work():
-        kernel = guard.kernel.Kernel()
+    def work() -> dict[str, Any]:
+        host = api.this_host()
         if module.params["state"] == "absent":
-            return absent(guard, kernel, module.check_mode)
-        return present(guard, kernel, where, module.check_mode)
+            return host.uninstall(check=module.check_mode)
+        return host.install(library, check=module.check_mode)
 
-    run(module, guard, work)
+    run(module, api, work)
 
 
 if __name__ == "__main__":

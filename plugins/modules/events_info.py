@@ -100,23 +100,23 @@ events:
       type: int
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
+from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, installed, load, run
 
 
-def main():
+def main() -> None:
+    """Runs the module."""
     module = AnsibleModule(argument_spec={"limit": {"type": "int", "default": 1000}}, supports_check_mode=True)
     if installed() is None:
         module.fail_json(msg="the package is not installed. Run the role exfil.guard.enforcer")
-    guard = Guard(LIBRARY)
+    api = load(LIBRARY)
 
-    def work():
-        return {
-            "changed": False,
-            "events": guard.events.read(guard.kernel.Kernel(), guard.system.System(), limit=module.params["limit"]),
-        }
+    def work() -> dict[str, Any]:
+        return {"changed": False, "events": api.this_host().events(limit=module.params["limit"])}
 
-    run(module, guard, work)
+    run(module, api, work)
 
 
 if __name__ == "__main__":

@@ -246,15 +246,17 @@ settled:
   type: bool
 """
 
-import datetime
 import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.exfil.guard.plugins.module_utils._installed import (
     LIBRARY,
     PACKAGE_OPTIONS,
-    Guard,
+    Host,
+    HostAPI,
     installed,
+    load,
     locate,
     run,
 )
@@ -263,72 +265,45 @@ TRACES = ("/sys/fs/bpf/exfil_guard", "/var/lib/exfil-guard/generations")
 REMEDY = "Run the role exfil.guard.enforcer"
 
 
-def stale(guard, kernel, library=LIBRARY):
-    """Why role enforcer has to run first; empty when it has not."""
-    try:
-        version = guard.enforcer.installed(kernel)
-        with open(library + "/guard.bpf.o", "rb") as file:
-            wanted = guard.enforcer.version_of(file.read())
-    except guard.errors.EnforcerError as error:
-        return error.message
-    except OSError:
-        return "the enforcer is not installed"
-    if version is None:
-        return "the enforcer is not installed"
-    if version != wanted:
-        return "the enforcer in the kernel is of another release"
-    others = guard.enforcer.foreign_programs(kernel, version)
-    if others:
-        return "another program is pinned in place of {0}".format(", ".join(others))
-    return ""
-
-
-def present(guard, kernel, store, params, check, sent):
-    """Also V(restored): the same from an earlier document."""
-    why = stale(guard, kernel)
-    if (why or sent) and not check:
+def put_in_force(api: HostAPI, host: Host, params: dict[str, Any], check: bool, sent: bool) -> dict[str, Any]:
+    """Applies the document, or restores an earlier one. ``sent``: the package is of another release than the one that
+    is installed."""
+    problem = host.enforcer_problem()
+    if (problem or sent) and not check:
         return {
             "changed": False,
             "enforcer_needed": True,
             "package_required": sent,
             "failed": True,
-            "msg": "{0}. {1}".format(why or "the enforcer is of another release", REMEDY),
+            "msg": "{0}. {1}".format(problem or "the enforcer is of another release", REMEDY),
         }
-    options = {
-        "check": check,
-        "confirm_seconds": params["confirm_seconds"],
-        "now": datetime.datetime.now(datetime.timezone.utc).date(),
-    }
     try:
         if params["state"] == "restored":
-            result = guard.apply.restore(
-                kernel,
-                guard.system.System(),
-                store,
+            result = host.restore(
                 generation=params["generation"],
                 revisions=params["revisions"],
-                **options,
+                check=check,
+                confirm_seconds=params["confirm_seconds"],
             )
         else:
-            result = guard.apply.apply(
-                kernel,
-                guard.system.System(),
-                store,
+            result = host.apply(
                 params["document"],
+                check=check,
+                confirm_seconds=params["confirm_seconds"],
                 revision=params["revision"],
                 soak=params["soak"],
-                **options,
             )
-    except guard.errors.EnforcerError as error:
-        if not (why and check):
+    except api.EnforcerError as error:
+        if not (problem and check):
             raise
-        result = {"changed": True, "diff": {"prepared": f"! {why}\n"}, "warnings": [str(error)]}
-    if why or sent:
+        result = {"changed": True, "diff": {"prepared": f"! {problem}\n"}, "warnings": [str(error)]}
+    if problem or sent:
         result["enforcer_needed"] = True
     return result
 
 
-def main():
+def main() -> None:
+    """Runs the module."""
     module = AnsibleModule(
         argument_spec=dict(
             PACKAGE_OPTIONS,
@@ -347,19 +322,19 @@ def main():
     )
     if module.params["state"] == "absent" and installed() is None and not any(map(os.path.exists, TRACES)):
         module.exit_json(changed=False, generation=0)  # a pristine host needs no package to have no policy
-    where = locate(module)
-    guard = Guard(where)
+    library = locate(module)
+    api = load(library)
     check = module.check_mode
 
-    def work():
-        kernel, store = guard.kernel.Kernel(), guard.store.Store()
+    def work() -> dict[str, Any]:
+        host = api.this_host()
         if module.params["state"] == "absent":
-            return guard.apply.remove(kernel, store, check=check)
+            return host.remove(check=check)
         if module.params["state"] == "confirmed":
-            return guard.apply.confirm(kernel, store, module.params["generation"], check=check)
-        return present(guard, kernel, store, module.params, check, where != LIBRARY)
+            return host.confirm(module.params["generation"], check=check)
+        return put_in_force(api, host, module.params, check, library != LIBRARY)
 
-    run(module, guard, work)
+    run(module, api, work)
 
 
 if __name__ == "__main__":

@@ -238,13 +238,14 @@ status:
       elements: str
 """
 
-import datetime
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, Guard, installed, run
+from ansible_collections.exfil.guard.plugins.module_utils._installed import LIBRARY, installed, load, run
 
 
-def main():
+def main() -> None:
+    """Runs the module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     if installed() is None:
         module.exit_json(
@@ -273,16 +274,12 @@ def main():
                 "problems": ["the package is not installed. Run the role exfil.guard.enforcer"],
             },
         )
-    guard = Guard(LIBRARY)
+    api = load(LIBRARY)
 
-    def work():
-        now = datetime.datetime.now(datetime.timezone.utc).date()
-        return {
-            "changed": False,
-            "status": guard.status.status(guard.kernel.Kernel(), guard.store.Store(), guard.system.System(), now),
-        }
+    def work() -> dict[str, Any]:
+        return {"changed": False, "status": api.this_host().status()}
 
-    run(module, guard, work)
+    run(module, api, work)
 
 
 if __name__ == "__main__":

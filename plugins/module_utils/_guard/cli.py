@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import sys
 import time
-from typing import Any, Callable
 
-from .errors import EnforcerError, PolicyErrors
+from . import host_api
+from .host_api import EnforcerError, Host, PolicyErrors
 
-PROBLEM, USAGE = 1, 2
+PROBLEM = 1
+_FOLLOW_SECONDS = 0.5  # between two reads of `events --follow`
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,206 +94,108 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Host:
-    """What a command works on; tests put fakes here."""
-
-    def __init__(self) -> None:
-        from .host.store import Store
-        from .host.system import System
-        from .kernel.bpf import Kernel
-
-        self.kernel: Any = Kernel()
-        self.store: Any = Store()
-        self.system: Any = System()
-        self.now = datetime.datetime.now(datetime.timezone.utc).date()
-        self.options: dict[str, Any] = {}  # for boot, refresh, confirm, rollback
-        self.root = os.geteuid() == 0
+def _show(report: host_api.Report, arguments: argparse.Namespace) -> int:
+    print(json.dumps(report.value, sort_keys=True, indent=2) if arguments.json else report.text)
+    return 0 if report.ok else PROBLEM
 
 
-def _show(value: Any, text: Callable[[Any], str], as_json: bool) -> None:
-    print(json.dumps(value, sort_keys=True, indent=2) if as_json else text(value))
+def _status(host: Host, arguments: argparse.Namespace) -> int:
+    return _show(host.status_report(), arguments)
 
 
-def _status(host: _Host, arguments: argparse.Namespace) -> int:
-    from .report import status
-
-    found = status.status(host.kernel, host.store, host.system, host.now)
-    _show(found, status.to_text, arguments.json)
-    return PROBLEM if found["drift"] or found["problems"] or not found["installed"] else 0
+def _verify(host: Host, arguments: argparse.Namespace) -> int:
+    return _show(host.verify(), arguments)
 
 
-def _verify(host: _Host, arguments: argparse.Namespace) -> int:
-    from .lifecycle import canary
-    from .report import verify
-
-    found = verify.verify(
-        host.kernel, host.store, host.system, host.now, canary_folder=host.options.get("canary_folder", canary.FOLDER)
-    )
-    _show(found.to_json() if arguments.json else found, verify.to_text, arguments.json)
-    return 0 if found.verified else PROBLEM
-
-
-def _events(host: _Host, arguments: argparse.Namespace) -> int:
-    from .audit import events
-
-    line = events.to_json_line if arguments.json else events.to_line
+def _events(host: Host, arguments: argparse.Namespace) -> int:
+    line = host_api.event_formatter(arguments.json)
     while True:
-        for event in events.read(
-            host.kernel, host.system, take=arguments.take or arguments.follow, limit=arguments.limit
-        ):
+        for event in host.events(take=arguments.take or arguments.follow, limit=arguments.limit):
             print(line(event), flush=True)
         if not arguments.follow:
             return 0
-        time.sleep(0.5)
+        time.sleep(_FOLLOW_SECONDS)
 
 
-def _watch(host: _Host, arguments: argparse.Namespace) -> int:
-    from .audit import watch
-
-    colour = watch.coloured(sys.stdout)
-    for record in watch.records(host.kernel, host.system, host.store, before=arguments.before):
-        print(json.dumps(record) if arguments.json else watch.to_line(record, colour), flush=True)
+def _watch(host: Host, arguments: argparse.Namespace) -> int:
+    line = json.dumps if arguments.json else host_api.record_formatter(sys.stdout)
+    for record in host.watch(before=arguments.before):
+        print(line(record), flush=True)
     return 0
 
 
-def _why(host: _Host, arguments: argparse.Namespace) -> int:
-    from .audit import collector as audit
-    from .audit import record as trail
-    from .explain import denial as why
-    from .kernel import generations
-
-    generation = generations.read(host.kernel).generation
-    user = why.user_number(host.system, arguments.user) if arguments.user is not None else None
-    records = why.denials(
-        host.kernel,
-        host.system,
-        host.store,
-        user=user,
-        pid=arguments.pid,
-        limit=arguments.limit,
-        collector=audit.told(),
-    )
-    documents = trail.Documents(host.store)
-    answers = [why.explain_record(record, documents.get(record["generation"]), host.system) for record in records]
-    _show(
-        {"generation": generation, "denials": answers},
-        lambda found: why.to_text(found["denials"], generation),
-        arguments.json,
-    )
-    return 0
+def _why(host: Host, arguments: argparse.Namespace) -> int:
+    return _show(host.why(user=arguments.user, pid=arguments.pid, limit=arguments.limit), arguments)
 
 
-def _metrics(host: _Host, arguments: argparse.Namespace) -> int:
-    from .report import metrics, status
-
-    text = metrics.to_text(status.status(host.kernel, host.store, host.system, host.now))
+def _metrics(host: Host, arguments: argparse.Namespace) -> int:
+    text = host.metrics()
     if arguments.output:
-        metrics.write(text, arguments.output)
+        host_api.write_metrics(text, arguments.output)
     else:
         print(text, end="")
     return 0
 
 
-def _audit(host: _Host, arguments: argparse.Namespace) -> int:
-    from .audit import collector as audit
+def _audit(host: Host, arguments: argparse.Namespace) -> int:
+    return host.collect_events(json_lines=arguments.json_lines, fold_seconds=arguments.fold)
 
-    return audit.run(
-        host.kernel, host.system, host.store, json_lines=arguments.json_lines, window=arguments.fold, **host.options
+
+def _explain(host: Host, arguments: argparse.Namespace) -> int:
+    subject = host_api.Subject(
+        user=arguments.user,
+        groups=arguments.group,
+        login_user=arguments.login_user,
+        service=arguments.service,
+        executable=arguments.executable,
+        has_read=tuple(arguments.has_read),
     )
-
-
-def _explain(host: _Host, arguments: argparse.Namespace) -> int:
-    from .explain import decision as explain
-    from .kernel import generations
-    from .resolve import encoding
-
-    number = arguments.generation
-    if number is None:
-        try:
-            number = generations.read(host.kernel).generation
-        except OSError:
-            number = 0
-    stored = host.store.load(number) if number else host.store.last_confirmed()
-    if stored is None:
-        which = f" of generation {number}" if number else ""
-        raise EnforcerError("there is no stored policy" + which, "Apply one with role exfil.guard.policy")
-    resolved = encoding.from_json(stored["resolved"])
-    asked = {
-        "path": arguments.path,
-        "address": arguments.address,
-        "port": arguments.port,
-        "protocol": arguments.protocol,
-        "action": arguments.action,
-        "system": host.system,
-    }
-    if arguments.user is None:
-        if any((arguments.group, arguments.login_user, arguments.service, arguments.executable, arguments.has_read)):
-            raise EnforcerError("it is not said whose attempt it is", "Add --user, root for most services")
-        answers, text = explain.who_may(resolved, host.now, **asked), explain.who_to_text
-    else:
-        who = explain.task(
-            host.system,
-            user=arguments.user,
-            groups=arguments.group,
-            login_user=arguments.login_user,
-            service=arguments.service,
-            executable=arguments.executable,
-            has_read=arguments.has_read,
-        )
-        answers, text = explain.explain(resolved, who, host.now, **asked), explain.to_text
-    _show(
-        {"generation": stored["generation"], "answers": answers}, lambda found: text(found["answers"]), arguments.json
+    attempt = host_api.Attempt(
+        action=arguments.action,
+        path=arguments.path,
+        address=arguments.address,
+        port=arguments.port,
+        protocol=arguments.protocol,
     )
-    return 0
+    return _show(host.explain(subject, attempt, arguments.generation), arguments)
 
 
-def _settled(result: dict[str, Any], text: str, arguments: argparse.Namespace) -> int:
-    _show(result, lambda _: text, arguments.json)
+def _settled(result: host_api.Result, text: str, arguments: argparse.Namespace) -> int:
+    _show(host_api.Report(result, text), arguments)
     for warning in result.get("warnings", ()):
         print("exfil-guard: warning: " + warning, file=sys.stderr)
     return 0
 
 
-def _confirm(host: _Host, arguments: argparse.Namespace) -> int:
-    from .kernel import generations
-    from .lifecycle import apply
-
+def _confirm(host: Host, arguments: argparse.Namespace) -> int:
     number = arguments.generation
     if number is None:
-        record = generations.read_record(host.kernel)
-        if record is None or not record.deadline:
+        number = host.on_trial()
+        if number is None:
             raise EnforcerError("no generation is on trial")
-        number = record.generation
-    result = apply.confirm(host.kernel, host.store, number, **host.options)
-    return _settled(result, f"generation {number} is confirmed", arguments)
+    return _settled(host.confirm(number), f"generation {number} is confirmed", arguments)
 
 
-def _rollback(host: _Host, arguments: argparse.Namespace) -> int:
-    from .lifecycle import apply
-
-    result = apply.rollback(host.kernel, host.store, **host.options)
+def _rollback(host: Host, arguments: argparse.Namespace) -> int:
+    result = host.rollback()
     now = "generation {0} is in force".format(result["generation"]) if result["generation"] else "no policy is in force"
     return _settled(result, now, arguments)
 
 
-def _boot(host: _Host, arguments: argparse.Namespace) -> int:
-    from .lifecycle import boot
-
+def _boot(host: Host, _arguments: argparse.Namespace) -> int:
     try:
-        print(boot.boot(host.kernel, host.system, host.store, host.now, **host.options))
+        print(host.boot())
         return 0
     except (EnforcerError, PolicyErrors) as error:
-        if boot.required(host.store):
+        if host.boot_required():
             raise
-        # the unit must not fail: what requires it would be held back
+        # the unit must not fail: systemd would not start the units that require it
         print(f"exfil-guard: NOT GUARDED (boot: best-effort): {error}", file=sys.stderr)
         return 0
 
 
-def _refresh(host: _Host, arguments: argparse.Namespace) -> int:
-    from .lifecycle import boot
-
-    print(boot.refresh(host.kernel, host.system, host.store, host.now, **host.options))
+def _refresh(host: Host, _arguments: argparse.Namespace) -> int:
+    print(host.refresh())
     return 0
 
 
@@ -313,10 +215,12 @@ _COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None, host: _Host | None = None) -> int:
+def main(argv: list[str] | None = None, host: Host | None = None) -> int:
+    """Runs the command and gives its exit status. ``argv``: default the process's arguments; ``host``: default the host
+    that it runs on."""
     arguments = _parser().parse_args(argv)
     try:
-        host = host or _Host()
+        host = host or host_api.this_host()
         if not host.root:
             raise EnforcerError(
                 "only root can read and settle what the kernel enforces", f"Run: sudo exfil-guard {arguments.command}"
@@ -328,8 +232,8 @@ def main(argv: list[str] | None = None, host: _Host | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except FileNotFoundError as error:
-        told = "enforcer not installed. Run role exfil.guard.enforcer" if "exfil_guard" in str(error) else str(error)
-        print("exfil-guard: " + told, file=sys.stderr)
+        missing = "enforcer not installed. Run role exfil.guard.enforcer" if "exfil_guard" in str(error) else str(error)
+        print("exfil-guard: " + missing, file=sys.stderr)
     except (EnforcerError, PolicyErrors, OSError, ValueError) as error:
         print(f"exfil-guard: {error}", file=sys.stderr)
     return PROBLEM

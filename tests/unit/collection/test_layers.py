@@ -20,7 +20,8 @@ LAYERS = (
     ("resolve", "attest"),
     ("audit", "lifecycle"),
     ("explain", "report"),
-    ("cli", "host_api"),
+    ("host_api",),
+    ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

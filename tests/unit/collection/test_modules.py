@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Modules and the action plugin over a kernel in memory: what is asked of the host, and how often."""
 
-import importlib
+import datetime
 import json
 import os
 import sys
@@ -14,24 +14,19 @@ from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.exfil.guard.plugins.action import enforcer as action
 from ansible_collections.exfil.guard.plugins.module_utils import _installed
-from ansible_collections.exfil.guard.plugins.module_utils._guard import errors, layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard import errors, host_api, layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import events
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import install
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import Store
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import pins
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import enforcer as programs
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import prerequisites
 from ansible_collections.exfil.guard.plugins.modules import enforcer, events_info, policy, status_info
 from ansible_collections.exfil.guard.plugins.plugin_utils import _package
 from fake_kernel import GOOD, FakeKernel
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "host"))
 from fake_system import FakeSystem
-
-GUARD = "ansible_collections.exfil.guard.plugins.module_utils._guard."
-
-
-class Guard:
-    """The package as it is in the repository."""
-
-    def __getattr__(self, name):
-        return importlib.import_module(GUARD + _installed._PLACES[name])
 
 
 @pytest.fixture
@@ -40,94 +35,98 @@ def kernel():
 
 
 @pytest.fixture
-def library(tmp_path):
-    (tmp_path / "guard.bpf.o").write_bytes(b"object")
-    return str(tmp_path)
+def host(kernel, tmp_path):
+    """The operations that a module calls, on a host in memory whose package has the object file "object"."""
+    (tmp_path / "library").mkdir()
+    path = tmp_path / "library" / "guard.bpf.o"
+    path.write_bytes(b"object")
+    paths = host_api.Paths(canary=str(tmp_path / "canary"), lock=str(tmp_path / "lock"), object=str(path))
+    return host_api.Host(kernel, FakeSystem(), Store(str(tmp_path / "state")), datetime.date(2026, 6, 1), paths)
 
 
 # ---- what the host lacks ------------------------------------------------------------------------------------------
 
 
 def test_a_good_host_lacks_nothing(kernel, monkeypatch):
-    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
-    assert enforcer.lacking(Guard(), kernel)[0] == []
+    monkeypatch.setattr(prerequisites, "has_bpf_lsm", lambda: True)
+    assert prerequisites.missing(kernel) == []
 
 
 def test_what_the_role_can_mend_has_a_name(kernel, monkeypatch):
-    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
+    monkeypatch.setattr(prerequisites, "has_bpf_lsm", lambda: True)
     kernel.found = GOOD._replace(libbpf="", lsms=("lockdown", "capability", "apparmor"))
-    found, lsm = enforcer.lacking(Guard(), kernel)
+    found, lsm = prerequisites.missing(kernel), prerequisites.wanted_lsms(kernel)
     assert sorted(each["name"] for each in found) == ["libbpf", "lsm"]
     assert lsm == "lockdown,apparmor,bpf"
 
 
 def test_a_kernel_without_the_bpf_lsm_cannot_be_mended(kernel, monkeypatch):
-    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: False)
+    monkeypatch.setattr(prerequisites, "has_bpf_lsm", lambda: False)
     kernel.found = GOOD._replace(lsms=("capability", "apparmor"))
-    assert "other" in [each["name"] for each in enforcer.lacking(Guard(), kernel)[0]]
+    assert "other" in [each["name"] for each in prerequisites.missing(kernel)]
 
 
 def test_bpf_lsm_is_looked_up_in_btf(tmp_path):
     path = tmp_path / "vmlinux"
-    assert not enforcer.has_bpf_lsm(str(path))
+    assert not prerequisites.has_bpf_lsm(str(path))
     path.write_bytes(b"\0bpf_lsm_file_opener\0")
-    assert not enforcer.has_bpf_lsm(str(path))
+    assert not prerequisites.has_bpf_lsm(str(path))
     path.write_bytes(b"\0bpf_lsm_file_open\0")
-    assert enforcer.has_bpf_lsm(str(path))
+    assert prerequisites.has_bpf_lsm(str(path))
 
 
-def test_nothing_is_installed_on_a_host_that_lacks_something(kernel, monkeypatch):
-    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
+def test_nothing_is_installed_on_a_host_that_lacks_something(host, kernel, monkeypatch):
+    monkeypatch.setattr(prerequisites, "has_bpf_lsm", lambda: True)
     kernel.found = GOOD._replace(libbpf="")
     with pytest.raises(errors.PolicyErrors, match="libbpf.so.1 is not there. Install libbpf 1.0"):
-        enforcer.present(Guard(), kernel, "/nowhere", False)
+        host.install("/nowhere")
     assert kernel.calls == []
 
 
-def test_check_mode_tells_everything_of_a_host_that_lacks_something(kernel, monkeypatch, tmp_path):
-    monkeypatch.setattr(enforcer, "has_bpf_lsm", lambda: True)
+def test_check_mode_tells_everything_of_a_host_that_lacks_something(host, kernel, monkeypatch, tmp_path):
+    monkeypatch.setattr(prerequisites, "has_bpf_lsm", lambda: True)
     monkeypatch.setattr(install, "systemctl", lambda arguments: "")
     monkeypatch.setattr(
         install.ensure,
         "__kwdefaults__",
-        dict(install.ensure.__kwdefaults__, root=str(tmp_path), control=lambda arguments: ""),
+        dict(install.ensure.__kwdefaults__, root=str(tmp_path / "root"), control=lambda arguments: ""),
     )
     kernel.found = GOOD._replace(libbpf="", lsms=("lockdown", "capability", "yama"))
     path = tmp_path / "package.zip"
     path.write_bytes(_package.build()[1])
-    result = enforcer.present(Guard(), kernel, str(path) + install.LIBRARY, True)
+    result = host.install(str(path) + install.LIBRARY, check=True)
     assert result["changed"] and result["lsm"] == "lockdown,yama,bpf"
     assert sorted(each["name"] for each in result["lacking"]) == ["libbpf", "lsm"]
     lines = result["diff"]["prepared"].splitlines()
     assert "+ /usr/lib/exfil-guard/guard.bpf.o" in lines and "+ enforcer " + result["version"] in lines
-    assert kernel.calls == [] and os.listdir(str(tmp_path)) == ["package.zip"]
+    assert kernel.calls == [] and sorted(os.listdir(tmp_path)) == ["library", "package.zip"]
 
 
 # ---- policy: is the enforcer in order? ----------------------------------------------------------------------------
 
 
-def test_an_enforcer_in_order(kernel, library):
-    Guard().enforcer.ensure(kernel, b"object")
-    assert policy.stale(Guard(), kernel, library) == ""
+def test_an_enforcer_in_order(host, kernel):
+    programs.ensure(kernel, b"object")
+    assert host.enforcer_problem() == ""
 
 
-def test_no_enforcer(kernel, library):
-    assert policy.stale(Guard(), kernel, library) == "the enforcer is not installed"
+def test_no_enforcer(host):
+    assert host.enforcer_problem() == "the enforcer is not installed"
 
 
-def test_an_enforcer_of_another_release(kernel, library):
-    Guard().enforcer.ensure(kernel, b"older")
-    assert policy.stale(Guard(), kernel, library) == "the enforcer in the kernel is of another release"
+def test_an_enforcer_of_another_release(host, kernel):
+    programs.ensure(kernel, b"older")
+    assert host.enforcer_problem() == "the enforcer in the kernel is of another release"
 
 
-def test_a_damaged_enforcer(kernel, library):
-    Guard().enforcer.ensure(kernel, b"object")
+def test_a_damaged_enforcer(host, kernel):
+    programs.ensure(kernel, b"object")
     kernel.unlink(pins.map_path(kernel, "control"))
-    assert policy.stale(Guard(), kernel, library).startswith("the enforcer is incomplete: no pin for the maps control")
+    assert host.enforcer_problem().startswith("the enforcer is incomplete: no pin for the maps control")
 
 
-def test_a_policy_without_an_enforcer_asks_for_the_role(kernel):
-    result = policy.present(Guard(), kernel, None, {}, False, False)
+def test_a_policy_without_an_enforcer_asks_for_the_role(host, kernel):
+    result = policy.put_in_force(host_api, host, {}, False, False)
     assert result["failed"] and result["enforcer_needed"] and not result["changed"]
     assert result["msg"] == "the enforcer is not installed. Run the role exfil.guard.enforcer"
     assert kernel.calls == []
@@ -181,7 +180,7 @@ def test_an_error_is_told_in_words(monkeypatch, capsys):
         raise errors.EnforcerError("the disk is full", "Free some space")
 
     with patch_module_args({}), pytest.raises(SystemExit):
-        _installed.run(basic.AnsibleModule({}), Guard(), work)
+        _installed.run(basic.AnsibleModule({}), host_api, work)
     result = json.loads(capsys.readouterr().out)
     assert result["failed"] and result["msg"] == "the disk is full. Free some space"
 
@@ -193,23 +192,21 @@ def documented(module):
     return yaml.safe_load(module.RETURN)
 
 
-def test_status_has_what_is_documented(kernel, tmp_path):
-    guard = Guard()
-    guard.enforcer.ensure(kernel, b"object")
-    found = guard.status.status(kernel, guard.store.Store(str(tmp_path)))
+def test_status_has_what_is_documented(host, kernel):
+    programs.ensure(kernel, b"object")
+    found = host.status()
     for key, each in documented(status_info)["status"]["contains"].items():
         assert found[key] is None or isinstance(found[key], TYPES[each["type"]]), key
 
 
 def test_events_have_what_is_documented():
-    guard = Guard()
     keys = set()
     for fields in ({"device": 1, "path": b"a\0", "path_size": 2}, {"action": 3, "family": 2, "address": b"\x0a\0\0\1"}):
         raw = dict.fromkeys(layout.Event._fields, 0)
         raw.update(
             {"address": b"", "comm": b"cat", "rule": b"no", "path": b"", "executable": b"", "cgroup": b""}, **fields
         )
-        event = guard.events.decode_all([layout.EVENT.pack(layout.Event(**raw))], FakeSystem(), 0)[0]
+        event = events.decode_all([layout.EVENT.pack(layout.Event(**raw))], FakeSystem(), 0)[0]
         told = documented(events_info)["events"]["contains"]
         assert all(
             event[key] is None or isinstance(event[key], TYPES[told[key]["type"]]) for key in set(told) & set(event)

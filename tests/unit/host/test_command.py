@@ -12,8 +12,9 @@ import struct
 
 import fake_package
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils._guard import cli, layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard import cli, host_api, layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.paths import Paths
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import Store
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, links, pins
 from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, boot, drift, enforcer
@@ -74,9 +75,13 @@ class Host:
         return boot.refresh(self.kernel, self.system, self.store, self.now, **self.boot_options)
 
     def run(self, *arguments):
-        if arguments[0] == "boot":
-            self.options = dict(self.boot_options, object_path=str(self.folder / "guard.bpf.o"))
-        return cli.main(list(arguments), self)
+        return cli.main(list(arguments), self.api())
+
+    def api(self):
+        paths = Paths(
+            canary=str(self.folder / "canary"), lock=str(self.folder / "lock"), object=str(self.folder / "guard.bpf.o")
+        )
+        return host_api.Host(self.kernel, self.system, self.store, self.now, paths, self.root)
 
 
 @pytest.fixture
@@ -156,7 +161,6 @@ def test_refresh_follows_mounts_groups_and_dates(host):
 def test_refresh_keeps_the_old_policy_when_a_name_is_gone(host, capsys):
     host.apply()
     del host.system.teams["dba"]
-    host.options = host.boot_options
     assert host.run("refresh") == 1
     assert "unknown group 'dba'" in capsys.readouterr().err
     assert generations.read(host.kernel).generation == 1
@@ -334,7 +338,7 @@ def test_explain_who_may(host, capsys):
     assert host.run("explain", "--path", "/srv", "--group", "dba") == 1
     assert (
         capsys.readouterr().err
-        == "exfil-guard: it is not said whose attempt it is. Add --user, root for most services\n"
+        == "exfil-guard: --group, --login-user, --service, --executable and --has-read require --user. Add --user, root for most services\n"
     )
 
 
@@ -349,8 +353,8 @@ def test_a_host_without_enforcer(host, capsys, arguments):
 def test_usage_and_root(host, capsys):
     for wrong in ([], ["nonsense"], ["explain", "--path", "/srv", "--address", "::1"]):
         with pytest.raises(SystemExit) as ended:
-            cli.main(wrong, host)
+            cli.main(wrong, host.api())
         assert ended.value.code == 2
     host.root = False
-    assert cli.main(["status"], host) == 1
+    assert cli.main(["status"], host.api()) == 1
     assert "sudo exfil-guard status" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from typing import Callable
 
 import fake_package
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils._guard import cli
+from ansible_collections.exfil.guard.plugins.module_utils._guard import cli, host_api
 from ansible_collections.exfil.guard.plugins.module_utils._guard.attest import evidence, proved
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import pyc
@@ -472,21 +472,18 @@ def test_the_numbers_of_a_boot_are_taken_out_and_put_back():
 # ---- the command --------------------------------------------------------------------------------------------------
 
 
-class Command:
-    """What the command works on."""
-
-    def __init__(self, host):
-        self.kernel, self.store, self.system, self.now, self.root = host.kernel, host.store, host.system, NOW, True
-        self.options = {"canary_folder": host.folder}
+def api(host):
+    """The host that the command works on."""
+    return host_api.Host(host.kernel, host.system, host.store, NOW, host_api.Paths(canary=host.folder))
 
 
 def test_the_command_ends_with_one_when_something_differs(certified, capsys):
-    assert cli.main(["verify"], Command(certified)) == 0
+    assert cli.main(["verify"], api(certified)) == 0
     assert capsys.readouterr().out.endswith("verified      yes, this host is as its certificate says\n")
     detach(certified)
-    assert cli.main(["verify", "--json"], Command(certified)) == 1
+    assert cli.main(["verify", "--json"], api(certified)) == 1
     assert json.loads(capsys.readouterr().out)["verified"] is False
-    assert cli.main(["verify"], Command(certified)) == 1
+    assert cli.main(["verify"], api(certified)) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "verified      NO"
     assert "DIFFERS       the program for socket_connect is not attached. Run role exfil.guard.policy" in lines
@@ -495,7 +492,7 @@ def test_the_command_ends_with_one_when_something_differs(certified, capsys):
 def test_a_host_without_the_enforcer(host, capsys):
     assert told(host) == ["no policy is in force"]
     enforcer.remove(host.kernel)
-    assert cli.main(["verify"], Command(host)) == 1
+    assert cli.main(["verify"], api(host)) == 1
     assert capsys.readouterr().err == "exfil-guard: the enforcer is not installed. Run role exfil.guard.enforcer\n"
 
 
