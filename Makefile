@@ -42,6 +42,10 @@ $(VENV): requirements-dev.txt $(DEBIAN)
 	@.venv/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
+# what is written from the table of actions: plugins/module_utils/_guard/policy/actions.py
+generate: needs
+	@tools/generate
+
 build: needs
 	$(STEP) "BPF object"
 	@$(MAKE) --no-print-directory -C bpf
@@ -146,6 +150,6 @@ bench-report: test-report
 clean: lab-down
 	rm -rf .venv .cache .build lab/.build lab/.vagrant
 
-.PHONY: help needs build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test-report test-fleet test \
+.PHONY: help needs generate build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test-report test-fleet test \
 	test-all bench bench-report scale clean
 .NOTPARALLEL:

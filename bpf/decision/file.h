@@ -31,8 +31,9 @@ static __noinline bool refuse_place(const struct generation_ref *gen, const stru
 		if (!s)
 			o.reason = GUARD_BROKEN_MAP;
 	}
-	for (i = GUARD_READ; i <= GUARD_EXECUTE; i++) {
-		if (!(actions & (1U << i)))
+#pragma unroll
+	for (i = 0; i <= GUARD_LAST_PATH_ACTION; i++) {
+		if (!(GUARD_PATH_ACTIONS & (1U << i)) || !(actions & (1U << i)))
 			continue;
 		o.action = i;
 		if (!allowed(gen, subject, s ? &s->covers : 0, &o) && emit_file(gen, &o, d))
@@ -189,18 +190,16 @@ static __noinline bool refuse_move(const struct generation_ref *gen, const struc
 
 static __always_inline bool refuse_name(struct dentry *from, struct dentry *to, __u32 action)
 {
-	const __u32 file_actions =
-		1U << GUARD_READ | 1U << GUARD_WRITE | 1U << GUARD_EXECUTE | 1U << GUARD_UNIX_CONNECT;
 	struct move move = { .action = action };
 	const struct subject_rules *subject;
 	struct generation_ref gen;
 
-	if (!active_generation(&gen) || !relevant_actions(&gen, file_actions))
+	if (!active_generation(&gen) || !relevant_actions(&gen, GUARD_RESOURCE_ACTIONS))
 		return 0;
 	subject = subject_rules(&gen);
 	if (!subject)
 		return 1;
-	if (!(subject->actions & file_actions))
+	if (!(subject->actions & GUARD_RESOURCE_ACTIONS))
 		return 0;
 	guard_place(gen.slot, ptr_to_u64(from), &move.source);
 	guard_place(gen.slot, ptr_to_u64(to), &move.target);

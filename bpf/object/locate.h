@@ -65,8 +65,9 @@ static __noinline __u32 actions_of(const struct generation_ref *gen, __u32 state
 	s = state_of(gen->slot, state);
 	if (!p || !s)
 		return ~0U;
-	for (i = GUARD_READ; i <= GUARD_EXECUTE; i++)
-		if (guard_concerns(&s->covers, &p->rules_by_action[i]))
+#pragma unroll
+	for (i = 0; i <= GUARD_LAST_PATH_ACTION; i++)
+		if ((GUARD_PATH_ACTIONS & (1U << i)) && guard_concerns(&s->covers, &p->rules_by_action[i]))
 			actions |= 1U << i;
 	return actions;
 }

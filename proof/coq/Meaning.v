@@ -80,11 +80,13 @@ Inductive event :=
 Inductive outcome := Allow | Audit | Deny.
 Record verdict := Verdict { result : outcome; by_rule : option N; reason : N }.
 
+(* generated: actions *)
 Definition WRITE := 1.
 Definition VSOCK := 10.
 Definition LINK := 14.
 Definition RESOURCES := [0; 1; 2; 9].
 Definition OWN := [6; 7; 8].
+(* end of generated: actions *)
 Definition BY_RULE := 0.
 Definition TOO_DEEP := 2.
 Definition UNKNOWN_FS := 3.

@@ -133,10 +133,9 @@ def test_sizes_are_those_of_the_layout(library):
 
 
 def test_numbers_are_those_of_the_layout():
-    text = (ROOT / "bpf" / "abi" / "layout.h").read_text()
+    text = "".join((ROOT / "bpf" / "abi" / name).read_text() for name in ("layout.h", "actions.h"))
     defined = {name: int(value, 0) for name, value in re.findall(r"(?:#define )?\bGUARD_(\w+)(?: =)? (\d+)\b", text)}
-    for name in ("LAYOUT", "RULES", "WORDS", "SETS", "CANARY_SET", "SLOTS", "DEPTH", "COMPONENT", "NAME", "PATH", "READ",
-                 "WRITE", "EXECUTE", "CONNECT", "SEND", "REPLY", "BIND", "LISTEN", "ACCEPT", "UNIX_CONNECT", "VSOCK", "PLAIN",
+    for name in ("LAYOUT", "RULES", "WORDS", "SETS", "CANARY_SET", "SLOTS", "DEPTH", "COMPONENT", "NAME", "PATH", "PLAIN",
                  "LINK", "RENAME", "SOCKET", "OTHER_SOCKET", "RAW_SOCKET", "CAPABILITY", "ACTIONS", "LABELS", "LABEL_NAME",
                  "ID_USER", "ID_LOGIN", "ID_GROUP", "ID_PROTOCOL", "ID_LABEL",
                  "USES_GROUPS", "USES_SERVICES", "USES_EXECUTABLES", "USES_LOGIN", "USES_LABELS",
@@ -155,7 +154,7 @@ def test_numbers_are_those_of_the_layout():
     ]
     assert [defined[reason] for reason in reasons] == list(range(len(layout.REASONS)))
     assert defined["REASONS"] == layout.REASON_SLOTS
-    for action in actions.MACHINE:
+    for action in (*actions.RESOURCES, *actions.DESTINATIONS, *actions.MACHINE):
         assert defined[action.upper().replace("-", "_")] == actions.NUMBERS[action], action
     families = re.search(r"#define GUARD_NAMED_FAMILIES (\w+)ULL", text)
     assert families and int(families.group(1), 16) == sum(1 << number for number in actions.FAMILIES.values())

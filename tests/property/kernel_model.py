@@ -89,7 +89,7 @@ class Model:
             covers = None if event.trouble else self.reach(event)
             return self._verdict(bound, covers, actions.NUMBERS[event.action], event.trouble)
         if isinstance(event, model.VsockEvent):
-            return self._verdict(bound, self.reach_vsock(event), layout.VSOCK, None)
+            return self._verdict(bound, self.reach_vsock(event), actions.NUMBERS["vsock"], None)
         if isinstance(event, model.AliasEvent):
             source, target = self.place(event.source), self.place(event.target)
             trouble = source[1] or target[1]
@@ -97,7 +97,7 @@ class Model:
                 return self._verdict(bound, None, layout.LINK, trouble)
             some, every = (1, 2) if event.directory else (0, 0)
             old, new = self.vectors(source[0]), self.vectors(target[0])
-            writing = self.policy["rules_by_action"][layout.WRITE]
+            writing = self.policy["rules_by_action"][actions.NUMBERS["write"]]
             covers = (old[some] & ~new[every]) | (new[some] & ~old[every] & writing)
             return self._verdict(bound, covers, layout.LINK, None)
         state, trouble = self.place(event.location)

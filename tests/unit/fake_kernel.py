@@ -13,8 +13,13 @@ import struct
 import zlib
 from typing import Any, Callable, Iterable, Mapping
 
-from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import programs as hooks
-from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, instructions, mapspecs
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import programs
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import (
+    generations,
+    instructions,
+    links,
+    mapspecs,
+)
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.ring import Batch
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import (
     ARRAY,
@@ -35,49 +40,18 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types im
     Relocated,
     hook_of,
 )
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions
 
-HOOKS = (
-    "task_alloc",
-    "bprm_committed_creds",
-    "cred_free",
-    "file_open",
-    "file_permission",
-    "file_receive",
-    "mmap_file",
-    "mmap_backing_file",
-    "file_mprotect",
-    "inode_setattr",
-    "inode_setxattr",
-    "inode_removexattr",
-    "inode_set_acl",
-    "inode_remove_acl",
-    "inode_symlink",
-    "inode_mkdir",
-    "inode_mknod",
-    "inode_readlink",
-    "inode_getxattr",
-    "inode_link",
-    "inode_rename",
-    "socket_connect",
-    "socket_sendmsg",
-    "socket_setsockopt",
-    "socket_listen",
-    "socket_accept",
-    "sctp_bind_connect",
-    "sctp_sk_clone",
-    "bprm_creds_for_exec",
-    "inode_free_security",
-    "msg_queue_free_security",
-    "msg_queue_msgrcv",
-    "msg_queue_msgsnd",
-    "key_alloc",
-    "key_permission",
-    "sk_free_security",
-    "socket_recvmsg",
-    "task_free",
-    "unix_may_send",
-    *hooks.BUILT_IN,
-    *(name for name in hooks._LABELS if name.endswith("__label")),
+# what a rule on files or on peers needs, what labels need, and what every policy comes with; the fake lacks the other
+# actions, so that a rule with one of them is refused
+_ACTIONS = [action for action in actions.TABLE if action.object in (actions.FILE, actions.PEER)]
+HOOKS = tuple(
+    sorted(
+        {hook for action in _ACTIONS for hook in (*action.hooks, *action.optional_hooks)}
+        | set(links.IDENTITY_HOOKS)
+        | set(programs.BUILT_IN)
+        | set(programs.LABEL_PROGRAMS)
+    )
 )
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
 

@@ -44,7 +44,7 @@ ADDRESS = {
     "path": b"",
     "inode": 0,
     "family": 2,
-    "action": layout.CONNECT,
+    "action": actions.NUMBERS["connect"],
     "address": bytes((203, 0, 113, 9)),
     "port": 443,
     "protocol": 6,

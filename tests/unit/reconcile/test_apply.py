@@ -270,7 +270,7 @@ def test_labels_are_followed_while_a_rule_asks_for_them(host):
     host.kernel.now += SECOND
     since = host.kernel.now
     host.put(READERS)
-    assert set(programs._LABELS) <= set(host.kernel.attached())
+    assert set(programs.LABEL_PROGRAMS) <= set(host.kernel.attached())
     assert facts(host).labels_since == since and cells(host) == {(since, 1): (0, 2)}
     # another policy that asks for them, an upgrade, an apply on trial that is given up: nobody loses a label
     host.kernel.now += SECOND

@@ -10,69 +10,10 @@ from typing import Iterable
 
 from ..policy import actions, model, semantics
 
-_NAMES = ("inode_link", "inode_rename")  # another name for an object must not escape the rules that cover it
-# a file that is open already: used, received, mapped
-_MAP = ("mmap_file", "mmap_backing_file", "file_mprotect")
-_OPEN = ("file_open", "file_permission", "file_receive", *_MAP)
-# without opening it
-_LOOK = ("inode_readlink", "inode_getxattr")
-_CHANGE = (
-    "inode_setattr",
-    "inode_setxattr",
-    "inode_removexattr",
-    "inode_set_acl",
-    "inode_remove_acl",
-    "inode_symlink",
-    "inode_mkdir",
-    "inode_mknod",
+# Not on every kernel: where one is missing, another program sees the same operations
+_WHERE_PRESENT = frozenset({"inode_set_acl__tamper", "mmap_backing_file__label"}).union(
+    *(action.optional_hooks for action in actions.TABLE)
 )
-
-# Not on every kernel: where one is missing, another hook of the same action sees what it would
-_WHERE_PRESENT = frozenset(
-    {"mmap_backing_file", "inode_set_acl", "inode_remove_acl", "inode_set_acl__tamper", "mmap_backing_file__label"}
-)
-
-# which side a connection is from has to be known, and where its packets really go
-_SENDING = (
-    "socket_sendmsg",
-    "socket_setsockopt",
-    "socket_connect",
-    "socket_listen",
-    "socket_accept",
-    "sctp_bind_connect",
-    "sctp_sk_clone",
-)
-# what reaches a socket by another hook where sendfile and splice do not come through sendmsg
-_THROUGH_FILES = ("send", "reply", "vsock", "unix-connect")
-
-_OF_ACTION: dict[str, tuple[str, ...]] = {
-    "read": _OPEN + _LOOK + _NAMES,
-    "write": _OPEN + _CHANGE + _NAMES,
-    "execute": ("file_open", *_MAP, *_NAMES),
-    "unix-connect": ("unix_stream_connect", "unix_may_send", "socket_sendmsg", *_NAMES),
-    "connect": ("socket_connect", "socket_sendmsg", "socket_setsockopt", "sctp_bind_connect"),
-    "send": _SENDING,
-    "reply": _SENDING,
-    "bind": ("socket_bind", "sctp_bind_connect"),
-    "listen": ("socket_listen",),
-    "accept": ("socket_accept",),
-    "vsock": ("socket_connect", "socket_sendmsg"),
-    "raw-socket": ("socket_create",),
-    "mount": ("sb_mount", "move_mount", "sb_set_mnt_opts", "sb_remount", "sb_pivotroot"),
-    "ptrace": ("ptrace_access_check", "ptrace_traceme"),
-    "load-module": ("kernel_read_file", "kernel_load_data", "kernel_module_request"),
-    "bpf": ("bpf",),
-    "perf": ("perf_event_open",),
-    "user-namespace": ("userns_create",),
-    "io-uring": ("inode_init_security_anon",),
-    "block-device": ("file_open__device",),
-    "virtio-port": ("file_open__device",),
-    "serial": ("file_open__device",),
-    "tun": ("file_open__device", "tun_dev_create"),
-    "guest-device": ("file_open__device",),
-}
-_OF_ACTION.update((name, ("socket_create",)) for name in actions.PLAIN if name.endswith("-socket"))
-_OF_ACTION.update((name, ("capable",)) for name in actions.CAPABILITIES)
 # What enforces is guarded under any policy; see bpf/decision/protection.h
 BUILT_IN = tuple(
     hook + "__tamper"
@@ -100,7 +41,7 @@ BUILT_IN = tuple(
     )
 )
 # whose rules ask what a task has read: how that is remembered
-_LABELS = (
+LABEL_PROGRAMS = (
     "bprm_creds_for_exec",
     "file_open",
     "file_open__label",
@@ -131,8 +72,8 @@ _LABELS = (
 def of_action(action: str, sendpage: bool = False) -> tuple[str, ...]:
     """The hooks that decide an action, each of which must be guarded for a rule with it to be complete; ``sendpage``:
     of the kernel's environment."""
-    more = ("file_permission",) if sendpage and action in _THROUGH_FILES else ()
-    return _OF_ACTION[action] + more
+    row = actions.BY_NAME[action]
+    return row.hooks + row.optional_hooks + (row.sendpage_hooks if sendpage else ())
 
 
 def needed(resolved: model.Resolved, now: datetime.date, sendpage: bool = False) -> frozenset[str]:
@@ -144,7 +85,7 @@ def needed(resolved: model.Resolved, now: datetime.date, sendpage: bool = False)
         for action in rule.deny:
             found.update(of_action(action, sendpage))
         if any(resolved.subjects[name].has_read is not None for name in rule.subjects or ()):
-            found.update(_LABELS)
+            found.update(LABEL_PROGRAMS)
     return frozenset(found)
 
 
