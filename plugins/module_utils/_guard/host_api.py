@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .host.store import Store
     from .host.system import System
     from .kernel.bpf import Kernel
+    from .report.status import Status
 
 Result = Dict[str, Any]
 
@@ -252,6 +253,9 @@ class Host:
 
     def status(self) -> Result:
         """What is in force, what it denied, and whether it drifted from the stored document."""
+        return self._status().to_json()
+
+    def _status(self) -> Status:
         from .report import status
 
         return status.status(self.kernel, self.store, self.system, self.now)
@@ -260,14 +264,14 @@ class Host:
         """The status, for people too."""
         from .report import status
 
-        found = self.status()
-        return Report(found, status.to_text(found), not found["drift"] and not found["problems"] and found["installed"])
+        found = self._status()
+        return Report(found.to_json(), status.to_text(found), found.ok)
 
     def metrics(self) -> str:
         """The status as a Prometheus text file."""
         from .report import metrics
 
-        return metrics.to_text(self.status())
+        return metrics.to_text(self._status())
 
     def verify(self) -> Report:
         """Compares the host with its certificate."""
@@ -319,7 +323,7 @@ class Host:
             user=denial.user_number(self.system, user) if user is not None else None,
             pid=pid,
             limit=limit,
-            collector=collector.told(),
+            collector=collector.status(),
         )
         documents = record.Documents(self.store)
         answers = [denial.explain_record(item, documents.get(item["generation"]), self.system) for item in records]

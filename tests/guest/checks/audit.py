@@ -172,7 +172,7 @@ def status():
         from exfil_guard.report import status as command
 
         kernel, system, store = enforcer._parts()
-        return command.status(kernel, store, system, None)
+        return command.status(kernel, store, system, None).to_json()
 
     return enforcer._result(operation)
 

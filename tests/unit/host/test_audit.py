@@ -411,8 +411,8 @@ def test_while_the_journal_takes_nothing_events_wait_and_then_are_lost(tmp_path,
         assert not unit.turn()
     taken, lost = unit.ring.consumer, unit.ring.lost
     assert (taken, lost) == (1, 69)  # one is in the unit's hands, thirty wait
-    assert collector.told(unit.path, str(tmp_path / "lock"))["failing"] == ["/journal: Connection refused"]
-    assert capsys.readouterr().err.count("does not go on: /journal: Connection refused") == 1
+    assert collector.status(unit.path, str(tmp_path / "lock")).failing == ["/journal: Connection refused"]
+    assert capsys.readouterr().err.count("stalled: /journal: Connection refused") == 1
     unit.journal.refuses = None
     unit.ring.put(denial(100, port=100))  # still no room
     assert unit.turn() and unit.turn()
@@ -422,8 +422,8 @@ def test_while_the_journal_takes_nothing_events_wait_and_then_are_lost(tmp_path,
     decisions = [line for line in unit.journal.lines if line["kind"] == "decision"]
     assert sum(line["count"] for line in decisions) + unit.ring.lost == 102
     assert sum(line["count"] for line in unit.journal.lines if line["kind"] == "lost") == unit.ring.lost == 70
-    assert collector.told(unit.path, str(tmp_path / "lock"))["failing"] == []
-    assert "goes on (journal)" in capsys.readouterr().err
+    assert collector.status(unit.path, str(tmp_path / "lock")).failing == []
+    assert "resumed (journal)" in capsys.readouterr().err
 
 
 def test_killed_at_every_step_it_loses_nothing(tmp_path, monkeypatch):
@@ -621,10 +621,10 @@ def test_a_file_that_takes_nothing_does_not_hold_up_the_journal(unit):
 
 
 def test_told_where_there_is_no_unit(tmp_path):
-    assert collector.told(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit")) is None
+    assert collector.status(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit")) is None
     (tmp_path / "unit").write_text("")
-    found = collector.told(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit"))
-    assert found["running"] is False and found["collected"] == 0
+    found = collector.status(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit"))
+    assert found.running is False and found.collected == 0
 
 
 def test_names_are_asked_for_once():

@@ -94,7 +94,7 @@ def drift_of(host):
     return drift.difference_lines(
         live,
         host.store.load(live.generation),
-        status.status(host.kernel, host.store)["hooks"],
+        status.status(host.kernel, host.store).to_json()["hooks"],
         host.system,
         host.now,
         str(host.folder / "canary"),
@@ -203,14 +203,14 @@ def test_status(host, capsys):
 
 def test_status_tells_what_is_enforced(host, capsys):
     host.apply()
-    rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store)["rules"]}
+    rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store).to_json()["rules"]}
     assert all(rule["enforced"] for rule in rules.values())
     assert [each["action"] for each in rules["inside only"]["actions"]] == ["connect", "send"]
     version = enforcer.installed(host.kernel)
     links.detach(host.kernel, version, ["file_open"])
     host.kernel.unlink(pins.program_path(host.kernel, version, "socket_listen"))
     host.kernel.unlink(pins.links_path(host.kernel, version) + "/socket_listen")
-    rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store)["rules"]}
+    rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store).to_json()["rules"]}
     assert rules["customers"]["actions"] == [
         {"action": "read", "enforced": False, "lacking": {"file_open": "not attached"}}
     ]
@@ -221,7 +221,7 @@ def test_status_tells_what_is_enforced(host, capsys):
     host.run("status")
     assert "NOT ENFORCED  customers: read (hook file_open not attached)" in capsys.readouterr().out
     host.kernel.found = host.kernel.found._replace(lsms=("capability",))
-    found = status.status(host.kernel, host.store)
+    found = status.status(host.kernel, host.store).to_json()
     assert not any(rule["enforced"] for rule in found["rules"])
     assert found["unenforced"] == ["every rule: bpf is not among the active Linux Security Modules"]
 
@@ -267,7 +267,9 @@ def test_status_tells_how_many_carry_each_label(host, capsys):
     for name, entries in put.items():
         with pins.opened(host.kernel, pins.map_path(host.kernel, name)) as fd:
             host.kernel.update_all(fd, entries)
-    assert status.status(host.kernel, host.store)["labels"] == [{"name": "customers", "tasks": 4, "channels": 1}]
+    assert status.status(host.kernel, host.store).to_json()["labels"] == [
+        {"name": "customers", "tasks": 4, "channels": 1}
+    ]
     host.run("status")
     assert "                       4          1  customers\n" in capsys.readouterr().out
 

@@ -57,7 +57,7 @@ def host(tmp_path, monkeypatch):
     monkeypatch.setattr(events, "LOCK", str(tmp_path / "events.lock"))
     monkeypatch.setattr(watch.events, "LOCK", str(tmp_path / "events.lock"))
     monkeypatch.setattr(
-        collector.told,
+        collector.status,
         "__defaults__",
         (str(tmp_path / "state.json"), str(tmp_path / "events.lock"), str(tmp_path / "unit")),
     )
@@ -80,7 +80,7 @@ def test_status_accounts_for_every_event(host, capsys):
     host.apply()
     host.kernel.buffer.put(*(denial(number) for number in range(3)))
     count(host, denied=8, audited=2, written=7, lost=3)
-    found = status.status(host.kernel, host.store)
+    found = status.status(host.kernel, host.store).to_json()
     assert (
         found["events"] == {"decided": 10, "written": 7, "lost": 3, "waiting": 3, "unaccounted": 0}
         and found["audit"] is None
@@ -89,7 +89,7 @@ def test_status_accounts_for_every_event(host, capsys):
     assert "events        7 written + 3 lost = 10 decided; 3 waiting\n" in capsys.readouterr().out
     count(host, denied=8, audited=2, written=6, lost=3)
     host.run("status")
-    assert "6 written + 3 lost = 10 decided; 3 waiting; 1 UNDER WAY\n" in capsys.readouterr().out
+    assert "6 written + 3 lost = 10 decided; 3 waiting; 1 IN PROGRESS\n" in capsys.readouterr().out
 
 
 def test_status_tells_how_the_trail_stands(host, capsys):
@@ -107,14 +107,14 @@ def test_status_tells_how_the_trail_stands(host, capsys):
     host.run("status")
     out = capsys.readouterr().out
     assert (
-        "audit trail   NOT RUNNING: 4 events taken, 2 lines, 1 missing, 7 lines without room in the file, "
+        "audit trail   NOT RUNNING: 4 events taken, 2 lines, 1 missing, 7 lines dropped from the file, "
         "1 lines wait for the journal\n"
     ) in out
-    assert "PROBLEM       the audit trail does not go on: /run/systemd/journal/socket: Connection refused\n" in out
+    assert "PROBLEM       audit collector stalled: /run/systemd/journal/socket: Connection refused\n" in out
     collector.save(collector.fresh("ring"), str(host.folder / "state.json"))
     with lock.hold(events.COLLECTOR, events.LOCK):
         host.run("status")
-    assert "audit trail   collected: 0 events taken, 0 lines\n" in capsys.readouterr().out
+    assert "audit trail   running: 0 events taken, 0 lines\n" in capsys.readouterr().out
 
 
 def test_metrics_are_what_prometheus_takes(host, tmp_path, capsys):

@@ -126,7 +126,7 @@ def change(host, **parts):
 
 def test_status_shows_it(certified):
     found = status.status(certified.kernel, certified.store)
-    assert found["certificate"] == certified.store.certificate()
+    assert found.certificate == certified.store.certificate()
     assert "certificate   of generation 1, written " in status.to_text(found)
 
 

@@ -246,12 +246,13 @@ def test_soaks_and_failed_trials_take_no_room_from_what_to_go_back_to(host):
 def test_status_tells_where_one_can_go_back_to(host):
     put(host, CORP, "one")
     apply.confirm(host.kernel, host.store, host.apply(LAB, soak=True, revision="two")["generation"], **host.options)
-    found = status.status(host.kernel, host.store, pull_result="/nonexistent")
+    result = status.status(host.kernel, host.store, pull_result="/nonexistent")
+    found = result.to_json()
     assert [
         (each["generation"], each["revision"], each["confirmed"], each["soak"]) for each in found["generations"]
     ] == [(1, "one", True, False), (2, "two", True, True)]
     assert found["revision"] == "two" and found["soak"] and found["pull"] is None
-    assert "soak          what is new only reports" in status.to_text(found)
+    assert "soak          rules that this generation adds only report" in status.to_text(result)
 
 
 def test_what_is_on_trial_is_confirmed_without_its_number(host):

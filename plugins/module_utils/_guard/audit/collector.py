@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from .. import layout
 from ..errors import EnforcerError
@@ -93,23 +93,38 @@ def _say(text: str) -> None:
         pass  # nobody listens; the state tells
 
 
-def told(path: str = STATE, lock_path: str = events.LOCK, unit_file: str = UNIT_FILE) -> dict[str, Any] | None:
-    """For `exfil-guard status`; None when this host has no such unit."""
+class CollectorStatus(NamedTuple):
+    """The collector's part of the host's status. ``held``: events in records that wait to be aggregated;
+    ``undelivered``: records that wait for each sink; ``file_lost``: records for which the file's queue had no room."""
+
+    running: bool
+    collected: int
+    lines: int
+    missing: int
+    unreadable: int
+    held: int
+    undelivered: dict[str, int]
+    file_lost: int
+    failing: list[str]
+
+
+def status(path: str = STATE, lock_path: str = events.LOCK, unit_file: str = UNIT_FILE) -> CollectorStatus | None:
+    """Reads the collector's status; None when this host has no such unit."""
     state = load(path)
     if state is None and not os.path.lexists(unit_file):
         return None
     state = state or fresh("")
-    return {
-        "running": lock.holder(lock_path).endswith(events.COLLECTOR),
-        "collected": state["collected"],
-        "lines": state["lines"],
-        "missing": state["missing"],
-        "unreadable": state["unreadable"],
-        "held": sum(each["line"]["count"] for each in state["held"].values() if each["line"]),
-        "undelivered": {name: len(lines) for name, lines in sorted(state["outbox"].items()) if lines},
-        "file_lost": state["file_lost"],
-        "failing": [text for _, text in sorted(state["failing"].items())],
-    }
+    return CollectorStatus(
+        running=lock.holder(lock_path).endswith(events.COLLECTOR),
+        collected=state["collected"],
+        lines=state["lines"],
+        missing=state["missing"],
+        unreadable=state["unreadable"],
+        held=sum(each["line"]["count"] for each in state["held"].values() if each["line"]),
+        undelivered={name: len(lines) for name, lines in sorted(state["outbox"].items()) if lines},
+        file_lost=state["file_lost"],
+        failing=[text for _, text in sorted(state["failing"].items())],
+    )
 
 
 # ---- one turn after another ---------------------------------------------------------------------------------------
@@ -233,13 +248,13 @@ class Collector:
     def _failing(self, what: str, error: OSError) -> None:
         text = f"{error.filename or what}: {error.strerror or error}"
         if self.state["failing"].get(what) != text:
-            _say(f"the audit trail does not go on: {text}")
+            _say(f"audit collector stalled: {text}")
             self.state["failing"][what] = text
             self._unsaved = True
 
     def _well(self, what: str) -> None:
         if self.state["failing"].pop(what, None):
-            _say(f"the audit trail goes on ({what})")
+            _say(f"audit collector resumed ({what})")
             self._unsaved = True
 
 

@@ -14,6 +14,7 @@ from typing import Any, Iterable, NamedTuple
 
 from ..audit import aggregate, events, journal
 from ..audit import record as trail
+from ..audit.collector import CollectorStatus
 from ..errors import EnforcerError
 from ..host import mountinfo
 from ..kernel import pins
@@ -87,7 +88,7 @@ def denials(
     user: int | None,
     pid: int | None,
     limit: int,
-    collector: dict[str, Any] | None,
+    collector: CollectorStatus | None,
 ) -> list[dict[str, Any]]:
     """The newest first: what waits in the ring, which stays there, and what the unit has told the journal."""
     with pins.opened(kernel, pins.map_path(kernel, "events")) as fd, kernel.ring(fd, False) as ring:

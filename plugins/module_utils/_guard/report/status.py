@@ -1,338 +1,421 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is in force on this host, read from the kernel, and how that compares with the documents on disk."""
+"""The status of a host: what is in force, read from the kernel, and how it compares with the documents on disk."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import struct
 import time
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Iterable, Mapping, NamedTuple, TypeVar
 
 from .. import layout
 from ..audit import collector
 from ..compile import tables as compile
 from ..errors import EnforcerError
 from ..host import pull
+from ..host.store import Store
+from ..host.system import System
 from ..kernel import generations, links, mapspecs, pins
+from ..kernel.bpf import Kernel
+from ..kernel.types import Environment
 from ..lifecycle import coverage, enforcer, history
 from ..lifecycle.drift import difference_lines
 from ..policy.model import Resolved
 from ..resolve import encoding, hardlinks
 
-_ZERO = bytes(4)
-_ADDRESS_SPACE_BASE, _EVERY = 1 << 63, (1 << 64) - 1  # see bpf/subject/task_label.h
+_FIRST_KEY = bytes(4)
+_ADDRESS_SPACE_BASE, _ALL_LABELS = 1 << 63, (1 << 64) - 1  # see bpf/subject/task_label.h
+_READS = 10  # of the totals, while an event is being written
+_PAUSE_SECONDS = 0.01
+
+_Values = TypeVar("_Values", bound=NamedTuple)
+
+
+# ---- the record -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RuleStatus:
+    """A rule in force. ``counted``: it has counters; ``audit``: it only reports, None when the document is missing;
+    ``actions``: what coverage.of_rule returns; ``enforced``: this host enforces every action."""
+
+    name: str
+    denied: int
+    audited: int
+    counted: bool
+    audit: bool | None = None
+    actions: list[dict[str, Any]] = field(default_factory=list)
+    enforced: bool = False
+
+
+@dataclass
+class LabelStatus:
+    """How many tasks carry a label, and how many pipes, sockets and message queues."""
+
+    name: str
+    tasks: int = 0
+    channels: int = 0
+
+
+class Totals(NamedTuple):
+    """The kernel's counters since the enforcer was loaded. ``reasons``: decisions for a reason other than a rule."""
+
+    denied: int
+    audited: int
+    events_written: int
+    events_lost: int
+    reasons: dict[str, int]
+    uncached: int
+
+
+class EventAccount(NamedTuple):
+    """What became of the events of all decisions. ``unaccounted``: events that are being written."""
+
+    decided: int
+    written: int
+    lost: int
+    waiting: int
+    unaccounted: int
+
+
+@dataclass
+class Status:
+    """The status of a host. Most fields are empty when the enforcer is not installed. ``drift``: None when it was not
+    computed; ``rename_cache``: whether the kernel side caches paths."""
+
+    kernel: str
+    lsms: list[str]
+    running: bool
+    certificate: dict[str, Any] | None
+    generations: list[dict[str, Any]]
+    pull: dict[str, Any] | None
+    audit: collector.CollectorStatus | None
+    problems: list[str]
+    stored_generation: int | None
+    confirmed_generation: int | None
+    layout: int = pins.LAYOUT
+    installed: bool = False
+    enforcer: str | None = None
+    generation: int = 0
+    mode: str | None = None
+    in_force: bool = False
+    pending: bool = False
+    expired: bool = False
+    deadline_seconds: float | None = None
+    slot: int | None = None
+    fallback_slot: int | None = None
+    fallback_generation: int | None = None
+    hooks: list[str] = field(default_factory=list)
+    hooks_available: list[str] = field(default_factory=list)
+    rules: list[RuleStatus] = field(default_factory=list)
+    totals: Totals | None = None
+    rename_cache: bool | None = None
+    digest: str | None = None
+    drift: list[str] | None = None
+    hardlinks: list[str] = field(default_factory=list)
+    labels: list[LabelStatus] = field(default_factory=list)
+    unenforced: list[str] = field(default_factory=list)
+    revision: str | None = None
+    soak: bool = False
+    events: EventAccount | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the enforcer is installed, without drift and problems."""
+        return self.installed and not self.drift and not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the status for `--json` and for the module status_info."""
+        return {
+            **vars(self),
+            "rules": [dataclasses.asdict(rule) for rule in self.rules],
+            "labels": [dataclasses.asdict(label) for label in self.labels],
+            "totals": self.totals._asdict() if self.totals else {},
+            "events": self.events._asdict() if self.events else None,
+            "audit": self.audit._asdict() if self.audit else None,
+        }
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
 
 
 def status(
-    kernel: Any,
-    store: Any,
-    system: Any = None,
+    kernel: Kernel,
+    store: Store,
+    system: System | None = None,
     now: datetime.date | None = None,
     *,
     pull_result: str = pull.RESULT,
     audit_state: str = collector.STATE,
-) -> dict[str, Any]:
-    """``system`` and ``now`` are needed to tell drift; without them `drift` is None."""
+) -> Status:
+    """Reads the status; drift only with ``system`` and ``now``. Raises EnforcerError if not run as root."""
     environment = kernel.environment()
     if not environment.root:
         raise EnforcerError("the kernel's state can only be read by root", "Run as root (sudo exfil-guard status)")
-    result: dict[str, Any] = {
-        "layout": pins.LAYOUT,
-        "kernel": environment.release,
-        "lsms": list(environment.lsms),
-        "running": "bpf" in environment.lsms,
-        "problems": [],
-        "installed": False,
-        "enforcer": None,
-        "generation": 0,
-        "mode": None,
-        "in_force": False,
-        "pending": False,
-        "expired": False,
-        "deadline_seconds": None,
-        "slot": None,
-        "fallback_slot": None,
-        "fallback_generation": None,
-        "hooks": [],
-        "hooks_available": [],
-        "rules": [],
-        "totals": {},
-        "rename_cache": None,
-        "digest": None,
-        "stored_generation": None,
-        "confirmed_generation": None,
-        "certificate": store.certificate(),
-        "drift": None,
-        "hardlinks": [],
-        "labels": [],
-        "unenforced": [],
-        "revision": None,
-        "soak": False,
-        "generations": [history.summary(each) for each in history.generations(store)],
-        "pull": pull.last(pull_result),
-        "events": None,
-        "audit": collector.told(audit_state),
-    }
-    result["problems"].extend("{0}. {1}".format(*each) for each in enforcer.prerequisites(environment))
-    result["problems"].extend(
-        f"the audit trail does not go on: {text}" for text in (result["audit"] or {}).get("failing", ())
+    audit = collector.status(audit_state)
+    problems = ["{}. {}".format(*problem) for problem in enforcer.prerequisites(environment)]
+    problems += [f"audit collector stalled: {text}" for text in (audit.failing if audit else ())]
+    confirmed, numbers = store.last_confirmed(), store.numbers()
+    result = Status(
+        kernel=environment.release,
+        lsms=list(environment.lsms),
+        running="bpf" in environment.lsms,
+        certificate=store.certificate(),
+        generations=[history.summary(stored) for stored in history.generations(store)],
+        pull=pull.last(pull_result),
+        audit=audit,
+        problems=problems,
+        stored_generation=numbers[-1] if numbers else None,
+        confirmed_generation=confirmed["generation"] if confirmed else None,
     )
-    confirmed = store.last_confirmed()
-    numbers = store.numbers()
-    result["stored_generation"] = numbers[-1] if numbers else None
-    result["confirmed_generation"] = confirmed["generation"] if confirmed else None
     try:
-        version = enforcer.installed(kernel)
+        result.enforcer = enforcer.installed(kernel)
     except EnforcerError as error:
-        result["problems"].append(str(error))
-        return result
-    result.update(installed=version is not None, enforcer=version)
-    if version is None:
-        return result
-    live = generations.read(kernel)
-    stored = store.load(live.generation) if live.generation else None
-    result["hooks"] = sorted(links.attached_hooks(kernel, version))
-    result["hooks_available"] = sorted(pins.available_hooks(kernel, version))
-    result.update(
-        generation=live.generation,
-        in_force=bool(live.generation),
-        pending=live.pending,
-        expired=live.expired,
-        slot=live.slot if live.generation else None,
-    )
-    if live.record:
-        has_fallback = live.record.fallback_slot < mapspecs.SLOTS
-        result["fallback_slot"] = live.record.fallback_slot if has_fallback else None
-        result["fallback_generation"] = live.record.fallback_generation if has_fallback else None
-        if live.pending:
-            result["deadline_seconds"] = round(max(0, live.record.deadline - kernel.boottime()) / 1e9, 1)
-    if stored:
-        result.update(
-            mode=stored["document"].get("mode"),
-            digest=stored["digest"],
-            revision=stored.get("revision"),
-            soak="replaces" in stored,
-        )
-        if "hardlinks" in stored:
-            result["hardlinks"] = hardlinks.lines(stored["hardlinks"])
-    result["rules"] = _rules(kernel, live.tables)
-    _tell_enforced(result, encoding.from_json(stored["resolved"]) if stored else None, environment)
-    result["unenforced"] = coverage.lines(result["rules"], environment)
-    result["labels"] = _carried(kernel, compile.labels_of(live.tables))
-    result["totals"], result["events"] = _accounted(kernel)
-    with pins.opened(kernel, pins.map_path(kernel, "facts"), readonly=True) as facts:
-        value = kernel.lookup(facts, _ZERO) or bytes(16)
-    result["rename_cache"] = struct.unpack_from("=Q", value, 8)[0] == 1
-    if system is not None and now is not None:
-        result["drift"] = difference_lines(live, stored, result["hooks"], system, now)
+        problems.append(str(error))
+    if result.enforcer is not None:
+        result.installed = True
+        _read_generation(result, kernel, store, environment, system, now)
     return result
 
 
-def _rules(kernel: Any, tables: dict[str, dict[bytes, bytes]]) -> list[dict[str, Any]]:
+def _read_generation(
+    result: Status,
+    kernel: Kernel,
+    store: Store,
+    environment: Environment,
+    system: System | None,
+    now: datetime.date | None,
+) -> None:
+    live = generations.read(kernel)
+    stored = store.load(live.generation) if live.generation else None
+    result.hooks = sorted(links.attached_hooks(kernel, result.enforcer or ""))
+    result.hooks_available = sorted(pins.available_hooks(kernel, result.enforcer or ""))
+    result.generation, result.in_force = live.generation, bool(live.generation)
+    result.pending, result.expired = live.pending, live.expired
+    result.slot = live.slot if live.generation else None
+    if live.record and live.record.fallback_slot < mapspecs.SLOTS:
+        result.fallback_slot = live.record.fallback_slot
+        result.fallback_generation = live.record.fallback_generation
+    if live.record and live.pending:
+        result.deadline_seconds = round(max(0, live.record.deadline - kernel.boottime()) / 1e9, 1)
+    if stored:
+        result.mode, result.digest = stored["document"].get("mode"), stored["digest"]
+        result.revision, result.soak = stored.get("revision"), "replaces" in stored
+        if "hardlinks" in stored:
+            result.hardlinks = hardlinks.lines(stored["hardlinks"])
+    result.rules = _rules(kernel, live.tables)
+    if stored:
+        _set_coverage(result, encoding.from_json(stored["resolved"]), environment)
+    for rule in result.rules:
+        rule.enforced = result.running and all(action["enforced"] for action in rule.actions)
+    rules = [{"name": rule.name, "actions": rule.actions} for rule in result.rules]
+    result.unenforced = coverage.lines(rules, environment)
+    result.labels = _labels(kernel, compile.labels_of(live.tables))
+    result.totals, result.events = _accounted(kernel)
+    with pins.opened(kernel, pins.map_path(kernel, "facts"), readonly=True) as facts:
+        value = kernel.lookup(facts, _FIRST_KEY) or bytes(layout.FACTS.size)
+    result.rename_cache = layout.FACTS.unpack(value).rename_lock == 1
+    if system is not None and now is not None:
+        result.drift = difference_lines(live, stored, result.hooks, system, now)
+
+
+def _rules(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) -> list[RuleStatus]:
     with pins.opened(kernel, pins.map_path(kernel, "counters"), readonly=True) as counters:
         counts = kernel.read_all(counters)
-    found = []
+    rules = []
     for _, value in sorted(tables.get("rules", {}).items()):
         name = layout.RULE.unpack(value).name.split(b"\0")[0].decode("utf-8", "replace")
         key = value[layout.RULE.span("id")]
         if name:
             count = layout.COUNT.unpack(counts[key]) if key in counts else layout.COUNT.empty()
-            found.append({"name": name, "denied": count.denied, "audited": count.audited, "counted": key in counts})
-    return sorted(found, key=lambda rule: rule["name"])
+            rules.append(RuleStatus(name, count.denied, count.audited, key in counts))
+    return sorted(rules, key=lambda rule: rule.name)
 
 
-def _tell_enforced(result: dict[str, Any], resolved: Resolved | None, environment: Any) -> None:
-    available, attached = frozenset(result["hooks_available"]), frozenset(result["hooks"])
-    rules = {rule.name: rule for rule in resolved.rules} if resolved else {}
-    for told in result["rules"]:
-        rule = rules.get(told["name"])
-        told["audit"] = rule.audit if rule else None
-        told["actions"] = (
-            coverage.of_rule(resolved, rule, environment, available, attached) if resolved and rule else []
-        )
-        told["enforced"] = "bpf" in environment.lsms and all(each["enforced"] for each in told["actions"])
+def _set_coverage(result: Status, resolved: Resolved, environment: Environment) -> None:
+    available, attached = frozenset(result.hooks_available), frozenset(result.hooks)
+    rules = {rule.name: rule for rule in resolved.rules}
+    for entry in result.rules:
+        rule = rules.get(entry.name)
+        if rule:
+            entry.audit = rule.audit
+            entry.actions = coverage.of_rule(resolved, rule, environment, available, attached)
 
 
-def _carried(kernel: Any, names: dict[str, int]) -> list[dict[str, Any]]:
-    """How many tasks carry each label, and how many pipes, sockets and message queues; of files only the kernel's
-    inodes know."""
+def _labels(kernel: Kernel, bits: Mapping[str, int]) -> list[LabelStatus]:
+    """Counts the tasks and channels of each label. The labels of files cannot be listed: they are stored with the
+    kernel's inodes."""
     since = links.labels_since(kernel)
-    found = {name: {"name": name, "tasks": 0, "channels": 0} for name in names}
-    if since and names:
-        carriers, cells, wires = (
-            _read_map(kernel, name, entry.unpack)
-            for name, entry in (
-                ("carriers", layout.TASK_LABEL),
-                ("cells", layout.LABEL_GROUP),
-                ("wires", layout.CHANNEL_LABEL),
-            )
-        )
-        groups = {layout.LABEL_GROUP_KEY.unpack(key): group.labels for key, group in cells.items()}
-        for task in carriers.values():
-            if task.since == since:
-                _count(found, names, task.labels | _of_group(groups, since, task.group), "tasks")
-        for channel in wires.values():
-            if channel.since == since:
-                _count(found, names, channel.labels, "channels")
-    return [found[name] for name in sorted(found)]
+    labels = {name: LabelStatus(name) for name in sorted(bits)}
+    if since and bits:
+        tasks = _read_map(kernel, "carriers", layout.TASK_LABEL)
+        channels = _read_map(kernel, "wires", layout.CHANNEL_LABEL)
+        groups = {
+            layout.LABEL_GROUP_KEY.unpack(key): group.labels
+            for key, group in _read_map(kernel, "cells", layout.LABEL_GROUP).items()
+        }
+        carried = [task.labels | _of_group(groups, since, task.group) for task in tasks.values() if task.since == since]
+        passing = [channel.labels for channel in channels.values() if channel.since == since]
+        for name, bit in bits.items():
+            labels[name].tasks = sum(mask >> bit & 1 for mask in carried)
+            labels[name].channels = sum(mask >> bit & 1 for mask in passing)
+    return list(labels.values())
 
 
-def _read_map(kernel: Any, name: str, unpack: Any) -> dict[bytes, Any]:
+def _read_map(kernel: Kernel, name: str, structure: layout.Structure[_Values]) -> dict[bytes, _Values]:
     with pins.opened(kernel, pins.map_path(kernel, name), readonly=True) as fd:
-        return {key: unpack(value) for key, value in kernel.read_all(fd).items()}
+        return {key: structure.unpack(value) for key, value in kernel.read_all(fd).items()}
 
 
-def _of_group(groups: dict[layout.LabelGroupKey, int], since: int, number: int) -> int:
+def _of_group(groups: Mapping[layout.LabelGroupKey, int], since: int, number: int) -> int:
     """The labels of a group, as labels_of_task in bpf/subject/task_label.h finds them. An address space has an entry
     only once it has a label; another group without an entry counts as having every label."""
-    return groups.get(layout.LabelGroupKey(since, number), 0 if not number or number >= _ADDRESS_SPACE_BASE else _EVERY)
+    missing = 0 if not number or number >= _ADDRESS_SPACE_BASE else _ALL_LABELS
+    return groups.get(layout.LabelGroupKey(since, number), missing)
 
 
-def _count(found: dict[str, dict[str, Any]], names: dict[str, int], labels: int, what: str) -> None:
-    for name, bit in names.items():
-        if labels >> bit & 1:
-            found[name][what] += 1
-
-
-def _totals(kernel: Any) -> dict[str, Any]:
+def _totals(kernel: Kernel) -> Totals:
     with pins.opened(kernel, pins.map_path(kernel, "totals"), readonly=True) as totals:
-        value = kernel.lookup(totals, _ZERO) or bytes(layout.TOTALS.size)
-    found = layout.TOTALS.unpack(value)
-    return {
-        "denied": found.denied,
-        "audited": found.audited,
-        "events_written": found.written,
-        "events_lost": found.lost,
-        "reasons": dict(zip(layout.REASONS[1:], found.reasons[1:])),
-        "uncached": found.uncached,
-    }
+        value = kernel.lookup(totals, _FIRST_KEY) or bytes(layout.TOTALS.size)
+    counted = layout.TOTALS.unpack(value)
+    return Totals(
+        denied=counted.denied,
+        audited=counted.audited,
+        events_written=counted.written,
+        events_lost=counted.lost,
+        reasons=dict(zip(layout.REASONS[1:], counted.reasons[1:])),
+        uncached=counted.uncached,
+    )
 
 
-def _accounted(kernel: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The totals, and where each event is. A decision is counted before its event is written: while one is under way,
-    the numbers are read again."""
-    for _ in range(10):
+def _accounted(kernel: Kernel) -> tuple[Totals, EventAccount]:
+    """Reads the totals and accounts for every event. The kernel counts a decision before it writes the event; while one
+    is being written, the numbers are read again."""
+    for _ in range(_READS):
         totals = _totals(kernel)
-        found = {
-            "decided": totals["denied"] + totals["audited"],
-            "written": totals["events_written"],
-            "lost": totals["events_lost"],
-            "waiting": _waiting(kernel),
-        }
-        found["unaccounted"] = found["decided"] - found["written"] - found["lost"]
-        if not found["unaccounted"]:
+        decided = totals.denied + totals.audited
+        written, lost = totals.events_written, totals.events_lost
+        account = EventAccount(decided, written, lost, _waiting(kernel), decided - written - lost)
+        if not account.unaccounted:
             break
-        time.sleep(0.01)
-    return totals, found
+        time.sleep(_PAUSE_SECONDS)
+    return totals, account
 
 
-def _waiting(kernel: Any) -> int:
+def _waiting(kernel: Kernel) -> int:
     with pins.opened(kernel, pins.map_path(kernel, "events")) as fd, kernel.ring(fd, False) as ring:
         return len(ring.peek().records)
 
 
-def _accounts(found: dict[str, Any]) -> str:
-    text = "events        {written} written + {lost} lost = {decided} decided; {waiting} waiting".format(**found)
-    return text + ("; {unaccounted} UNDER WAY".format(**found) if found["unaccounted"] else "")
+# ---- for people -----------------------------------------------------------------------------------------------------
 
 
-def _collector(found: dict[str, Any] | None) -> list[str]:
-    """How the audit trail stands; nothing where there is none."""
-    if not found:
-        return []
-    parts = ["{collected} events taken".format(**found), "{lines} lines".format(**found)]
-    parts += [
-        f"{found[key]} {what}"
-        for key, what in (
-            ("held", "still to be told"),
-            ("missing", "missing"),
-            ("unreadable", "unreadable"),
-            ("file_lost", "lines without room in the file"),
-        )
-        if found[key]
-    ]
-    parts += [f"{count} lines wait for the {name}" for name, count in found["undelivered"].items()]
-    return ["audit trail   {0}: {1}".format("collected" if found["running"] else "NOT RUNNING", ", ".join(parts))]
-
-
-def to_text(result: dict[str, Any]) -> str:
-    lines = []
-    if not result["installed"]:
-        lines.append("enforcer      not installed")
-    else:
-        lines.append("enforcer      {0}, layout {1}".format(result["enforcer"], result["layout"]))
-        if not result["in_force"]:
-            lines.append("policy        none in force")
-        else:
-            lines.append(
-                "policy        generation {0}, {1}, digest {2}".format(
-                    result["generation"], result["mode"] or "mode unknown", (result["digest"] or "unknown")[:12]
-                )
-            )
-        if result["revision"]:
-            lines.append("made from     {0}".format(result["revision"]))
-        if result["soak"]:
-            lines.append("soak          what is new only reports")
-        if result["pending"]:
-            back = (
-                "generation {0}".format(result["fallback_generation"])
-                if result["fallback_slot"] is not None
-                else "no policy"
-            )
-            lines.append(
-                "on trial      not confirmed: in {0} s {1} comes back".format(result["deadline_seconds"], back)
-            )
-        if result["expired"]:
-            lines.append("on trial      a newer generation was not confirmed in time")
-        lines.append("hooks         {0}".format(", ".join(result["hooks"]) or "none attached"))
-    lines.append(
-        "stored        newest {0}, last confirmed {1}".format(
-            result["stored_generation"] or "none", result["confirmed_generation"] or "none"
-        )
+def to_text(result: Status) -> str:
+    """Returns the status for people."""
+    not_proved = (result.certificate or {}).get("not_proved", ())
+    return "\n".join(
+        [
+            *(_policy_lines(result) if result.installed else [_line("enforcer", "not installed")]),
+            *_host_lines(result),
+            *_count_lines(result),
+            *_lines("HARD LINK", result.hardlinks),
+            *_lines("NOT ENFORCED", result.unenforced),
+            *_lines("NOT PROVED", not_proved),
+            *_lines("DRIFT", result.drift or ()),
+            *_lines("PROBLEM", result.problems),
+        ]
     )
-    known = result["certificate"]
-    if known:
+
+
+def _line(title: str, text: str) -> str:
+    return f"{title:<13} {text}"
+
+
+def _lines(title: str, texts: Iterable[str]) -> list[str]:
+    return [_line(title, text) for text in texts]
+
+
+def _policy_lines(result: Status) -> list[str]:
+    lines = [_line("enforcer", f"{result.enforcer}, layout {result.layout}")]
+    if result.in_force:
+        digest = (result.digest or "unknown")[:12]
+        mode = result.mode or "mode unknown"
+        lines.append(_line("policy", f"generation {result.generation}, {mode}, digest {digest}"))
+    else:
+        lines.append(_line("policy", "none in force"))
+    if result.revision:
+        lines.append(_line("made from", result.revision))
+    if result.soak:
+        lines.append(_line("soak", "rules that this generation adds only report"))
+    if result.pending:
+        fallback = "no policy" if result.fallback_slot is None else f"generation {result.fallback_generation}"
+        lines.append(_line("on trial", f"not confirmed: in {result.deadline_seconds} s the host returns to {fallback}"))
+    if result.expired:
+        lines.append(_line("on trial", "a newer generation was not confirmed in time"))
+    lines.append(_line("hooks", ", ".join(result.hooks) or "none attached"))
+    return lines
+
+
+def _host_lines(result: Status) -> list[str]:
+    newest, confirmed = result.stored_generation or "none", result.confirmed_generation or "none"
+    lines = [_line("stored", f"newest {newest}, last confirmed {confirmed}")]
+    if result.certificate:
+        generation, issued_at = result.certificate["policy"].get("generation"), result.certificate["issued_at"]
+        text = f"of generation {generation}, written {issued_at}; `exfil-guard verify` compares"
+        lines.append(_line("certificate", text))
+    if result.pull:
+        revision = (result.pull["revision"] or "unknown")[:12]
+        text = "{outcome} at {ended}, commit {revision}: {message}".format(**{**result.pull, "revision": revision})
+        lines.append(_line("last pull", text))
+    lines.append(_line("kernel", f"{result.kernel}, LSMs {','.join(result.lsms) or 'unknown'}"))
+    if result.rename_cache is not None and result.in_force:
+        off = "off (unused so far, or kptr_restrict=2): slower, same decisions"
+        lines.append(_line("path cache", "on" if result.rename_cache else off))
+    return lines
+
+
+def _count_lines(result: Status) -> list[str]:
+    lines = []
+    if result.totals and result.events:
+        totals, events = result.totals, result.events
         lines.append(
-            "certificate   of generation {0}, written {1}; `exfil-guard verify` compares".format(
-                known["policy"].get("generation"), known["issued_at"]
+            _line(
+                "totals",
+                f"{totals.denied} denied, {totals.audited} audited, {totals.events_written} events, "
+                f"{totals.events_lost} lost",
             )
         )
-    if result["pull"]:
-        lines.append(
-            "last pull     {outcome} at {ended}, commit {revision}: {message}".format(
-                **dict(result["pull"], revision=(result["pull"]["revision"] or "unknown")[:12])
-            )
-        )
-    lines.append("kernel        {0}, LSMs {1}".format(result["kernel"], ",".join(result["lsms"]) or "unknown"))
-    if result["rename_cache"] is not None and result["in_force"]:
-        lines.append(
-            "path cache    {0}".format(
-                "on" if result["rename_cache"] else "off (unused so far, or kptr_restrict=2): slower, same answers"
-            )
-        )
-    if result["totals"]:
-        totals = result["totals"]
-        lines.append(
-            "totals        {denied} denied, {audited} audited, {events_written} events, {events_lost} lost".format(
-                **totals
-            )
-        )
-        lines.append(_accounts(result["events"]))
-        lines.extend(_collector(result["audit"]))
-        other = [f"{count} {name}" for name, count in sorted(totals["reasons"].items()) if count]
+        text = f"{events.written} written + {events.lost} lost = {events.decided} decided; {events.waiting} waiting"
+        lines.append(_line("events", text + (f"; {events.unaccounted} IN PROGRESS" if events.unaccounted else "")))
+        lines.extend(_collector_lines(result.audit))
+        other = [f"{count} {name}" for name, count in sorted(totals.reasons.items()) if count]
         if other:
-            lines.append("undecidable   {0}".format(", ".join(other)))
-    if result["rules"]:
-        lines.append("rules         {0:>10} {1:>10}".format("denied", "audited"))
-        lines.extend("              {denied:>10} {audited:>10}  {name}".format(**rule) for rule in result["rules"])
-    if result["labels"]:
-        lines.append("has read      {0:>10} {1:>10}".format("tasks", "channels"))
-        lines.extend("              {tasks:>10} {channels:>10}  {name}".format(**label) for label in result["labels"])
-    lines.extend(f"HARD LINK     {line}" for line in result["hardlinks"])
-    lines.extend(f"NOT ENFORCED  {line}" for line in result["unenforced"])
-    lines.extend(f"NOT PROVED    {line}" for line in (known or {}).get("not_proved", ()))
-    lines.extend(f"DRIFT         {line}" for line in result["drift"] or ())
-    lines.extend(f"PROBLEM       {line}" for line in result["problems"])
-    return "\n".join(lines)
+            lines.append(_line("undecidable", ", ".join(other)))
+    if result.rules:
+        lines.append(_line("rules", f"{'denied':>10} {'audited':>10}"))
+        lines.extend(_line("", f"{rule.denied:>10} {rule.audited:>10}  {rule.name}") for rule in result.rules)
+    if result.labels:
+        lines.append(_line("has read", f"{'tasks':>10} {'channels':>10}"))
+        lines.extend(_line("", f"{label.tasks:>10} {label.channels:>10}  {label.name}") for label in result.labels)
+    return lines
+
+
+def _collector_lines(audit: collector.CollectorStatus | None) -> list[str]:
+    if audit is None:
+        return []
+    parts = [f"{audit.collected} events taken", f"{audit.lines} lines"]
+    parts += [
+        f"{count} {what}"
+        for count, what in (
+            (audit.held, "held back to be aggregated"),
+            (audit.missing, "missing"),
+            (audit.unreadable, "unreadable"),
+            (audit.file_lost, "lines dropped from the file"),
+        )
+        if count
+    ]
+    parts += [f"{count} lines wait for the {name}" for name, count in audit.undelivered.items()]
+    return [_line("audit trail", f"{'running' if audit.running else 'NOT RUNNING'}: {', '.join(parts)}")]
