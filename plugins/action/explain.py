@@ -13,7 +13,7 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import 
 
 try:
     from ansible_collections.exfil.guard.plugins.plugin_utils._language import assertions, site
-    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
 else:
@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
             document = site.document(self._templar, folder, task_vars)
             system = assertions.SymbolicSystem()
             answers, text = _answers(resolver.resolve(document, system), system, options)
-        except FragmentErrors as error:
+        except FragmentError as error:
             return {"failed": True, "changed": False, "msg": f"The policy of this host is not valid. {error}"}
         except EnforcerError as error:
             return {"failed": True, "changed": False, "msg": str(error)}

@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 try:
     from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
     from ansible_collections.exfil.guard.plugins.plugin_utils._language import pipeline, render, schema, site
-    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors, Problem
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError, Problem
     from ansible_collections.exfil.guard.plugins.plugin_utils._learn import observed, proposer
     from ansible_collections.exfil.guard.plugins.plugin_utils._learn import template as _proposal
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
@@ -78,9 +78,9 @@ class ActionModule(ActionBase):
             wanted, problems = _wanted(options)
             sources, wrong = self._sources(hosts, options, task_vars)
             if problems or wrong:
-                raise FragmentErrors(problems + wrong)
+                raise FragmentError(problems + wrong)
             proposal, text, denied = self._proposed(file, sources, wanted, options["policies"], task_vars)
-        except FragmentErrors as error:
+        except FragmentError as error:
             return {
                 "failed": True,
                 "changed": False,
@@ -166,7 +166,7 @@ class ActionModule(ActionBase):
 
     def _proposed(self, file, sources, wanted, policies, task_vars):
         """The proposal and its text, when it is right: valid alone and beside each host's policy, and nothing that was
-        seen is denied. Raises FragmentErrors."""
+        seen is denied. Raises FragmentError."""
         variables = {
             source.host: dict(task_vars["hostvars"].raw_get(source.host), hostvars=task_vars["hostvars"])
             for source in sources
@@ -181,7 +181,7 @@ class ActionModule(ActionBase):
         proposal = proposer.propose(sources, wanted, todays, today)
         name = os.path.basename(file)
         if proposal.problems:
-            raise FragmentErrors(Problem(name, None, "", problem) for problem in proposal.problems)
+            raise FragmentError(Problem(name, None, "", problem) for problem in proposal.problems)
         by_rule = any(each is not None and each["mode"] == "enforce" for each in todays.values())
         text = _proposal.to_text(proposal, wanted, sources, by_rule)
         template = pipeline.Template(name, text)
@@ -194,7 +194,7 @@ class ActionModule(ActionBase):
                 self._document([*templates[source.host], template], folder, own)
         if denied:
             found = f"{len(denied)} events that were seen would be denied: {'; '.join(denied[:5])}"
-            raise FragmentErrors(
+            raise FragmentError(
                 [Problem(name, None, "", found, "none", "This is a fault of exfil.guard.learn: report it")]
             )
         return proposal, text, len(denied)

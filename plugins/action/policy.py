@@ -13,7 +13,7 @@ from ansible_collections.exfil.guard.plugins.plugin_utils._language import once
 
 try:
     from ansible_collections.exfil.guard.plugins.plugin_utils._language import document, site
-    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
 else:
@@ -63,7 +63,7 @@ class ActionModule(ActionBase):
                 folder = site.folder(self._loader, options["policies"], task_vars)
                 warnings.extend(site.stray(folder, task_vars))
                 arguments["document"] = site.document(self._templar, folder, task_vars)
-            except FragmentErrors as error:
+            except FragmentError as error:
                 return {
                     "failed": True,
                     "changed": False,

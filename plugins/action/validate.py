@@ -11,7 +11,7 @@ from ansible.plugins.action import ActionBase
 try:
     from ansible_collections.exfil.guard.plugins.plugin_utils._language import assertions, site
     from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
-    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError
     from ansible_collections.exfil.guard.plugins.plugin_utils._plan import validation
 except ImportError as error:  # jsonschema is all that Ansible does not bring itself
     LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
@@ -58,16 +58,16 @@ class ActionModule(ActionBase):
             folder = site.folder(self._loader, policies, variables)
             warnings.extend(each for each in site.stray(folder, variables) if each not in warnings)
             document = site.document(self._templar, folder, variables)
-        except assertions.AssertionErrors as error:
+        except assertions.FailedAssertionsError as error:
             cases = [
                 validation.Case(each.assertion, (str(each.problem),) if each.problem else ()) for each in error.outcomes
             ]
             return validation.Checked("", (validation.Case(valid), *cases))
-        except FragmentErrors as error:
+        except FragmentError as error:
             return validation.Checked("", (validation.Case(valid, tuple(map(str, error.problems))),))
         except AnsibleError as error:  # no template, no folder
             return validation.Checked("", (validation.Case(valid, (error.message,)),))
-        held = [validation.Case(assertions.told(assertion)) for assertion in document["assertions"]]
+        held = [validation.Case(assertions.describe(assertion)) for assertion in document["assertions"]]
         return validation.Checked(_document.digest(document), (validation.Case(valid), *held))
 
     def _write(self, path, content):

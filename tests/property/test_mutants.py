@@ -19,7 +19,7 @@ import pytest
 import yaml
 from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
 from ansible_collections.exfil.guard.plugins.plugin_utils._language import pipeline
-from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
+from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError
 
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = datetime.date(2026, 6, 1)
@@ -138,7 +138,7 @@ def examine(sources):
                  for number, source in enumerate(sources)]  # fmt: skip
     try:
         return pipeline.document(templates, render, TODAY), []
-    except FragmentErrors as error:
+    except FragmentError as error:
         return None, error.problems
 
 

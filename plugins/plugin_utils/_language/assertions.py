@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A policy's own assertions, against the meaning, on a host that has every name. Private to this collection."""
+"""Checks a policy's assertions by its semantics, on a symbolic host. Private to this collection."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, Iterable, NamedTuple
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model, semantics
 from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import resolver
 
-from .problems import FragmentErrors, Problem
+from .problems import FragmentError, Problem
 from .render import Fragment
 
 NOBODY = "\0nobody"
-FIRST_ID = 4000000000  # of those that are made up: no numbers that a policy would name
+FIRST_ID = 4000000000  # of the made-up users and groups; policies do not use such high numbers
 _WHO = ("login_user", "groups", "service", "executable", "has_read")
-_HOLDS = {"allow": ("allow", "audit"), "audit": ("audit",), "deny": ("deny",)}  # what a rule only reports passes
+_HOLDS = {"allow": ("allow", "audit"), "audit": ("audit",), "deny": ("deny",)}  # an audited action is allowed
 _PROTOCOLS = {"tcp": 6, "udp": 17, "udplite": 136, "sctp": 132, "dccp": 33, "icmp": 1, "icmpv6": 58}
 
 
 class SymbolicSystem:
-    """A host on which everything that is named exists: ids are made up, one filesystem holds every path."""
+    """A host on which every named object exists. IDs are made up, and all paths are on one filesystem."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -36,37 +36,45 @@ class SymbolicSystem:
     user = group = _number
 
     def users(self) -> list[str]:
+        """None: the symbolic host has no list of users."""
         return []
 
     groups = users
 
     def memberships(self, number: int) -> frozenset[int]:
+        """The groups of a user: none."""
         return frozenset()
 
     def name(self, number: int) -> str:
-        """Of a user or group that was asked for."""
-        return next((name for name, each in self._numbers.items() if each == number), str(number))
+        """The name of a user or group that was looked up before, or else its number."""
+        return next((name for name, id_ in self._numbers.items() if id_ == number), str(number))
 
     def addresses(self, name: str) -> list[str]:
-        """One of its own, out of a range that nothing is in."""
+        """The addresses of a host name: one made-up address, from a reserved range."""
         return [f"240.0.{self._number(name) - FIRST_ID >> 8 & 255}.{self._number(name) - FIRST_ID & 255}"]
 
     def mountinfo(self) -> str:
+        """One filesystem, mounted at the root."""
         return "1 0 0:1 / / rw - ext4 symbolic rw\n"
 
     def exists(self, path: str) -> bool:
+        """True for every path."""
         return True
 
     def realpath(self, path: str) -> str:
+        """The path itself: there are no symbolic links."""
         return path
 
     def names(self, folder: str) -> list[str]:
+        """The names in a folder: none."""
         return []
 
     def device_tables(self) -> dict[str, str]:
+        """Empty tables: there are no devices."""
         return {"devices": "", "misc": "", "ttys": "", "consoles": ""}
 
     def units(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The properties of units, as from `systemctl show`. Every unit is loaded."""
         return {
             name: {
                 "Id": resolver.unit_name(name),
@@ -84,12 +92,14 @@ def _cgroup(unit: str) -> model.Components:
 
 
 class Outcome(NamedTuple):
-    assertion: str  # in words
-    problem: Problem | None  # None: it holds
+    """The result of one assertion. ``assertion``: its description; ``problem``: None if it holds."""
+
+    assertion: str
+    problem: Problem | None
 
 
-class AssertionErrors(FragmentErrors):
-    """Some assertions do not hold. ``outcomes``: of all of them."""
+class FailedAssertionsError(FragmentError):
+    """Some assertions do not hold. ``outcomes``: the results of all assertions."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         self.outcomes = outcomes
@@ -97,8 +107,8 @@ class AssertionErrors(FragmentErrors):
 
 
 def check(document: dict[str, Any], fragments: Iterable[Fragment], today: datetime.date) -> None:
-    """Raises AssertionErrors when one does not hold. They are about the policy as it is enforced: a document in audit
-    mode is on its way there. Raises errors.PolicyErrors when it can't be resolved."""
+    """Checks the assertions of ``fragments``. They apply to the enforced policy, so a document in audit mode is checked
+    as if it was enforced. Raises FailedAssertionsError, and errors.PolicyErrors if the document cannot be resolved."""
     system = SymbolicSystem()
     policy = resolver.resolve(dict(document, mode="enforce"), system)
     outcomes = []
@@ -112,15 +122,15 @@ def check(document: dict[str, Any], fragments: Iterable[Fragment], today: dateti
                     ("assertions", number),
                     f"the assertion does not hold: {verdict.outcome}{by}",
                     assertion["expect"],
-                    "Mend the rule or the assertion",
+                    "Correct the rule or the assertion",
                 )
-            outcomes.append(Outcome(told(assertion), problem))
+            outcomes.append(Outcome(describe(assertion), problem))
     if any(outcome.problem for outcome in outcomes):
-        raise AssertionErrors(outcomes)
+        raise FailedAssertionsError(outcomes)
 
 
-def told(assertion: dict[str, Any]) -> str:
-    """In one line: who, what, and how it has to end."""
+def describe(assertion: dict[str, Any]) -> str:
+    """The assertion in one line: subject, action, object and expected outcome."""
     who = [str(assertion.get("user", "nobody"))]
     who += [f"{key.replace('_', ' ')} {_values(assertion[key])}" for key in _WHO if key in assertion]
     what = [str(assertion[key]) for key in ("path", "address") if key in assertion]
@@ -132,12 +142,14 @@ def told(assertion: dict[str, Any]) -> str:
     return f"{', '.join(who)}: {' '.join([assertion['action'], *what])}: {assertion['expect']}"
 
 
-def _values(value: Any) -> str:
+def _values(value: object) -> str:
     return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def event(assertion: dict[str, Any], system: SymbolicSystem):
-    """The attempt that an assertion is about."""
+def event(
+    assertion: dict[str, Any], system: SymbolicSystem
+) -> model.FileEvent | model.VsockEvent | model.PlainEvent | model.NetworkEvent:
+    """The event whose outcome an assertion states."""
     user = system.user(assertion.get("user", NOBODY))
     groups: frozenset[int] = frozenset(map(system.group, assertion.get("groups", ())))
     service = assertion.get("service")

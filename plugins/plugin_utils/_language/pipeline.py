@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From the templates of a host's groups to its policy document: render, validate, merge, assert, each in its own file.
-Private to this collection."""
+"""Makes a host's policy document from the templates of its groups: renders and validates each template, merges the
+fragments and checks the assertions. Private to this collection."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard import errors
 
 from . import assertions, merge, render, schema
 from . import document as _document
-from .problems import FragmentErrors, Problem, did_you_mean
+from .problems import FragmentError, Problem, did_you_mean
 
 SUFFIX = ".yml.j2"
 
 
 class Template(NamedTuple):
-    file: str  # as in messages
+    """A template file. ``file``: its name in messages."""
+
+    file: str
     source: str
     problem: str = ""  # why it could not be read
 
 
 def read(folder: str, path: str) -> Template:
+    """The template at ``path``. Does not raise: an unreadable file is a template with a problem."""
     file = os.path.relpath(path, os.path.dirname(folder))
     try:
         with open(path, encoding="utf-8") as opened:
@@ -33,18 +36,18 @@ def read(folder: str, path: str) -> Template:
     except UnicodeDecodeError as error:
         return Template(file, "", f"byte {error.start + 1} is not UTF-8. Save it as UTF-8")
     except OSError as error:
-        return Template(file, "", f"it can't be read: {error.strerror}")
+        return Template(file, "", f"cannot be read: {error.strerror}")
 
 
 def find(folder: str, groups: Iterable[str], host: str) -> list[str]:
-    """The template files of a host that are there: one for each of its groups, one of its own."""
+    """The existing template files of a host: one for each of its groups and one for the host."""
     names = [group + SUFFIX for group in ["all", *groups]] + [os.path.join("hosts", host + SUFFIX)]
     paths = [os.path.join(folder, name) for name in dict.fromkeys(names)]
     return [path for path in paths if os.path.isfile(path)]
 
 
 def stray(folder: str, groups: Iterable[str], hosts: Iterable[str]) -> list[str]:
-    """A warning for each template that belongs to no group and no host: a misspelt name would guard nobody."""
+    """A warning for each template that belongs to no group or host, because a misspelt name has no effect."""
     warnings = []
     for place, kind, names in ((folder, "group", set(groups)), (os.path.join(folder, "hosts"), "host", set(hosts))):
         for file in sorted(os.listdir(place)) if os.path.isdir(place) else ():
@@ -55,18 +58,18 @@ def stray(folder: str, groups: Iterable[str], hosts: Iterable[str]) -> list[str]
     return warnings
 
 
-Once = Callable[[Any, Callable[[], Dict[str, Any]]], Dict[str, Any]]
+Cache = Callable[[object, Callable[[], Dict[str, Any]]], Dict[str, Any]]
 
 
-def _each_time(_parts: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    return work()
+def _uncached(_key: object, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return compute()
 
 
 def document(
-    templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date, once: Once = _each_time
+    templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date, cached: Cache = _uncached
 ) -> dict[str, Any]:
-    """Raises FragmentErrors with every problem that can be told at once. ``once`` works out only once what hosts have
-    in common whose templates render to the same text."""
+    """The document of one host. ``cached``: shares results between hosts whose templates render to the same text.
+    Raises FragmentError with all problems that can be found in one pass."""
     rendered, problems = [], []
     for template in templates:
         if template.problem:
@@ -74,38 +77,39 @@ def document(
             continue
         try:
             rendered.append((template.file, template.source, render.render(template.file, template.source, renderer)))
-        except FragmentErrors as error:
+        except FragmentError as error:
             problems.extend(error.problems)
     if problems:
         return _document_of(rendered, problems, today)
-    return once(["document", rendered, today.isoformat()], lambda: _document_of(rendered, [], today))
+    return cached(["document", rendered, today.isoformat()], lambda: _document_of(rendered, [], today))
 
 
 def _document_of(rendered: list[tuple[str, str, str]], problems: list[Problem], today: datetime.date) -> dict[str, Any]:
-    """From what was rendered: file, template and text. ``problems``: those found before."""
+    """``rendered``: file, template source and rendered text of each template. ``problems``: found while rendering."""
     fragments, problems = [], list(problems)
     for file, source, text in rendered:
         try:
             fragment = render.read(file, source, text)
-        except FragmentErrors as error:
+        except FragmentError as error:
             problems.extend(error.problems)
             continue
-        found = schema.validate(fragment)
-        problems.extend(found)
-        if not found:
+        violations = schema.validate(fragment)
+        problems.extend(violations)
+        if not violations:
             fragments.append(fragment)
-    merged, clashes = merge.merge(fragments)
+    merged, conflicts = merge.merge(fragments)
     if problems:
-        # names that a broken fragment would have defined are not reported as missing
-        raise FragmentErrors(problems + [clash for clash in clashes if not clash.found.startswith("no set ")])
-    if clashes:
-        raise FragmentErrors(clashes)
+        # an invalid fragment may define the sets that seem to be missing
+        raise FragmentError(problems + [conflict for conflict in conflicts if not conflict.found.startswith("no set ")])
+    if conflicts:
+        raise FragmentError(conflicts)
     result = _document.finished(merged)
     try:
         assertions.check(result, fragments, today)
     except errors.PolicyErrors as error:
         files = ", ".join(fragment.file for fragment in fragments)
-        raise FragmentErrors(
-            Problem(files, None, each.where, each.found, each.expected, each.remedy) for each in error.problems
+        raise FragmentError(
+            Problem(files, None, problem.where, problem.found, problem.expected, problem.remedy)
+            for problem in error.problems
         ) from error
     return result

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is wrong with a template, said with its place. Private to this collection."""
+"""Errors of a template, with their file and line. Private to this collection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Iterable, NamedTuple
 
 
 class Problem(NamedTuple):
-    """``file``: the template as the operator knows it; ``line``: in the template, None when it can't be told."""
+    """An error of a template. ``file``: its path from the inventory's folder; ``line``: None if it is unknown."""
 
     file: str
     line: int | None
@@ -29,8 +29,8 @@ class Problem(NamedTuple):
         return text
 
 
-class FragmentErrors(Exception):
-    """Every problem of every fragment of a host."""
+class FragmentError(Exception):
+    """All problems of all fragments of a host."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.path, p.found))
@@ -42,10 +42,12 @@ class FragmentErrors(Exception):
         return "\n".join([f"{len(self.problems)} problems:"] + [f"  - {problem}" for problem in self.problems])
 
 
-def did_you_mean(found: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(found), list(known), n=1, cutoff=0.6)
+def did_you_mean(found: object, candidates: Iterable[str]) -> str:
+    """A question that names the candidate most similar to ``found``; empty if none is similar."""
+    close = difflib.get_close_matches(str(found), list(candidates), n=1, cutoff=0.6)
     return f"Did you mean '{close[0]}'?" if close else ""
 
 
 def json_path(parts: Iterable[object]) -> str:
+    """The JSON path of keys and indexes, such as `$.rules[0].name`."""
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A template becomes a fragment: rendered with the host's variables, read as YAML, each value with its line in the
-template. Private to this collection."""
+"""Makes a fragment from a template: renders it with the host's variables and reads the text as YAML. Each value has its
+line in the template. Private to this collection."""
 
 from __future__ import annotations
 
@@ -10,76 +10,80 @@ import datetime
 import difflib
 import json
 import re
+import types
 from typing import Any, Callable, NamedTuple, Tuple
 
 import jinja2
 import yaml
 
-from .problems import FragmentErrors, Problem, json_path
+from .problems import FragmentError, Problem, json_path
 
 Path = Tuple[object, ...]
 
 
 class Fragment(NamedTuple):
-    file: str  # as in messages
+    """The data of one template. ``file``: its name in messages; ``lines``: the line of each value in the template."""
+
+    file: str
     data: dict[str, Any]
-    lines: dict[Path, int]  # place in the data -> line in the template
+    lines: dict[Path, int | None]
 
     def line(self, path: Path) -> int | None:
-        """Of the value, or of the nearest that holds it."""
+        """The line of the value at ``path``, or of the closest value that contains it."""
         for size in range(len(path), -1, -1):
             if path[:size] in self.lines:
                 return self.lines[path[:size]]
         return None
 
     def problem(self, path: Path, found: str, expected: str = "", remedy: str = "") -> Problem:
+        """A problem of the value at ``path``."""
         return Problem(self.file, self.line(path), json_path(path), found, expected, remedy)
 
 
 def fragment(file: str, source: str, renderer: Callable[[str], Any]) -> Fragment:
-    """Raises FragmentErrors. ``renderer``: Jinja with the host's variables."""
+    """The fragment of a template. ``renderer``: Jinja with the host's variables. Raises FragmentError."""
     return read(file, source, render(file, source, renderer))
 
 
 def render(file: str, source: str, renderer: Callable[[str], Any]) -> str:
-    """The template's text for a host. Raises FragmentErrors."""
+    """The rendered text of a template. Raises FragmentError."""
     try:
         rendered = renderer(source)
-    except Exception as error:  # whatever a template of the operator's does
-        raise FragmentErrors([_template_problem(file, source, error)]) from error
+    except Exception as error:  # a template can raise any exception
+        raise FragmentError([_template_problem(file, source, error)]) from error
     return rendered if isinstance(rendered, str) else json.dumps(rendered, default=str)
 
 
 def read(file: str, source: str, text: str) -> Fragment:
-    """What a template was rendered to, as data. Raises FragmentErrors."""
+    """The fragment of a rendered text. Raises FragmentError."""
     places = line_map(source, text)
     try:
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
             reader = _Reader(file, loader, places)
-            data = {} if node is None else reader.read(node, ())
+            data: Any = {} if node is None else reader.read(node, ())
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = places(mark.line + 1) if mark else None
         found = " ".join(part for part in (error.context, error.problem) if part)
-        raise FragmentErrors([Problem(file, line, "", f"not YAML: {found}", "", _shown(text, mark))]) from error
+        raise FragmentError([Problem(file, line, "", f"not YAML: {found}", "", _rendered_line(text, mark))]) from error
     except yaml.reader.ReaderError as error:
         line = places(len(text[: error.position].splitlines()) or 1)
         found = f"not YAML: the character U+{ord(text[error.position]):04X}"
-        raise FragmentErrors([Problem(file, line, "", found, "text", "Take it out")]) from error
+        raise FragmentError([Problem(file, line, "", found, "text", "Remove it")]) from error
     except yaml.YAMLError as error:
-        raise FragmentErrors([Problem(file, None, "", f"not YAML: {' '.join(str(error).split())}")]) from error
+        raise FragmentError([Problem(file, None, "", f"not YAML: {' '.join(str(error).split())}")]) from error
     if reader.problems:
-        raise FragmentErrors(reader.problems)
+        raise FragmentError(reader.problems)
     return Fragment(file, data, reader.lines)
 
 
 def line_map(source: str, rendered: str) -> Callable[[int], int | None]:
-    """From a line of what was rendered to the line of the template it came from, both from 1; a line that a loop or
-    an expression made is put where the unchanged lines around it leave room."""
+    """A function from a line of the rendered text to its line in the template, both counted from 1. The line of output
+    that a loop or an expression made is estimated from the unchanged lines around it."""
     before, after = source.splitlines(), rendered.splitlines()
     lines: dict[int, int] = {}
     for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -88,11 +92,11 @@ def line_map(source: str, rendered: str) -> Callable[[int], int | None]:
     return lambda line: lines.get(line, len(before) or None)
 
 
-def _shown(text: str, mark) -> str:
+def _rendered_line(text: str, mark: yaml.Mark | None) -> str:
     rows = text.splitlines()
     if mark is None or mark.line >= len(rows):
         return ""
-    return f"It was rendered to: {rows[mark.line].strip()!r}"
+    return f"The rendered line is {rows[mark.line].strip()!r}"
 
 
 def _template_problem(file: str, source: str, error: BaseException) -> Problem:
@@ -115,8 +119,8 @@ def _template_problem(file: str, source: str, error: BaseException) -> Problem:
     return Problem(file, line, "", message, "", remedy)
 
 
-def _traced(trace) -> int | None:
-    """The line of the template itself at which Jinja raised; not of one that it includes."""
+def _traced(trace: types.TracebackType | None) -> int | None:
+    """The template's line at which Jinja raised the exception. Lines of included templates are ignored."""
     line = None
     while trace is not None:
         names = trace.tb_frame.f_globals
@@ -130,7 +134,8 @@ def _traced(trace) -> int | None:
 
 
 def _first_use(source: str, message: str) -> int | None:
-    """Where the name that a message ends with stands first: Ansible may notice after rendering, without a line."""
+    """The line of the first use of the last name in ``message``. Ansible may detect an error only after rendering, when
+    the line is no longer known."""
     quoted = re.findall(r"'([^']+)'", message)
     if not quoted:
         return None
@@ -150,20 +155,23 @@ def _first_use(source: str, message: str) -> int | None:
 
 
 class _Reader:
-    """Plain data from YAML nodes. Keys that stand twice are errors: the first would be lost without a word."""
+    """Reads plain data from YAML nodes. A duplicate key is a problem, because PyYAML would silently drop the first."""
 
-    def __init__(self, file: str, loader: yaml.SafeLoader, places) -> None:
+    def __init__(self, file: str, loader: yaml.SafeLoader, places: Callable[[int], int | None]) -> None:
         self.file, self.loader, self.places = file, loader, places
-        self.lines: dict[Path, int] = {}
+        self.lines: dict[Path, int | None] = {}
         self.problems: list[Problem] = []
-        self.open: list[yaml.Node] = []  # what is being read
-        self.merged: set[yaml.Node] = set()  # an anchor is read once more for each of its aliases
+        self.open: list[yaml.Node] = []  # the nodes that contain the current node
+        self.merged: set[yaml.Node] = set()  # an anchor's node is read again for each alias
 
-    def read(self, node: yaml.Node, path: Path) -> Any:
+    def read(self, node: yaml.Node, path: Path) -> object:
+        """The value of a node at ``path``, with everything that it contains."""
         line = self.places(node.start_mark.line + 1)
         self.lines.setdefault(path, line)
         if node in self.open:
-            self.problems.append(Problem(self.file, line, json_path(path), "it contains itself", "", "Write it out"))
+            self.problems.append(
+                Problem(self.file, line, json_path(path), "it contains itself", "", "Replace the alias with its value")
+            )
             return None
         self.open.append(node)
         try:
@@ -173,37 +181,42 @@ class _Reader:
         finally:
             self.open.pop()
 
-    def scalar(self, node: yaml.Node) -> Any:
+    def scalar(self, node: yaml.Node) -> object:
+        """The value of a scalar; a date is text in ISO format."""
         try:
             value = self.loader.construct_object(node)
-        except ValueError:  # such as the 31st of February; the schema says what is expected
+        except ValueError:  # such as February 31; the schema reports what is expected
             return node.value
         return value.isoformat() if isinstance(value, (datetime.date, datetime.datetime)) else value
 
     def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        """The value of a mapping, with its merge keys applied."""
         if node not in self.merged:
             self.merged.add(node)
-            self.twice(node, path)
+            self.check_duplicates(node, path)
             self.loader.flatten_mapping(node)  # `<<` first, so that the mapping's own keys win
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, child in node.value:
             key = _key(key_node)
             self.lines[(*path, key)] = self.places(key_node.start_mark.line + 1)
-            found[key] = self.read(child, (*path, key))
-        return found
+            mapping[key] = self.read(child, (*path, key))
+        return mapping
 
-    def twice(self, node: yaml.MappingNode, path: Path) -> None:
+    def check_duplicates(self, node: yaml.MappingNode, path: Path) -> None:
+        """Records a problem for each key that occurs more than once."""
         seen = set()
         for key_node, _child in node.value:
             key = _key(key_node)
             if key in seen:
                 line = self.places(key_node.start_mark.line + 1)
                 self.problems.append(
-                    Problem(self.file, line, json_path((*path, key)), f"'{key}' stands twice", "", "Keep one of them")
+                    Problem(
+                        self.file, line, json_path((*path, key)), f"duplicate key '{key}'", "", "Remove one of them"
+                    )
                 )
             seen.add(key)
 
 
 def _key(node: yaml.Node) -> str:
-    """As it is written: YAML would read `on` as true."""
+    """The key as it is written, because YAML would read `on` as true."""
     return node.value if isinstance(node, yaml.ScalarNode) else "?"

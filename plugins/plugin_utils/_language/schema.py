@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fragment against the JSON Schema, every error at once. Private to this collection."""
+"""Validates a fragment against the JSON Schema and reports all errors together. Private to this collection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import functools
 import ipaddress
 import json
 import os
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable, NamedTuple
 
 import jsonschema
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions
@@ -23,13 +23,23 @@ SCHEMA = os.path.join(
     "schemas",
     "policy.schema.json",
 )
-_KINDS = {
+_TYPES = {
     "object": "a mapping",
     "array": "a list",
     "string": "text",
     "integer": "a whole number",
     "boolean": "true or false",
 }
+_FORMATS = {
+    "cidr": "a network such as 10.0.0.0/8 without host bits",
+    "ip": "an IPv4 or IPv6 address",
+    "date": "a date such as 2027-03-31",
+}
+
+NAME_BYTES = 95  # of a rule
+REMOVE_ONE = "Remove one of them"
+MERGE_RULES = "Merge rules that differ only in their sets"
+MERGE_SETS = "Merge sets that are always used together"
 
 formats = jsonschema.FormatChecker(())
 
@@ -51,148 +61,244 @@ def _date(value: object) -> bool:
 
 @functools.lru_cache(maxsize=None)
 def schema() -> dict[str, Any]:
+    """The JSON Schema of a fragment."""
     with open(SCHEMA, encoding="utf-8") as file:
-        return json.load(file)
+        loaded: dict[str, Any] = json.load(file)
+    return loaded
 
 
 @functools.lru_cache(maxsize=None)
-def _validator():
+def _validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(schema(), format_checker=formats)
 
 
 def validate(fragment: Fragment) -> list[Problem]:
+    """Every problem of ``fragment`` that the schema, or a rule that a schema cannot express, finds."""
     problems: list[Problem] = []
     for error in _validator().iter_errors(fragment.data):
-        problems.extend(explained(fragment, error))
+        problems.extend(explain(fragment, error))
     if not problems:
         problems.extend(_combinations(fragment))
     return problems
 
 
-def explained(fragment: Fragment, error) -> Iterable[Problem]:
-    """An error of jsonschema's, with its place in the fragment."""
+# ---- errors of jsonschema as problems --------------------------------------------------------------------------------
+
+
+class _Violation(NamedTuple):
+    """A violated keyword of the schema. ``required``: the keyword's value in the schema; ``found``: the value in the
+    fragment."""
+
+    fragment: Fragment
+    path: tuple[object, ...]
+    keyword: str
+    required: Any
+    found: Any
+    error: jsonschema.ValidationError
+
+    def problem(self, found: str, expected: str = "", remedy: str = "") -> Problem:
+        return self.fragment.problem(self.path, found, expected, remedy)
+
+    def problem_of(self, key: object, found: str, expected: str = "", remedy: str = "") -> Problem:
+        return self.fragment.problem((*self.path, key), found, expected, remedy)
+
+
+def explain(fragment: Fragment, error: jsonschema.ValidationError) -> Iterable[Problem]:
+    """The problems that an error of jsonschema stands for, with their lines in the fragment."""
     path: tuple[object, ...] = tuple(error.absolute_path)
-    kind, wanted, found = error.validator, error.validator_value, error.instance
+    keyword = str(error.validator)
     if "propertyNames" in error.absolute_schema_path:
-        path += (found,)
-    if kind in ("additionalProperties", "unevaluatedProperties") and isinstance(found, dict):
-        known = _known(error.schema)
-        for key in found:
-            if key not in known:
-                yield fragment.problem((*path, key), f"unknown key '{key}'", _either(known), did_you_mean(key, known))
-            elif key != "not" and "not" in found and "not" in known:
-                yield fragment.problem((*path, key), f"'{key}' can't stand beside 'not'", "", "Leave one of them out")
-    elif kind == "required":
-        for key in wanted:
-            if key not in found and error.message.startswith(f"'{key}'"):
-                yield fragment.problem(path, f"'{key}' is missing", "", f"Add `{key}:`")
-    elif kind == "dependentRequired":
-        for key in (need for present in wanted if present in found for need in wanted[present] if need not in found):
-            yield fragment.problem(path, f"'{key}' is missing", "", f"Add `{key}:`")
-    elif kind == "anyOf":  # which of its own keys a set has to have
-        if set(found) <= {"optional", "extensible"}:
-            keys = (key for each in wanted for key in each["required"])
-            yield fragment.problem(path, "it selects nothing by itself", f"at least one of {_either(keys)}")
-    elif kind == "enum":
-        shown = repr(found) if isinstance(found, str) else _short(found)
-        expected = _either(wanted) if len(wanted) <= 20 else f"one of the {len(wanted)} that the documentation lists"
-        yield fragment.problem(path, f"found {shown}", expected, did_you_mean(found, map(str, wanted)))
-    elif kind == "const":
-        yield fragment.problem(path, f"found {found!r}", repr(wanted))
-    elif kind == "type":
-        kinds = [wanted] if isinstance(wanted, str) else wanted
-        yield fragment.problem(path, f"found {_short(found)}", " or ".join(_KINDS[each] for each in kinds))
-    elif kind == "format":
-        what = {
-            "cidr": "a network such as 10.0.0.0/8 without host bits",
-            "ip": "an IPv4 or IPv6 address",
-            "date": "a date such as 2027-03-31",
-        }[wanted]
-        yield fragment.problem(path, f"found {found!r}", what)
-    elif kind == "not" and "required" in wanted:
-        key = wanted["required"][0]
-        yield fragment.problem((*path, key), f"'{key}' with action '{found['action']}'", "", "Leave one of them out")
-    elif kind in ("pattern", "not"):
-        yield fragment.problem(path, f"found {_short(found)}", _described(error))
-    elif kind in ("minimum", "maximum"):
-        yield fragment.problem(path, f"found {found}", f"{'at least' if kind == 'minimum' else 'at most'} {wanted}")
-    elif kind == "maxLength":
-        yield fragment.problem(path, f"{len(found)} characters", f"at most {wanted}", "Make it shorter")
-    elif kind == "maxItems":
-        yield fragment.problem(
-            path,
-            f"{len(found)} of {path[-1]}",
-            f"at most {wanted} on a host",
-            "Put what several rules say into one, with sets",
-        )
-    elif kind == "maxProperties":
-        yield fragment.problem(
-            path,
-            f"{len(found)} sets",
-            f"at most {wanted} of a kind on a host",
-            "Put sets that always stand together into one",
-        )
-    elif kind in ("minItems", "minProperties", "minLength"):
-        what = "text" if kind == "minLength" else "at least one entry"
-        yield fragment.problem(path, "it is empty", what, "Leave it out, or say what is in it")
-    elif kind == "uniqueItems":
-        yield fragment.problem(path, "an entry stands twice", "", "Keep one of them")
-    else:
-        yield fragment.problem(path, f"found {_short(found)}", f"{kind} {wanted}")
+        path += (error.instance,)
+    violation = _Violation(fragment, path, keyword, error.validator_value, error.instance, error)
+    explanation = _EXPLANATIONS.get(keyword, _other)
+    return explanation(violation)
 
 
-def _described(error) -> str:
-    if error.validator == "not" and "enum" in error.validator_value:
+def _unknown_keys(violation: _Violation) -> Iterable[Problem]:
+    part: Any = violation.error.schema
+    found, allowed = violation.found, _allowed_keys(part)
+    if not isinstance(found, dict):
+        yield from _other(violation)
+        return
+    for key in found:
+        if key not in allowed:
+            yield violation.problem_of(key, f"unknown key '{key}'", _either(allowed), did_you_mean(key, allowed))
+        elif key != "not" and "not" in found and "not" in allowed:
+            yield violation.problem_of(key, f"'{key}' cannot be combined with 'not'", "", REMOVE_ONE)
+
+
+def _missing_keys(violation: _Violation) -> Iterable[Problem]:
+    for key in violation.required:
+        if key not in violation.found and violation.error.message.startswith(f"'{key}'"):
+            yield violation.problem(f"'{key}' is missing", "", f"Add `{key}:`")
+
+
+def _missing_dependents(violation: _Violation) -> Iterable[Problem]:
+    for present, dependents in violation.required.items():
+        if present in violation.found:
+            for key in dependents:
+                if key not in violation.found:
+                    yield violation.problem(f"'{key}' is missing", "", f"Add `{key}:`")
+
+
+def _no_selecting_key(violation: _Violation) -> Iterable[Problem]:
+    """`anyOf` lists the keys of which a set must have one."""
+    if set(violation.found) <= {"optional", "extensible"}:
+        keys = (key for alternative in violation.required for key in alternative["required"])
+        yield violation.problem("the set selects nothing", f"at least one of {_either(keys)}")
+
+
+def _not_in_enum(violation: _Violation) -> Iterable[Problem]:
+    found, allowed = violation.found, violation.required
+    shown = repr(found) if isinstance(found, str) else _short(found)
+    expected = _either(allowed) if len(allowed) <= 20 else f"one of the {len(allowed)} documented values"
+    yield violation.problem(f"found {shown}", expected, did_you_mean(found, map(str, allowed)))
+
+
+def _not_const(violation: _Violation) -> Iterable[Problem]:
+    yield violation.problem(f"found {violation.found!r}", repr(violation.required))
+
+
+def _wrong_type(violation: _Violation) -> Iterable[Problem]:
+    types = [violation.required] if isinstance(violation.required, str) else violation.required
+    yield violation.problem(f"found {_short(violation.found)}", " or ".join(_TYPES[name] for name in types))
+
+
+def _wrong_format(violation: _Violation) -> Iterable[Problem]:
+    yield violation.problem(f"found {violation.found!r}", _FORMATS[violation.required])
+
+
+def _forbidden(violation: _Violation) -> Iterable[Problem]:
+    if "required" not in violation.required:
+        yield from _no_match(violation)
+        return
+    key = violation.required["required"][0]
+    action = violation.found["action"]
+    yield violation.problem_of(key, f"'{key}' cannot be combined with action '{action}'", "", REMOVE_ONE)
+
+
+def _no_match(violation: _Violation) -> Iterable[Problem]:
+    yield violation.problem(f"found {_short(violation.found)}", _description(violation.error))
+
+
+def _out_of_range(violation: _Violation) -> Iterable[Problem]:
+    bound = "at least" if violation.keyword == "minimum" else "at most"
+    yield violation.problem(f"found {violation.found}", f"{bound} {violation.required}")
+
+
+def _too_long(violation: _Violation) -> Iterable[Problem]:
+    yield violation.problem(f"{len(violation.found)} characters", f"at most {violation.required}", "Shorten it")
+
+
+def _too_many_items(violation: _Violation) -> Iterable[Problem]:
+    found = f"{len(violation.found)} {violation.path[-1]}"
+    yield violation.problem(found, f"at most {violation.required} on a host", MERGE_RULES)
+
+
+def _too_many_sets(violation: _Violation) -> Iterable[Problem]:
+    found = f"{len(violation.found)} sets"
+    yield violation.problem(found, f"at most {violation.required} of a kind on a host", MERGE_SETS)
+
+
+def _empty(violation: _Violation) -> Iterable[Problem]:
+    expected = "text" if violation.keyword == "minLength" else "at least one entry"
+    yield violation.problem("it is empty", expected, "Remove it or give it a value")
+
+
+def _duplicate(violation: _Violation) -> Iterable[Problem]:
+    yield violation.problem("duplicate entry", "", REMOVE_ONE)
+
+
+def _other(violation: _Violation) -> Iterable[Problem]:
+    yield violation.problem(f"found {_short(violation.found)}", f"{violation.keyword} {violation.required}")
+
+
+_EXPLANATIONS: dict[str, Callable[[_Violation], Iterable[Problem]]] = {
+    "additionalProperties": _unknown_keys,
+    "unevaluatedProperties": _unknown_keys,
+    "required": _missing_keys,
+    "dependentRequired": _missing_dependents,
+    "anyOf": _no_selecting_key,
+    "enum": _not_in_enum,
+    "const": _not_const,
+    "type": _wrong_type,
+    "format": _wrong_format,
+    "not": _forbidden,
+    "pattern": _no_match,
+    "minimum": _out_of_range,
+    "maximum": _out_of_range,
+    "maxLength": _too_long,
+    "maxItems": _too_many_items,
+    "maxProperties": _too_many_sets,
+    "minItems": _empty,
+    "minProperties": _empty,
+    "minLength": _empty,
+    "uniqueItems": _duplicate,
+}
+
+
+def _description(error: jsonschema.ValidationError) -> str:
+    violated: Any = error.validator_value
+    if error.validator == "not" and "enum" in violated:
         return "a name that is not built in"
     if error.validator == "not":
         return "a name that does not begin with 'exfil-guard '"
-    text = error.schema.get("description") or f"text that matches {error.validator_value}"
+    part: Any = error.schema
+    text = str(part.get("description") or f"text that matches {violated}")
     return (text[:1].lower() + text[1:]).rstrip(".")
 
 
-def _known(part: dict[str, Any]) -> list[str]:
-    known = set(part.get("properties", ()))
+def _allowed_keys(part: dict[str, Any]) -> list[str]:
+    keys = set(part.get("properties", ()))
     if "$ref" in part:
-        known.update(_known(schema()["$defs"][part["$ref"].rsplit("/", 1)[1]]))
+        keys.update(_allowed_keys(schema()["$defs"][part["$ref"].rsplit("/", 1)[1]]))
     for key in ("then", "else"):
         if key in part:
-            known.update(_known(part[key]))
-    return sorted(known)
+            keys.update(_allowed_keys(part[key]))
+    return sorted(keys)
+
+
+# ---- rules that the schema does not express --------------------------------------------------------------------------
 
 
 def _combinations(fragment: Fragment) -> Iterable[Problem]:
-    """What the schema does not say: objects go with actions; ends of ranges; lengths in bytes."""
+    """Checks that rules have objects that fit their actions, the bounds of ranges, and lengths in bytes."""
     for number, rule in enumerate(fragment.data.get("rules") or ()):
         path = ("rules", number)
-        for acting, key in ((actions.RESOURCES, "resources"), (actions.DESTINATIONS, "destinations")):
-            wanted = [action for action in rule["deny"] if action in acting]
-            if wanted and key not in rule:
-                yield fragment.problem(
-                    path,
-                    f"'{key}' is missing, which {', '.join(wanted)} needs",
-                    "",
-                    f"Add `{key}:`; {{not: []}} is everything",
-                )
-            if key in rule and not wanted:
-                yield fragment.problem(
-                    (*path, key),
-                    f"'{key}' without an action for it",
-                    _either(acting),
-                    "Add one to `deny`, or leave it out",
-                )
-        if len(rule["name"].encode()) > 95:
+        yield from _objects(fragment, path, rule)
+        name_bytes = len(rule["name"].encode())
+        if name_bytes > NAME_BYTES:
             yield fragment.problem(
-                (*path, "name"), f"{len(rule['name'].encode())} bytes of UTF-8", "at most 95", "Make it shorter"
+                (*path, "name"), f"{name_bytes} bytes of UTF-8", f"at most {NAME_BYTES}", "Shorten it"
             )
         if isinstance(rule.get("destinations"), dict):
             yield from _ranges(fragment, (*path, "destinations"), rule["destinations"])
-    for name, found in fragment.data.get("destinations", {}).items():
-        yield from _ranges(fragment, ("destinations", name), found)
+    for name, destination in fragment.data.get("destinations", {}).items():
+        yield from _ranges(fragment, ("destinations", name), destination)
+
+
+def _objects(fragment: Fragment, path: tuple[object, ...], rule: dict[str, Any]) -> Iterable[Problem]:
+    for accepted, key in ((actions.RESOURCES, "resources"), (actions.DESTINATIONS, "destinations")):
+        requiring = [action for action in rule["deny"] if action in accepted]
+        if requiring and key not in rule:
+            yield fragment.problem(
+                path,
+                f"'{key}' is missing and required by {', '.join(requiring)}",
+                "",
+                f"Add `{key}:`; {{not: []}} selects everything",
+            )
+        if key in rule and not requiring:
+            yield fragment.problem(
+                (*path, key),
+                f"'{key}' without an action that uses it",
+                _either(accepted),
+                f"Add one to `deny` or remove `{key}`",
+            )
 
 
 def _ranges(fragment: Fragment, path: tuple[object, ...], destination: dict[str, Any]) -> Iterable[Problem]:
     for key in sorted(set(destination) & {"cidrs", "names", "ports", "protocols"}) if "vsock" in destination else ():
-        yield fragment.problem((*path, key), f"'{key}' can't stand beside 'vsock'", "", "Make two sets of it")
+        yield fragment.problem((*path, key), f"'{key}' cannot be combined with 'vsock'", "", "Use two sets")
     for index, port in enumerate(destination.get("ports") or ()):
         if isinstance(port, str):
             first, last = map(int, port.split("-"))

@@ -222,7 +222,7 @@ class _Reader:
         before = len(self.problems)
         for error in self.validator.iter_errors(value):
             self.problems.extend(
-                each._replace(remedy=each.remedy or AGAIN) for each in _schema.explained(fragment, error)
+                each._replace(remedy=each.remedy or AGAIN) for each in _schema.explain(fragment, error)
             )
         return len(self.problems) == before
 

@@ -75,7 +75,7 @@ def outcome(tmp_path_factory):
         "networks": ["10.0.0.0/8"],
         "ansible_python_interpreter": sys.executable,
     }
-    hosts = dict.fromkeys([*HOSTS, "good"], {})
+    hosts = {name: {} for name in [*HOSTS, "good"]}
     (site / "hosts.json").write_text(json.dumps({"all": {"vars": unreachable, "children": {"web": {"hosts": hosts}}}}))
     task = {"exfil.guard.policy": None, "register": "tried", "ignore_errors": True, "ignore_unreachable": True}
     kept = {"ansible.builtin.copy": {"dest": f"{site}/{{{{ inventory_hostname }}}}", "content": "{{ tried | to_json }}"},

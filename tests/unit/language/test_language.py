@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 from ansible_collections.exfil.guard.plugins.plugin_utils._language import document as _document
 from ansible_collections.exfil.guard.plugins.plugin_utils._language import pipeline
-from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentErrors
+from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +44,7 @@ def document(*sources, **variables):
 
 
 def refused(*sources):
-    with pytest.raises(FragmentErrors) as caught:
+    with pytest.raises(FragmentError) as caught:
         document(*sources)
     return [str(problem) for problem in caught.value.problems]
 
@@ -61,11 +61,11 @@ BAD = {
     ),
     "YAML": (
         "policy: 1\nmode: a: b\n",
-        "policies/a.yml.j2:2: not YAML: mapping values are not allowed here. It was rendered to: 'mode: a: b'",
+        "policies/a.yml.j2:2: not YAML: mapping values are not allowed here. The rendered line is 'mode: a: b'",
     ),
     "key twice": (
         "policy: 1\nmode: audit\nmode: audit\n",
-        "policies/a.yml.j2:3: $.mode: 'mode' stands twice. Keep one of them",
+        "policies/a.yml.j2:3: $.mode: duplicate key 'mode'. Remove one of them",
     ),
     "not a mapping": ("- 1\n", "policies/a.yml.j2:1: $: found [1]; expected a mapping"),
     "no version": ("mode: audit\n", "policies/a.yml.j2:1: $: 'policy' is missing. Add `policy:`"),
@@ -81,18 +81,18 @@ BAD = {
     ),
     "unknown action": (
         BASE + "  - name: x\n    deny: [raed]\n    resources: [exports]\n",
-        "policies/a.yml.j2:14: $.rules[1].deny[0]: found 'raed'; expected one of the 101 that the documentation lists. "
+        "policies/a.yml.j2:14: $.rules[1].deny[0]: found 'raed'; expected one of the 101 documented values. "
         "Did you mean 'read'?",
     ),
     "no resources": (
         BASE + "  - name: x\n    deny: [read]\n",
-        "policies/a.yml.j2:13: $.rules[1]: 'resources' is missing, which read needs. "
-        "Add `resources:`; {not: []} is everything",
+        "policies/a.yml.j2:13: $.rules[1]: 'resources' is missing and required by read. "
+        "Add `resources:`; {not: []} selects everything",
     ),
     "destinations without an action": (
         BASE + "  - name: x\n    deny: [read]\n    resources: [exports]\n    destinations: [corp]\n",
-        "policies/a.yml.j2:16: $.rules[1].destinations: 'destinations' without an action for it; expected connect, "
-        "send, reply, bind, listen, accept or vsock. Add one to `deny`, or leave it out",
+        "policies/a.yml.j2:16: $.rules[1].destinations: 'destinations' without an action that uses it; expected connect, "
+        "send, reply, bind, listen, accept or vsock. Add one to `deny` or remove `destinations`",
     ),
     "unknown set": (
         BASE + "  - name: x\n    deny: [read]\n    resources: [exprts]\n",
@@ -118,7 +118,7 @@ BAD = {
     ),
     "empty list": (
         BASE + "    subjects: []\n",
-        "policies/a.yml.j2:13: $.rules[0].subjects: it is empty; expected at least one entry. Leave it out, or say what is in it",
+        "policies/a.yml.j2:13: $.rules[0].subjects: it is empty; expected at least one entry. Remove it or give it a value",
     ),
     "reserved rule name": (
         BASE.replace("name: exports", "name: exfil-guard x"),
@@ -136,16 +136,16 @@ BAD = {
     "unknown YAML tag": (
         "policy: !vault x\n",
         "policies/a.yml.j2:1: not YAML: could not determine a constructor for the tag '!vault'. "
-        "It was rendered to: 'policy: !vault x'",
+        "The rendered line is 'policy: !vault x'",
     ),
     "two documents": (
         "policy: 1\n---\npolicy: 1\n",
         "policies/a.yml.j2:2: not YAML: expected a single document in the stream but found another document. "
-        "It was rendered to: '---'",
+        "The rendered line is '---'",
     ),
     "an anchor in itself": (
         "policy: 1\nrules: &rules\n  - *rules\n",
-        "policies/a.yml.j2:2: $.rules[0]: it contains itself. Write it out",
+        "policies/a.yml.j2:2: $.rules[0]: it contains itself. Replace the alias with its value",
     ),
     "an expression that fails": ("policy: 1\nmode: {{ 1 / 0 }}\n", "policies/a.yml.j2:2: template: division by zero"),
     "a variable without the attribute": (
@@ -161,7 +161,7 @@ BAD = {
     ),
     "a set of everybody": (
         "policy: 1\nsubjects:\n  dba: {optional: true}\n",
-        "policies/a.yml.j2:3: $.subjects.dba: it selects nothing by itself; expected at least one of users, login_users, "
+        "policies/a.yml.j2:3: $.subjects.dba: the set selects nothing; expected at least one of users, login_users, "
         "groups, services, executables or has_read",
     ),
     "** within a path": (
@@ -180,7 +180,7 @@ BAD = {
     ),
     "long name": (
         BASE.replace("name: exports", "name: " + "é" * 48),
-        "policies/a.yml.j2:9: $.rules[0].name: 96 bytes of UTF-8; expected at most 95. Make it shorter",
+        "policies/a.yml.j2:9: $.rules[0].name: 96 bytes of UTF-8; expected at most 95. Shorten it",
     ),
     "not of a rule": (
         BASE + "    not: [exports]\n",
@@ -194,7 +194,7 @@ BAD = {
     ),
     "a set and not": (
         BASE + "  - name: x\n    deny: [send]\n    destinations: {not: [corp], ports: [53]}\n",
-        "policies/a.yml.j2:15: $.rules[1].destinations.ports: 'ports' can't stand beside 'not'. Leave one of them out",
+        "policies/a.yml.j2:15: $.rules[1].destinations.ports: 'ports' cannot be combined with 'not'. Remove one of them",
     ),
     "an assertion on nothing": (
         "policy: 1\nassertions:\n  - {action: read, expect: deny}\n",
@@ -202,13 +202,13 @@ BAD = {
     ),
     "an assertion on a path and an address": (
         "policy: 1\nassertions:\n  - {action: read, path: /x, address: 10.0.0.1, expect: allow}\n",
-        "policies/a.yml.j2:3: $.assertions[0].address: 'address' with action 'read'. Leave one of them out",
+        "policies/a.yml.j2:3: $.assertions[0].address: 'address' cannot be combined with action 'read'. Remove one of them",
     ),
     "except by program alone": (
         BASE.replace("{groups: [dba]}", "{executables: [/usr/bin/psql]}"),
-        "policies/a.yml.j2:12: $.rules[0].except: 'dba' excepts whoever executes its `executables`; expected one of users, "
-        "login_users, groups, services in it too. A program can be made to do what it was not written for: say who is "
-        "excepted with it",
+        "policies/a.yml.j2:12: $.rules[0].except: 'dba' excepts every task that runs one of its `executables`; expected "
+        "also one of users, login_users, groups, services. Programs can be misused: also select the excepted users, groups "
+        "or services",
     ),
     "accepts what is not there": (
         BASE + "    accepts_extensible: [dbas]\n",
@@ -218,18 +218,18 @@ BAD = {
     "extensible under not": (
         BASE.replace("[10.0.0.0/8]}", "[10.0.0.0/8], extensible: true}")
         + "  - name: x\n    deny: [send]\n    destinations: {not: [corp]}\n",
-        "policies/a.yml.j2:15: $.rules[1].destinations.not: 'corp' is extensible, so that another fragment could weaken "
-        "this rule; expected a closed set. Say `accepts_extensible: [corp]` if that is meant",
+        "policies/a.yml.j2:15: $.rules[1].destinations.not: 'corp' is extensible, so another fragment could weaken "
+        "this rule; expected a set that is not extensible. Add `accepts_extensible: [corp]` to accept this",
     ),
     "assertion": (
         BASE + "assertions:\n  - {user: alice, action: read, path: /srv/exports/a, expect: allow}\n",
         "policies/a.yml.j2:14: $.assertions[0]: the assertion does not hold: deny by rule 'exports'; expected allow. "
-        "Mend the rule or the assertion",
+        "Correct the rule or the assertion",
     ),
     "extensible under except": (
         BASE.replace("{groups: [dba]}", "{groups: [dba], extensible: true}"),
-        "policies/a.yml.j2:12: $.rules[0].except: 'dba' is extensible, so that another fragment could weaken this rule; "
-        "expected a closed set. Say `accepts_extensible: [dba]` if that is meant",
+        "policies/a.yml.j2:12: $.rules[0].except: 'dba' is extensible, so another fragment could weaken this rule; "
+        "expected a set that is not extensible. Add `accepts_extensible: [dba]` to accept this",
     ),
 }
 
@@ -264,9 +264,9 @@ def test_line_in_the_template_of_what_a_loop_made():
 
 @pytest.mark.parametrize("change, message", [
     ("deny: [read]|deny: [write]", "policies/b.yml.j2:9: $.rules[0]: rule 'exports' differs from the one in policies/a.yml.j2; "
-     "expected the same rule. Give it another name"),
+     "expected the same rule. Rename it"),
     ("[/srv/exports/**]|[/srv/**]", "policies/b.yml.j2:5: $.resources.exports: 'exports' differs from the one in "
-     "policies/a.yml.j2; expected the same set. Give it another name, or say `extensible: true` in both"),
+     "policies/a.yml.j2; expected the same set. Rename it, or set `extensible: true` in both"),
     ("policy: 1|policy: 1\nmode: audit", None),
 ])  # fmt: skip
 def test_fragments_that_disagree(change, message):
@@ -275,8 +275,8 @@ def test_fragments_that_disagree(change, message):
         return_value = document(BASE, BASE.replace(old, new))
         assert return_value["mode"] == "audit"
         assert refused(BASE.replace(old, new), BASE.replace(old, "policy: 1\nmode: enforce")) == [
-            "policies/b.yml.j2:2: $.mode: 'enforce', but policies/a.yml.j2 says 'audit'; expected one value for a host. "
-            "Say it in one fragment only"
+            "policies/b.yml.j2:2: $.mode: 'enforce', but policies/a.yml.j2 has 'audit'; expected one value per host. "
+            "Set it in one fragment only"
         ]
         return
     assert refused(BASE, BASE.replace(old, new)) == [message]
@@ -285,8 +285,8 @@ def test_fragments_that_disagree(change, message):
 def test_extensible_sets_with_other_keys():
     one = "policy: 1\nsubjects:\n  ops: {extensible: true, %s}\n"
     assert refused(one % "users: [alice]", one % "groups: [ops]") == [
-        "policies/b.yml.j2:3: $.subjects.ops: 'ops' has other keys than in policies/a.yml.j2; expected the same keys. "
-        "Keys are joined by AND: another key would make the set smaller"
+        "policies/b.yml.j2:3: $.subjects.ops: 'ops' and the set in policies/a.yml.j2 have different keys; expected the same keys. "
+        "Keys are combined with AND, so another key would shrink the set"
     ]
 
 
@@ -296,11 +296,11 @@ def test_a_template_that_is_not_text(tmp_path):
     (folder / "all.yml.j2").write_bytes(b"policy: 1\n# \xff\n")
     template = pipeline.read(str(folder), str(folder / "all.yml.j2"))
     missing = pipeline.read(str(folder), str(folder / "web.yml.j2"))
-    with pytest.raises(FragmentErrors) as caught:
+    with pytest.raises(FragmentError) as caught:
         pipeline.document([template, missing], lambda source: source, TODAY)
     assert [str(problem) for problem in caught.value.problems] == [
         "policies/all.yml.j2: byte 13 is not UTF-8. Save it as UTF-8",
-        "policies/web.yml.j2: it can't be read: No such file or directory",
+        "policies/web.yml.j2: cannot be read: No such file or directory",
     ]
 
 
@@ -339,7 +339,7 @@ rules:
     assert result["rules"][0]["resources"] == ["x (inline)"]
     assert refused(text, text.replace("[0, alice]", "[0]")) == [
         "policies/b.yml.j2:3: $.rules[0]: rule 'x' differs from the one in policies/a.yml.j2; expected the same rule. "
-        "Give it another name"
+        "Rename it"
     ]
 
 
@@ -378,7 +378,7 @@ def test_audit_of_a_rule_passes_and_is_reported():
     document(text % "allow")
     assert refused(text % "deny") == [
         "policies/a.yml.j2:15: $.assertions[0]: the assertion does not hold: audit by rule 'exports'; expected deny. "
-        "Mend the rule or the assertion"
+        "Correct the rule or the assertion"
     ]
 
 
@@ -417,12 +417,12 @@ def test_limits():
     assert len(document(rules(300, "a"), rules(211, "b"))["rules"]) == 512
     assert refused(rules(300, "a"), rules(212, "b")) == [
         "policies/a.yml.j2, policies/b.yml.j2: $.rules: 513 rules; expected at most 512 on a host. "
-        "Put what several rules say into one, with sets"
+        "Merge rules that differ only in their sets"
     ]
     sets = "policy: 1\nsubjects:\n" + "".join(f"  s{n}: {{users: [u]}}\n" for n in range(64))
     assert refused(sets) == [
         "policies/a.yml.j2:2: $.subjects: 64 sets; expected at most 63 of a kind on a host. "
-        "Put sets that always stand together into one"
+        "Merge sets that are always used together"
     ]
 
 
@@ -473,7 +473,7 @@ def test_the_messages_in_the_documentation():
     second = "policy: 1\nresources:\n  exports:\n    paths:\n      - /srv/exports/**\nrules:\n  - name: exports\n"
     second += "    resources: [exports]\n    deny: [raed]\n"
     templates = [pipeline.Template("policies/all.yml.j2", first), pipeline.Template("policies/web.yml.j2", second)]
-    with pytest.raises(FragmentErrors) as caught:
+    with pytest.raises(FragmentError) as caught:
         pipeline.document(templates, lambda source: environment.from_string(source).render(), TODAY)
     assert shown == "".join(f"  - {problem}\n" for problem in caught.value.problems)
 
