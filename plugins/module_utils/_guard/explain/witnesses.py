@@ -276,13 +276,13 @@ def _walk(built: automaton.Automaton, start: int) -> Iterable[tuple[int, Compone
     todo = [start]
     for number in todo:
         state = built.states[number]
-        yield state.marks, ways[number]
+        yield state.accepts, ways[number]
         for name, following in _steps(built, state):
             if following not in ways:
                 ways[following] = ways[number] + (os.fsdecode(name),)
                 todo.append(following)
             elif following == number == start:  # the root itself is a poor example of what is below it
-                yield state.marks, (os.fsdecode(name),)
+                yield state.accepts, (os.fsdecode(name),)
 
 
 def _steps(built: automaton.Automaton, state: automaton.State) -> Iterable[tuple[bytes, int]]:
