@@ -66,8 +66,8 @@ def told(text, role):
 
 
 STARTED = {
-    "Start the audit unit, anew when it changed": "Tell that the audit unit would be started",
-    "Start the timer for metrics, anew when it changed": "Tell that the timer for metrics would be started",
+    "Start the audit unit, or restart it if it changed": "Report that the audit unit would be started",
+    "Start the metrics timer, or restart it if it changed": "Report that the metrics timer would be started",
 }
 
 

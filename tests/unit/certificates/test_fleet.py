@@ -189,5 +189,5 @@ def test_a_host_that_differs_or_does_not_answer_ends_it_with_two(fleet):
     assert status == 2, text
     assert "web2 DIFFERS: a program is not ours. Run role x" in text
     assert "web3 DIFFERS: no answer" in text and "web4 DIFFERS: no answer" in text
-    assert "Not as the certificate says, or not asked: web2, web3, web4" in text
+    assert "These hosts differ from their certificate or did not answer: web2, web3, web4" in text
     assert sorted(fleet.kept()) == ["web1", "web2"]

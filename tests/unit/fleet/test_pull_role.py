@@ -72,8 +72,8 @@ def test_installed_changed_and_removed_in_four_steps_each(host):
     "variables, message",
     [
         ({"exfil_guard_pull_url": None}, "Set exfil_guard_pull_url to the repository"),
-        ({"exfil_guard_pull_signers": None}, "and who may sign its commits"),
-        ({"exfil_guard_pull_command": "/nonexistent/ansible-pull"}, "This host can't pull: "),
+        ({"exfil_guard_pull_signers": None}, "and the authorized signers of its commits"),
+        ({"exfil_guard_pull_command": "/nonexistent/ansible-pull"}, "This host cannot pull: "),
     ],
 )
 def test_what_is_missing_is_told_and_nothing_written(host, variables, message):
@@ -87,5 +87,5 @@ def test_an_ansible_that_is_too_old(host):
     old.write_text("#!/bin/sh\necho 'ansible-pull [core 2.14.18]'\n")
     old.chmod(0o755)
     code, said = host.run(exfil_guard_pull_command=str(old))
-    assert code != 0 and "This host has ansible-core 2.14.18, and needs 2.18 or newer" in " ".join(said.split()), said
+    assert code != 0 and "This host has ansible-core 2.14.18, but 2.18 or newer is required" in " ".join(said.split()), said
     assert host.tree() == {}

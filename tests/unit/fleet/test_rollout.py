@@ -275,5 +275,5 @@ def test_back_to_where_nobody_was(guarded):
     done = guarded.run(ROLLBACK, exfil_guard_generation=9)
     assert done.code != 0 and "generation 9 is not stored on this host: there are 1" in " ".join(done.text.split())
     neither = guarded.run(ROLLBACK)
-    assert neither.code != 0 and "Say where to go back to" in neither.text
+    assert neither.code != 0 and "Set either exfil_guard_commit or exfil_guard_generation" in neither.text
     assert guarded.where() == before
