@@ -23,9 +23,11 @@ PLAYBOOKS = ("certificates", "drift", "learn", "observe", "plan", "pull", "repor
 ROLES = ("audit", "enforcer", "observe", "policy", "pull")
 SHIPPED = (
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSES",
     "README.md",
     "REUSE.toml",
+    "SECURITY.md",
     "bpf",
     "changelogs",
     "docs",
