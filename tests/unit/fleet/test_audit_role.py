@@ -146,12 +146,12 @@ def test_the_journal_is_sent_and_no_more_in_four_steps_each(host):
 @pytest.mark.parametrize(
     "variables, message",
     [
-        ({"exfil_guard_audit_upload_url": "http://192.0.2.1:19532"}, "with exfil_guard_audit_upload_plain"),
-        ({"exfil_guard_audit_upload_url": "https://192.0.2.1:19532"}, "with three files on the host"),
-        ({"exfil_guard_audit_upload_url": "ftp://192.0.2.1"}, "is https://HOST:PORT"),
+        ({"exfil_guard_audit_upload_url": "http://192.0.2.1:19532"}, "only if exfil_guard_audit_upload_plain is true"),
+        ({"exfil_guard_audit_upload_url": "https://192.0.2.1:19532"}, "must be absolute paths of files on the host"),
+        ({"exfil_guard_audit_upload_url": "ftp://192.0.2.1"}, "must be https://HOST:PORT"),
         ({"exfil_guard_audit_json_lines": "/nonexistent/a.jsonl"}, "There is no /nonexistent on this host"),
-        ({"exfil_guard_audit_metrics": "metrics.prom"}, "are absolute paths"),
-        ({"exfil_guard_audit_json_lines": "/var/log/a b"}, "are absolute paths"),
+        ({"exfil_guard_audit_metrics": "metrics.prom"}, "must be absolute paths"),
+        ({"exfil_guard_audit_json_lines": "/var/log/a b"}, "must be absolute paths"),
     ],
 )
 def test_what_is_wrong_is_told_and_nothing_written(host, variables, message):
