@@ -100,8 +100,8 @@ BAD = {
     ),
     "relative path": (
         "policy: 1\nresources:\n  x: {paths: [srv/x]}\n",
-        'policies/a.yml.j2:3: $.resources.x.paths[0]: found "srv/x"; expected an absolute path without `..`; * stands '
-        "for anything within one component, ** as the last component for the folder itself and everything below it",
+        'policies/a.yml.j2:3: $.resources.x.paths[0]: found "srv/x"; expected an absolute path without `..`; * matches '
+        "any characters within one component, ** as the last component matches the folder itself and everything below it",
     ),
     "host bits": (
         "policy: 1\ndestinations:\n  x: {cidrs: [10.0.0.1/8]}\n",
@@ -166,8 +166,8 @@ BAD = {
     ),
     "** within a path": (
         "policy: 1\nresources:\n  x: {paths: [/srv/x**]}\n",
-        'policies/a.yml.j2:3: $.resources.x.paths[0]: found "/srv/x**"; expected an absolute path without `..`; * stands '
-        "for anything within one component, ** as the last component for the folder itself and everything below it",
+        'policies/a.yml.j2:3: $.resources.x.paths[0]: found "/srv/x**"; expected an absolute path without `..`; * matches '
+        "any characters within one component, ** as the last component matches the folder itself and everything below it",
     ),
     "port": (
         "policy: 1\ndestinations:\n  x: {ports: [70000]}\n",
