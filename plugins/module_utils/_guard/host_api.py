@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .host.store import Store
     from .host.system import System
     from .kernel.bpf import Kernel
+    from .lifecycle.context import Context, Options
     from .report.status import Status
 
 Result = Dict[str, Any]
@@ -157,19 +158,8 @@ class Host:
         and what is new in ``document`` only reports."""
         from .lifecycle import apply
 
-        return apply.apply(
-            self.kernel,
-            self.system,
-            self.store,
-            document,
-            now=self.now,
-            check=check,
-            confirm_seconds=confirm_seconds,
-            canary_folder=self.paths.canary,
-            lock_path=self.paths.lock,
-            revision=revision,
-            soak=soak,
-        )
+        options = self._options(check=check, confirm_seconds=confirm_seconds, revision=revision, soak=soak)
+        return apply.apply(self._context(options), document)
 
     def restore(
         self,
@@ -182,24 +172,14 @@ class Host:
         """Applies the document of an earlier generation again, chosen by its number or by the commit in force then."""
         from .lifecycle import apply
 
-        return apply.restore(
-            self.kernel,
-            self.system,
-            self.store,
-            now=self.now,
-            generation=generation,
-            revisions=revisions,
-            check=check,
-            confirm_seconds=confirm_seconds,
-            canary_folder=self.paths.canary,
-            lock_path=self.paths.lock,
-        )
+        context = self._context(self._options(check=check, confirm_seconds=confirm_seconds))
+        return apply.restore(context, generation=generation, revisions=revisions)
 
     def confirm(self, generation: int | None, *, check: bool = False) -> Result:
         """Makes the generation on trial permanent. None: the one on trial, if there is one."""
-        from .lifecycle import apply
+        from .lifecycle import confirm
 
-        return apply.confirm(self.kernel, self.store, generation, check=check, lock_path=self.paths.lock)
+        return confirm.confirm(self.kernel, self.store, generation, check=check, lock_path=self.paths.lock)
 
     def on_trial(self) -> int | None:
         """The number of the generation on trial."""
@@ -210,29 +190,21 @@ class Host:
 
     def rollback(self, *, check: bool = False) -> Result:
         """Puts the fallback generation in force now."""
-        from .lifecycle import apply
+        from .lifecycle import confirm
 
-        return apply.rollback(self.kernel, self.store, check=check, lock_path=self.paths.lock)
+        return confirm.rollback(self.kernel, self.store, check=check, lock_path=self.paths.lock)
 
     def remove(self, *, check: bool = False) -> Result:
         """Removes the policy. The enforcer stays loaded."""
-        from .lifecycle import apply
+        from .lifecycle import confirm
 
-        return apply.remove(self.kernel, self.store, check=check, lock_path=self.paths.lock)
+        return confirm.remove(self.kernel, self.store, check=check, lock_path=self.paths.lock)
 
     def boot(self) -> str:
         """Puts the last confirmed policy in force. Gives one line for the journal."""
         from .lifecycle import boot
 
-        return boot.boot(
-            self.kernel,
-            self.system,
-            self.store,
-            self.now,
-            object_path=self.paths.object,
-            canary_folder=self.paths.canary,
-            lock_path=self.paths.lock,
-        )
+        return boot.boot(self._context(self._options()))
 
     def boot_required(self) -> bool:
         """Whether network and logins must wait until the policy is in force."""
@@ -245,9 +217,17 @@ class Host:
         journal."""
         from .lifecycle import boot
 
-        return boot.refresh(
-            self.kernel, self.system, self.store, self.now, canary_folder=self.paths.canary, lock_path=self.paths.lock
-        )
+        return boot.refresh(self._context(self._options()))
+
+    def _options(self, **options: Any) -> Options:
+        from .lifecycle.context import Options
+
+        return Options(paths=self.paths, **options)
+
+    def _context(self, options: Options) -> Context:
+        from .lifecycle.context import Context
+
+        return Context(self.kernel, self.system, self.store, self.now, options)
 
     # ---- reports -----------------------------------------------------------------------------------------------------
 

@@ -155,11 +155,11 @@ class Enforcer:
     def apply(self, document, confirm_seconds=0, check=False):
         def operation():
             from exfil_guard.lifecycle import apply
+            from exfil_guard.lifecycle.context import Context, Options
 
             now = datetime.datetime.now(datetime.timezone.utc).date()
-            return apply.apply(
-                *self._parts(), finished(document), now=now, check=check, confirm_seconds=confirm_seconds
-            )
+            context = Context(*self._parts(), now, Options(check=check, confirm_seconds=confirm_seconds))
+            return apply.apply(context, finished(document))
 
         result = self._result(operation)
         self.generation = result["generation"]
@@ -169,10 +169,10 @@ class Enforcer:
         """The error's text, or None."""
 
         def operation():
-            from exfil_guard.lifecycle import apply
+            from exfil_guard.lifecycle import confirm
 
             kernel, _system, store = self._parts()
-            return apply.confirm(kernel, store, generation)
+            return confirm.confirm(kernel, store, generation)
 
         return self._report(operation).get("error")
 
@@ -188,10 +188,10 @@ class Enforcer:
         """No policy; the enforcer stays loaded."""
 
         def operation():
-            from exfil_guard.lifecycle import apply
+            from exfil_guard.lifecycle import confirm
 
             kernel, _system, store = self._parts()
-            return apply.remove(kernel, store)
+            return confirm.remove(kernel, store)
 
         return self._result(operation)
 

@@ -18,6 +18,7 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.host.paths impo
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import Store
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, links, pins
 from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, boot, drift, enforcer
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle.context import Context, Options
 from ansible_collections.exfil.guard.plugins.module_utils._guard.report import status
 from fake_kernel import FakeKernel
 from fake_system import FakeSystem
@@ -46,42 +47,32 @@ class Host:
         library = fake_package.install(folder / "library", b"object", fake_package.proved(self.kernel, b"object"))
         self.store = Store(str(folder / "store"), library)
         self.now, self.root = NOW, True
-        self.options = {"lock_path": str(folder / "lock")}
         for name in ("denied", "allowed"):
             self.system.files.add(str(folder / "canary" / name))
         (folder / "guard.bpf.o").write_bytes(b"object")
-        self.boot_options = dict(self.options, canary_folder=str(folder / "canary"))
+        self.paths = Paths(str(folder / "canary"), str(folder / "lock"), str(folder / "guard.bpf.o"))
 
     def apply(self, document=POLICY, seconds=0):
         enforcer.ensure(self.kernel, b"object")
-        return apply.apply(
-            self.kernel, self.system, self.store, document, now=self.now, confirm_seconds=seconds, **self.boot_options
-        )
+        return apply.apply(self.context(confirm_seconds=seconds), document)
+
+    def context(self, **options):
+        return Context(self.kernel, self.system, self.store, self.now, Options(paths=self.paths, **options))
 
     def reboot(self):
         self.kernel = FakeKernel()
 
     def boot(self):
-        return boot.boot(
-            self.kernel,
-            self.system,
-            self.store,
-            self.now,
-            object_path=str(self.folder / "guard.bpf.o"),
-            **self.boot_options,
-        )
+        return boot.boot(self.context())
 
     def refresh(self):
-        return boot.refresh(self.kernel, self.system, self.store, self.now, **self.boot_options)
+        return boot.refresh(self.context())
 
     def run(self, *arguments):
         return cli.main(list(arguments), self.api())
 
     def api(self):
-        paths = Paths(
-            canary=str(self.folder / "canary"), lock=str(self.folder / "lock"), object=str(self.folder / "guard.bpf.o")
-        )
-        return host_api.Host(self.kernel, self.system, self.store, self.now, paths, self.root)
+        return host_api.Host(self.kernel, self.system, self.store, self.now, self.paths, self.root)
 
 
 @pytest.fixture

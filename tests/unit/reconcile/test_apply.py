@@ -15,11 +15,13 @@ import pytest
 from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import programs
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.paths import Paths
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import Store
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, links, mapspecs, pins
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.generations import SECOND
-from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, confirm, enforcer
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle.context import Context, Options
 from fake_kernel import GOOD, FakeKernel, Killed
 
 NOW = datetime.date(2026, 6, 1)
@@ -66,21 +68,17 @@ class Host:
         self.folder = str(folder / "canary")
         self.system = System()
 
+    def context(self, now=NOW, **options):
+        paths = Paths(canary=self.folder, lock=self.options["lock_path"])
+        return Context(self.kernel, self.system, self.store, now, Options(paths=paths, **options))
+
     def apply(self, wanted, **options):
-        return apply.apply(
-            self.kernel,
-            self.system,
-            self.store,
-            wanted,
-            now=options.pop("now", NOW),
-            canary_folder=self.folder,
-            **dict(self.options, **options),
-        )
+        return apply.apply(self.context(**options), wanted)
 
     def put(self, wanted):
         """Applied and confirmed."""
         result = self.apply(wanted)
-        apply.confirm(self.kernel, self.store, result["generation"], **self.options)
+        confirm.confirm(self.kernel, self.store, result["generation"], **self.options)
         self.kernel.revive()
         return result["generation"]
 
@@ -122,10 +120,10 @@ def test_applied_confirmed_and_then_quiet(host):
     live = host.live()
     assert live.pending and live.record.deadline == host.kernel.now + 60 * SECOND
     assert host.kernel.attached() == NETWORK_HOOKS and not host.store.load(1)["confirmed"]
-    assert apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
+    assert confirm.confirm(host.kernel, host.store, 1, **host.options)["changed"]
     assert host.live().record.deadline == 0 and host.store.last_confirmed()["generation"] == 1
     assert host.quiet(CORP)
-    assert not apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
+    assert not confirm.confirm(host.kernel, host.store, 1, **host.options)["changed"]
 
 
 def test_one_program_at_a_time_looks_after_opens(host):
@@ -136,7 +134,7 @@ def test_one_program_at_a_time_looks_after_opens(host):
     assert "file_open__tamper" in host.kernel.attached() and "file_open" not in host.kernel.attached()
     trial = host.apply(files)["generation"]
     assert {"file_open__tamper", "file_open"} <= set(host.kernel.attached())  # the fallback has to be whole
-    apply.confirm(host.kernel, host.store, trial, **host.options)
+    confirm.confirm(host.kernel, host.store, trial, **host.options)
     assert "file_open__tamper" not in host.kernel.attached() and "file_open" in host.kernel.attached()
     host.put(CORP)
     assert "file_open__tamper" in host.kernel.attached() and "file_open" not in host.kernel.attached()
@@ -222,7 +220,7 @@ def test_hooks_of_both_generations_until_confirmed(host):
     host.put(CORP)
     result = host.apply(LAB)
     assert "socket_connect" in host.kernel.attached() and "socket_sendmsg" in host.kernel.attached()
-    apply.confirm(host.kernel, host.store, result["generation"], **host.options)
+    confirm.confirm(host.kernel, host.store, result["generation"], **host.options)
     assert host.kernel.attached() == sorted(result["hooks"])
     assert host.quiet(LAB)
 
@@ -277,7 +275,7 @@ def test_labels_are_followed_while_a_rule_asks_for_them(host):
     host.put(dict(READERS, mode="audit"))
     enforcer.ensure(host.kernel, b"another object")
     host.apply(LAB)
-    apply.rollback(host.kernel, host.store, **host.options)
+    confirm.rollback(host.kernel, host.store, **host.options)
     assert facts(host).labels_since == since and cells(host) == {(since, 1): (0, 2)}
     host.put(CORP)
     assert facts(host).labels_since == 0 and host.kernel.attached() == NETWORK_HOOKS
@@ -298,7 +296,7 @@ def test_past_the_deadline_the_fallback_is_in_force_and_a_confirm_refused(host):
     live = host.live()
     assert live.expired and live.generation == 1 and host.ids() == corp
     with pytest.raises(EnforcerError) as refused:
-        apply.confirm(host.kernel, host.store, 2, **host.options)
+        confirm.confirm(host.kernel, host.store, 2, **host.options)
     assert str(refused.value) == (
         "generation 2 was not confirmed in time: generation 1 is in force. "
         "Apply the policy again, with a longer confirm_seconds if the way here takes that "
@@ -310,15 +308,15 @@ def test_a_confirm_within_a_second_of_the_deadline_is_refused(host):
     host.apply(CORP)
     host.kernel.now += 59 * SECOND
     with pytest.raises(EnforcerError, match="generation 1 was not confirmed in time: no policy is in force"):
-        apply.confirm(host.kernel, host.store, 1, **host.options)
+        confirm.confirm(host.kernel, host.store, 1, **host.options)
     host.kernel.now -= 1
-    assert apply.confirm(host.kernel, host.store, 1, **host.options)["changed"]
+    assert confirm.confirm(host.kernel, host.store, 1, **host.options)["changed"]
 
 
 def test_a_confirm_of_another_generation_is_refused(host):
     host.apply(CORP)
     with pytest.raises(EnforcerError) as refused:
-        apply.confirm(host.kernel, host.store, 7, **host.options)
+        confirm.confirm(host.kernel, host.store, 7, **host.options)
     assert str(refused.value) == (
         "generation 7 is not the one on trial: that is 1. "
         "Apply the policy again and confirm the generation that this gives"
@@ -404,12 +402,12 @@ def test_a_confirm_killed_at_any_step_is_mended(tmp_path):
         host.kernel.revive()
         host.kernel.kill_at = step
         with contextlib.suppress(Killed):
-            apply.confirm(host.kernel, host.store, number, **host.options)
+            confirm.confirm(host.kernel, host.store, number, **host.options)
         host.kernel.revive()
         assert host.live().generation == number
         result = host.apply(LAB)
         if result["confirm_needed"]:
-            apply.confirm(host.kernel, host.store, number, **host.options)
+            confirm.confirm(host.kernel, host.store, number, **host.options)
         assert host.quiet(LAB) and host.store.last_confirmed()["generation"] == number
 
 
@@ -509,7 +507,7 @@ def test_a_deleted_inner_map_is_drift(host):
     result = host.apply(CORP)
     assert result["changed"] and result["generation"] == 2
     assert "! table ipv4 of generation 1 was changed from outside" in result["diff"]["prepared"]
-    apply.confirm(host.kernel, host.store, 2, **host.options)
+    confirm.confirm(host.kernel, host.store, 2, **host.options)
     assert host.quiet(CORP)
 
 
@@ -521,7 +519,7 @@ def test_an_exchanged_inner_map_is_drift(host):
     inner.entries[key] = bytes(len(inner.entries[key]) - 1) + b"\1"
     result = host.apply(CORP)
     assert "! table destinations of generation 1 was changed from outside: 1 entries" in result["diff"]["prepared"]
-    apply.confirm(host.kernel, host.store, 2, **host.options)
+    confirm.confirm(host.kernel, host.store, 2, **host.options)
     assert host.quiet(CORP)
 
 
@@ -573,12 +571,12 @@ def test_the_same_meaning_in_other_words_only_updates_the_document(host):
 def test_rolled_back_once(host):
     host.put(CORP)
     host.put(LAB)
-    result = apply.rollback(host.kernel, host.store, **host.options)
+    result = confirm.rollback(host.kernel, host.store, **host.options)
     assert (result["changed"], result["generation"], result["abandoned"]) == (True, 1, 2)
     assert host.live().generation == 1 and host.kernel.attached() == NETWORK_HOOKS
     assert host.store.last_confirmed()["generation"] == 1
     with pytest.raises(EnforcerError, match="there is no generation to go back to"):
-        apply.rollback(host.kernel, host.store, **host.options)
+        confirm.rollback(host.kernel, host.store, **host.options)
     assert host.quiet(CORP)
     host.store.clear()
     assert host.put(LAB) == 3  # 2 has been in force
@@ -594,7 +592,7 @@ def test_a_rollback_killed_at_any_step_is_mended(tmp_path):
         host.put(LAB)
         host.kernel.kill_at = step
         with contextlib.suppress(Killed):
-            apply.rollback(host.kernel, host.store, **host.options)
+            confirm.rollback(host.kernel, host.store, **host.options)
         host.kernel.revive()
         assert host.live().generation in (1, 2)
         wanted = CORP if host.live().generation == 1 else LAB
@@ -605,20 +603,20 @@ def test_a_rollback_killed_at_any_step_is_mended(tmp_path):
 
 def test_a_first_policy_rolled_back_leaves_none(host):
     host.apply(CORP)
-    apply.rollback(host.kernel, host.store, **host.options)
+    confirm.rollback(host.kernel, host.store, **host.options)
     assert host.live().generation == 0 and host.kernel.attached() == []
 
 
 def test_removed_and_then_quiet(host):
     host.put(CORP)
-    would = apply.remove(host.kernel, host.store, check=True, **host.options)
+    would = confirm.remove(host.kernel, host.store, check=True, **host.options)
     assert host.writes() == []
-    assert apply.remove(host.kernel, host.store, **host.options) == would
+    assert confirm.remove(host.kernel, host.store, **host.options) == would
     assert host.live().generation == 0 and host.kernel.attached() == [] and host.store.numbers() == []
     for name in mapspecs.TABLES:
         assert host.kernel.pins[pins.map_path(host.kernel, name)].inner == {}
     host.kernel.revive()
-    assert not apply.remove(host.kernel, host.store, **host.options)["changed"] and host.writes() == []
+    assert not confirm.remove(host.kernel, host.store, **host.options)["changed"] and host.writes() == []
     assert host.put(CORP) == 2
 
 

@@ -16,7 +16,7 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.host import sto
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import pins
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.bpf import Kernel
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.generations import SECOND
-from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import confirm, enforcer, target
 from test_apply import BOTH, CORP, LAB, OBJECT, Host
 
 
@@ -47,7 +47,7 @@ class Controller:
 
     def confirm(self):
         if self.result["confirm_needed"]:
-            apply.confirm(self.host.kernel, self.host.store, self.result["generation"], **self.host.options)
+            confirm.confirm(self.host.kernel, self.host.store, self.result["generation"], **self.host.options)
 
 
 def mended(host, wanted):
@@ -110,7 +110,7 @@ def test_a_confirm_without_a_number_is_of_whatever_is_on_trial(tmp_path):
     other.step()
     mine.step()
     assert "generation 2 is not the one on trial: that is 3" in mine.said and host.live().pending
-    apply.confirm(host.kernel, host.store, None, **host.options)
+    confirm.confirm(host.kernel, host.store, None, **host.options)
     assert not host.live().pending and host.live().generation == 3
 
 
@@ -163,7 +163,7 @@ def test_a_clock_that_jumps_neither_ends_nor_prolongs_a_trial(tmp_path, monkeypa
     controller = Controller(host, BOTH)
     controller.step()
     monkeypatch.setattr(time, "time", lambda: now() + jump.total_seconds())
-    monkeypatch.setattr(apply.datetime, "datetime", Jumped)
+    monkeypatch.setattr(target.datetime, "datetime", Jumped)
     host.kernel.now += 30 * SECOND
     assert host.live().pending and host.live().generation == 2
     controller.step()

@@ -19,7 +19,7 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import E
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import pyc
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, instructions, mapspecs
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.types import MODIFY_RETURN, Relocated
-from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import confirm, enforcer
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import canonical
 from ansible_collections.exfil.guard.plugins.module_utils._guard.report import status, verify
 from fake_kernel import LSM_MAC, FakeKernel, _Link, _Map, _Program, function_of
@@ -88,13 +88,13 @@ def test_a_run_that_changes_nothing_leaves_it_alone(certified):
 def test_one_for_each_generation_none_without_a_policy(certified):
     certified.put(BOTH)
     assert certified.store.certificate()["policy"]["generation"] == 2 and told(certified) == []
-    apply.rollback(certified.kernel, certified.store, **certified.options)
+    confirm.rollback(certified.kernel, certified.store, **certified.options)
     known = certified.store.certificate()
     assert known["policy"]["generation"] == 1 and known["canary"] == {"tried": False, "warnings": []}
     assert told(certified) == []
-    result = apply.remove(certified.kernel, certified.store, check=True, **certified.options)
+    result = confirm.remove(certified.kernel, certified.store, check=True, **certified.options)
     assert "- certificate\n" in result["diff"]["prepared"] and path_of(certified).exists()
-    assert apply.remove(certified.kernel, certified.store, **certified.options) == result
+    assert confirm.remove(certified.kernel, certified.store, **certified.options) == result
     assert not path_of(certified).exists()
 
 

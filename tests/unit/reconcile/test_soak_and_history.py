@@ -11,7 +11,7 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import E
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import KEPT
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.generations import SECOND
-from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, enforcer, history
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, confirm, enforcer, history
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics, soak
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import NetworkEvent, Task
 from ansible_collections.exfil.guard.plugins.module_utils._guard.report import status
@@ -142,7 +142,7 @@ def test_applied_soaked_and_then_in_force(host):
     host.put(CORP)
     result = host.apply(BOTH, soak=True, revision="b" * 40)
     assert result["soaked"] == ["lab only"] and result["changed"]
-    apply.confirm(host.kernel, host.store, result["generation"], **host.options)
+    confirm.confirm(host.kernel, host.store, result["generation"], **host.options)
     stored = host.store.load(2)
     assert stored["replaces"] == CORP and stored["revision"] == "b" * 40
     again = host.apply(BOTH, soak=True)
@@ -153,9 +153,9 @@ def test_applied_soaked_and_then_in_force(host):
 
 def test_another_soak_begins_from_what_rules(host):
     host.put(CORP)
-    apply.confirm(host.kernel, host.store, host.apply(BOTH, soak=True)["generation"], **host.options)
+    confirm.confirm(host.kernel, host.store, host.apply(BOTH, soak=True)["generation"], **host.options)
     assert host.apply(LAB, soak=True, check=True)["soaked"] == ["lab only"]
-    apply.confirm(host.kernel, host.store, host.apply(LAB, soak=True)["generation"], **host.options)
+    confirm.confirm(host.kernel, host.store, host.apply(LAB, soak=True)["generation"], **host.options)
     assert [each["name"] for each in host.store.load(3)["document"]["rules"]] == ["corp only", "lab only"]
     assert host.put(CORP) == 4 and host.quiet(CORP)
 
@@ -171,15 +171,13 @@ def test_a_soak_in_check_mode_says_the_same(host):
 
 def put(host, wanted, revision):
     number = host.apply(wanted, revision=revision)["generation"]
-    apply.confirm(host.kernel, host.store, number, **host.options)
+    confirm.confirm(host.kernel, host.store, number, **host.options)
     host.kernel.revive()
     return number
 
 
-def restore(host, **options):
-    return apply.restore(
-        host.kernel, host.system, host.store, now=NOW, canary_folder=host.folder, **dict(host.options, **options)
-    )
+def restore(host, *, generation=None, revisions=(), **options):
+    return apply.restore(host.context(**options), generation=generation, revisions=revisions)
 
 
 def test_an_earlier_generation_is_restored_on_trial(host):
@@ -195,7 +193,7 @@ def test_an_earlier_generation_is_restored_on_trial(host):
     assert host.live().generation == 3  # nobody confirmed
     host.apply(LAB)
     number = restore(host, generation=1)["generation"]
-    apply.confirm(host.kernel, host.store, number, **host.options)
+    confirm.confirm(host.kernel, host.store, number, **host.options)
     assert host.quiet(CORP) and host.store.load(number)["revision"] == "one"
 
 
@@ -234,7 +232,7 @@ def test_soaks_and_failed_trials_take_no_room_from_what_to_go_back_to(host):
     wanted = [CORP, LAB] * 5
     for number, policy in enumerate(wanted):
         soaked = host.apply(policy, soak=True)["generation"]
-        apply.confirm(host.kernel, host.store, soaked, **host.options)
+        confirm.confirm(host.kernel, host.store, soaked, **host.options)
         host.apply(BOTH)
         put(host, policy, str(number))
     kept = history.generations(host.store)
@@ -245,7 +243,7 @@ def test_soaks_and_failed_trials_take_no_room_from_what_to_go_back_to(host):
 
 def test_status_tells_where_one_can_go_back_to(host):
     put(host, CORP, "one")
-    apply.confirm(host.kernel, host.store, host.apply(LAB, soak=True, revision="two")["generation"], **host.options)
+    confirm.confirm(host.kernel, host.store, host.apply(LAB, soak=True, revision="two")["generation"], **host.options)
     result = status.status(host.kernel, host.store, pull_result="/nonexistent")
     found = result.to_json()
     assert [
@@ -256,10 +254,10 @@ def test_status_tells_where_one_can_go_back_to(host):
 
 
 def test_what_is_on_trial_is_confirmed_without_its_number(host):
-    assert not apply.confirm(host.kernel, host.store, None, **host.options)["changed"]
+    assert not confirm.confirm(host.kernel, host.store, None, **host.options)["changed"]
     host.apply(CORP)
-    assert apply.confirm(host.kernel, host.store, None, **host.options)["changed"]
-    assert not apply.confirm(host.kernel, host.store, None, **host.options)["changed"]
+    assert confirm.confirm(host.kernel, host.store, None, **host.options)["changed"]
+    assert not confirm.confirm(host.kernel, host.store, None, **host.options)["changed"]
     assert not host.live().pending
 
 

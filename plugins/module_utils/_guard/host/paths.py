@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..layout import CANARY_FOLDER, LIBRARY
+from . import lock as locking
 
 
 @dataclass(frozen=True)
@@ -15,5 +16,5 @@ class Paths:
     """Files that the operations use. The defaults are those of an installed host; tests use other folders."""
 
     canary: str = CANARY_FOLDER  # folder of the two files that the self-test opens
-    lock: str = "/run/lock/exfil-guard.lock"
+    lock: str = locking.PATH
     object: str = LIBRARY + "/guard.bpf.o"  # the compiled BPF programs

@@ -15,6 +15,7 @@ from ..kernel.generations import Live
 from ..policy import diff
 from ..resolve import encoding
 from . import canary
+from .context import Context
 
 
 def nowhere(store: Any) -> dict[str, Any]:
@@ -29,23 +30,24 @@ def nowhere(store: Any) -> dict[str, Any]:
 
 
 def apart(
-    kernel: Any,
+    context: Context,
     live: Live,
     before: dict[str, Any] | None,
     after: dict[str, Any],
-    wrong: bool,
     attached: frozenset[str],
-    system: Any,
-    now: datetime.date,
-    folder: str,
+    differing: bool,
 ) -> dict[str, Any]:
-    """``before``: the stored generation in force; ``after``: what is wanted, as it would be stored; ``wrong``: whether
-    the kernel's tables differ from it; ``attached``: the hooks; ``folder``: of the canary. Gives `drift`, `renewal` and
-    `unsettled`, each a list of lines, `pending`, and the document before when that is another one."""
+    """Classifies the differences.
+
+    ``before``: the stored generation in force; ``after``: the wanted one, as it would be stored; ``attached``: the
+    hooks; ``differing``: whether the kernel's tables differ from ``after``. Gives `drift`, `renewal` and `unsettled`,
+    each a list of lines, `pending`, and the document before if it is another one."""
     pending = before is None or before["digest"] != after["digest"] if live.generation else True
     drift: list[str] = []
-    if live.generation and (wrong or pending):
-        drift.extend(difference_lines(live, before, sorted(attached), system, now, folder))
+    if live.generation and (differing or pending):
+        drift.extend(
+            difference_lines(live, before, sorted(attached), context.system, context.now, context.options.paths.canary)
+        )
     elif live.generation:
         drift.extend(f"hook {hook} is not attached" for hook in sorted(set(after["hooks"]) - attached))
     if before and not live.pending:
@@ -53,7 +55,7 @@ def apart(
             f"hook {hook} is attached, and no rule needs it"
             for hook in sorted(attached - set(before.get("hooks") or attached))
         )
-    uncounted = generations.missing_counters(kernel, live.tables) if live.generation else []
+    uncounted = generations.missing_counters(context.kernel, live.tables) if live.generation else []
     if uncounted:
         drift.append(f"the counters of {len(uncounted)} rules are missing")
     renewal = (
@@ -61,7 +63,7 @@ def apart(
         if before and not pending and before["resolved"] != after["resolved"]
         else []
     )
-    if before and not pending and wrong and not renewal and before.get("image") != after["image"]:
+    if before and not pending and differing and not renewal and before.get("image") != after["image"]:
         renewal = ["the same document means something else today"]
     unsettled = []
     if live.pending:

@@ -10,12 +10,13 @@ import hashlib
 import re
 from typing import Any
 
-from ..errors import EnforcerError
+from ..errors import EnforcerError, PolicyErrors, Problem
 from ..kernel import links, mapspecs, pins
 from ..kernel.bpf import Kernel
 from ..kernel.types import Environment, ObjectInfo, hook_of
 
 OLDEST = {"x86_64": (6, 1), "aarch64": (6, 4)}  # 64-bit Arm has what LSM programs need from 6.4
+NOT_INSTALLED = Problem("host", "enforcer not installed", "", "run role exfil.guard.enforcer")
 _RUN_ROLE = "Run the role exfil.guard.enforcer"
 
 
@@ -120,6 +121,14 @@ def installed(kernel: Kernel) -> str | None:
     if len(found) != 1:
         raise EnforcerError("loading the enforcer was interrupted", _RUN_ROLE)
     return found[0]
+
+
+def require_installed(kernel: Kernel) -> str:
+    """The version of the enforcer in place. Raises PolicyErrors if there is none."""
+    version = installed(kernel)
+    if version is None:
+        raise PolicyErrors([NOT_INSTALLED])
+    return version
 
 
 def foreign_programs(kernel: Kernel, version: str) -> list[str]:

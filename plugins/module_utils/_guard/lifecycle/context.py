@@ -1,0 +1,41 @@
+# Copyright (c) 2026 the exfil.guard authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every operation on a policy needs: the kernel, the host, the stored generations, the date and the options."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Any, Mapping
+
+from ..host.paths import Paths
+from ..host.store import Store
+from ..kernel.bpf import Kernel
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a document is applied.
+
+    ``check``: only report what would change. ``confirm_seconds``: how long the generation is on trial; 0 confirms it
+    at once. ``revision``: the commit that the document was made from. ``soak``: what is in force stays, and what is new
+    only reports. ``host_addresses``: the last addresses of host names, used for names that do not resolve now."""
+
+    check: bool = False
+    confirm_seconds: float = 60
+    revision: str | None = None
+    soak: bool = False
+    host_addresses: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    paths: Paths = field(default_factory=Paths)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What apply, boot and refresh share. ``now``: the date (UTC) by which rules expire."""
+
+    kernel: Kernel
+    system: Any
+    store: Store
+    now: datetime.date
+    options: Options = field(default_factory=Options)
