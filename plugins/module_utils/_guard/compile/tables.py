@@ -8,20 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-from typing import (
-    AbstractSet,
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    TypeVar,
-    Union,
-)
+from typing import AbstractSet, Any, Callable, Dict, Iterable, Mapping, NamedTuple, Sequence, TypeVar, Union
 
 from .. import layout
 from ..policy import actions, model, semantics
