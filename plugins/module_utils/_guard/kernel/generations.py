@@ -1,15 +1,16 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is pinned, and the generations in it: read the live one back, write the next one, switch with one store.
+"""Generations of the policy in the pinned maps: reads the one in force, writes the next one, and switches to it.
 
-Three slots: the active generation's, its fallback's and an idle one. Only the idle one is ever written. Its maps are
-fresh, read back, compared and frozen before the record names them. Killed at any step, the old record stands."""
+There are three slots: of the active generation, of its fallback, and an idle one. Only the idle slot is written. Its
+maps are new; they are read back, compared and frozen before the record refers to the slot. The switch is one pointer
+store. If the process is killed at any step, the old record stays in force."""
 
 from __future__ import annotations
 
 import struct
-from typing import Any, Dict, Iterable, Mapping, NamedTuple
+from typing import Dict, Iterable, Mapping, NamedTuple, Protocol
 
 from .. import layout
 from ..errors import EnforcerError
@@ -20,31 +21,38 @@ from .mapspecs import MAPS, RECORD, SLOTS, TABLES
 from .pins import FIRST_KEY, Opened, opened_map
 from .types import ARRAY
 
-NO_SLOT = 0xFFFFFFFF
-SECOND = 1_000_000_000
-
+NO_SLOT = layout.NO_SLOT
+SECOND = 1_000_000_000  # ns
 
 Tables = Dict[str, Dict[bytes, bytes]]
 
 
+class Image(Protocol):
+    """The contents of the maps of one generation."""
+
+    @property
+    def tables(self) -> Mapping[str, Mapping[bytes, bytes]]:
+        """Map name -> entries."""
+
+
 class Live(NamedTuple):
-    """What the kernel decides by right now. ``tables``: of the slot in force, what could be read of it."""
+    """The state of the kernel. ``tables``: those of the slot in force; tables that do not exist are left out."""
 
     record: Record | None
     generation: int  # in force; 0: none
     slot: int
-    pending: bool  # not confirmed yet, and its deadline is still to come
-    expired: bool  # never confirmed: the fallback is in force
+    pending: bool  # not confirmed, and its deadline has not passed
+    expired: bool  # its deadline passed without confirmation: the fallback is in force
     tables: Tables
 
     @property
     def highest_generation(self) -> int:
-        """The highest number that any cache in the kernel may be tagged with."""
+        """The highest generation number that a cache entry in the kernel may have."""
         return max(self.record.generation, self.record.fallback_generation) if self.record else 0
 
     @property
     def fallback_target(self) -> tuple[int, int]:
-        """Number and slot of what to fall back to: the last generation that was confirmed."""
+        """The number and slot of the last confirmed generation, to which a new one falls back."""
         if self.record and self.pending:
             return self.record.fallback_generation, self.record.fallback_slot
         return self.generation, self.slot
@@ -54,6 +62,7 @@ class Live(NamedTuple):
 
 
 def read_record(kernel: Kernel) -> Record | None:
+    """The record of the generation in force, or None before the first policy."""
     with opened_map(kernel, "control", readonly=True) as outer:
         number = kernel.lookup(outer, FIRST_KEY)
     if number is None:
@@ -64,7 +73,7 @@ def read_record(kernel: Kernel) -> Record | None:
 
 
 def read_tables(kernel: Kernel, slot: int) -> Tables:
-    """Every table of a slot; one that is not there is left out."""
+    """The tables of a slot. Tables that do not exist are left out."""
     tables: Tables = {}
     for name in TABLES:
         with opened_map(kernel, name, readonly=True) as outer:
@@ -76,6 +85,7 @@ def read_tables(kernel: Kernel, slot: int) -> Tables:
 
 
 def read(kernel: Kernel) -> Live:
+    """Reads the record and the tables in force."""
     record = read_record(kernel)
     if record is None:
         return Live(None, 0, NO_SLOT, False, False, {})
@@ -89,29 +99,29 @@ def read(kernel: Kernel) -> Live:
     return Live(record, generation, slot, bool(record.deadline) and not expired, expired, tables)
 
 
-def _whole(name: str, entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """An array has at least one entry, so that an empty one reads back as one of zeros."""
+def _complete(name: str, entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """An array has at least one entry: an empty table reads back as one entry of zeros."""
     if TABLES[name].type == ARRAY and not entries:
         return {FIRST_KEY: bytes(TABLES[name].value_size)}
     return dict(entries)
 
 
-def differences(wanted: Mapping[str, Mapping[bytes, bytes]], found: Tables) -> dict[str, int]:
-    """How many entries of each table are not as wanted; a table that is missing counts at least one."""
+def differences(expected: Mapping[str, Mapping[bytes, bytes]], actual: Tables) -> dict[str, int]:
+    """The number of entries that differ, by table. A table that is missing counts at least one."""
     counts = {}
     for name in TABLES:
-        want = _whole(name, wanted.get(name, {}))
-        if name not in found:
-            counts[name] = max(1, len(want))
+        entries = _complete(name, expected.get(name, {}))
+        if name not in actual:
+            counts[name] = max(1, len(entries))
             continue
-        have = found[name]
-        count = sum(1 for key in want.keys() | have.keys() if want.get(key) != have.get(key))
+        count = sum(1 for key in entries.keys() | actual[name].keys() if entries.get(key) != actual[name].get(key))
         if count:
             counts[name] = count
     return counts
 
 
 def idle_slot(record: Record | None) -> int:
+    """A slot to which the record does not refer."""
     used = (record.slot, record.fallback_slot) if record else ()
     return next(slot for slot in range(SLOTS) if slot not in used)
 
@@ -120,7 +130,7 @@ def idle_slot(record: Record | None) -> int:
 
 
 def write(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]], slot: int) -> None:
-    """Fills an idle slot: nobody sees it before a record names it."""
+    """Fills an idle slot. No program uses it before a record refers to it. Raises EnforcerError."""
     for name, spec in TABLES.items():
         entries = tables.get(name, {})
         inner = kernel.create_map("eg_" + name, spec._replace(max_entries=max(1, len(entries))))
@@ -138,7 +148,9 @@ def write(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]], slot: int
 
 
 def publish(kernel: Kernel, record: Record) -> None:
-    """One pointer store; every decision begun before it has ended when this returns."""
+    """Switches to a generation with one pointer store. On return, all decisions by the previous record have ended.
+
+    Raises EnforcerError."""
     inner = kernel.create_map("eg_record", RECORD)
     with Opened(kernel, inner):
         kernel.update(inner, FIRST_KEY, layout.RECORD.pack(record))
@@ -150,7 +162,7 @@ def publish(kernel: Kernel, record: Record) -> None:
 
 
 def clear_slots(kernel: Kernel) -> None:
-    """Frees the tables of every generation that the record does not name."""
+    """Deletes the tables of the slots to which the record does not refer."""
     record = read_record(kernel)
     used = (record.slot, record.fallback_slot) if record else ()
     for name in TABLES:
@@ -161,47 +173,48 @@ def clear_slots(kernel: Kernel) -> None:
 
 
 def rule_ids(tables: Mapping[str, Mapping[bytes, bytes]]) -> list[bytes]:
-    """The keys in "counters" of a generation's rules."""
+    """The keys of a generation's rules in the map counters."""
     return [value[:8] for _, value in sorted(tables.get("rules", {}).items()) if any(value[8:])]
 
 
 def missing_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) -> list[bytes]:
+    """The keys of the rules that have no counter."""
     with opened_map(kernel, "counters", readonly=True) as counters:
         present = kernel.read_all(counters)
-    return [each for each in rule_ids(tables) if each not in present]
+    return [key for key in rule_ids(tables) if key not in present]
 
 
 def add_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) -> None:
+    """Adds the missing counters, with 0. If the map is full, counters of rules not in ``tables`` are deleted."""
     missing = missing_counters(kernel, tables)
     if not missing:
         return
     with opened_map(kernel, "counters") as counters:
         present = kernel.read_all(counters)
         room = MAPS["counters"].max_entries - len(present)
-        if room < len(missing):  # rules of long ago make room
+        if room < len(missing):
             keep = set(rule_ids(tables))
-            for each in [key for key in sorted(present) if key not in keep][: len(missing) - room]:
-                kernel.delete(counters, each)
-        for each in missing:
-            kernel.update(counters, each, bytes(layout.COUNT.size))
-
-
-# ---- hooks ------------------------------------------------------------------------------------------------------
+            for key in [key for key in sorted(present) if key not in keep][: len(missing) - room]:
+                kernel.delete(counters, key)
+        for key in missing:
+            kernel.update(counters, key, bytes(layout.COUNT.size))
 
 
 # ---- a whole generation -----------------------------------------------------------------------------------------
 
 
 def next_generation(live: Live, stored: Iterable[int]) -> int:
-    """A number no cache and no document has: caches in the kernel are told apart by it."""
+    """A generation number that no stored document and no cache entry in the kernel has."""
     return max([live.highest_generation, *list(stored)]) + 1
 
 
 def load(
-    kernel: Kernel, image: Any, generation: int, hooks: Iterable[str], *, version: str, confirm_seconds: float = 0
+    kernel: Kernel, image: Image, generation: int, hooks: Iterable[str], *, version: str, confirm_seconds: float = 0
 ) -> Record:
-    """Puts ``image`` in force as ``generation``. With ``confirm_seconds`` it is on trial for so long, and what was
-    confirmed last stays its fallback; else it is confirmed at once, as at boot."""
+    """Puts ``image`` in force as ``generation``. Raises EnforcerError.
+
+    With ``confirm_seconds`` it expires after that time unless it is confirmed; the last confirmed generation is its
+    fallback. Without, it is confirmed at once, as at boot."""
     live = read(kernel)
     if generation <= live.highest_generation:
         raise EnforcerError(f"generation {generation} has been in force already", "Take a new number")

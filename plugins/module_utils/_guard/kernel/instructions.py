@@ -1,8 +1,9 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A program's instructions as they are submitted to the kernel, apart from what is another number each time: which
-descriptor a map has, and where this boot has put a symbol. And what the kernel says of them: its tag. No I/O."""
+"""The instructions of a program as submitted to the kernel, and the tag that the kernel computes from them.
+
+The numbers that differ each time are left out: the descriptors of maps and the addresses of symbols. No I/O."""
 
 from __future__ import annotations
 
@@ -12,15 +13,17 @@ from typing import Iterable, NamedTuple
 
 from .types import Relocated, hook_of
 
-SYMBOL = "rename_lock"  # the one kernel address in our programs: see bpf/object/path.h
+SYMBOL = "rename_lock"  # the only kernel address in the programs: see bpf/object/path.h
 SIZE = 8  # bytes of a struct bpf_insn
-_WIDE = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two instructions, with half of the constant each
+_WIDE = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two instructions, each with half of the constant
 _FROM_MAP, _FROM_VALUE = 1, 2  # BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE
 
 
 class Submitted(NamedTuple):
-    """``code``: 8 bytes each, with 0 for the numbers that stand for maps and symbols. ``maps``: place of a load, in
-    instructions -> the map's name. ``symbols``: the same of a kernel address."""
+    """A program without the numbers that differ each time.
+
+    ``code``: 8 bytes for each instruction; the descriptors of maps and the addresses of symbols are 0. ``maps`` and
+    ``symbols``: the index of the instruction that loads one -> its name."""
 
     name: str
     hook: str
@@ -30,55 +33,57 @@ class Submitted(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What the program is known as on a host: see kernel.hook_of."""
+        """The name under which the program is loaded: see types.hook_of."""
         return hook_of(self.name)
 
     def digest(self) -> str:
-        """SHA-256, in hex, of all that the proofs are about: the instructions, which map and which symbol each loads,
-        and the hook. The same at each boot."""
+        """SHA-256, in hex, of what the proofs cover: the hook, the instructions, and the maps and symbols they load.
+
+        It is the same at every boot."""
         lines = [f"hook {self.hook}\n"]
         for kind, loads in (("map", self.maps), ("symbol", self.symbols)):
-            lines.extend(f"{kind} {place} {loads[place]}\n" for place in sorted(loads))
+            lines.extend(f"{kind} {index} {loads[index]}\n" for index in sorted(loads))
         return hashlib.sha256("".join(lines).encode("ascii") + self.code).hexdigest()
 
     def at(self, address: int) -> bytes:
-        """The instructions on a boot that has SYMBOL at ``address``; 0: the kernel does not tell."""
+        """The instructions as loaded when SYMBOL is at ``address``. 0: the kernel hides the address."""
         code = bytearray(self.code)
-        for place in self.symbols:
-            _set(code, place, address)
+        for index in self.symbols:
+            _set(code, index, address)
         return bytes(code)
 
 
 def submitted(relocated: Relocated, symbols: Iterable[int]) -> Submitted:
-    """``symbols``: the places where SYMBOL's address is loaded."""
+    """Removes the numbers that differ each time. ``symbols``: the instructions that load the address of SYMBOL."""
     code = bytearray(relocated.code)
     maps: dict[int, str] = {}
-    for place in _map_loads(code):
-        maps[place] = relocated.maps[struct.unpack_from("<I", code, place * SIZE + 4)[0]]
-        struct.pack_into("<I", code, place * SIZE + 4, 0)  # the other half is an offset in the map's value
-    places = dict.fromkeys(symbols, SYMBOL)
-    for place in places:
-        _set(code, place, 0)
-    return Submitted(relocated.name, relocated.hook, bytes(code), maps, places)
+    for index in _map_loads(code):
+        maps[index] = relocated.maps[struct.unpack_from("<I", code, index * SIZE + 4)[0]]
+        struct.pack_into("<I", code, index * SIZE + 4, 0)  # the other half is an offset in the map's value
+    symbol_loads = dict.fromkeys(symbols, SYMBOL)
+    for index in symbol_loads:
+        _set(code, index, 0)
+    return Submitted(relocated.name, relocated.hook, bytes(code), maps, symbol_loads)
 
 
 def tags(code: bytes) -> tuple[str, str]:
-    """The first 8 bytes, in hex, of the kernel's own digest: SHA-1 and, since Linux 6.18, SHA-256. It is over the
-    instructions as submitted, without what stands for maps."""
-    bare = bytearray(code)
-    for place in _map_loads(bare):
-        _set(bare, place, 0)
-    return hashlib.sha1(bytes(bare)).hexdigest()[:16], hashlib.sha256(bytes(bare)).hexdigest()[:16]
+    """The tag of a program: the first 8 bytes, in hex, of SHA-1 and, since Linux 6.18, of SHA-256.
+
+    The kernel computes it from the submitted instructions without the descriptors of maps."""
+    hashed = bytearray(code)
+    for index in _map_loads(hashed):
+        _set(hashed, index, 0)
+    return hashlib.sha1(bytes(hashed)).hexdigest()[:16], hashlib.sha256(bytes(hashed)).hexdigest()[:16]
 
 
 def _map_loads(code: bytearray) -> list[int]:
     return [
-        at // SIZE
-        for at in range(0, len(code), SIZE)
-        if code[at] == _WIDE and code[at + 1] >> 4 in (_FROM_MAP, _FROM_VALUE)
+        offset // SIZE
+        for offset in range(0, len(code), SIZE)
+        if code[offset] == _WIDE and code[offset + 1] >> 4 in (_FROM_MAP, _FROM_VALUE)
     ]
 
 
-def _set(code: bytearray, place: int, value: int) -> None:
-    struct.pack_into("<I", code, place * SIZE + 4, value & 0xFFFFFFFF)
-    struct.pack_into("<I", code, place * SIZE + 12, value >> 32)
+def _set(code: bytearray, index: int, value: int) -> None:
+    struct.pack_into("<I", code, index * SIZE + 4, value & 0xFFFFFFFF)
+    struct.pack_into("<I", code, index * SIZE + 12, value >> 32)

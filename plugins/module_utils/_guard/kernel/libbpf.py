@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""libbpf through ctypes: the functions and structures that loading an object needs."""
+"""libbpf through ctypes: the functions and structures needed to load an object."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from ..errors import EnforcerError
 from .types import ARRAY_OF_MAPS, BTF, Loaded, MapSpec, ObjectInfo, Relocated, hook_of
 
 _SOCKET_FILTER = 1  # enum bpf_prog_type
-
-
 _BTF_FUNCTION = 12  # BTF_KIND_FUNC
 
 
 def library_loads(name: str) -> bool:
+    """Whether a shared library is installed."""
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -29,7 +28,7 @@ def library_loads(name: str) -> bool:
 
 
 class Libbpf:
-    """Only what loading an object takes. What it prints is kept for the error message."""
+    """Loads objects. What libbpf prints becomes part of the error message."""
 
     def __init__(self, libc: ctypes.CDLL) -> None:
         try:
@@ -74,16 +73,16 @@ class Libbpf:
         self._lib, self._libc = lib, libc
         self.version = lib.libbpf_version_string().decode().lstrip("v")
         self._log: list[str] = []
-        # a va_list is passed as a pointer on both architectures
+        # a va_list is passed as a pointer on x86_64 and aarch64
         self._printer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(self._keep)
         lib.libbpf_set_print.restype = ctypes.c_void_p
         lib.libbpf_set_print(self._printer)
-        # before 1.3 libbpf frees its list when the last handler goes, and goes on using it: this one stays
+        # libbpf before 1.3 uses its list of handlers after freeing it with the last one: keep one registered
         lib.libbpf_register_prog_handler(b"exfil_guard", _SOCKET_FILTER, 0, None)
 
     def _keep(self, level: int, form: int, arguments: int) -> int:
         if level == 0:
-            buffer = ctypes.create_string_buffer(1 << 24)  # libbpf's longest log, at whose end the reason is
+            buffer = ctypes.create_string_buffer(1 << 24)  # libbpf's longest log; the reason is at its end
             self._libc.vsnprintf(
                 buffer, ctypes.c_size_t(len(buffer)), ctypes.c_void_p(form), ctypes.c_void_p(arguments)
             )
@@ -92,31 +91,51 @@ class Libbpf:
 
     def _open(self, data: bytes, btf: str = "") -> int:
         del self._log[:]
-        # struct bpf_object_open_opts: size, name, relaxed maps, pin root, nothing, kconfig, BTF to relocate by;
-        # without a name, libbpf makes one up from an address
+        # struct bpf_object_open_opts: size, name, relaxed maps, pin root, unused, kconfig, BTF to relocate by;
+        # without a name, libbpf derives one from an address
         name, types = ctypes.create_string_buffer(b"exfil_guard"), ctypes.create_string_buffer(os.fsencode(btf))
         options = ctypes.create_string_buffer(
             struct.pack("=QQQQQQQ", 56, ctypes.addressof(name), 0, 0, 0, 0, ctypes.addressof(types) if btf else 0), 56
         )
-        handle = self._lib.bpf_object__open_mem(data, len(data), options)
+        handle: int | None = self._lib.bpf_object__open_mem(data, len(data), options)
         if not handle:
-            self._refuse("the object file cannot be read", ctypes.get_errno(), "Install the enforcer's package again")
+            raise self._error(
+                "the object file cannot be read", ctypes.get_errno(), "Install the enforcer's package again"
+            )
         return handle
 
-    def _refuse(self, message: str, number: int, remedy: str) -> None:
+    def _error(self, message: str, number: int, remedy: str) -> EnforcerError:
+        """An error with the end of libbpf's log. ``number``: an errno, also negative, or libbpf's own."""
         tail = [line[8:] if line.startswith("libbpf: ") else line for line in self._log if line.strip()][-12:]
         reason = os.strerror(abs(number)) if abs(number) < 4000 else "not a BPF object"  # libbpf's own numbers
-        raise EnforcerError(
-            "{0}: {1}{2}".format(message, reason, "; libbpf says: " + " | ".join(tail) if tail else ""), remedy
-        )
+        log = "; libbpf says: " + " | ".join(tail) if tail else ""
+        return EnforcerError(f"{message}: {reason}{log}", remedy)
 
-    def _each(self, following: Callable[[int, int | None], int | None], handle: int) -> list[int]:
-        found: list[int] = []
-        at = following(handle, None)
-        while at:
-            found.append(at)
-            at = following(handle, at)
-        return found
+    def _iterate(self, following: Callable[[int, int | None], int | None], handle: int) -> list[int]:
+        handles: list[int] = []
+        current = following(handle, None)
+        while current:
+            handles.append(current)
+            current = following(handle, current)
+        return handles
+
+    def _maps(self, handle: int) -> dict[str, int]:
+        lib = self._lib
+        return {
+            lib.bpf_map__name(map_).decode(): map_
+            for map_ in self._iterate(lib.bpf_object__next_map, handle)
+            if not lib.bpf_map__is_internal(map_)
+        }
+
+    def _programs(self, handle: int) -> dict[str, int]:
+        lib = self._lib
+        programs = self._iterate(lib.bpf_object__next_program, handle)
+        return {lib.bpf_program__name(program).decode(): program for program in programs}
+
+    def _attach_point(self, program: int) -> tuple[str, str]:
+        """The kind of program and its hook or function, from the name of its section."""
+        kind, _, name = self._lib.bpf_program__section_name(program).decode().partition("/")
+        return kind, name
 
     def _spec(self, handle: int) -> MapSpec:
         lib = self._lib
@@ -129,27 +148,22 @@ class Libbpf:
         )
 
     def describe(self, data: bytes) -> ObjectInfo:
+        """The maps and programs of an object file. Raises EnforcerError."""
         lib = self._lib
         handle = self._open(data)
         try:
             maps, inner = {}, {}
-            for each in self._each(lib.bpf_object__next_map, handle):
-                if lib.bpf_map__is_internal(each):
-                    continue
-                name = lib.bpf_map__name(each).decode()
-                maps[name] = self._spec(each)
-                if maps[name].type == ARRAY_OF_MAPS:
-                    inside = lib.bpf_map__inner_map(each)
-                    if inside:
-                        inner[name] = self._spec(inside)
-            programs = tuple(
-                lib.bpf_program__name(each).decode() for each in self._each(lib.bpf_object__next_program, handle)
-            )
-            return ObjectInfo(maps, inner, programs)
+            for name, map_ in self._maps(handle).items():
+                maps[name] = self._spec(map_)
+                inner_map = lib.bpf_map__inner_map(map_) if maps[name].type == ARRAY_OF_MAPS else None
+                if inner_map:
+                    inner[name] = self._spec(inner_map)
+            return ObjectInfo(maps, inner, tuple(self._programs(handle)))
         finally:
             lib.bpf_object__close(handle)
 
     def has_hook(self, program: str) -> bool:
+        """Whether this kernel has the hook of the program, with the number of arguments that the program expects."""
         types = self._lib.btf__load_vmlinux_btf()
         if not types:
             return False
@@ -161,77 +175,81 @@ class Libbpf:
     def _has_hook(self, types: int, program: str) -> bool:
         lib = self._lib
         hook, _, arguments = program.partition("__")
-        function = lib.btf__find_by_name_kind(types, b"bpf_lsm_" + hook.encode(), _BTF_FUNCTION)
+        function = self._function_id(types, "bpf_lsm_" + hook)
         if function <= 0 or not arguments.isdigit():
             return function > 0
-        # struct btf_type: name, info, type; a function's type is its prototype, whose info ends in the count
+        # struct btf_type: name, info, type; the type of a function is its prototype, whose info has the count
         prototype = struct.unpack("=III", ctypes.string_at(lib.btf__type_by_id(types, function), 12))[2]
-        count = struct.unpack("=II", ctypes.string_at(lib.btf__type_by_id(types, prototype), 8))[1] & 0xFFFF
-        return count == int(arguments)
+        info: int = struct.unpack("=II", ctypes.string_at(lib.btf__type_by_id(types, prototype), 8))[1]
+        return info & 0xFFFF == int(arguments)
+
+    def _function_id(self, types: int, name: str) -> int:
+        """The BTF id of a function; negative: there is none."""
+        number: int = self._lib.btf__find_by_name_kind(types, name.encode(), _BTF_FUNCTION)
+        return number
 
     def _has_function(self, function: str) -> bool:
         types = self._lib.btf__load_vmlinux_btf()
         if not types:
             return False
         try:
-            return self._lib.btf__find_by_name_kind(types, function.encode(), _BTF_FUNCTION) > 0
+            return self._function_id(types, function) > 0
         finally:
             self._lib.btf__free(types)
 
     def load(self, data: bytes, reuse: Mapping[str, int]) -> Loaded:
+        """Loads the object; see Kernel.load. Raises EnforcerError."""
         lib = self._lib
         handle = self._open(data)
         try:
-            maps = {
-                lib.bpf_map__name(each).decode(): each
-                for each in self._each(lib.bpf_object__next_map, handle)
-                if not lib.bpf_map__is_internal(each)
-            }
+            maps = self._maps(handle)
             for name, fd in reuse.items():
                 result = lib.bpf_map__reuse_fd(maps[name], fd)
                 if result:
-                    self._refuse(f"the pinned map {name} cannot be used", result, "Remove the enforcer and run again")
+                    raise self._error(
+                        f"the pinned map {name} cannot be used", result, "Remove the enforcer and run again"
+                    )
             programs = {}
-            for each in self._each(lib.bpf_object__next_program, handle):
-                name = lib.bpf_program__name(each).decode()
-                kind, _, function = lib.bpf_program__section_name(each).decode().partition("/")
+            for name, program in self._programs(handle).items():
+                kind, function = self._attach_point(program)
                 if self._has_function(function) if kind == "fentry" else self.has_hook(name):
-                    programs[hook_of(name)] = each
+                    programs[hook_of(name)] = program
                 else:
-                    lib.bpf_program__set_autoload(each, False)
+                    lib.bpf_program__set_autoload(program, False)
             del self._log[:]
             result = lib.bpf_object__load(handle)
             if result:
-                self._refuse(
+                raise self._error(
                     "the kernel refuses the enforcer's programs",
                     result,
                     "Run a kernel that allows BPF LSM programs (CONFIG_BPF_LSM, CONFIG_DEBUG_INFO_BTF, "
                     "`bpf` among the active LSMs)",
                 )
             return Loaded(
-                {name: os.dup(lib.bpf_map__fd(each)) for name, each in maps.items()},
-                {name: os.dup(lib.bpf_program__fd(each)) for name, each in programs.items()},
+                {name: os.dup(lib.bpf_map__fd(map_)) for name, map_ in maps.items()},
+                {name: os.dup(lib.bpf_program__fd(program)) for name, program in programs.items()},
             )
         finally:
             lib.bpf_object__close(handle)
 
-    def relocate(self, data: bytes, btf: str, place: int) -> list[Relocated]:
-        """libbpf relocates all programs before it loads the first: there it is stopped. As socket filters, so that it
-        asks nothing of the kernel that runs here."""
+    def relocate(self, data: bytes, btf: str, placeholder: int) -> list[Relocated]:
+        """Relocates the programs without loading them; see Kernel.relocate. ``placeholder``: the descriptor of a map.
+
+        libbpf relocates all programs before it loads the first one, where a handler stops it. The handler declares them
+        as socket filters, so that libbpf does not need the running kernel's hooks."""
         lib = self._lib
         types = lib.btf__parse(btf.encode(), None) if btf else lib.btf__load_vmlinux_btf()
         if not types:
             raise EnforcerError(f"no BTF in {btf or BTF}", "Give a kernel's BTF (CONFIG_DEBUG_INFO_BTF)")
-        found: list[Relocated] = []
+        relocated: list[Relocated] = []
         maps: dict[int, str] = {}
 
         def stop(_first: int, _options: int, _cookie: int) -> int:
-            for each in self._each(lib.bpf_object__next_program, handle):
-                if lib.bpf_program__autoload(each):
-                    code = ctypes.string_at(lib.bpf_program__insns(each), 8 * lib.bpf_program__insn_cnt(each))
-                    hook = lib.bpf_program__section_name(each).decode().partition("/")[2]
-                    function = lib.btf__find_by_name_kind(types, b"bpf_lsm_" + hook.encode(), _BTF_FUNCTION)
-                    found.append(Relocated(lib.bpf_program__name(each).decode(), hook, function, code, maps))
+            for name, program in self._programs(handle).items():
+                if lib.bpf_program__autoload(program):
+                    code = ctypes.string_at(lib.bpf_program__insns(program), 8 * lib.bpf_program__insn_cnt(program))
+                    hook = self._attach_point(program)[1]
+                    relocated.append(Relocated(name, hook, self._function_id(types, "bpf_lsm_" + hook), code, maps))
             return -errno.ECANCELED
 
         callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)(stop)
@@ -239,25 +257,34 @@ class Libbpf:
         options = struct.pack("=QqQQQ", 40, 0, 0, ctypes.cast(callback, ctypes.c_void_p).value or 0, 0)
         handler = lib.libbpf_register_prog_handler(b"lsm/", _SOCKET_FILTER, 0, options)
         if handler < 0:
-            self._refuse("programs cannot be relocated without being loaded", handler, "Install libbpf 1.0 or newer")
+            raise self._error(
+                "programs cannot be relocated without being loaded", handler, "Install libbpf 1.0 or newer"
+            )
         handle = 0
         try:
             handle = self._open(data, btf)
-            for each in self._each(lib.bpf_object__next_map, handle):
-                name = lib.bpf_map__name(each).decode()
-                result = lib.bpf_map__reuse_fd(each, place)
-                if result:
-                    self._refuse("a map cannot be stood for", result, "Report it with libbpf's version")
-                maps[lib.bpf_map__fd(each)] = name
-            for each in self._each(lib.bpf_object__next_program, handle):
-                lib.bpf_program__set_autoload(each, self._has_hook(types, lib.bpf_program__name(each).decode()))
+            self._replace_maps(handle, placeholder, maps)
+            for name, program in self._programs(handle).items():
+                lib.bpf_program__set_autoload(program, self._has_hook(types, name))
             del self._log[:]
             result = lib.bpf_object__load(handle)
-            if not found:
-                self._refuse("the object cannot be relocated", result, "Install the enforcer's package again")
-            return found
+            if not relocated:
+                raise self._error("the object cannot be relocated", result, "Install the enforcer's package again")
+            return relocated
         finally:
             if handle:
                 lib.bpf_object__close(handle)
             lib.libbpf_unregister_prog_handler(handler)
             lib.btf__free(types)
+
+    def _replace_maps(self, handle: int, placeholder: int, names: dict[int, str]) -> None:
+        """Uses the placeholder for every map. Adds to ``names`` the descriptor that stands for each map."""
+        lib = self._lib
+        for map_ in self._iterate(lib.bpf_object__next_map, handle):
+            name = lib.bpf_map__name(map_).decode()
+            result = lib.bpf_map__reuse_fd(map_, placeholder)
+            if result:
+                raise self._error(
+                    "a map cannot be replaced by a placeholder", result, "Report it with libbpf's version"
+                )
+            names[lib.bpf_map__fd(map_)] = name

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The maps of the enforcer: their types, sizes and names."""
+"""The types and sizes of the enforcer's maps, by name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from .types import ARRAY, ARRAY_OF_MAPS, HASH, INNER_MAP, LPM_TRIE, NO_PREALLOC,
 
 SLOTS = layout.SLOTS
 
-
-# the tables of a generation: the inner maps' type, key and value sizes and flags; entries as many as there are
+# The tables of a generation: inner maps, created with as many entries as the table has.
 TABLES: dict[str, MapSpec] = {
     "policy": MapSpec(ARRAY, 4, layout.POLICY.size, 1),
     "subjects": MapSpec(ARRAY, 4, layout.SUBJECT.size, 1, INNER_MAP),
@@ -31,17 +30,11 @@ TABLES: dict[str, MapSpec] = {
     "rules": MapSpec(ARRAY, 4, layout.RULE.size, 1, INNER_MAP),
 }
 
-
 RECORD = MapSpec(ARRAY, 4, layout.RECORD.size, 1)
-
-
 OUTER = MapSpec(ARRAY_OF_MAPS, 4, 4, SLOTS)
-
-
 CONTROL = MapSpec(ARRAY_OF_MAPS, 4, 4, 1)
 
-
-# the maps that outlive a generation; STORAGES hold caches, whose values may change with the object
+# The maps that all generations share. STORAGES are local storage maps; their values may change with the object.
 MAPS: dict[str, MapSpec] = dict(
     {name: OUTER for name in TABLES},
     control=CONTROL,
@@ -58,6 +51,5 @@ MAPS: dict[str, MapSpec] = dict(
         HASH, layout.PERSISTENT_LABEL_KEY.size, layout.PERSISTENT_LABEL.size, layout.PERSISTENT_LABELS, NO_PREALLOC
     ),
 )
-
 
 STORAGES = ("tasks", "inodes", "spare", "blank", "known", "covered", "readings", "marked_files", "sockets", "marks")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plain records of what the kernel holds: maps, programs, links, objects, and what a kernel can do."""
+"""Records that describe maps, programs, links and object files, and the features of a host."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from typing import NamedTuple
 
 BTF = "/sys/kernel/btf/vmlinux"
 
-
+# enum bpf_map_type
 HASH, ARRAY, LRU_HASH, LPM_TRIE, ARRAY_OF_MAPS, SK_STORAGE = 1, 2, 9, 11, 12, 24
-
-
 RINGBUF, INODE_STORAGE, TASK_STORAGE = 27, 28, 29
 
-
-NO_PREALLOC, INNER_MAP = 1, 0x1000
-
+NO_PREALLOC, INNER_MAP = 1, 0x1000  # flags of a map
 
 LSM_MAC, MODIFY_RETURN = 27, 26  # enum bpf_attach_type
 
 
 class MapSpec(NamedTuple):
+    """The properties with which a map is created. Sizes are in bytes."""
+
     type: int
     key_size: int
     value_size: int
@@ -32,6 +30,8 @@ class MapSpec(NamedTuple):
 
 
 class MapInfo(NamedTuple):
+    """An existing map."""
+
     id: int
     name: str
     spec: MapSpec
@@ -39,6 +39,8 @@ class MapInfo(NamedTuple):
 
 
 class ProgramInfo(NamedTuple):
+    """A loaded program. ``tag``: the kernel's digest of its instructions, in hex."""
+
     id: int
     name: str
     tag: str
@@ -46,18 +48,20 @@ class ProgramInfo(NamedTuple):
 
 
 class LinkInfo(NamedTuple):
-    """``attach_type``, ``target`` and ``function`` are those of a tracing link, which LSM programs have: the enum, the
-    id of the kernel's BTF or of the program that is traced, and the function's number in it."""
+    """An attached program.
+
+    The last three fields are 0 unless it is a tracing link, which LSM programs have. ``target``: the id of the kernel's
+    BTF, or of the traced program. ``function``: the BTF id of the function there."""
 
     id: int
     program: int  # id
-    attach_type: int = 0
+    attach_type: int = 0  # enum bpf_attach_type
     target: int = 0
     function: int = 0
 
 
 class ObjectInfo(NamedTuple):
-    """What an object file holds. ``inner``: the inner maps of its arrays of maps."""
+    """The contents of an object file. ``inner``: the inner maps of its arrays of maps."""
 
     maps: dict[str, MapSpec]
     inner: dict[str, MapSpec]
@@ -65,22 +69,24 @@ class ObjectInfo(NamedTuple):
 
 
 class Loaded(NamedTuple):
+    """The descriptors of a loaded object."""
+
     maps: dict[str, int]  # name -> descriptor
-    programs: dict[str, int]
+    programs: dict[str, int]  # hook -> descriptor
 
 
 class Relocated(NamedTuple):
-    """A program as libbpf hands it to bpf(2): subprograms appended, fields where the kernel's BTF has them."""
+    """A program as libbpf passes it to bpf(2): with its subprograms, and field offsets from the kernel's BTF."""
 
     name: str
     hook: str  # what it is attached to: the kernel's bpf_lsm_HOOK
-    function: int  # the number of that in the BTF
+    function: int  # the BTF id of that function
     code: bytes  # struct bpf_insn, 8 bytes each
-    maps: dict[int, str]  # the numbers that stand for maps -> their names
+    maps: dict[int, str]  # the descriptors in the code that stand for maps -> their names
 
 
 class Environment(NamedTuple):
-    """What the host offers."""
+    """The features of the host that the enforcer needs."""
 
     root: bool
     machine: str
@@ -88,17 +94,18 @@ class Environment(NamedTuple):
     bpffs: bool
     cgroup2: bool
     lsms: tuple[str, ...]
-    libbpf: str  # its version; empty: there is none
+    libbpf: str  # its version; empty: not installed
 
     @property
     def sendpage(self) -> bool:
-        """Before 6.5 sendfile and splice reach a socket by file_permission alone."""
-        found = re.match(r"(\d+)\.(\d+)", self.release)
-        return found is not None and (int(found.group(1)), int(found.group(2))) < (6, 5)
+        """Whether sendfile and splice to a socket call only the hook file_permission: before Linux 6.5."""
+        version = re.match(r"(\d+)\.(\d+)", self.release)
+        return version is not None and (int(version.group(1)), int(version.group(2))) < (6, 5)
 
 
 def hook_of(program: str) -> str:
-    """What a program is known as: its hook, whichever of the kernels' variants it is for; HOOK__PURPOSE, which stands
-    beside the hook's other program, as itself."""
+    """The name under which a program is loaded: for ``HOOK__N``, a variant for N arguments, the hook.
+
+    ``HOOK__PURPOSE``, a second program for the hook, keeps its name."""
     hook, _, rest = program.partition("__")
     return hook if rest.isdigit() else program
