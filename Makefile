@@ -16,7 +16,7 @@ PLAYBOOK := ansible-playbook -i inventories/lab/hosts.yml
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
-	@echo "also: test-fast test-lint test-unit test-property test-native test-kernels test-attacks adversary test-lab test-report test-fleet test-all bench scale lab-up lab-down clean"
+	@echo "also: test-fast test-lint test-unit test-property test-native test-sanity test-kernels test-attacks adversary test-lab test-report test-fleet test-all generate bench scale lab-up lab-down clean"
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
@@ -73,8 +73,7 @@ demo: needs build
 
 test-lint: needs
 	$(STEP) "lint"
-	@ruff check . && ruff format --check .
-	@if [ -f .ansible-lint ]; then ansible-lint --offline; fi
+	@tools/lint
 
 test-unit: needs build
 	$(STEP) "unit"
@@ -129,7 +128,12 @@ adversary: build
 test: test-fast verify test-kernels test-lab
 	$(STEP) "make test: everything passed"
 
-test-all: test adversary test-report test-fleet
+# ansible-test sanity; needs the package index
+test-sanity: needs
+	$(STEP) "ansible-test sanity on a staged copy (3 minutes)"
+	@tests/sanity/run
+
+test-all: test test-sanity adversary test-report test-fleet
 	@PROGRAMS=5000 proof/run bytecode
 	@POLICIES=100000 proof/run correspondence
 	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
@@ -150,6 +154,6 @@ bench-report: test-report
 clean: lab-down
 	rm -rf .venv .cache .build lab/.build lab/.vagrant
 
-.PHONY: help needs generate build lab-up lab-down demo test-lint test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test-report test-fleet test \
+.PHONY: help needs generate build lab-up lab-down demo test-lint test-sanity test-unit test-property test-native verify test-fast test-kernels test-attacks test-lab test-report test-fleet test \
 	test-all bench bench-report scale clean
 .NOTPARALLEL:

@@ -40,7 +40,10 @@ def test_check_mode_tells_and_does_nothing(host):
     "variables, message",
     [
         ({"exfil_guard_observe_seconds": 0}, "exfil_guard_observe_seconds must be a whole number from 1 to 604800"),
-        ({"exfil_guard_observe_seconds": 604801}, "exfil_guard_observe_seconds must be a whole number from 1 to 604800"),
+        (
+            {"exfil_guard_observe_seconds": 604801},
+            "exfil_guard_observe_seconds must be a whole number from 1 to 604800",
+        ),
         ({"exfil_guard_observe_names": 1001}, "exfil_guard_observe_names one from 0 to 1000"),
         ({"exfil_guard_observe_actions": []}, "must name at least one action"),
         ({"exfil_guard_observe_actions": ["fly"]}, "value of exfil_guard_observe_actions must be one or more of"),

@@ -87,5 +87,7 @@ def test_an_ansible_that_is_too_old(host):
     old.write_text("#!/bin/sh\necho 'ansible-pull [core 2.14.18]'\n")
     old.chmod(0o755)
     code, said = host.run(exfil_guard_pull_command=str(old))
-    assert code != 0 and "This host has ansible-core 2.14.18, but 2.18 or newer is required" in " ".join(said.split()), said
+    assert code != 0 and "This host has ansible-core 2.14.18, but 2.18 or newer is required" in " ".join(
+        said.split()
+    ), said
     assert host.tree() == {}
