@@ -19,9 +19,8 @@ from .host.paths import Paths
 from .layout import LIBRARY
 
 if TYPE_CHECKING:
-    from .host.store import Store
-    from .host.system import System
-    from .kernel.bpf import Kernel
+    from .host.protocols import Store, System
+    from .kernel.protocol import Kernel
     from .lifecycle.context import Context, Options
     from .report.status import Status
 

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import typed
 
 ROOT = Path(__file__).resolve().parents[3]
 GUARD = "ansible_collections.exfil.guard.plugins.module_utils._guard"
@@ -46,17 +45,9 @@ def test_the_command_imports_the_api_alone():
     assert {name.split(".")[1] for name in names} == {"host_api"}
 
 
-def typed(source: Path, *lines: str) -> str:
-    """What mypy finds in ``lines``; empty when they are well typed."""
-    source.write_text("".join(line + "\n" for line in lines))
-    options = ["--strict", "--no-pretty", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_cache")]
-    command = [sys.executable, "-m", "mypy", *options, str(source)]
-    done = subprocess.run(command, cwd=ROOT / "collections", capture_output=True, text=True)
-    return done.stdout if done.returncode else ""
-
-
 def test_the_api_is_what_modules_expect(tmp_path):
     """mypy compares the protocols in _installed.py with the package."""
-    imports = (f"from {GUARD} import host_api", f"from {GUARD.rpartition('.')[0]} import _installed")
-    assert typed(tmp_path / "good.py", *imports, "api: _installed.HostAPI = host_api") == ""
-    assert "Incompatible types" in typed(tmp_path / "bad.py", *imports, "api: _installed.Host = host_api")
+    imports = f"from {GUARD} import host_api\nfrom {GUARD.rpartition('.')[0]} import _installed\n"
+    assert typed.problems(tmp_path / "good.py", imports + "api: _installed.HostAPI = host_api\n") == ""
+    wrong = typed.problems(tmp_path / "bad.py", imports + "api: _installed.Host = host_api\n")
+    assert "Incompatible types" in wrong

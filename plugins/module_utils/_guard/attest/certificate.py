@@ -23,9 +23,9 @@ import os
 from typing import Any, Mapping, NamedTuple
 
 from ..errors import EnforcerError
-from ..host.store import Store
+from ..host.protocols import Store
 from ..kernel import instructions
-from ..kernel.bpf import Kernel
+from ..kernel.protocol import Kernel
 from ..kernel.types import LSM_MAC, LinkInfo, Relocated, hook_of
 from ..policy import canonical
 from . import evidence, proved

@@ -12,11 +12,11 @@ import struct
 from typing import NamedTuple
 
 from ..host import pyc
-from ..host.store import Store
+from ..host.protocols import Store
 from ..kernel import generations, mapspecs, pins
-from ..kernel.bpf import Kernel
 from ..kernel.generations import Live
 from ..kernel.pins import opened
+from ..kernel.protocol import Kernel
 from ..kernel.types import LSM_MAC, MODIFY_RETURN, LinkInfo
 
 

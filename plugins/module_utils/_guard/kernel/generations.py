@@ -15,10 +15,10 @@ from typing import Dict, Iterable, Mapping, NamedTuple, Protocol
 from .. import layout
 from ..errors import EnforcerError
 from ..layout import Record
-from .bpf import Kernel
 from .links import attach, claim
 from .mapspecs import MAPS, RECORD, SLOTS, TABLES
 from .pins import FIRST_KEY, Opened, opened_map
+from .protocol import Kernel
 from .types import ARRAY
 
 NO_SLOT = layout.NO_SLOT

@@ -9,9 +9,9 @@ import struct
 from typing import Iterable
 
 from .. import layout
-from .bpf import Kernel
 from .mapspecs import MAPS, STORAGES
 from .pins import FIRST_KEY, Opened, available_hooks, links_path, opened, opened_map, program_path, versions
+from .protocol import Kernel
 
 OVERFLOW_GROUP = 1  # the label group of the tasks for which the map is full
 

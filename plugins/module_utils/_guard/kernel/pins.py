@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from .. import layout
-from .bpf import Kernel
+from .protocol import Kernel
 
 LAYOUT = layout.LAYOUT
 

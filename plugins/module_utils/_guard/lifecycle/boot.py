@@ -13,7 +13,7 @@ from typing import Iterator
 from ..attest import certificate
 from ..errors import EnforcerError
 from ..host import lock
-from ..host.store import Store
+from ..host.protocols import Store
 from ..kernel import generations, pins
 from ..resolve import encoding, resolver
 from . import apply, canary, enforcer

@@ -14,7 +14,8 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 from .. import layout
 from ..errors import EnforcerError, PolicyErrors
-from ..kernel.bpf import Kernel
+from ..host.protocols import System
+from ..kernel.protocol import Kernel
 from ..layout import CANARY_ALLOWED, CANARY_CONTENT, CANARY_DENIED, CANARY_USER
 from ..policy import semantics
 from ..policy.model import NO_ID, FileEvent, Location, NetworkEvent, PathPattern, Resolved, Task
@@ -51,11 +52,11 @@ def prepare(folder: str = FOLDER) -> None:
         ) from error
 
 
-def find(system: Any, folder: str = FOLDER) -> Places:
+def find(system: System, folder: str = FOLDER) -> Places:
     return Places(*(place(system, os.path.join(folder, name)) for name in (CANARY_DENIED, CANARY_ALLOWED)))
 
 
-def place(system: Any, path: str) -> PathPattern | None:
+def place(system: System, path: str) -> PathPattern | None:
     """Asked the way a policy asks, so that the canary shares the policy's idea of a path."""
     document = {
         "policy": 1,

@@ -10,10 +10,10 @@ from typing import Any
 from ..attest import certificate
 from ..errors import EnforcerError
 from ..host import lock
-from ..host.store import Store
+from ..host.protocols import Store
 from ..kernel import generations, links, pins
-from ..kernel.bpf import Kernel
 from ..kernel.generations import NO_SLOT, SECOND
+from ..kernel.protocol import Kernel
 from ..layout import Record
 from . import enforcer
 from .locking import explained, locked

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Any, Mapping
+from typing import Mapping
 
 from ..host.paths import Paths
-from ..host.store import Store
-from ..kernel.bpf import Kernel
+from ..host.protocols import Store, System
+from ..kernel.protocol import Kernel
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Context:
     """What apply, boot and refresh share. ``now``: the date (UTC) by which rules expire."""
 
     kernel: Kernel
-    system: Any
+    system: System
     store: Store
     now: datetime.date
     options: Options = field(default_factory=Options)

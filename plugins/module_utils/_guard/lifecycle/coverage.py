@@ -10,7 +10,7 @@ import datetime
 from typing import Any, Iterable, Mapping
 
 from ..compile import programs
-from ..kernel.bpf import Kernel
+from ..kernel.protocol import Kernel
 from ..kernel.types import Environment
 from ..policy import semantics
 from ..policy.model import Resolved, Rule

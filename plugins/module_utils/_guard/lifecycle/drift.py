@@ -10,6 +10,7 @@ import datetime
 from typing import Any
 
 from ..compile import tables
+from ..host.protocols import Store, System
 from ..kernel import generations, links
 from ..kernel.generations import Live
 from ..policy import diff
@@ -18,7 +19,7 @@ from . import canary
 from .context import Context
 
 
-def nowhere(store: Any) -> dict[str, Any]:
+def nowhere(store: Store) -> dict[str, Any]:
     """Without an enforcer: whatever is stored as confirmed is not in force."""
     lost = store.last_confirmed()
     drift = (
@@ -80,10 +81,10 @@ def apart(
 
 
 def difference_lines(
-    live: Any,
+    live: Live,
     stored: dict[str, Any] | None,
     attached: list[str],
-    system: Any,
+    system: System,
     now: datetime.date,
     canary_folder: str = canary.FOLDER,
 ) -> list[str]:

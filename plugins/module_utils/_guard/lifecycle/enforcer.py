@@ -11,9 +11,10 @@ import re
 from typing import Any
 
 from ..errors import EnforcerError, PolicyErrors, Problem
+from ..host.protocols import Store
 from ..kernel import links, mapspecs, pins
-from ..kernel.bpf import Kernel
-from ..kernel.types import Environment, ObjectInfo, hook_of
+from ..kernel.protocol import Kernel
+from ..kernel.types import Environment, MapSpec, ObjectInfo, hook_of
 
 OLDEST = {"x86_64": (6, 1), "aarch64": (6, 4)}  # 64-bit Arm has what LSM programs need from 6.4
 NOT_INSTALLED = Problem("host", "enforcer not installed", "", "run role exfil.guard.enforcer")
@@ -93,7 +94,7 @@ def check_layout(info: ObjectInfo) -> None:
             raise EnforcerError(f"the object is built for another layout: it has no map {name}", remedy)
 
 
-def _sizes(spec: Any) -> str:
+def _sizes(spec: MapSpec) -> str:
     return "type {0}, key {1}, value {2}, entries {3}, flags {4:#x}".format(*spec)
 
 
@@ -322,7 +323,7 @@ def _load(kernel: Kernel, data: bytes, version: str, absent: list[str]) -> None:
 # ---- remove -------------------------------------------------------------------------------------------------------
 
 
-def remove(kernel: Kernel, store: Any = None, *, check: bool = False) -> dict[str, Any]:
+def remove(kernel: Kernel, store: Store | None = None, *, check: bool = False) -> dict[str, Any]:
     """No link, program, map, folder or document of ours is left."""
     root = kernel.path("exfil_guard")
     lines = [f"- {root}/{name}" for name in kernel.names(root)]

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any, Iterable, Sequence
 
 from ..errors import EnforcerError
+from ..host.protocols import Store
 
 
-def generations(store: Any) -> list[dict[str, Any]]:
+def generations(store: Store) -> list[dict[str, Any]]:
     """What is stored, oldest first; a document that can't be read is left out."""
     return [each for each in map(store.load, store.numbers()) if each is not None]
 

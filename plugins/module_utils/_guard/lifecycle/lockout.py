@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
+from ..host.protocols import System
 from ..policy import semantics
 from ..policy.model import NO_ID, Location, Resolved, Task
 from . import canary
@@ -16,7 +16,7 @@ from . import canary
 _NEEDED = frozenset({"bpf", "cap-bpf", "cap-sys-admin", "cap-perfmon"})
 
 
-def task(system: Any) -> Task:
+def task(system: System) -> Task:
     found = system.current_process()
     fields = dict(line.split(":", 1) for line in found.get("status", "").splitlines() if ":" in line)
     users, groups, more = ([int(each) for each in fields.get(name, "").split()] for name in ("Uid", "Gid", "Groups"))
@@ -35,7 +35,7 @@ def task(system: Any) -> Task:
     )
 
 
-def locked_out(resolved: Resolved, system: Any, now: datetime.date) -> list[str]:
+def locked_out(resolved: Resolved, system: System, now: datetime.date) -> list[str]:
     """What a task like this one will not be able to undo; a policy on trial ends by itself all the same."""
     if not resolved.rules:
         return []

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ..kernel.bpf import Kernel
+from ..kernel.protocol import Kernel
 from . import enforcer
 
 

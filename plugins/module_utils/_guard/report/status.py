@@ -16,10 +16,9 @@ from ..audit import collector
 from ..compile import tables as compile
 from ..errors import EnforcerError
 from ..host import pull
-from ..host.store import Store
-from ..host.system import System
+from ..host.protocols import Store, System
 from ..kernel import generations, links, mapspecs, pins
-from ..kernel.bpf import Kernel
+from ..kernel.protocol import Kernel
 from ..kernel.types import Environment
 from ..lifecycle import coverage, enforcer, history
 from ..lifecycle.drift import difference_lines

@@ -15,9 +15,8 @@ from ..attest.certificate import Certificate, Difference
 from ..attest.evidence import Evidence, Package
 from ..compile import tables
 from ..errors import EnforcerError, PolicyErrors
-from ..host.store import Store
-from ..host.system import System
-from ..kernel.bpf import Kernel
+from ..host.protocols import Store, System
+from ..kernel.protocol import Kernel
 from ..kernel.types import LSM_MAC, MODIFY_RETURN, LinkInfo
 from ..lifecycle import canary, drift, enforcer
 from ..policy import canonical
