@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# make demo    boots three machines, guards two, shows who tried what and how it ended
-# make verify  proves the decision again, from the policy's meaning to the tables and the switch (a few minutes)
-# make test    everything but the long runs: at most 45 minutes on two cores without hardware virtualisation
+# make demo    boots three machines, guards two of them, and shows who tried what and the result
+# make verify  repeats the proofs: the compiler, the switch of policies and the BPF instructions (a few minutes)
+# make test    all tests except the long runs: at most 45 minutes on two cores without hardware virtualisation
 
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -59,7 +59,7 @@ lab-down:
 	@lab/down
 
 demo: needs build
-	$(STEP) "three machines: web1 and db1 will be guarded, outside plays the internet"
+	$(STEP) "boot three machines: web1 and db1 will be guarded, outside plays the internet"
 	@lab/up
 	$(STEP) "ansible-playbook -i inventories/lab site.yml"
 	@$(PLAYBOOK) site.yml
@@ -67,7 +67,7 @@ demo: needs build
 	@rm -rf lab/.build/demo && mkdir -p lab/.build/demo
 	@$(PLAYBOOK) lab/demo.yml >lab/.build/demo.log 2>&1 || { cat lab/.build/demo.log; exit 1; }
 	@.venv/bin/python lab/demo-table lab/.build/demo
-	@echo "The machines stay up: try for yourself ('ssh -F lab/.build/ssh-config web1'); 'make lab-down' ends it."
+	@echo "The machines stay up. Log in with 'ssh -F lab/.build/ssh-config web1'; 'make lab-down' removes them."
 
 # ---- tests, quickest first ------------------------------------------------------------------------------------------
 
