@@ -104,9 +104,9 @@ def test_no_other_file_system_is_entered(tree, monkeypatch):
 
 def test_the_look_is_bounded_and_says_so(tree, monkeypatch):
     assert look(tree / "in/**", system=Here([0.0, 1.0, 99.0]))["cut"] == [str(tree / "in/**")]
-    monkeypatch.setattr(hardlinks, "ENTRIES", 2)
+    monkeypatch.setattr(hardlinks, "MAX_ENTRIES", 2)
     stored = look(tree / "in/**")
-    assert stored["cut"] == [str(tree / "in/**")] and "did not get through" in hardlinks.lines(stored)[-1]
+    assert stored["cut"] == [str(tree / "in/**")] and "did not finish" in hardlinks.lines(stored)[-1]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_rules_that_cover_no_tree_are_not_looked_at(tree, change):
 def test_names_in_warnings_are_plain_text():
     found = [{"path": "/c/\udcff\n\x1b" + str(i), "links": 3, "inside": 1, "rules": ["it's"]} for i in range(12)]
     told = hardlinks.lines({"found": found, "cut": []})
-    assert len(told) == hardlinks.TOLD + 1 and "2 more files" in told[-1]
+    assert len(told) == hardlinks.SHOWN + 1 and "2 more files" in told[-1]
     assert told[0].startswith("/c/\\udcff\\n\\x1b0 has 2 more hard link(s) that no path of rule ")
 
 

@@ -1,8 +1,9 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which device numbers are a way out of the machine, and by which action: from what the kernel says of its drivers.
-A node is known by its number, whatever it is called and wherever it lies."""
+"""Finds the device numbers through which data can leave the machine, and the action that denies to open each.
+
+The source is the kernel's list of drivers. A device node is identified by its number, not by its name or path."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from .. import layout
 Device = Tuple[bool, int, str]  # as in model.Resolved.devices
 ACTIONS = frozenset(("block-device", "virtio-port", "serial", "tun", "guest-device"))
 
-# by the names of /proc/devices; disks past their block layer are block devices, too
+# by the names of /proc/devices; a character device of a disk counts as a block device
 _MAJORS = {
     "virtio-portsdev": "virtio-port",
     "macvtap": "tun",
@@ -47,28 +48,28 @@ _MISC = {
     "sev-guest": "guest-device",
     "tdx_guest": "guest-device",
 }
-# numbers that never change: opening the node loads the driver, so that it need not be there yet
+# Numbers that never change. Opening the node loads the driver, so the driver may not be listed yet.
 _MISC_MAJOR = 10
 _FIXED = {200: "tun", 238: "guest-device", 241: "guest-device"}  # tun, vhost-net, vhost-vsock
-_LINES = re.compile(r"hvc|ttyS|ttyAMA|ttyUSB|ttyACM")  # serial lines whose drivers may call themselves something else
+_LINES = re.compile(r"hvc|ttyS|ttyAMA|ttyUSB|ttyACM")  # serial lines, also if the driver reports another kind
 _CONSOLE = 5 << 20 | 1
 
 
 def find(tables: Mapping[str, str]) -> frozenset[Device]:
     """``tables``: see System.device_tables."""
-    found: set[Device] = {(False, _MISC_MAJOR << 20 | minor, action) for minor, action in _FIXED.items()}
+    result: set[Device] = {(False, _MISC_MAJOR << 20 | minor, action) for minor, action in _FIXED.items()}
     for number, name in _pairs(tables["misc"]):
         if name in _MISC:
-            found.add((False, _MISC_MAJOR << 20 | number, _MISC[name]))
+            result.add((False, _MISC_MAJOR << 20 | number, _MISC[name]))
     character = tables["devices"].partition("Block devices:")[0]
     for number, name in _pairs(character):
         if name in _MAJORS:
-            found.add((False, number << 20 | layout.ANY_MINOR, _MAJORS[name]))
+            result.add((False, number << 20 | layout.ANY_MINOR, _MAJORS[name]))
     serial = _serial(tables["ttys"])
-    found.update((False, number, "serial") for number in serial)
+    result.update((False, number, "serial") for number in serial)
     if any(_is_in(number, serial) for number in _consoles(tables["consoles"])):
-        found.add((False, _CONSOLE, "serial"))
-    return frozenset(found)
+        result.add((False, _CONSOLE, "serial"))
+    return frozenset(result)
 
 
 def _pairs(text: str) -> Iterator[tuple[int, str]]:
@@ -79,8 +80,8 @@ def _pairs(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _serial(text: str) -> frozenset[int]:
-    """One number for a major that is nothing but serial lines; else one for each line, since virtual consoles share
-    theirs with the PC's own serial lines."""
+    """One number for a major number that has only serial lines, else one for each line: virtual consoles share their
+    major number with the serial lines of a PC."""
     ranges: dict[int, set[int]] = {}
     shared = set()
     for line in text.splitlines():
@@ -101,7 +102,7 @@ def _serial(text: str) -> frozenset[int]:
 
 
 def _consoles(text: str) -> Iterator[int]:
-    """The last field of a console that is a device is its number."""
+    """The device numbers of the consoles. The last field of a line is the number, if the console is a device."""
     for line in text.splitlines():
         major, _, minor = line.split()[-1].partition(":") if line.strip() else ("", "", "")
         if major.isdigit() and minor.isdigit():

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A resolved policy as it is stored on the host, and back."""
+"""Converts a resolved policy to the JSON that is stored on the host, and back."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from ..policy.model import DestinationSet, PathPattern, Resolved, ResourceSet, R
 
 
 def _listed(values: Iterable[Any] | None) -> list[Any] | None:
-    return None if values is None else [list(each) if isinstance(each, tuple) else each for each in sorted(values)]
+    return None if values is None else [list(value) if isinstance(value, tuple) else value for value in sorted(values)]
 
 
 def _endpoints(values: Iterable[tuple[int | None, int | None]] | None) -> list[Any] | None:
-    return None if values is None else sorted((list(each) for each in values), key=str)
+    return None if values is None else sorted((list(value) for value in values), key=str)
 
 
 def _patterns(values: Iterable[PathPattern] | None) -> list[Any] | None:
-    return None if values is None else [[each.device, list(each.components)] for each in sorted(values)]
+    return None if values is None else [[pattern.device, list(pattern.components)] for pattern in sorted(values)]
 
 
-def _chosen(value: Selection | None) -> Any:
+def _selection(value: Selection | None) -> dict[str, Any] | None:
     return None if value is None else {"names": sorted(value.names), "negated": value.negated}
 
 
 def to_json(resolved: Resolved) -> dict[str, Any]:
+    """The stored form."""
     return {
         "rules": [
             {
@@ -34,8 +35,8 @@ def to_json(resolved: Resolved) -> dict[str, Any]:
                 "deny": sorted(rule.deny),
                 "subjects": _listed(rule.subjects),
                 "except": sorted(rule.excepts),
-                "resources": _chosen(rule.resources),
-                "destinations": _chosen(rule.destinations),
+                "resources": _selection(rule.resources),
+                "destinations": _selection(rule.destinations),
                 "audit": rule.audit,
                 "expires": rule.expires,
             }
@@ -43,35 +44,35 @@ def to_json(resolved: Resolved) -> dict[str, Any]:
         ],
         "subjects": {
             name: {
-                "users": _listed(each.users),
-                "login_users": _listed(each.login_users),
-                "groups": _listed(each.groups),
-                "services": _listed(each.services),
-                "executables": _patterns(each.executables),
-                "has_read": _listed(each.has_read),
+                "users": _listed(body.users),
+                "login_users": _listed(body.login_users),
+                "groups": _listed(body.groups),
+                "services": _listed(body.services),
+                "executables": _patterns(body.executables),
+                "has_read": _listed(body.has_read),
             }
-            for name, each in resolved.subjects.items()
+            for name, body in resolved.subjects.items()
         },
-        "resources": {name: _patterns(each.paths) for name, each in resolved.resources.items()},
+        "resources": {name: _patterns(body.paths) for name, body in resolved.resources.items()},
         "destinations": {
             name: {
-                "cidrs": _listed(each.cidrs),
-                "ports": _listed(each.ports),
-                "protocols": _listed(each.protocols),
-                "vsock": _endpoints(each.vsock),
+                "cidrs": _listed(body.cidrs),
+                "ports": _listed(body.ports),
+                "protocols": _listed(body.protocols),
+                "vsock": _endpoints(body.vsock),
             }
-            for name, each in resolved.destinations.items()
+            for name, body in resolved.destinations.items()
         },
         "superblocks": sorted(resolved.superblocks),
         "paths": {key: sorted(paths) for key, paths in resolved.source_paths.items()},
-        "devices": [list(each) for each in sorted(resolved.devices)],
+        "devices": [list(device) for device in sorted(resolved.devices)],
         "names": {name: sorted(addresses) for name, addresses in resolved.host_addresses.items()},
         "protected": _patterns(resolved.tamper_paths),
     }
 
 
 def _set(values: Iterable[Any] | None) -> frozenset[Any] | None:
-    return None if values is None else frozenset(tuple(each) if isinstance(each, list) else each for each in values)
+    return None if values is None else frozenset(tuple(value) if isinstance(value, list) else value for value in values)
 
 
 def _located(values: Iterable[Any] | None) -> frozenset[PathPattern] | None:
@@ -79,38 +80,40 @@ def _located(values: Iterable[Any] | None) -> frozenset[PathPattern] | None:
 
 
 def from_json(stored: dict[str, Any]) -> Resolved:
-    def chosen(value: Any) -> Selection | None:
+    """The policy from its stored form. Raises KeyError if a key is missing."""
+
+    def selection(value: dict[str, Any] | None) -> Selection | None:
         return None if value is None else Selection(frozenset(value["names"]), value["negated"])
 
     return Resolved(
         tuple(
             Rule(
-                each["name"],
-                frozenset(each["deny"]),
-                _set(each["subjects"]),
-                frozenset(each["except"]),
-                chosen(each["resources"]),
-                chosen(each["destinations"]),
-                each["audit"],
-                each["expires"],
+                rule["name"],
+                frozenset(rule["deny"]),
+                _set(rule["subjects"]),
+                frozenset(rule["except"]),
+                selection(rule["resources"]),
+                selection(rule["destinations"]),
+                rule["audit"],
+                rule["expires"],
             )
-            for each in stored["rules"]
+            for rule in stored["rules"]
         ),
         {
             name: SubjectSet(
-                _set(each["users"]),
-                _set(each["login_users"]),
-                _set(each["groups"]),
-                _set(each["services"]),
-                _located(each["executables"]),
-                _set(each["has_read"]),
+                _set(body["users"]),
+                _set(body["login_users"]),
+                _set(body["groups"]),
+                _set(body["services"]),
+                _located(body["executables"]),
+                _set(body["has_read"]),
             )
-            for name, each in stored["subjects"].items()
+            for name, body in stored["subjects"].items()
         },
-        {name: ResourceSet(_located(each) or frozenset()) for name, each in stored["resources"].items()},
+        {name: ResourceSet(_located(body) or frozenset()) for name, body in stored["resources"].items()},
         {
-            name: DestinationSet(_set(each["cidrs"]), _set(each["ports"]), _set(each["protocols"]), _set(each["vsock"]))
-            for name, each in stored["destinations"].items()
+            name: DestinationSet(_set(body["cidrs"]), _set(body["ports"]), _set(body["protocols"]), _set(body["vsock"]))
+            for name, body in stored["destinations"].items()
         },
         frozenset(stored["superblocks"]),
         {key: frozenset(paths) for key, paths in stored["paths"].items()},

@@ -1,28 +1,66 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that a rule covers and that had another name before it: a hard link from outside leads to them all the same.
-Found by their link count, which is higher than the number of names inside what the rule covers."""
+"""Finds files that a rule covers but that also have a name which it does not cover.
+
+Such a hard link gives access to the file. A file has one if its link count is higher than the number of its names that
+the rule covers."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import time
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Protocol
 
 from ..host import mountinfo
 from ..policy import actions, model, semantics
 from . import resolver
 
-ENTRIES, SECONDS = 200_000, 10.0  # then the look ends, and says so
-TOLD = 10  # names in warnings; the rest is a number
+MAX_ENTRIES, MAX_SECONDS = 200_000, 10.0  # limits of the search; it reports what it did not reach
+SHOWN = 10  # files named in warnings; the others are counted
+
+
+class Entry(Protocol):
+    """The attributes of a file that the search needs: see host.system.Entry."""
+
+    @property
+    def directory(self) -> bool:
+        """Whether it is a directory."""
+
+    @property
+    def regular(self) -> bool:
+        """Whether it is a regular file."""
+
+    @property
+    def device(self) -> int:
+        """The number of its filesystem."""
+
+    @property
+    def inode(self) -> int:
+        """Its inode number."""
+
+    @property
+    def links(self) -> int:
+        """Its link count."""
+
+
+class Files(Protocol):
+    """The access to files that the search needs: see host.system.System."""
+
+    def entry(self, path: str) -> Entry | None:
+        """The attributes of a file, or None."""
+
+    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
+        """The names in a directory, with their attributes."""
 
 
 class Found(NamedTuple):
-    path: str  # the first of the names inside
+    """A file with a name that a rule does not cover."""
+
+    path: str  # the first of the names that a rule covers
     links: int
-    inside: int  # names that a rule covers, of the rule that covers most
+    inside: int  # the number of names that a rule covers, of the rule that covers most
     rules: tuple[str, ...]
 
 
@@ -35,47 +73,48 @@ class Seen(NamedTuple):
 
 
 def outside(rules: dict[str, list[Seen]]) -> list[Found]:
-    """Per rule, what was seen inside: those files that have a name elsewhere."""
-    found: dict[str, Found] = {}
-    for rule, seen in sorted(rules.items()):
+    """The files that have a name outside of a rule. ``rules``: rule name -> the files that it covers."""
+    result: dict[str, Found] = {}
+    for rule, covered in sorted(rules.items()):
         names: dict[tuple[int, int], set[str]] = {}
-        for each in seen:
-            names.setdefault(each.file, set()).add(each.path)
-        links = {each.file: each.links for each in seen}
+        for seen in covered:
+            names.setdefault(seen.file, set()).add(seen.path)
+        links = {seen.file: seen.links for seen in covered}
         for file, paths in names.items():
             if len(paths) < links[file]:
                 path = min(paths)
-                before = found.get(path)
+                before = result.get(path)
                 inside = max(len(paths), before.inside if before else 0)
-                found[path] = Found(path, links[file], inside, (before.rules if before else ()) + (rule,))
-    return sorted(found.values())
+                result[path] = Found(path, links[file], inside, (*(before.rules if before else ()), rule))
+    return sorted(result.values())
 
 
-class _Look:
-    def __init__(self, system: Any, clock: Callable[[], float]) -> None:
+class _Search:
+    def __init__(self, system: Files, clock: Callable[[], float]) -> None:
         self.system, self.clock = system, clock
-        self.left, self.ends = ENTRIES, clock() + SECONDS
-        self.cut: set[str] = set()  # policy paths that were not looked through
+        self.left, self.ends = MAX_ENTRIES, clock() + MAX_SECONDS
+        self.incomplete: set[str] = set()  # policy paths that were not searched completely
 
     def under(self, pattern: str) -> list[Seen]:
-        seen = []
         components = mountinfo.split(pattern)
         top = resolver.literal_prefix(components)
-        for path, entry in self._walk("/" + "/".join(top), components[len(top) :], None, pattern):
-            if entry.regular and entry.links > 1:
-                seen.append(Seen(path, (entry.device, entry.inode), entry.links))
-        return seen
+        return [
+            Seen(path, (entry.device, entry.inode), entry.links)
+            for path, entry in self._walk("/" + "/".join(top), components[len(top) :], pattern)
+            if entry.regular and entry.links > 1
+        ]
 
-    def _walk(self, path: str, rest: model.Components, device: Any, pattern: str) -> Iterator[tuple[str, Any]]:
-        """What is at ``path`` and below it, as far as ``rest`` goes; not over to another file system."""
-        pending = [(path, self.system.entry(path), rest)]
+    def _walk(self, start: str, start_rest: model.Components, pattern: str) -> Iterator[tuple[str, Entry]]:
+        """The matching files at and below ``start``, without crossing into another filesystem."""
+        device: int | None = None
+        pending = [(start, self.system.entry(start), start_rest)]
         while pending:
             path, entry, rest = pending.pop()
             if entry is None or (device is not None and entry.device != device):
                 continue
             device = entry.device
             if self.left <= 0 or self.clock() > self.ends:
-                self.cut.add(pattern)
+                self.incomplete.add(pattern)
                 return
             self.left -= 1
             if not rest or rest == ("**",):
@@ -89,11 +128,13 @@ class _Look:
 
 
 def look(
-    resolved: model.Resolved, system: Any, now: datetime.date, clock: Callable[[], float] = time.monotonic
+    resolved: model.Resolved, system: Files, now: datetime.date, clock: Callable[[], float] = time.monotonic
 ) -> dict[str, Any]:
-    """As it is stored: ``found`` and ``cut``, the policy paths that were not looked through. What a rule covers by
-    `not` is most of the machine, and is not looked through."""
-    looking = _Look(system, clock)
+    """Searches the paths of the rules in force. The result is stored as JSON.
+
+    ``found``: the files. ``cut``: the policy paths that were not searched completely. Rules with `not` are skipped,
+    because they cover most of the machine."""
+    search = _Search(system, clock)
     sets: dict[str, list[Seen]] = {}
     rules: dict[str, list[Seen]] = {}
     for rule in resolved.rules:
@@ -106,12 +147,12 @@ def look(
                 sets[name] = [
                     seen
                     for path in sorted(resolved.source_paths.get("resources/" + name, ()))
-                    for seen in looking.under(path)
+                    for seen in search.under(path)
                 ]
             rules.setdefault(rule.name, []).extend(sets[name])
     return {
-        "found": [dict(each._asdict(), rules=list(each.rules)) for each in outside(rules)],
-        "cut": sorted(looking.cut),
+        "found": [dict(file._asdict(), rules=list(file.rules)) for file in outside(rules)],
+        "cut": sorted(search.incomplete),
     }
 
 
@@ -120,19 +161,20 @@ def _shown(path: str) -> str:
 
 
 def lines(stored: dict[str, Any]) -> list[str]:
-    """For warnings and for `status`."""
-    found = stored["found"]
-    told = [
-        "{0} has {1} more hard link(s) that no path of {2} covers: by that name it is open. Remove the other name "
-        "(find FOLDER -xdev -samefile FILE), or cover it".format(
-            _shown(each["path"]), each["links"] - each["inside"], ", ".join(f"rule {rule!r}" for rule in each["rules"])
+    """The result of ``look`` as warnings, also for `status`."""
+    files = stored["found"]
+    result = []
+    for file in files[:SHOWN]:
+        rules = ", ".join(f"rule {rule!r}" for rule in file["rules"])
+        result.append(
+            f"{_shown(file['path'])} has {file['links'] - file['inside']} more hard link(s) that no path of {rules} "
+            "covers: by that name it is open. Remove the other name (find FOLDER -xdev -samefile FILE), or cover it"
         )
-        for each in found[:TOLD]
-    ]
-    if found[TOLD:]:
-        told.append(f"{len(found) - TOLD} more files have hard links that no path of their rules covers")
-    told.extend(
-        f"the look for hard links ended after {ENTRIES} files or {SECONDS:.0f} seconds and did not get through {_shown(path)}"
+    if files[SHOWN:]:
+        result.append(f"{len(files) - SHOWN} more files have hard links that no path of their rules covers")
+    result.extend(
+        f"the search for hard links stopped after {MAX_ENTRIES} files or {MAX_SECONDS:.0f} seconds and did not finish "
+        + _shown(path)
         for path in stored["cut"]
     )
-    return told
+    return result

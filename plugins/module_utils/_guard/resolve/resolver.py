@@ -1,18 +1,19 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A policy document on one host: users and groups become numbers, services cgroup paths, paths places inside
-superblocks. Every error is told at once.
+"""Resolves a policy document on one host: users and groups to ids, services to cgroup paths, paths to patterns inside
+superblocks, host names to addresses.
 
-A policy path is translated for each mount that its names lead to. What lies hidden under another mount point of the
-same superblock is covered too, since a pattern cannot leave it out; a mount that is covered whole by another is not."""
+A policy path is translated for each mount that it can lead to. Files hidden under a mount point are covered if their
+superblock is, because a pattern cannot exclude them. A mount that is hidden by another one is not covered."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import ipaddress
 import re
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any, Callable, Iterable, Mapping, Protocol, TypeVar
 
 from .. import layout
 from ..errors import PolicyErrors, Problem
@@ -35,7 +36,7 @@ from .encoding import from_json
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 132, "udplite": 136, "mptcp": 6}
 _MPTCP, _TCP = 262, 6
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
-# What enforces, and what starts it at boot. Nobody but real root has business there: see semantics.
+# The enforcer's files and the units that start it at boot, which self-protection covers: see semantics.
 PROTECTED = (
     layout.LIBRARY + "/**",
     "/var/lib/exfil-guard/**",
@@ -49,13 +50,57 @@ PROTECTED = (
 )
 _PROTECTED = "built in/protected"  # among Resolved.source_paths
 _UNIT_TYPES = (".service", ".slice", ".scope", ".socket", ".mount", ".swap")
+_SETS_OF = (  # key of a rule -> kind of the sets that it names
+    ("subjects", "subjects"),
+    ("except", "subjects"),
+    ("resources", "resources"),
+    ("destinations", "destinations"),
+)
+_Value = TypeVar("_Value")
+
+
+class HostNames(Protocol):
+    """What the resolver needs of a host: see host.system.System."""
+
+    def user(self, name: str) -> int | None:
+        """The id of a user."""
+
+    def group(self, name: str) -> int | None:
+        """The id of a group."""
+
+    def users(self) -> list[str]:
+        """User names, for suggestions."""
+
+    def groups(self) -> list[str]:
+        """Group names, for suggestions."""
+
+    def addresses(self, name: str) -> list[str]:
+        """The addresses of a host name."""
+
+    def mountinfo(self) -> str:
+        """The text of /proc/self/mountinfo."""
+
+    def exists(self, path: str) -> bool:
+        """Whether a path exists."""
+
+    def realpath(self, path: str) -> str:
+        """The path without symbolic links."""
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a directory, for suggestions."""
+
+    def device_tables(self) -> dict[str, str]:
+        """The kernel's tables of device numbers."""
+
+    def units(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The properties of systemd units."""
 
 
 # ---- mounts -------------------------------------------------------------------------------------------------------
 
 
 def residual(pattern: Components, point: Components) -> Components | None:
-    """What is left of a pattern below a mount point; None when it covers nothing there."""
+    """The rest of a pattern below a mount point. None if the pattern covers nothing there."""
     for i, name in enumerate(point):
         if i < len(pattern) and pattern[i] == "**" and i == len(pattern) - 1:
             return ("**",)
@@ -65,16 +110,16 @@ def residual(pattern: Components, point: Components) -> Components | None:
 
 
 def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> frozenset[PathPattern]:
-    """Where the paths of a policy lie, given the visible mounts."""
-    found: set[PathPattern] = set()
+    """The patterns for policy paths. ``mounts``: the visible ones."""
+    result: set[PathPattern] = set()
     patterns = [split(path) for path in paths]
     for mount in mounts:
         if mount.root is not None:
             for pattern in patterns:
                 rest = residual(pattern, mount.point)
                 if rest is not None:
-                    found.add(PathPattern(mount.device, mount.root + rest))
-    return frozenset(found)
+                    result.add(PathPattern(mount.device, mount.root + rest))
+    return frozenset(result)
 
 
 def superblocks(
@@ -83,11 +128,13 @@ def superblocks(
     resources: dict[str, ResourceSet],
     protected: frozenset[PathPattern],
 ) -> frozenset[int]:
-    """The devices that the kernel has to know: of pseudo filesystems, those that a pattern lies on. The others come and
-    go with every login, and what is on them is decided the same without."""
-    named = {each.device for one in resources.values() for each in one.paths}
-    named.update(each.device for one in subjects.values() for each in one.executables or ())
-    named.update(each.device for each in protected)
+    """The devices that the kernel's table must have.
+
+    Of pseudo filesystems, only those with a pattern are needed. Others are mounted at every login, and objects on them
+    are allowed anyway."""
+    named = {pattern.device for body in resources.values() for pattern in body.paths}
+    named.update(pattern.device for body in subjects.values() for pattern in body.executables or ())
+    named.update(pattern.device for pattern in protected)
     return frozenset(mount.device for mount in mounts if mount.type not in PSEUDO or mount.device in named)
 
 
@@ -95,11 +142,12 @@ def superblocks(
 
 
 def _close(name: str, candidates: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(candidates), 1, 0.6)
-    return f"Did you mean {found[0]!r}? " if found else ""
+    matches = difflib.get_close_matches(name, list(candidates), 1, 0.6)
+    return f"Did you mean {matches[0]!r}? " if matches else ""
 
 
 def literal_prefix(components: Components) -> Components:
+    """The components before the first one with ``*``."""
     for i, part in enumerate(components):
         if "*" in part:
             return components[:i]
@@ -107,11 +155,12 @@ def literal_prefix(components: Components) -> Components:
 
 
 def unit_name(name: str) -> str:
+    """The full name of a systemd unit: without a type it is a service."""
     return name if name.endswith(_UNIT_TYPES) else name + ".service"
 
 
 def slice_path(name: str) -> Components:
-    """`a-b.slice` lies in `a.slice`; `-.slice` is the root."""
+    """The cgroup path of a slice: `a-b.slice` is below `a.slice`, and `-.slice` is the root."""
     if not name or name == "-.slice":
         return ()
     parts = name[: -len(".slice")].split("-")
@@ -119,16 +168,22 @@ def slice_path(name: str) -> Components:
 
 
 class _Resolver:
-    def __init__(self, document: dict[str, Any], system: Any, last: Mapping[str, frozenset[str]]) -> None:
+    """Resolves one document, and collects all of its problems."""
+
+    def __init__(self, document: dict[str, Any], system: HostNames, last: Mapping[str, frozenset[str]]) -> None:
         self.document, self.system, self.last = document, system, last
-        self.names: dict[str, frozenset[str]] = {}
+        self.addresses: dict[str, frozenset[str]] = {}
         self.problems: list[Problem] = []
         self.mounts = parse_mounts(system.mountinfo())
         self.visible = visible(self.mounts)
         self.paths: dict[str, frozenset[str]] = {}
-        self.units = self._ask_units()
+        self.units = self._query_units()
+
+    def _problem(self, where: str, problem: str, expected: str, remedy: str = "") -> None:
+        self.problems.append(Problem(where, problem, expected, remedy))
 
     def _where(self, kind: str, name: str, key: str) -> str:
+        """Names a key of a set, and the rules that use the set."""
         rules = []
         for rule in self.document.get("rules", ()):
             named: set[str] = set()
@@ -139,49 +194,47 @@ class _Resolver:
                 rules.append(rule["name"])
         text = f"{kind} {name!r}, {key}"
         if rules:
-            text += " (rule {0})".format(", ".join(repr(rule) for rule in rules[:3]) + (" …" if rules[3:] else ""))
+            text += f" (rule {', '.join(repr(rule) for rule in rules[:3])}{' …' if rules[3:] else ''})"
         return text
 
-    def _ask_units(self) -> dict[str, dict[str, str]]:
+    def _query_units(self) -> dict[str, dict[str, str]]:
         names = {
             unit_name(name)
-            for each in (self.document.get("subjects") or {}).values()
-            for name in each.get("services", ())
+            for body in (self.document.get("subjects") or {}).values()
+            for name in body.get("services", ())
             if _UNIT.fullmatch(name)
         }
         return self.system.units(sorted(names)) if names else {}
 
     def ids(
         self,
-        values: Iterable[Any],
+        values: Iterable[object],
         look_up: Callable[[str], int | None],
         candidates: Callable[[], list[str]],
         kind: str,
         where: str,
         optional: bool,
     ) -> frozenset[int]:
-        found = set()
+        ids = set()
         for value in values:
             text = str(value)
             if text.isascii() and text.isdigit():
                 number: int | None = int(text)
                 if int(text) >= NO_ID:
-                    self.problems.append(Problem(where, f"{text} is no id", f"0 to {NO_ID - 1}", ""))
+                    self._problem(where, f"{text} is not a valid id", f"0 to {NO_ID - 1}")
                     continue
             else:
                 number = look_up(text)
             if number is not None:
-                found.add(number)
+                ids.add(number)
             elif not optional:
-                self.problems.append(
-                    Problem(
-                        where,
-                        f"unknown {kind} {text!r}",
-                        f"a {kind} of this host",
-                        f"{_close(text, candidates())}Create it, or say `optional: true` in the set",
-                    )
+                self._problem(
+                    where,
+                    f"unknown {kind} {text!r}",
+                    f"a {kind} of this host",
+                    f"{_close(text, candidates())}Create it, or set `optional: true`",
                 )
-        return frozenset(found)
+        return frozenset(ids)
 
     def located(self, values: Iterable[str], key: str, where: str, optional: bool) -> frozenset[PathPattern]:
         paths = set()
@@ -190,27 +243,19 @@ class _Resolver:
             prefix = literal_prefix(components)
             literal = "/" + "/".join(prefix)
             if not path.startswith("/") or ".." in components or "**" in components[:-1]:
-                self.problems.append(
-                    Problem(
-                        where,
-                        f"path {path!r} cannot be guarded",
-                        "an absolute path without `..`, with `**` only at its end",
-                        "",
-                    )
-                )
+                expected = "an absolute path without `..`, with `**` only at its end"
+                self._problem(where, f"path {path!r} cannot be guarded", expected)
                 continue
             if self.system.exists(literal):
                 real = split(self.system.realpath(literal))
                 if real != prefix:
                     paths.add("/" + "/".join(real + components[len(prefix) :]))
             elif not optional:
-                self.problems.append(
-                    Problem(
-                        where,
-                        f"no such path {literal!r}",
-                        "a path of this host",
-                        f"{self._close_path(prefix)}Create it, or say `optional: true` in the set",
-                    )
+                self._problem(
+                    where,
+                    f"no such path {literal!r}",
+                    "a path of this host",
+                    f"{self._close_path(prefix)}Create it, or set `optional: true`",
                 )
                 continue
             paths.add("/" + "/".join(components))
@@ -221,38 +266,36 @@ class _Resolver:
         for i in range(len(prefix)):
             folder = "/" + "/".join(prefix[:i])
             if not self.system.exists("/" + "/".join(prefix[: i + 1])):
-                found = difflib.get_close_matches(prefix[i], self.system.names(folder), 1, 0.7)
-                return "Did you mean {0!r}? ".format(folder.rstrip("/") + "/" + found[0]) if found else ""
+                matches = difflib.get_close_matches(prefix[i], self.system.names(folder), 1, 0.7)
+                return f"Did you mean {folder.rstrip('/') + '/' + matches[0]!r}? " if matches else ""
         return ""
 
     def services(self, values: Iterable[str], where: str, optional: bool) -> frozenset[Components]:
-        found = set()
+        paths = set()
         for value in values:
             name = unit_name(value)
             if not _UNIT.fullmatch(value):
-                self.problems.append(Problem(where, f"{value!r} is no unit name", "a systemd unit", ""))
+                self._problem(where, f"{value!r} is not a valid unit name", "a systemd unit")
                 continue
             unit = self.units.get(name, {})
             if unit.get("LoadState", "not-found") == "not-found":
                 if not optional:
-                    self.problems.append(
-                        Problem(
-                            where,
-                            f"unknown unit {name!r}",
-                            "a systemd unit of this host",
-                            "Install it, or say `optional: true` in the set",
-                        )
+                    self._problem(
+                        where,
+                        f"unknown unit {name!r}",
+                        "a systemd unit of this host",
+                        "Install it, or set `optional: true`",
                     )
                 continue
             own = unit.get("Id") or name  # of an alias, the unit's real name
             running = split(unit.get("ControlGroup", ""))
             if running:
-                found.add(running)
+                paths.add(running)
             elif own.endswith(".slice"):
-                found.add(slice_path(own))
+                paths.add(slice_path(own))
             else:
-                found.add((*slice_path(unit.get("Slice") or "system.slice"), own))
-        return frozenset(found)
+                paths.add((*slice_path(unit.get("Slice") or "system.slice"), own))
+        return frozenset(paths)
 
     def subject(self, name: str, body: dict[str, Any]) -> SubjectSet:
         optional = bool(body.get("optional"))
@@ -275,87 +318,60 @@ class _Resolver:
                 body["executables"], "subjects/" + name, self._where("subjects", name, "executables"), optional
             )
         if "has_read" in body:
-            known = self.document.get("resources") or {}
-            for each in body["has_read"]:
-                if each not in known:
-                    self.problems.append(
-                        Problem(
-                            self._where("subjects", name, "has_read"),
-                            f"unknown set {each!r}",
-                            "a set of `resources`",
-                            _close(each, known).strip(),
-                        )
-                    )
+            self._check_sets(body["has_read"], "resources", lambda: self._where("subjects", name, "has_read"))
             fields["has_read"] = frozenset(body["has_read"])
         return SubjectSet(**fields)
 
+    def _check_sets(self, names: Iterable[str], kind: str, where: Callable[[], str]) -> None:
+        sets = self.document.get(kind) or {}
+        for name in names:
+            if name not in sets:
+                self._problem(where(), f"unknown set {name!r}", f"a set of `{kind}`", _close(name, sets).strip())
+
     def destination(self, name: str, body: dict[str, Any]) -> DestinationSet:
-        fields: dict[str, Any] = {}
-        for key, parse, expected in (
-            ("cidrs", parse_cidr, "an IPv4 or IPv6 network, as 10.0.0.0/8"),
-            ("ports", parse_port, "a port or a range, as 443 or 8000-8100"),
-            ("protocols", parse_protocol, ", ".join(sorted(PROTOCOLS)) + " or a number"),
-            ("vsock", parse_vsock, "a context id, a context id and a port as 2:1024, or any"),
-        ):
-            if key in body:
-                values = set()
-                for value in body[key]:
-                    try:
-                        values.add(parse(value))
-                    except ValueError:
-                        self.problems.append(
-                            Problem(
-                                self._where("destinations", name, key),
-                                f"{value!r}",
-                                expected,
-                                _close(str(value), PROTOCOLS).strip() if key == "protocols" else "",
-                            )
-                        )
-                fields[key] = frozenset(values)
+        def parsed(key: str, parse: Callable[[object], _Value], expected: str) -> frozenset[_Value] | None:
+            if key not in body:
+                return None
+            values = set()
+            for value in body[key]:
+                try:
+                    values.add(parse(value))
+                except ValueError:
+                    remedy = _close(str(value), PROTOCOLS).strip() if key == "protocols" else ""
+                    self._problem(self._where("destinations", name, key), f"{value!r}", expected, remedy)
+            return frozenset(values)
+
+        cidrs = parsed("cidrs", parse_cidr, "an IPv4 or IPv6 network, as 10.0.0.0/8")
+        ports = parsed("ports", parse_port, "a port or a range, as 443 or 8000-8100")
+        protocols = parsed("protocols", parse_protocol, ", ".join(sorted(PROTOCOLS)) + " or a number")
+        vsock = parsed("vsock", parse_vsock, "a context id, a context id and a port as 2:1024, or any")
         if "names" in body:
-            fields["cidrs"] = fields.get("cidrs", frozenset()) | self.hosts(
-                body["names"], self._where("destinations", name, "names"), bool(body.get("optional"))
-            )
-        return DestinationSet(**fields)
+            where = self._where("destinations", name, "names")
+            cidrs = (cidrs or frozenset()) | self.hosts(body["names"], where, bool(body.get("optional")))
+        return DestinationSet(cidrs, ports, protocols, vsock)
 
     def hosts(self, values: Iterable[str], where: str, optional: bool) -> frozenset[str]:
-        """The addresses of host names; of one that resolves no more, those that it had, if that is allowed."""
-        found: set[str] = set()
+        """The addresses of host names. A name that does not resolve keeps the addresses in ``last``."""
+        addresses: set[str] = set()
         for value in values:
-            if value not in self.names:
-                addresses = frozenset(parse_cidr(each) for each in self.system.addresses(value))
-                self.names[value] = addresses or frozenset(self.last.get(value, ()))
-            found |= self.names[value]
-            if not self.names[value] and not optional:
-                self.problems.append(
-                    Problem(
-                        where,
-                        f"host name {value!r} does not resolve",
-                        "a name that this host can resolve",
-                        f"Look at `getent ahosts {value}` on the host, or say `optional: true` in the set",
-                    )
+            if value not in self.addresses:
+                current = frozenset(parse_cidr(address) for address in self.system.addresses(value))
+                self.addresses[value] = current or frozenset(self.last.get(value, ()))
+            addresses |= self.addresses[value]
+            if not self.addresses[value] and not optional:
+                self._problem(
+                    where,
+                    f"host name {value!r} does not resolve",
+                    "a name that this host can resolve",
+                    f"Run `getent ahosts {value}` on the host, or set `optional: true`",
                 )
-        return frozenset(found)
+        return frozenset(addresses)
 
     def rule(self, body: dict[str, Any]) -> Rule:
-        for part, kind in (
-            ("subjects", "subjects"),
-            ("except", "subjects"),
-            ("resources", "resources"),
-            ("destinations", "destinations"),
-        ):
-            value = body.get(part) or ()
-            known = self.document.get(kind) or {}
-            for name in value["not"] if isinstance(value, dict) else value:
-                if name not in known:
-                    self.problems.append(
-                        Problem(
-                            "rule {0!r}, {1}".format(body["name"], part),
-                            f"unknown set {name!r}",
-                            f"a set of `{kind}`",
-                            _close(name, known).strip(),
-                        )
-                    )
+        for key, kind in _SETS_OF:
+            value = body.get(key) or ()
+            names = value["not"] if isinstance(value, dict) else value
+            self._check_sets(names, kind, functools.partial("rule {!r}, {}".format, body["name"], key))
         subjects = body.get("subjects")
         return Rule(
             body["name"],
@@ -395,23 +411,24 @@ class _Resolver:
             superblocks(self.mounts, subjects, resources, protected),
             self.paths,
             _devices(rules, self.system),
-            self.names,
+            self.addresses,
             protected,
         )
 
 
-def _devices(rules: Iterable[Rule], system: Any) -> frozenset[devices.Device]:
-    """Asked for only when a rule is about them: drivers come and go."""
+def _devices(rules: Iterable[Rule], system: HostNames) -> frozenset[devices.Device]:
+    """Empty unless a rule denies access to devices: a driver that is loaded must not cause a difference otherwise."""
     return devices.find(system.device_tables()) if any(devices.ACTIONS & rule.deny for rule in rules) else frozenset()
 
 
-def _selection(value: Any) -> Selection | None:
+def _selection(value: dict[str, list[str]] | list[str] | None) -> Selection | None:
     if value is None:
         return None
     return Selection(frozenset(value["not"]), True) if isinstance(value, dict) else Selection(frozenset(value))
 
 
-def parse_cidr(value: Any) -> str:
+def parse_cidr(value: object) -> str:
+    """A network in canonical form; IPv4-mapped IPv6 becomes IPv4. Raises ValueError."""
     network = ipaddress.ip_network(str(value), strict=False)
     if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
         mapped = network.network_address.ipv4_mapped
@@ -420,7 +437,8 @@ def parse_cidr(value: Any) -> str:
     return str(network)
 
 
-def parse_port(value: Any) -> tuple[int, int]:
+def parse_port(value: object) -> tuple[int, int]:
+    """The first and last port of a range, or of one port. Raises ValueError."""
     first, _, last = str(value).partition("-")
     ends = (int(first), int(last or first))
     if not 0 <= ends[0] <= ends[1] <= 65535:
@@ -428,7 +446,8 @@ def parse_port(value: Any) -> tuple[int, int]:
     return ends
 
 
-def parse_protocol(value: Any) -> int:
+def parse_protocol(value: object) -> int:
+    """The number of an IP protocol. Raises ValueError."""
     text = str(value).lower()
     number = PROTOCOLS[text] if text in PROTOCOLS else int(text)
     if number == _MPTCP:
@@ -438,7 +457,8 @@ def parse_protocol(value: Any) -> int:
     return number
 
 
-def parse_vsock(value: Any) -> tuple[int | None, int | None]:
+def parse_vsock(value: object) -> tuple[int | None, int | None]:
+    """A context id and a port, None for any. Raises ValueError."""
     if value == "any":
         return None, None
     cid, _, port = str(value).partition(":")
@@ -449,38 +469,40 @@ def parse_vsock(value: Any) -> tuple[int | None, int | None]:
 
 
 def abstract(names: Iterable[str]) -> frozenset[PathPattern]:
-    """Names of abstract unix sockets, as patterns: each is one component, whatever is in it."""
+    """Patterns for the names of abstract unix sockets. Each name is one component."""
     return frozenset(PathPattern(layout.ABSTRACT, (name,)) for name in names)
 
 
-def resolve(document: dict[str, Any], system: Any, last: Mapping[str, frozenset[str]] = {}) -> Resolved:
-    """Raises errors.PolicyErrors with every error at once. ``last``: addresses that host names keep when they do not
-    resolve now (model.Resolved.host_addresses)."""
+def resolve(document: dict[str, Any], system: HostNames, last: Mapping[str, frozenset[str]] = {}) -> Resolved:
+    """Resolves a document. Raises errors.PolicyErrors with all of its problems.
+
+    ``last``: the addresses that host names keep if they do not resolve now (see model.Resolved.host_addresses)."""
     return _Resolver(document, system, last).run()
 
 
 # ---- stored -------------------------------------------------------------------------------------------------------
 
 
-def renumber(stored: dict[str, Any], system: Any) -> Resolved:
-    """At boot: the last good ids, units and addresses, with devices and mount roots as they are now."""
+def renumber(stored: dict[str, Any], system: HostNames) -> Resolved:
+    """The stored policy with the devices and mounts of this boot. Ids, units and addresses stay as stored."""
     resolved = from_json(stored)
     mounts = parse_mounts(system.mountinfo())
-    shown = visible(mounts)
+    visible_mounts = visible(mounts)
     subjects = {
-        name: each
-        if each.executables is None
-        else each._replace(executables=translate(resolved.source_paths["subjects/" + name], shown))
-        for name, each in resolved.subjects.items()
+        name: body
+        if body.executables is None
+        else body._replace(executables=translate(resolved.source_paths["subjects/" + name], visible_mounts))
+        for name, body in resolved.subjects.items()
     }
     resources = {
         name: ResourceSet(
-            translate(resolved.source_paths["resources/" + name], shown)
-            | {path for path in each.paths if path.device == layout.ABSTRACT}
+            translate(resolved.source_paths["resources/" + name], visible_mounts)
+            | {path for path in body.paths if path.device == layout.ABSTRACT}
         )
-        for name, each in resolved.resources.items()
+        for name, body in resolved.resources.items()
     }
-    protected = translate(resolved.source_paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED), shown)
+    tamper_sources = resolved.source_paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED)
+    protected = translate(tamper_sources, visible_mounts)
     return resolved._replace(
         subjects=subjects,
         resources=resources,
