@@ -2,21 +2,21 @@
  * GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * A machine that comes up with a policy that says `boot: require`, perhaps after it went down at any moment of an apply:
- * boot.boot, and exfil-guard-boot.service with its drop-in. Network and logins begin after the unit, or not at all.
+ * A host boots with a policy with `boot: require`, perhaps after it stopped at any moment of an apply: boot.boot, and
+ * exfil-guard-boot.service with its drop-in. Network and logins start after the unit, or not at all.
  */
 mtype = { NOTHING, STARTING, ACTIVE, FAILED };
 
-/* the documents on the disk: each is written whole, and marked as confirmed after the kernel's record is */
+/* the documents on the disk: each is written atomically, and marked as confirmed after the kernel's record is */
 bool confirmed = true;		/* generation 1 */
-bool newer = false;		/* generation 2 is there, on trial */
+bool newer = false;		/* generation 2 exists and is on trial */
 bool newer_confirmed = false;
 mtype unit = NOTHING;
 byte in_force = 0;
 bool up = false;
 
 active proctype machine() {
-	/* an apply, cut off anywhere */
+	/* an apply that may stop anywhere */
 	if
 	:: skip
 	:: newer = true;
@@ -25,7 +25,7 @@ active proctype machine() {
 	   :: newer_confirmed = true
 	   fi
 	fi;
-	/* down, and up again: of the kernel's state nothing is left */
+	/* a reboot: the kernel's state is lost */
 	in_force = 0;
 	unit = STARTING;
 	if
@@ -36,7 +36,7 @@ active proctype machine() {
 	:: newer_confirmed -> in_force = 2; unit = ACTIVE
 	:: !newer_confirmed && confirmed -> in_force = 1; unit = ACTIVE
 #endif
-	:: unit = FAILED		/* for whatever reason */
+	:: unit = FAILED		/* for any reason */
 	fi
 }
 
@@ -52,6 +52,6 @@ active proctype others() {
 #endif
 #endif
 	up = true;
-	assert(in_force != 0);				/* nobody acts before a policy is in force */
-	assert(in_force != 2 || newer_confirmed)	/* which was confirmed */
+	assert(in_force != 0);				/* no task runs before a policy is in force */
+	assert(in_force != 2 || newer_confirmed)	/* and that policy was confirmed */
 }

@@ -2,30 +2,31 @@
  * GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The switch from one generation to the next, its trial and its confirmation, while events are decided: reconcile.load,
- * reconcile.publish, apply._confirm, and peek_generation() of bpf/core/maps.h. The one who applies may die after each step; another run
- * goes on from what the kernel holds. Each safeguard can be taken out by a definition; then an assertion has to fail.
+ * The switch from one generation to the next, its trial and its confirmation, while events are decided: generations.load,
+ * generations.publish, apply._confirm, and peek_generation() in bpf/core/maps.h. The process that applies may die after each
+ * step; the next run continues from the kernel's state. Each safeguard can be removed by a definition; then an assertion
+ * has to fail.
  */
 #define APPLIES 4
 #define EVENTS 2
 #define SLOTS 3
-#define NONE SLOTS	/* no slot: nothing is decided */
+#define NONE SLOTS	/* no slot: nothing is enforced */
 #define PART 255	/* a slot that is being filled */
 
-/* how near the deadline of the record is; a confirmation takes less than the margin */
+/* the time until the record's deadline; a confirmation takes less than the margin */
 #define EARLY 0
 #define MARGIN 1
 #define LATE 2
 
 typedef record { byte generation; byte slot; byte fallback; byte fallback_slot; bool pending };
-record now_;			/* what the pointer leads to: exchanged by one store */
+record now_;			/* the active record: replaced by one store */
 byte phase = EARLY;
 bool confirming = false;
 byte content[SLOTS];		/* the generation whose tables a slot holds */
-bool before[EVENTS];		/* begun before the last exchange, and not ended yet */
+bool before[EVENTS];		/* started before the last switch and not finished */
 bool inside[EVENTS];
 bool guarded = false;		/* a generation was confirmed once */
-byte abandoned[APPLIES + 1];	/* generations that an event has seen the end of */
+byte abandoned[APPLIES + 1];	/* generations that an event has found reverted */
 
 inline wait_for_readers() {
 #ifndef NO_WAIT
@@ -34,7 +35,7 @@ inline wait_for_readers() {
 	skip
 }
 
-/* an event sees the record once; past the deadline it takes the fallback by itself */
+/* an event reads the record once; after the deadline it uses the fallback */
 proctype event(byte me) {
 	byte generation, slot;
 	do
@@ -51,21 +52,21 @@ proctype event(byte me) {
 		:: else
 		fi;
 #endif
-		assert(!(now_.pending && phase == LATE && generation == now_.generation));	/* not confirmed in time: reverted */
-		assert(!abandoned[generation] || generation == 0);	/* what was reverted does not come back */
-		assert(!guarded || slot != NONE)			/* no moment without enforcement */
+		assert(!(now_.pending && phase == LATE && generation == now_.generation));	/* a generation that was not confirmed in time is reverted */
+		assert(!abandoned[generation] || generation == 0);	/* a reverted generation does not come back */
+		assert(!guarded || slot != NONE)			/* a policy is enforced at every moment */
 	   }
 	   if
 	   :: slot != NONE ->
 		assert(content[slot] == generation);	/* one table, */
-		assert(content[slot] == generation)	/* then another, of one whole generation */
+		assert(content[slot] == generation)	/* then another, of the same generation */
 	   :: else
 	   fi;
 	   atomic { generation = 0; slot = 0; inside[me] = false; before[me] = false }
 	od
 }
 
-/* time goes on while a generation is on trial */
+/* time passes while a generation is on trial */
 active proctype clock() {
 	do
 #ifndef NO_CLOCK
@@ -94,7 +95,7 @@ active proctype apply() {
 	run event(1);
 	do
 	:: next <= APPLIES ->
-		/* what was confirmed last stays the fallback */
+		/* the last confirmed generation remains the fallback */
 		d_step {
 			if
 			:: now_.pending -> last = now_.fallback; last_slot = now_.fallback_slot
@@ -119,16 +120,16 @@ active proctype apply() {
 		content[idle] = PART;
 		if
 		:: content[idle] = next
-		:: next++; goto again	/* killed while it filled */
+		:: next++; goto again	/* killed while it filled the slot */
 		fi;
 		publish(next, idle, last, last_slot, true);
 		if
-		:: skip			/* nobody confirms */
+		:: skip			/* no confirmation */
 #ifdef NO_MARGIN
 		:: phase != LATE ->
 #else
 #ifdef CONFIRM_LATE
-		:: phase == LATE ->	/* and it is not refused */
+		:: phase == LATE ->	/* accepted although it is late */
 #else
 		:: atomic { phase == EARLY -> confirming = true }
 #endif
@@ -143,5 +144,5 @@ again:		skip
 	od
 }
 
-/* in the end, whoever dies, it is confirmed or reverted */
+/* whichever process dies, the trial ends: confirmed or reverted */
 ltl settled { []<> (!now_.pending || phase == LATE) }

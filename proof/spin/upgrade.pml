@@ -2,8 +2,8 @@
  * GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * New programs in place of old ones, while events are decided: enforcer.ensure. Links can't be exchanged in place, so the new
- * ones are attached beside the old. Whoever does it may die after each step, and the next run goes on.
+ * New programs replace old ones while events are decided: enforcer.ensure. Links cannot be updated in place, so that the
+ * new programs are attached in addition to the old ones. The process may die after each step; the next run continues.
  */
 #define HOOKS 2
 
@@ -15,7 +15,7 @@ active proctype event() {
 	do
 	:: atomic {
 		select(hook : 0 .. HOOKS - 1);
-		assert(old[hook] || new[hook]);	/* no moment without enforcement */
+		assert(old[hook] || new[hook]);	/* the hook is enforced at every moment */
 		hook = 0
 	   }
 	od
@@ -27,7 +27,7 @@ again:
 	do
 	:: deaths < 3 -> deaths++; goto again	/* killed, and run again */
 #ifndef OLD_FIRST
-	:: !loaded -> loaded = true		/* loaded and verified beside the old programs, or not at all */
+	:: !loaded -> loaded = true		/* all programs are loaded and verified, or none */
 	:: loaded && old[0] && !new[0] -> new[0] = true
 	:: loaded && old[1] && !new[1] -> new[1] = true
 #ifdef ONE_BY_ONE_AT_RANDOM
