@@ -77,5 +77,5 @@ class ActionModule(ActionBase):
                 file.write(content)
         except OSError as error:
             raise AnsibleError(
-                f"the JUnit file {path} can't be written: {error.strerror}. Set `junit` to another"
+                f"the JUnit file {path} cannot be written: {error.strerror}. Set `junit` to another"
             ) from error

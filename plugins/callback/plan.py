@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gathers what the modules tell in check mode, and shows it when the playbook ends."""
+"""Collects the modules' results in check mode, and shows a summary at the end of the playbook."""
 
 from __future__ import annotations
 
@@ -45,68 +45,83 @@ author:
 import datetime
 import json
 import os
+from typing import TYPE_CHECKING, Any
 
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.exfil.guard.plugins.plugin_utils._plan import plan
+
+if TYPE_CHECKING:
+    from ansible.executor.stats import AggregateStats
+    from ansible.executor.task_result import CallbackTaskResult
+    from ansible.playbook.play import Play
 
 MODULES = ("exfil.guard.policy", "exfil.guard.enforcer")
 KINDS = ("plan", "drift")
 
 
-class CallbackModule(CallbackBase):
+class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core has no types
+    """Callback plugin exfil.guard.plan."""
+
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
     CALLBACK_NAME = "exfil.guard.plan"
     CALLBACK_NEEDS_ENABLED = True
 
-    def __init__(self, *args, **options):
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - passed on to Ansible
         super().__init__(*args, **options)
-        self._kind = None
-        self._results = {}  # host -> results of our modules, in order
-        self._errors = {}  # host -> why it failed
+        self._kind: str | None = None
+        self._results: dict[str, list[dict[str, Any]]] = {}  # results of the collection's modules by host, in order
+        self._errors: dict[str, str] = {}  # error messages by host
         self._comparer = plan.Comparer(datetime.datetime.now(datetime.timezone.utc).date())
 
-    def v2_playbook_on_play_start(self, play):
+    def v2_playbook_on_play_start(self, play: Play) -> None:
+        """Reads the kind of the report from the play's variables."""
         kind = play.get_vars().get("exfil_guard_report")
         if kind in KINDS:
             self._kind = str(kind)
 
-    def v2_runner_on_ok(self, result):
+    def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
+        """Records the result of one of the collection's modules."""
         if self._kind and result._task.resolved_action in MODULES:
             self._results.setdefault(result._host.get_name(), []).append(result._result)
 
-    def v2_runner_on_failed(self, result, ignore_errors=False):
+    def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
+        """Records the error of a failed task."""
         if self._kind and not ignore_errors:
-            self._errors[result._host.get_name()] = str(result._result.get("msg") or "it failed without a word")
+            self._errors[result._host.get_name()] = str(
+                result._result.get("msg") or "the task failed without a message"
+            )
 
-    def v2_runner_on_unreachable(self, result):
+    def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
+        """Records that a host is unreachable."""
         if self._kind:
-            told = str(result._result.get("msg") or "no answer")
-            self._errors[result._host.get_name()] = f"unreachable: {told}"
+            message = str(result._result.get("msg") or "no answer")
+            self._errors[result._host.get_name()] = f"unreachable: {message}"
 
-    def v2_playbook_on_stats(self, stats):
+    def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
+        """Shows and writes the summary, and ends Ansible with its exit status."""
         if not self._kind:
             return
-        hosts = {host: plan.seen(results, self._comparer) for host, results in self._results.items()}
-        hosts.update({host: plan.Seen(error=error) for host, error in self._errors.items()})
-        entries = plan.fold(hosts)
+        hosts = {host: plan.host_result(results, self._comparer) for host, results in self._results.items()}
+        hosts.update({host: plan.HostResult(error=error) for host, error in self._errors.items()})
+        entries = plan.group(hosts)
         status = plan.status(entries)
         self._display.display(plan.text(self._kind, entries))
-        told = {
+        contents = {
             "json": json.dumps(plan.data(self._kind, entries), indent=2, sort_keys=True) + "\n",
             "markdown": plan.markdown(self._kind, entries),
         }
-        for option, content in told.items():
+        for option, content in contents.items():
             if self.get_option(option) and not self._write(self.get_option(option), content):
                 status = plan.ERROR
         if status != plan.NO_CHANGE:
             raise SystemExit(status)
 
-    def _write(self, path, content):
+    def _write(self, path: str, content: str) -> bool:
         try:
             with open(os.path.expanduser(path), "w", encoding="utf-8") as file:
                 file.write(content)
         except OSError as error:
-            self._display.error(f"{path} can't be written: {error.strerror}")
+            self._display.error(f"{path} cannot be written: {error.strerror}")
             return False
         return True

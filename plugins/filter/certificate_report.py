@@ -34,18 +34,22 @@ _value:
   type: dict
 """
 
-from collections.abc import Mapping
+from typing import Any, Callable, Mapping
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.exfil.guard.plugins.plugin_utils._report import certificates
 
 
-def certificate_report(answers):
-    if not isinstance(answers, Mapping) or not all(isinstance(each, str) for each in answers.values()):
-        raise AnsibleFilterError("certificate_report takes a dict of what the command printed on each host")
+def certificate_report(answers: Mapping[str, str]) -> dict[str, Any]:
+    """The comparison of the hosts' certificates. ``answers``: the output of `exfil-guard verify --json` by host."""
+    if not isinstance(answers, Mapping) or not all(isinstance(text, str) for text in answers.values()):
+        raise AnsibleFilterError("certificate_report requires a dict with the command's output for each host")
     return certificates.report(answers)
 
 
 class FilterModule:
-    def filters(self):
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """The filters by name."""
         return {"certificate_report": certificate_report}

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report of a fleet, as figures and as a page."""
+"""Makes the report of a fleet, as figures and as a page."""
 
 from __future__ import annotations
 
@@ -66,43 +66,58 @@ _value:
 """
 
 import datetime
-from collections.abc import Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 
 try:
     from ansible_collections.exfil.guard.plugins.plugin_utils._plan import plan as _plan
     from ansible_collections.exfil.guard.plugins.plugin_utils._report import figures, page
-except ImportError as error:  # pygal and jsonschema are all that Ansible does not bring itself
-    LACKING = f"no report can be made on this controller: {error}. Install pygal and jsonschema for Ansible's Python"
+except ImportError as error:  # pygal and jsonschema are not dependencies of ansible-core
+    LACKING = f"this controller cannot make a report: {error}. Install pygal and jsonschema for Ansible's Python"
 else:
     LACKING = ""
 
 
-def fleet_report(hosts, groups, status, trail, now, planned=None):
+def fleet_report(
+    hosts: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    status: Sequence[Mapping[str, Any]],
+    trail: Sequence[Mapping[str, Any]],
+    now: object,
+    planned: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The figures, the page and a summary line. All sequences have an item for each host, in the same order."""
     if LACKING:
         raise AnsibleFilterError(LACKING)
-    lists = [list(each) for each in (hosts, groups, status, trail)] + ([] if planned is None else [list(planned)])
-    results = [each for part in lists[2:] for each in part]
-    if len({len(each) for each in lists}) != 1 or not all(isinstance(each, Mapping) for each in results):
-        raise AnsibleFilterError("fleet_report takes hosts, their groups, and what the modules gave, in one order")
-    plan = None if planned is None else _planned(dict(zip(lists[0], lists[4])))
-    found = figures.report({name: figures.answer(*parts) for name, *parts in zip(*lists[:4])}, str(now), plan)
-    states = ", ".join(f"{count} {state}" for state, count in sorted(found["states"].items()))
-    line = "{0} hosts: {1}; {2} events told".format(len(found["hosts"]), states or "none", found["told"])
-    return {"data": found, "html": page.page(found), "line": line}
+    sequences: list[list[Any]] = [list(sequence) for sequence in (hosts, groups, status, trail)]
+    if planned is not None:
+        sequences.append(list(planned))
+    results = [result for sequence in sequences[2:] for result in sequence]
+    if len({len(sequence) for sequence in sequences}) != 1 or not all(isinstance(item, Mapping) for item in results):
+        raise AnsibleFilterError("fleet_report requires hosts, groups and the modules' results, in the same order")
+    plan = None if planned is None else _plan_of(dict(zip(sequences[0], sequences[4])))
+    answers = {name: figures.answer(*parts) for name, *parts in zip(*sequences[:4])}
+    report = figures.report(answers, str(now), plan)
+    states = ", ".join(f"{count} {state}" for state, count in sorted(report["states"].items()))
+    line = f"{len(report['hosts'])} hosts: {states or 'none'}; {report['told']} events"
+    return {"data": report, "html": page.page(report), "line": line}
 
 
-def _planned(results):
+def _plan_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     comparer = _plan.Comparer(datetime.datetime.now(datetime.timezone.utc).date())
-    seen = {}
+    by_host = {}
     for host, result in results.items():
         failed = result.get("failed") or result.get("unreachable") or "changed" not in result
-        told = str(result.get("msg") or "it gave no answer")
-        seen[host] = _plan.Seen(error=told) if failed else _plan.seen([result], comparer)
-    return _plan.data("plan", _plan.fold(seen))
+        message = str(result.get("msg") or "the host gave no answer")
+        by_host[host] = _plan.HostResult(error=message) if failed else _plan.host_result([result], comparer)
+    data: dict[str, Any] = _plan.data("plan", _plan.group(by_host))
+    return data
 
 
 class FilterModule:
-    def filters(self):
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """The filters by name."""
         return {"fleet_report": fleet_report}

@@ -141,7 +141,9 @@ def test_what_is_left_out_is_found(seeded, monkeypatch):
         whole = witnesses.endpoints
         monkeypatch.setattr(witnesses, "endpoints", lambda *of: [each for each in whole(*of) if each[1] == 443])
         monkeypatch.setattr(
-            compare, "_folded", lambda cases, fold=compare._folded: fold([case for case in cases if not case.untold])
+            compare,
+            "_grouped",
+            lambda cases, group=compare._grouped: group([case for case in cases if not case.untold]),
         )
     else:
         meaning = compare._meaning

@@ -38,9 +38,9 @@ _ALL_MOMENTS_SHOWN = 8  # bars up to which the axis of the timeline names every 
 _TITLES = (
     "Groups",
     "Denials over time",
-    "Denied most",
-    "Would be denied: what rules in audit mode let pass",
-    "The plan: what a run would change",
+    "Most denied",
+    "Would be denied: reported by rules in audit mode",
+    "Plan: changes that a run would make",
     "Hosts",
     "Denials",
 )
@@ -169,11 +169,11 @@ def _summary(report: Mapping[str, Any]) -> list[_Figure]:
         _Figure(report["states"].get(state, 0), f"hosts {state.replace('no answer', 'without an answer')}", kind)
         for state, kind in _STATES.items()
     ]
-    change = _Figure(sum(host["plan"] == "would change" for host in hosts), "would change by a run", "warn")
+    change = _Figure(sum(host["plan"] == "would change" for host in hosts), "would be changed by a run", "warn")
     return [
         *states,
         _Figure(sum(host["drift"] > 0 for host in hosts), "with drift", "bad"),
-        _Figure(sum(host["unenforced"] > 0 for host in hosts), "can't enforce a rule", "bad"),
+        _Figure(sum(host["unenforced"] > 0 for host in hosts), "cannot enforce a rule", "bad"),
         *([change] if report["plan"] else []),
         _Figure(sum(host["denied"] or 0 for host in hosts), "denied", "denied"),
         _Figure(sum(host["audited"] or 0 for host in hosts), "would be denied", "audit"),
@@ -191,7 +191,7 @@ def _groups(report: Mapping[str, Any]) -> _Groups:
     )
     columns = {
         "With drift": ("drift", "bad"),
-        "Can't enforce a rule": ("unenforced", "bad"),
+        "Cannot enforce a rule": ("unenforced", "bad"),
         **({"Would change": ("change", "warn")} if report["plan"] else {}),
         "Denied": ("denied", "denied"),
         "Would be denied": ("audited", "audit"),
@@ -224,8 +224,7 @@ def _timeline(timeline: Mapping[str, Any], events: int) -> _Timeline | None:
     if count > _ALL_MOMENTS_SHOWN:
         shown = [moments[at] for at in sorted({0, count // 4, count // 2, 3 * count // 4, count - 1})]
     label = (
-        f"{events:,} events were told, one bar for {_duration(width)}: "
-        f"{sum(denied):,} denied, {sum(audited):,} would be denied."
+        f"{events:,} events, one bar per {_duration(width)}: {sum(denied):,} denied, {sum(audited):,} would be denied."
     )
     series = [(word, timeline[verdict]) for verdict, word in _VERDICTS.items()]
     return _Timeline(
@@ -238,6 +237,8 @@ def _timeline(timeline: Mapping[str, Any], events: int) -> _Timeline | None:
 
 def _duration(seconds: int) -> str:
     for width, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds == width:
+            return name
         if seconds % width == 0:
-            return f"{seconds // width} {name}{'' if seconds == width else 's'}"
+            return f"{seconds // width} {name}s"
     return f"{seconds} seconds"

@@ -46,7 +46,7 @@ def test_hosts_that_are_alike():
         "wrong": [],
         "odd": [],
         "lines": [
-            "2 hosts asked, 2 with a certificate, 2 as it says",
+            "2 hosts, 2 with a certificate, 2 without differences",
             "object   aaaaaaaaaaaa  2 hosts (web1, web2)",
             "package  bbbbbbbbbbbb  2 hosts (web1, web2)",
             "kernel   6.1.0 (types cccccccccccc)  2 hosts (web1, web2)",
@@ -93,8 +93,8 @@ def test_who_is_wrong_and_what_is_not_proved():
         web7=json.dumps({"differences": [], "not_proved": [], "certificate": {"object": "a"}}),
     )
     assert found["wrong"] == ["web1", "web3", "web4", "web5", "web6", "web7"] and found["odd"] == []
-    assert found["lines"][0] == "7 hosts asked, 2 with a certificate, 1 as it says"
-    none = "DIFFERS: no answer. It could not be reached, or has no enforcer of this release"
+    assert found["lines"][0] == "7 hosts, 2 with a certificate, 1 without differences"
+    none = "DIFFERS: no answer. The host was not reached, or the enforcer of this release is not installed"
     assert found["lines"][6:] == [
         "web1 DIFFERS: table rules is another map. Run role x",
         "web3 " + none,

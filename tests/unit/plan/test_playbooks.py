@@ -178,7 +178,8 @@ def test_a_file_that_cant_be_written_is_told(site):
     site.unreachable("web1")
     done = validated(site, "-e", "exfil_guard_junit=/nonexistent/found.xml")
     assert (
-        done.returncode == 2 and "the JUnit file /nonexistent/found.xml can't be written: " in done.stdout + done.stderr
+        done.returncode == 2
+        and "the JUnit file /nonexistent/found.xml cannot be written: " in done.stdout + done.stderr
     )
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -273,7 +274,7 @@ def test_a_host_that_does_not_answer_is_status_1(site):
 def test_a_plan_that_cant_be_written_is_status_1(site):
     site.host("web1")
     done = site.run("exfil.guard.plan", EXFIL_GUARD_PLAN_JSON="/nonexistent/plan.json")
-    assert done.returncode == 1 and "/nonexistent/plan.json can't be written" in done.stderr
+    assert done.returncode == 1 and "/nonexistent/plan.json cannot be written" in done.stderr
 
 
 def test_without_the_callback_it_stops(site):
@@ -307,10 +308,10 @@ def test_drift_and_what_is_pending_are_told_apart(site):
         "",
         "web1",
         "  DRIFT  hook file_open is not attached",
-        "  PENDING  the policy of the templates is another one: see playbooks/plan.yml",
+        "  PENDING  the templates' policy differs from the host's: see playbooks/plan.yml",
         "",
         "web2",
-        "  PENDING  the policy of the templates is another one: see playbooks/plan.yml",
+        "  PENDING  the templates' policy differs from the host's: see playbooks/plan.yml",
         "",
         "web3",
         "  RENEWAL  ~ subject dba: means something else on this host now (groups)",
@@ -336,7 +337,7 @@ def test_one_changed_rule_over_a_thousand_hosts_fits_one_screen(differing):
     asked = []
     comparer = plan.Comparer(TODAY, lambda *of: asked.append(of) or plan._compare.compare(*of))
     begun = time.monotonic()
-    entries = plan.fold({host: plan.seen([each], comparer) for host, each in fleet(1000, differing).items()})
+    entries = plan.group({host: plan.host_result([each], comparer) for host, each in fleet(1000, differing).items()})
     took = time.monotonic() - begun
     for told in (plan.text("plan", entries), plan.markdown("plan", entries)):
         assert len(told.splitlines()) <= 24 and max(map(len, told.splitlines())) <= 160
@@ -356,21 +357,21 @@ def test_a_document_of_another_release_is_no_traceback():
     comparer = plan.Comparer(TODAY)
     found = comparer(dict(document("10.0.0.0/8"), rules=[{"name": "x"}]), document("10.0.0.0/8"))
     assert found.failed
-    entries = plan.fold({"h": plan.Seen(changed=True, compared=found)})
-    assert "what gets stricter or weaker can't be told: " in plan.text("plan", entries)
+    entries = plan.group({"h": plan.HostResult(changed=True, compared=found)})
+    assert "the decisions of both policies could not be compared: " in plan.text("plan", entries)
 
 
 def test_a_name_is_no_markup():
-    entries = plan.fold({"h": plan.Seen(changed=True, drift=("a <b> `c` [d](e) *f*",), lines=("````", "x"))})
+    entries = plan.group({"h": plan.HostResult(changed=True, drift=("a <b> `c` [d](e) *f*",), lines=("````", "x"))})
     marked = plan.markdown("plan", entries)
     assert "a \\<b\\> \\`c\\` \\[d\\](e) \\*f\\*" in marked and "`````diff\n````\nx\n`````" in marked
 
 
 def test_taking_a_policy_out_is_weaker():
-    seen = plan.seen([{"changed": True, "document_before": document("10.0.0.0/8")}], plan.Comparer(TODAY))
+    seen = plan.host_result([{"changed": True, "document_before": document("10.0.0.0/8")}], plan.Comparer(TODAY))
     assert {each.direction for each in seen.compared.changes} == {"weaker"}
 
 
 def test_nobody_is_an_error():
     assert plan.status([]) == plan.ERROR
-    assert _document.digest(plan._NOTHING) != _document.digest(document("10.0.0.0/8"))
+    assert _document.digest(plan._NO_POLICY) != _document.digest(document("10.0.0.0/8"))

@@ -90,7 +90,7 @@ def test_a_host_that_gave_no_answer():
     found = report(web1={"status": None, "message": "Failed to connect"}, web2={"status": None})
     assert [(host["state"], host["attention"]) for host in found["hosts"]] == [
         ("no answer", ["Failed to connect"]),
-        ("no answer", ["it could not be reached"]),
+        ("no answer", ["the host was not reached"]),
     ]
 
 
@@ -110,13 +110,13 @@ def test_what_needs_attention():
         "p",
         "not enforced: u",
         "drift: d",
-        "on trial, not confirmed",
-        "what is new only reports",
+        "the policy is on trial and not confirmed",
+        "new and changed rules are in audit mode",
         "hard link: h",
         "not proved: n",
         "no audit trail: no journal",
     ]
-    assert host["certificate"] == "of generation 2, not of this one" and host["collector"] == "none"
+    assert host["certificate"] == "of generation 2, not of the current one" and host["collector"] == "none"
 
 
 def test_denials_over_time_and_by_what():
@@ -235,7 +235,7 @@ def test_one_host_that_answers_nonsense_spoils_nothing(wrong):
         web2={"records": [record(rule=[]), record(count="x"), record(verdict="x"), record()]},
     )
     assert [host["state"] for host in found["hosts"]] == ["no answer", "enforcing"] and found["told"] == 1
-    assert "no status of ours" in _page.page(found)
+    assert "not a valid status" in _page.page(found)
 
 
 # ---- the page -----------------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_it_needs_no_network_and_may_use_none():
 
 
 def test_an_empty_fleet_has_a_page():
-    assert "Nothing was told" in _page.page(figures.report({}, NOW))
+    assert "There are no events" in _page.page(figures.report({}, NOW))
 
 
 ENGINE = """
@@ -439,11 +439,11 @@ def test_a_thousand_hosts_and_a_hundred_thousand_records():
 
 def test_the_filter():
     found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{"records": [record(count=2)]}], NOW)
-    assert found["line"] == "1 hosts: 1 enforcing; 2 events told" and [
+    assert found["line"] == "1 hosts: 1 enforcing; 2 events" and [
         group["name"] for group in found["data"]["groups"]
     ] == ["web"]
     assert found["html"] == _page.page(found["data"]) and json.loads(json.dumps(found["data"])) == found["data"]
-    assert found["data"]["plan"] is None and "Nobody asked for it" in found["html"]
+    assert found["data"]["plan"] is None and "No plan was requested" in found["html"]
     planned = [{"changed": True, "pending": False, "diff": {"prepared": "+ rule r\n"}}]
     found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{}], NOW, planned)
     assert found["data"]["hosts"][0]["plan"] == "would change" and "+ rule r" in found["html"]
@@ -455,9 +455,9 @@ def test_the_filter():
         found = fleet_report(["web1"], [["web"]], [{"status": status()}], [{}], NOW, [wrong])
         assert found["data"]["hosts"][0]["plan"] == "failed" and found["data"]["plan"]["entries"][0][
             "error"
-        ] == wrong.get("msg", "it gave no answer")
+        ] == wrong.get("msg", "the host gave no answer")
     for wrong in ((["web1"], [], [{}], [{}]), (["web1"], [[]], ["x"], [{}])):
-        with pytest.raises(AnsibleFilterError, match="in one order"):
+        with pytest.raises(AnsibleFilterError, match="in the same order"):
             fleet_report(*wrong, NOW)
 
 
@@ -501,4 +501,4 @@ def test_the_playbook_tells_hosts_that_give_no_answer(tmp_path):
     )
     page = tmp_path / "report.html"
     assert page.stat().st_mode & 0o777 == 0o600 and Page(page.read_text()).rows
-    assert re.search(r"2 hosts: 1 no answer, 1 not guarded; 0 events told, in .*report.html", done.stdout)
+    assert re.search(r"2 hosts: 1 no answer, 1 not guarded; 0 events, in .*report.html", done.stdout)
