@@ -131,24 +131,24 @@ def names(mixes: str = "0/1", share: str = "0/1") -> list[str]:
 
 HEAD = """# What decides each operation
 
-Every row was tried on every kernel, without a policy and under one. **✔** names the hook of the kernel that refused it under the
-policy; without the policy the same attempt passed, and the data arrived or was read. **🔴** is an operation that nobody decides,
-with the reason below its table. *n/a*: that kernel, as Debian's cloud image has it, does not offer it.
+Every operation was tried on every kernel, without a policy and under one. **✔** names the hook that denied it under the policy.
+Without the policy, the same operation succeeded, and the data arrived or was read. **🔴** marks an operation that no hook decides; the
+reason is below its table. *n/a* means that this kernel, as built for Debian's cloud image, does not support the operation.
 
-A row stands for one or more techniques of `tests/guest/techniques`; `make adversary` runs them all and fails when this table says
-something else than the run. `make adversary UPDATE=1` writes it.
+A row stands for one or more techniques of `tests/guest/techniques`. `make adversary` runs them all and fails if the result differs
+from this table. `make adversary UPDATE=1` writes the table.
 """
 SECTIONS = (
     ("files", "Files"),
     ("network", "Network"),
     ("machine", "The machine"),
     ("flows", "What a task has read (`has_read`)"),
-    ("stories", "As people do it (`has_read`)"),
+    ("stories", "With common tools (`has_read`)"),
     ("mixes", "Random combinations"),
-    ("others", "Through somebody else"),
+    ("others", "Through another process"),
     ("services", "Through the system's own services"),
-    ("tamper", "What enforces"),
-    ("undecided", "Operations that no action is about"),
+    ("tamper", "The enforcer"),
+    ("undecided", "Operations that no action covers"),
 )
 
 
