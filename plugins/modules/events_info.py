@@ -114,7 +114,8 @@ def main() -> None:
     api = load(LIBRARY)
 
     def work() -> dict[str, Any]:
-        return {"changed": False, "events": api.this_host().events(limit=module.params["limit"])}
+        events = api.this_host().events(limit=module.params["limit"])
+        return {"changed": False, "events": [event.to_json() for event in events]}
 
     run(module, api, work)
 

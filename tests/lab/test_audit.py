@@ -270,7 +270,7 @@ def test_the_kernels_buffer_is_full_for_a_minute(audited):
     assert (
         len({(each["events"]["waiting"], each["events"]["written"], each["audit"]["collected"]) for each in found}) == 1
     )
-    assert any("the journal takes nothing" in problem for problem in found[-1]["problems"])
+    assert any("the journal does not accept entries" in problem for problem in found[-1]["problems"])
     events, _ = burst.ended()
     assert events["lost"] > lost[-1] - lost[0]
 
@@ -371,7 +371,7 @@ def test_a_record_of_another_layout(audited):
     assert audited.may(MACHINE, "alice", "read:" + LEFT + "5.csv") == "denied"
     waiting = audited.ssh(MACHINE, "sudo exfil-guard events").splitlines()
     assert (
-        waiting[0] == "a record of 64 bytes is not of layout 1 and was not read"
+        waiting[0] == "an event of 64 bytes is not of layout 1 and was not read"
         and LEFT + "5.csv" in waiting[1]
         and len(waiting) == 2
     )

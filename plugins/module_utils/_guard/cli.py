@@ -118,7 +118,7 @@ def _events(host: Host, arguments: argparse.Namespace) -> int:
 
 
 def _watch(host: Host, arguments: argparse.Namespace) -> int:
-    line = json.dumps if arguments.json else host_api.record_formatter(sys.stdout)
+    line = host_api.record_formatter(sys.stdout, arguments.json)
     for record in host.watch(before=arguments.before):
         print(line(record), flush=True)
     return 0

@@ -10,6 +10,7 @@ and OSError, which `failure` describes. Each operation imports what it needs, so
 from __future__ import annotations
 
 import datetime
+import json
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, TextIO
@@ -19,6 +20,8 @@ from .host.paths import Paths
 from .layout import LIBRARY
 
 if TYPE_CHECKING:
+    from .audit.events import AnyEvent
+    from .audit.record import Record
     from .host.protocols import Store, System
     from .kernel.protocol import Kernel
     from .lifecycle.context import Context, Options
@@ -261,7 +264,7 @@ class Host:
 
     # ---- events ------------------------------------------------------------------------------------------------------
 
-    def events(self, *, take: bool = False, limit: int | None = None) -> list[dict[str, Any]]:
+    def events(self, *, take: bool = False, limit: int | None = None) -> list[AnyEvent]:
         """Events that wait in the kernel's buffer, oldest first. ``take``: removes them."""
         from .audit import events
 
@@ -271,9 +274,9 @@ class Host:
         """Audit records in the journal, newest first. ``since``: a time as journalctl takes it."""
         from .audit import journal
 
-        return journal.read(["--since=" + since, *journal.matches()], limit)
+        return [entry.to_json() for entry in journal.read(["--since=" + since, *journal.matches()], limit)]
 
-    def watch(self, *, before: int) -> Iterator[dict[str, Any]]:
+    def watch(self, *, before: int) -> Iterator[Record]:
         """Audit records as they appear, without end. ``before``: how many earlier ones come first."""
         from .audit import watch
 
@@ -305,8 +308,9 @@ class Host:
             collector=collector.status(),
         )
         documents = record.Documents(self.store)
-        answers = [denial.explain_record(item, documents.get(item["generation"]), self.system) for item in records]
-        return Report({"generation": generation, "denials": answers}, denial.to_text(answers, generation))
+        answers = [denial.explain_record(item, documents.get(item.generation), self.system) for item in records]
+        value = {"generation": generation, "denials": [answer.to_json() for answer in answers]}
+        return Report(value, denial.to_text(answers, generation))
 
     def explain(self, subject: Subject, attempt: Attempt, generation: int | None = None) -> Report:
         """What the stored policy decides about ``attempt``; without a user in ``subject``, who may make it and who may
@@ -376,17 +380,19 @@ def failure(error: BaseException) -> Result | None:
     return None
 
 
-def event_formatter(as_json: bool) -> Callable[[dict[str, Any]], str]:
+def event_formatter(as_json: bool) -> Callable[[AnyEvent], str]:
     """Formats an event of `Host.events` as one line."""
     from .audit import events
 
     return events.to_json_line if as_json else events.to_line
 
 
-def record_formatter(stream: TextIO) -> Callable[[dict[str, Any]], str]:
+def record_formatter(stream: TextIO, as_json: bool) -> Callable[[Record], str]:
     """Formats an audit record of `Host.watch` as one line, in colour if ``stream`` is a terminal."""
     from .audit import watch
 
+    if as_json:
+        return lambda record: json.dumps(record.to_json())
     colour = watch.coloured(stream)
     return lambda record: watch.to_line(record, colour)
 

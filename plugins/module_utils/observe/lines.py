@@ -175,7 +175,7 @@ def lines(
             "seen",
             action=records.ACTIONS[action],
             **_subject(who, names, view),
-            object=events.object_of(dict(target)),
+            object=events.Endpoint(**target).text() if raw.family else target["path"],
             **target,
             **_when(times, view),
         )

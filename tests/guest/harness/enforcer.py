@@ -238,7 +238,7 @@ class Enforcer:
             from exfil_guard.audit import events
             from exfil_guard.host import system
 
-            return events.read(self.kernel, system.System(), take=True)
+            return [event.to_json() for event in events.read(self.kernel, system.System(), take=True)]
 
         return self._result(operation)
 

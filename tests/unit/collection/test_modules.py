@@ -206,7 +206,7 @@ def test_events_have_what_is_documented():
         raw.update(
             {"address": b"", "comm": b"cat", "rule": b"no", "path": b"", "executable": b"", "cgroup": b""}, **fields
         )
-        event = events.decode_all([layout.EVENT.pack(layout.Event(**raw))], FakeSystem(), 0)[0]
+        event = events.decode_all([layout.EVENT.pack(layout.Event(**raw))], FakeSystem(), 0)[0].to_json()
         told = documented(events_info)["events"]["contains"]
         assert all(
             event[key] is None or isinstance(event[key], TYPES[told[key]["type"]]) for key in set(told) & set(event)

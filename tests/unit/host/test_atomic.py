@@ -186,7 +186,7 @@ def test_a_path_without_a_folder_is_of_the_current_one(tmp_path, monkeypatch):
 
 
 def save(path):
-    collector.save(collector.fresh("ring"), path)
+    collector.save(collector.State("ring"), path)
 
 
 def certify(path):

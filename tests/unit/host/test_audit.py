@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The audit trail: what becomes of an event on its way to the journal, also when the journal takes nothing, the disk is
+"""The audit trail: what becomes of an event on its way to the journal, also when the journal does not accept entries, the disk is
 full, the clock is set back, or the unit is killed."""
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Sink:
             self.lines.append(lines.popleft())
 
     def count(self):
-        return sum(line["count"] for line in self.lines)
+        return sum(line.count for line in self.lines)
 
 
 class Unit:
@@ -126,8 +126,8 @@ def test_everything_that_can_be_told_is(schema):
     system.processes[42] = {"stat": "42 (a) b) S 7 " + "0 " * 17 + "4000 0", "status": "Name:\ta\nGroups:\t1000 500 \n"}
     system.executables[7] = "/usr/bin/ba\x1bsh"
     found = trail.describe(denial(), view(system, labels=lambda generation, rule: ["customers"]))
-    schema.validate(found)
-    assert found == {
+    schema.validate(found.to_json())
+    assert found.to_json() == {
         "record": 1,
         "kind": "decision",
         "time": "2023-11-14T22:14:10.000+00:00",
@@ -178,7 +178,7 @@ def test_paths_are_the_hosts_where_the_unit_sees_others():
         system.mounts,
         "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 21 0:9 / /srv rw - tmpfs tmpfs ro\n",
     )
-    assert trail.describe(denial(), view(system))["path"] == "/srv/exports/a.csv"
+    assert trail.describe(denial(), view(system)).path == "/srv/exports/a.csv"
 
 
 @pytest.mark.parametrize("stat_line", ["", "42 (cat) S 7", "42 (cat) S 7 " + "0 " * 17 + "4001 0"])
@@ -187,8 +187,8 @@ def test_a_process_that_has_ended_lends_nothing_to_the_next_of_its_number(stat_l
     system.processes[42] = {"stat": stat_line, "status": "Groups:\t0\n"}
     system.executables[7] = "/bin/sh"
     found = trail.describe(denial(), view(system))
-    assert not {"groups", "parent_pid", "parent_executable"} & set(found)
-    schema.validate(found)
+    assert not {"groups", "parent_pid", "parent_executable"} & set(found.to_json())
+    schema.validate(found.to_json())
 
 
 def test_what_is_only_reported_has_no_errno_and_a_network_event_no_path(schema):
@@ -207,22 +207,23 @@ def test_what_is_only_reported_has_no_errno_and_a_network_event_no_path(schema):
         ),
         view(),
     )
-    schema.validate(found)
-    assert found["object"] == "10.0.0.1:443/tcp" and not {"errno", "path", "device", "login_user"} & set(found)
+    schema.validate(found.to_json())
+    assert found.object == "10.0.0.1:443/tcp"
+    assert not {"errno", "path", "device", "login_user"} & set(found.to_json())
     for kind in (trail.LOST, trail.UNREADABLE):
-        schema.validate(trail.note(kind, 3, view(), SECOND, 8 if kind == trail.UNREADABLE else None))
+        schema.validate(trail.note(kind, 3, view(), SECOND, 8 if kind == trail.UNREADABLE else None).to_json())
 
 
 @pytest.mark.parametrize(
     "wrong", [{"verdict": "allowed"}, {"count": 0}, {"color": "red"}, {"kind": "other"}, {"pid": "1"}]
 )
 def test_the_schema_refuses(schema, wrong):
-    assert list(schema.iter_errors(dict(trail.describe(denial(), view()), **wrong)))
+    assert list(schema.iter_errors(dict(trail.describe(denial(), view()).to_json(), **wrong)))
 
 
 def test_a_field_for_each_key_and_back():
     found = trail.describe(denial(), view(labels=lambda generation, rule: ["a", "b"]))
-    found["pids"] = [42, 43]
+    found.pids = [42, 43]
     fields = trail.to_fields(found)
     assert dict(fields)["MESSAGE_ID"] == trail.MESSAGE_IDS["decision"] and dict(fields)["PRIORITY"] == "4"
     assert ("EXFIL_GUARD_RULE", "customers") in fields
@@ -234,7 +235,7 @@ def test_a_field_for_each_key_and_back():
         )
     assert trail.from_fields(entry) == found
     entry["EXFIL_GUARD_COMMAND"] = list(b"c\x1bt")  # what is not plain text
-    assert trail.harmless(trail.from_fields(entry))["command"] == "c\\x1bt"
+    assert trail.harmless(trail.from_fields(entry)).command == "c\\x1bt"
     for key, value in (
         ("EXFIL_GUARD_PID", "x"),
         ("EXFIL_GUARD_RECORD", "2"),
@@ -262,8 +263,8 @@ def test_what_a_name_may_do_to_journal_terminal_and_json():
     assert all(line.split(b"=")[0].isupper() and b"=" in line for line in encoded.splitlines())
     assert encoded.count(b"\nMESSAGE=") == 0 and b"\x1b" not in encoded and b"\r" not in encoded
     assert trail.to_line(found).isprintable()
-    assert all(value.isprintable() for value in found.values() if isinstance(value, str))
-    assert json.dumps(found).isascii()
+    assert all(value.isprintable() for value in found.to_json().values() if isinstance(value, str))
+    assert json.dumps(found.to_json()).isascii()
 
 
 def test_a_newline_in_a_value_ends_no_field():
@@ -272,12 +273,8 @@ def test_a_newline_in_a_value_ends_no_field():
 
 def test_a_clock_that_is_set_back_changes_no_order():
     line = trail.describe(denial(1), view())
-    trail.extend(line, denial(2), view(now=BOOT - 3600))
-    assert (
-        line["last_time"] < line["time"]
-        and line["sequence"] < line["last_sequence"]
-        and line["boottime_ns"] == 51 * SECOND
-    )
+    line.extend(denial(2), view(now=BOOT - 3600))
+    assert line.last_time < line.time and line.sequence < line.last_sequence and line.boottime_ns == 51 * SECOND
 
 
 class Documents:
@@ -373,9 +370,9 @@ def test_a_flood_is_few_lines_that_add_up(unit):
     unit.turn(11)
     assert len(unit.journal.lines) <= 5 and unit.journal.count() == 1000
     first = unit.journal.lines[0]
-    assert (first["count"], first["sequence"], first["last_sequence"]) == (20, 0, 19)
-    assert first["pids"] == list(range(16))
-    assert sorted((line["sequence"], line["last_sequence"]) for line in unit.journal.lines)[-1][1] == 999
+    assert (first.count, first.sequence, first.last_sequence) == (20, 0, 19)
+    assert first.pids == list(range(16))
+    assert sorted((line.sequence, line.last_sequence) for line in unit.journal.lines)[-1][1] == 999
     assert ", 20 times until 2023-" in trail.to_line(first)
 
 
@@ -386,18 +383,18 @@ def test_the_first_of_its_kind_is_told_at_once_and_forgotten_after_a_quiet_time(
         assert unit.journal.count() == sequence + 1
     unit.turn(11)
     unit.turn(11)
-    assert unit.collector.fold.held == {} and not unit.collector.busy()
+    assert unit.collector.aggregator.held == {} and not unit.collector.busy()
 
 
 def test_what_is_remembered_has_a_bound_and_nothing_is_lost_by_it(unit):
-    for sequence in range(3 * aggregate.MOST):
+    for sequence in range(3 * aggregate.MAX_KINDS):
         unit.ring.put(denial(2 * sequence, port=sequence), denial(2 * sequence + 1, port=sequence))
         if sequence % 100 == 0:
             unit.turn(0)
     unit.turn(0)
-    assert len(unit.collector.fold.held) <= aggregate.MOST
+    assert len(unit.collector.aggregator.held) <= aggregate.MAX_KINDS
     unit.turn(0, ending=True)
-    assert unit.journal.count() == 6 * aggregate.MOST == unit.state()["collected"]
+    assert unit.journal.count() == 6 * aggregate.MAX_KINDS == unit.state().collected
 
 
 # ---- every event counts -------------------------------------------------------------------------------------------
@@ -419,9 +416,9 @@ def test_while_the_journal_takes_nothing_events_wait_and_then_are_lost(tmp_path,
     unit.ring.put(denial(101, port=101))
     unit.turn()
     unit.turn(0)
-    decisions = [line for line in unit.journal.lines if line["kind"] == "decision"]
-    assert sum(line["count"] for line in decisions) + unit.ring.lost == 102
-    assert sum(line["count"] for line in unit.journal.lines if line["kind"] == "lost") == unit.ring.lost == 70
+    decisions = [line for line in unit.journal.lines if line.kind == "decision"]
+    assert sum(line.count for line in decisions) + unit.ring.lost == 102
+    assert sum(line.count for line in unit.journal.lines if line.kind == "lost") == unit.ring.lost == 70
     assert collector.status(unit.path, str(tmp_path / "lock")).failing == []
     assert "resumed (journal)" in capsys.readouterr().err
 
@@ -468,9 +465,9 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path, monkeypatch):
         left[0] = 1000
         unit.turn(11)
         unit.turn(0, ending=True)
-        spans = {(line["sequence"], line["last_sequence"]): line["count"] for line in unit.journal.lines}
+        spans = {(line.sequence, line.last_sequence): line.count for line in unit.journal.lines}
         assert sum(spans.values()) == 8, (steps, unit.journal.lines)  # told twice: the same numbers
-        assert unit.state()["collected"] == 8 == unit.ring.consumer
+        assert unit.state().collected == 8 == unit.ring.consumer
         monkeypatch.undo()
         if not killed:
             break
@@ -484,11 +481,11 @@ def test_a_full_disk_under_the_state_takes_nothing_from_the_ring(unit, monkeypat
     assert unit.ring.consumer == 0 and unit.journal.lines == []
     os.rmdir(unit.path)
     assert unit.turn() and unit.ring.consumer == 1 and unit.journal.count() == 1
-    assert unit.state()["collected"] == 1
+    assert unit.state().collected == 1
 
 
 def test_a_state_that_is_not_whole_is_none(unit):
-    for text in ("", "{", "[]", '{"version": 1}', json.dumps(dict(collector.fresh("ring"), version=2))):
+    for text in ("", "{", "[]", '{"version": 1}', json.dumps(dict(collector.State("ring").to_json(), version=2))):
         with open(unit.path, "w", encoding="ascii") as file:
             file.write(text)
         assert unit.state() is None
@@ -501,12 +498,12 @@ def test_another_ring_is_begun_anew_and_what_was_held_is_told(unit):
     unit.turn()
     unit.ring.put(denial(2))
     unit.turn()
-    assert unit.state()["collected"] == 3 and unit.journal.count() == 2
+    assert unit.state().collected == 3 and unit.journal.count() == 2
     unit.ring = FakeRing()
     unit.ring.put(denial(0, port=1))
     unit.start("another")
     unit.turn(11)
-    assert unit.journal.count() == 4 and unit.state()["collected"] == 1 == unit.state()["position"]
+    assert unit.journal.count() == 4 and unit.state().collected == 1 == unit.state().position
 
 
 def test_gaps_are_told_once_nothing_waits_any_more(unit):
@@ -514,20 +511,20 @@ def test_gaps_are_told_once_nothing_waits_any_more(unit):
     unit.collector.turn()
     unit.ring.put(denial(6))
     unit.turn()
-    kinds = [line["kind"] for line in unit.journal.lines]
+    kinds = [line.kind for line in unit.journal.lines]
     assert kinds.count("lost") == 1  # told when nothing waited, before 6 came
     unit.ring.put(denial(20), denial(1, verdict=1))
     unit.turn()
     unit.turn()
-    assert [line["count"] for line in unit.journal.lines if line["kind"] == "lost"] == [1, 11]
+    assert [line.count for line in unit.journal.lines if line.kind == "lost"] == [1, 11]
 
 
 def test_records_of_another_layout_are_counted_and_told(unit):
     unit.ring.put(b"old" * 300, denial(1), b"old" * 300, b"new")
     unit.turn()
-    notes = {line["size"]: line["count"] for line in unit.journal.lines if line["kind"] == "unreadable"}
-    assert notes == {900: 2, 3: 1} and unit.state()["unreadable"] == 3 and unit.state()["collected"] == 4
-    assert "2 records of 900 bytes are not of layout 1" in "".join(map(trail.to_line, unit.journal.lines))
+    notes = {line.size: line.count for line in unit.journal.lines if line.kind == "unreadable"}
+    assert notes == {900: 2, 3: 1} and unit.state().unreadable == 3 and unit.state().collected == 4
+    assert "2 events of 900 bytes are not of layout 1" in "".join(map(trail.to_line, unit.journal.lines))
 
 
 # ---- where it goes ------------------------------------------------------------------------------------------------
@@ -551,7 +548,7 @@ def test_the_journal_by_its_socket(tmp_path):
         sink.deliver(lines)
         assert not lines
         many = collections.deque([trail.describe(denial(number), view()) for number in range(5000)])
-        with pytest.raises(OSError, match="the journal takes nothing"):
+        with pytest.raises(OSError, match="the journal does not accept entries"):
             sink.deliver(many)  # nobody reads
         arrived = 0
         listener.setblocking(False)
@@ -585,7 +582,15 @@ sys.path[:0] = sys.argv[2:]
 from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-lines = collections.deque([{"n": number, "text": "x" * 300} for number in range(5)])
+class Entry:
+    def __init__(self, number):
+        self.number = number
+
+    def to_json(self):
+        return {"n": self.number, "text": "x" * 300}
+
+
+lines = collections.deque(map(Entry, range(5)))
 try:
     journal.File(sys.argv[1]).deliver(lines)
 except OSError as error:
@@ -607,17 +612,17 @@ def test_a_file_that_takes_nothing_does_not_hold_up_the_journal(unit):
     file.refuses = errno.ENOSPC
     unit.sinks["file"] = file
     unit.start()
-    for number in range(collector.FILE_LINES + 20):
+    for number in range(collector.MAX_FILE_RECORDS + 20):
         unit.ring.put(denial(number, port=number))
         unit.turn(0)
-    assert unit.journal.count() == collector.FILE_LINES + 20
+    assert unit.journal.count() == collector.MAX_FILE_RECORDS + 20
     found = unit.state()
-    assert (len(found["outbox"]["file"]), found["file_lost"]) == (collector.FILE_LINES, 20)
-    assert found["failing"] == {"file": "/journal: No space left on device"}
+    assert (len(found.outbox["file"]), found.file_lost) == (collector.MAX_FILE_RECORDS, 20)
+    assert found.failing == {"file": "/journal: No space left on device"}
     file.refuses = None
     unit.start()
     unit.turn(0)
-    assert file.count() == collector.FILE_LINES and unit.state()["outbox"] == {"journal": [], "file": []}
+    assert file.count() == collector.MAX_FILE_RECORDS and unit.state().outbox == {"journal": [], "file": []}
 
 
 def test_told_where_there_is_no_unit(tmp_path):
@@ -635,5 +640,5 @@ def test_names_are_asked_for_once():
             Slow.asked += 1
             return None
 
-    names = collector._Names(Slow())
-    assert [names.user_name(7), names.user_name(7), names.mountinfo() != ""] == [None, None, True] and Slow.asked == 1
+    names = collector._CachedNames(Slow())
+    assert [names.user_name(7), names.user_name(7), names.host_mounts() != ""] == [None, None, True] and Slow.asked == 1

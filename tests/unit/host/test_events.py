@@ -48,9 +48,9 @@ def test_a_file():
         executable_device=8 << 20 | 1,
         cgroup=b"foo.service\0system.slice\0",
     )
-    assert event["path"] == "/srv/exports/a.csv" and event["executable"] == "/usr/bin/cat"
-    assert (event["user"], event["unit"], event["cgroup"]) == ("alice", "foo.service", "/system.slice/foo.service")
-    assert event["login_uid"] is None
+    assert event.target.path == "/srv/exports/a.csv" and event.executable == "/usr/bin/cat"
+    assert (event.user, event.unit, event.cgroup) == ("alice", "foo.service", "/system.slice/foo.service")
+    assert event.login_uid is None
     line = events.to_line(event)
     assert "denied read /srv/exports/a.csv by alice (/usr/bin/cat, pid 0, foo.service): rule 'no'" in line
 
@@ -58,30 +58,34 @@ def test_a_file():
 def test_an_address():
     event = decoded(action=3, verdict=1, family=2, address=b"\x0a\0\0\1", port=443, protocol=6)
     assert "audit  connect 10.0.0.1:443/tcp" in events.to_line(event)
-    assert decoded(family=10, address=b"\xfd" + bytes(15), protocol=17)["address"] == "fd00::"
+    assert decoded(family=10, address=b"\xfd" + bytes(15), protocol=17).target.address == "fd00::"
 
 
 def test_what_a_name_may_do_to_a_terminal():
     event = decoded(path=b"\x1b[2J\n\xff\\\xe2\x80\xae\0", device=8 << 20 | 1, comm=b"\rx")
-    assert event["path"] == "/\\x1b[2J\\x0a\\xff\\\\\\xe2\\x80\\xae" and event["command"] == "\\x0dx"
+    assert event.target.path == "/\\x1b[2J\\x0a\\xff\\\\\\xe2\\x80\\xae" and event.command == "\\x0dx"
     assert events.to_line(event).isprintable()
 
 
 def test_unknown_devices_and_cut_paths():
-    assert decoded(path=b"x\0", device=99)["path"] == "[device 0:99]/x"
-    assert decoded(path=b"y" * 200 + b"\0" + b"z" * 70 + b"\0", device=8 << 20 | 1)["path"].startswith("[...]/zz")
+    assert decoded(path=b"x\0", device=99).target.path == "[device 0:99]/x"
+    assert decoded(path=b"y" * 200 + b"\0" + b"z" * 70 + b"\0", device=8 << 20 | 1).target.path.startswith("[...]/zz")
 
 
 def test_a_connection_that_is_not_by_internet():
     event = decoded(action=10, verdict=2, family=40, address=b"\0\0\0\x02", port=1024)
     assert "denied vsock vsock:2 port 1024 by" in events.to_line(event)
-    assert decoded(family=21, protocol=0)["address"] is None
+    assert decoded(family=21, protocol=0).target.address is None
 
 
 def test_an_action_without_an_object_and_an_abstract_socket():
     event = decoded(action=65, verdict=2, uid=0)
-    assert "path" not in event and "address" not in event and " denied mount by root (" in events.to_line(event)
-    assert decoded(path=b"/x\x1b\0", device=0xFFFFFFFF)["path"] == "@/x\\x1b"
+    assert (
+        event.target is None
+        and not {"path", "address"} & set(event.to_json())
+        and " denied mount by root (" in events.to_line(event)
+    )
+    assert decoded(path=b"/x\x1b\0", device=0xFFFFFFFF).target.path == "@/x\\x1b"
 
 
 def test_the_ring():
@@ -128,9 +132,10 @@ def test_the_ring():
 )
 def test_a_record_of_another_layout_is_told_and_not_read(data):
     (event,) = events.decode_all([data], FakeSystem(), 0)
-    assert event["verdict"] == "unreadable" and event["size"] == len(data) and event["rule"] is None
-    assert events.to_line(event) == f"a record of {len(data)} bytes is not of layout 1 and was not read"
-    assert set(decoded(verdict=2)) >= set(events.KEYS)
+    content = event.to_json()
+    assert content["verdict"] == "unreadable" and content["size"] == len(data) and content["rule"] is None
+    assert events.to_line(event) == f"an event of {len(data)} bytes is not of layout 1 and was not read"
+    assert set(decoded(verdict=2).to_json()) >= set(events.KEYS) and set(content) == {*events.KEYS, "size"}
 
 
 def test_taking_is_left_to_the_unit_while_it_runs(tmp_path, monkeypatch):

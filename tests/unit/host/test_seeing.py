@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -94,13 +95,13 @@ def test_status_accounts_for_every_event(host, capsys):
 
 def test_status_tells_how_the_trail_stands(host, capsys):
     host.apply()
-    state = dict(
-        collector.fresh("ring"),
+    state = collector.State(
+        "ring",
         collected=4,
         lines=2,
         missing=1,
         file_lost=7,
-        outbox={"journal": [{}], "file": []},
+        outbox={"journal": [trail.describe(denial(), view())], "file": []},
         failing={"journal": "/run/systemd/journal/socket: Connection refused"},
     )
     collector.save(state, str(host.folder / "state.json"))
@@ -111,7 +112,7 @@ def test_status_tells_how_the_trail_stands(host, capsys):
         "1 lines wait for the journal\n"
     ) in out
     assert "PROBLEM       audit collector stalled: /run/systemd/journal/socket: Connection refused\n" in out
-    collector.save(collector.fresh("ring"), str(host.folder / "state.json"))
+    collector.save(collector.State("ring"), str(host.folder / "state.json"))
     with lock.hold(events.COLLECTOR, events.LOCK):
         host.run("status")
     assert "audit trail   running: 0 events taken, 0 lines\n" in capsys.readouterr().out
@@ -120,7 +121,7 @@ def test_status_tells_how_the_trail_stands(host, capsys):
 def test_metrics_are_what_prometheus_takes(host, tmp_path, capsys):
     host.apply()
     count(host, denied=8, audited=2, written=7, lost=3)
-    collector.save(collector.fresh("ring"), str(tmp_path / "state.json"))
+    collector.save(collector.State("ring"), str(tmp_path / "state.json"))
     path = tmp_path / "exfil_guard.prom"
     assert host.run("metrics", "--output", str(path)) == 0 and host.run("metrics") == 0
     text = path.read_text()
@@ -177,7 +178,7 @@ def test_colours_are_all_that_a_terminal_gets(monkeypatch):
     line = watch.to_line(record, True)
     assert line.startswith("\x1b[2m") and "\x1b[31mdenied" in line
     assert re.sub(r"\x1b\[(0|1|2|31)m", "", line) == watch.to_line(record, False)
-    assert "\x1b[33m" in watch.to_line(dict(record, verdict="audit"), True)
+    assert "\x1b[33m" in watch.to_line(dataclasses.replace(record, verdict="audit"), True)
 
     class Terminal(io.StringIO):
         def isatty(self):
@@ -226,14 +227,14 @@ def test_watch_follows_the_journal_while_the_unit_collects(host, tmp_path, monke
         assert host.run("watch", "--json") == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 4 and "alice (login bob) [/usr/bin/cat" in out[0] and "[\\x1b[2J, foo.service" in out[1]
-    assert json.loads(out[2]) == record
+    assert json.loads(out[2]) == record.to_json()
     asked = (tmp_path / "asked").read_text().splitlines()
     assert {"--follow", "--output=json", "_SYSTEMD_UNIT=exfil-guard-audit.service", "_UID=0"} <= set(asked)
 
 
 def test_a_journal_that_cannot_be_read(tmp_path, monkeypatch):
     journalctl(tmp_path, monkeypatch, [], status=1)
-    with pytest.raises(EnforcerError, match="journalctl ended with status 1: no. Look at"):
+    with pytest.raises(EnforcerError, match="journalctl ended with status 1: no. Check systemctl"):
         journal.read(journal.matches(), 3)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnforcerError, match="journalctl cannot be run"):
@@ -254,7 +255,7 @@ def test_why_a_file_was_denied(host, capsys):
     host.run("why", "--user", "alice")
     out = capsys.readouterr().out.splitlines()
     assert ", 2 times until " in out[0] and out[1:] == [
-        "      it would pass with any one of these in the policy:",
+        "      any one of these changes of the policy would let it pass:",
         "        subjects 'dba', which the rule excepts: `groups` with alice",
         "        resources 'customers': `paths` without /srv/exports/**",
         "        rule 'customers', `deny`: without read",
@@ -397,7 +398,7 @@ def test_an_action_without_an_object():
     system = FakeSystem()
     stored = {"document": document, "resolved": encoding.to_json(resolver.resolve(document, system))}
     record = trail.describe(denial(action=actions.NUMBERS["mount"], path=b"", device=0, inode=0, rule=b"it"), view())
-    assert why.explain_record(record, stored, system)["changes"] == [
+    assert why.explain_record(record, stored, system).changes == [
         "subjects 'people': `users` without alice",
         "rule 'it', `deny`: without mount",
     ]
@@ -419,7 +420,7 @@ def test_another_rule_that_denies_it_too_is_named(host, capsys):
     host.kernel.buffer.put(denial(1, generation=1, action=layout.LINK))
     assert [found["also"] for found in answers(host, capsys)] == [["all", "new"], ["all"]]
     host.run("why", "--limit", "2")
-    assert "      and only if these let it pass, too: rule 'all'" in capsys.readouterr().out
+    assert "      but only if these rules let it pass, too: rule 'all'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -427,10 +428,10 @@ def test_another_rule_that_denies_it_too_is_named(host, capsys):
     [
         ({"generation": 9}, "generation 9 is no longer stored"),
         ({"rule": b"gone"}, "generation 1 has no such rule"),
-        ({"reason": layout.REASONS.index("tamper")}, "what enforces is guarded"),
-        ({"device": 99}, "does not tell enough"),
-        ({"path": b"x" * 400 + b"\0"}, "does not tell enough"),
-        ({"path": b"b.txt\0other\0"}, "does not tell enough"),
+        ({"reason": layout.REASONS.index("tamper")}, "the enforcer protects itself"),
+        ({"device": 99}, "is not sufficient to find a change"),
+        ({"path": b"x" * 400 + b"\0"}, "is not sufficient to find a change"),
+        ({"path": b"b.txt\0other\0"}, "is not sufficient to find a change"),
         ({"reason": 12}, "12"),
     ],
 )
@@ -453,7 +454,7 @@ def test_why_asks_the_journal_for_what_has_left_the_ring(host, tmp_path, monkeyp
     host.apply()
     host.apply(dict(POLICY, mode="audit"))
     old = trail.describe(denial(generation=1), view())
-    journalctl(tmp_path, monkeypatch, [entry(old), entry(dict(old, uid=7, euid=7, login_uid=7))])
+    journalctl(tmp_path, monkeypatch, [entry(old), entry(dataclasses.replace(old, uid=7, euid=7, login_uid=7))])
     host.kernel.buffer.put(denial(1, generation=1, pid=50))
     assert len(answers(host, capsys, "--user", "alice")) == 1 and not (tmp_path / "asked").exists()  # there is no unit
     (tmp_path / "unit").write_text("")
@@ -513,7 +514,7 @@ def test_the_unit_from_its_start_to_its_end(tmp_path):
             unit.send_signal(signal.SIGTERM)
             assert unit.wait(60) == 0
     assert [json.loads(line)["count"] for line in (tmp_path / "lines").read_text().splitlines()] == [3, 3]
-    assert collector.load(str(tmp_path / "state"))["collected"] == 6
+    assert collector.load(str(tmp_path / "state")).collected == 6
     assert lock.holder(str(tmp_path / "lock")) == ""
 
 
@@ -537,11 +538,11 @@ def test_the_unit_waits_for_an_enforcer(tmp_path):
 def test_a_flood_costs_little(capsys):
     """Many times what the ring holds, folded; to be seen with -s, and far from what a slow machine takes."""
     batch = [denial(number, pid=number) for number in range(20_000)]
-    folding, seen, began = aggregate.Fold(10, {}), view(), time.process_time()
+    aggregator, seen, began = aggregate.Aggregator(10, {}), view(), time.process_time()
     for data in batch:
-        folding.add(data, 0, seen)
+        aggregator.add(data, 0, seen)
     spent = time.process_time() - began
-    assert folding.due(0)[0]["count"] == 20_000 and spent < 60
+    assert aggregator.due(0)[0].count == 20_000 and spent < 60
     print(f"{len(batch) / spent:.0f} events a second")
 
 

@@ -1,25 +1,26 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many events by the same subject, under the same rule, on the same object, told as one."""
+"""Aggregates events: those with the same subject, rule and object become one audit record with a count."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Mapping
 
 from .. import layout
 from . import record
 
-# fields of an event that make its kind, each from the first to the last
+# The fields of an event that make its kind, as ranges from the first field to the last. Not among them: the time; the
+# process's ids and its name, which it can choose; and the inode of a file that has a path.
 _SAME = (("generation", "rule_id"), ("device", "reason"), ("uid", "address"), ("rule", "cgroup_size"))
-MOST = 256  # kinds that are remembered at a time
+MAX_KINDS = 256  # that are held at a time
 
 
 def key(data: bytes) -> str:
-    """Same for events that are told as one. Not in it: when, which process of the subject's, and its name, which it can
-    choose; nor the inode of a file that has a path."""
+    """Returns the kind of an event. Events of one kind are aggregated."""
     event = layout.EVENT.unpack(data)
     same = hashlib.blake2b(digest_size=12)
     for fields in _SAME:
@@ -32,43 +33,65 @@ def key(data: bytes) -> str:
     return base64.b64encode(same.digest()).decode("ascii")
 
 
-class Fold:
-    """The first event of a kind is told at once, with what came along; those after it when ``window`` has passed.
-    ``held``: kind -> {until, line}, all that has to outlive the process."""
+@dataclass
+class Held:
+    """A kind of event. ``until``: when its next record is due (CLOCK_BOOTTIME, ns); ``line``: that record so far."""
 
-    def __init__(self, window: int, held: dict[str, dict[str, Any]]) -> None:
-        self.window, self.held = window, held
-        self._early: list[dict[str, Any]] = []  # had to make room
+    until: int
+    line: record.Decision | None
 
-    def add(self, data: bytes, now: int, seen: record.View) -> None:
+    def to_json(self) -> dict[str, Any]:
+        """Returns the entry of the state file."""
+        return {"until": self.until, "line": self.line.to_json() if self.line else None}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Held:
+        """Raises KeyError, TypeError or ValueError when the entry is damaged."""
+        line = None if content["line"] is None else record.from_json(content["line"])
+        if isinstance(line, record.Note):
+            raise ValueError("a note is never held")
+        return cls(content["until"], line)
+
+
+class Aggregator:
+    """Reports the first event of a kind at once and the later ones together, ``window_ns`` afterwards. ``held`` is the
+    whole state, by kind."""
+
+    def __init__(self, window_ns: int, held: dict[str, Held]) -> None:
+        self.window_ns, self.held = window_ns, held
+        self._evicted: list[record.Decision] = []
+
+    def add(self, data: bytes, now: int, view: record.View) -> None:
+        """Adds an event. ``now``: CLOCK_BOOTTIME in ns."""
         kind = key(data)
-        found = self.held.get(kind)
-        if found is None:
-            if len(self.held) >= MOST:
-                self._make_room()
-            self.held[kind] = {"until": now, "line": record.describe(data, seen)}
-        elif found["line"] is None:
-            found["line"] = record.describe(data, seen)
+        entry = self.held.get(kind)
+        if entry is None:
+            if len(self.held) >= MAX_KINDS:
+                self._evict()
+            self.held[kind] = Held(now, record.describe(data, view))
+        elif entry.line is None:
+            entry.line = record.describe(data, view)
         else:
-            record.extend(found["line"], data, seen)
+            entry.line.extend(data, view)
 
-    def due(self, now: int, everything: bool = False) -> list[dict[str, Any]]:
-        """The lines whose time has come, oldest first; each belongs to whoever takes it."""
-        lines, self._early = self._early, []
-        for kind, each in list(self.held.items()):
-            if each["until"] <= now or everything:
-                if each["line"] is None:
+    def due(self, now: int, everything: bool = False) -> list[record.Decision]:
+        """Removes and returns the records that are due, oldest first. ``everything``: also those that are not."""
+        lines, self._evicted = self._evicted, []
+        for kind, entry in list(self.held.items()):
+            if entry.until <= now or everything:
+                if entry.line is None:
                     del self.held[kind]
                 else:
-                    lines.append(each["line"])
-                    each.update(line=None, until=now + self.window)
-        return sorted(lines, key=lambda line: line["boottime_ns"])
+                    lines.append(entry.line)
+                    entry.line, entry.until = None, now + self.window_ns
+        return sorted(lines, key=lambda line: line.boottime_ns or 0)
 
-    def waits(self) -> bool:
-        return bool(self._early) or any(each["line"] is not None for each in self.held.values())
+    def pending(self) -> bool:
+        """Whether records wait until they are due."""
+        return bool(self._evicted) or any(entry.line is not None for entry in self.held.values())
 
-    def _make_room(self) -> None:
-        kind = min(self.held, key=lambda each: self.held[each]["until"])
-        line = self.held.pop(kind)["line"]
+    def _evict(self) -> None:
+        kind = min(self.held, key=lambda kind: self.held[kind].until)
+        line = self.held.pop(kind).line
         if line is not None:
-            self._early.append(line)
+            self._evicted.append(line)

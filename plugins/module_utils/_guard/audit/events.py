@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was denied, from the pinned ring buffer: read by mmap, decoded, made readable. Taking events makes room for
-new ones; looking at them leaves them for the next reader."""
+"""Reads events from the pinned ring buffer and decodes them. Taking events makes room for new ones; without taking,
+they stay for the next reader."""
 
 from __future__ import annotations
 
@@ -11,54 +11,123 @@ import ipaddress
 import json
 import os
 import time
-from typing import Any, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Iterable, NamedTuple, Protocol, Sequence, Union
 
 from .. import layout
 from ..errors import EnforcerError
 from ..host import lock, mountinfo
+from ..host.protocols import System
 from ..kernel import pins
+from ..kernel.protocol import Kernel
 from ..policy import actions
 from ..policy.model import NO_ID
 
-LOCK = "/run/lock/exfil-guard-events.lock"  # of who takes events
-COLLECTOR = "audit"  # what the unit calls itself there
+if TYPE_CHECKING:
+    from .record import Decision
+
+LOCK = "/run/lock/exfil-guard-events.lock"  # held by the process that takes events
+COLLECTOR = "audit"  # the name that the audit unit writes into it
 VERDICTS = {0: "allowed", 1: "audit", 2: "denied"}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite", 262: "mptcp"}
 _IPV4, _IPV6, _VSOCK = 2, 10, 40
 UNREADABLE = "unreadable"  # in place of a verdict
-KEYS = (
-    "sequence",
-    "time",
-    "generation",
-    "verdict",
-    "action",
-    "reason",
-    "rule",
-    "pid",
-    "tid",
-    "command",
-    "uid",
-    "euid",
-    "gid",
-    "user",
-    "login_uid",
-    "executable",
-    "cgroup",
-    "unit",
-    "process_started",
-    "cgroup_id",
-)  # of every event
+
+
+class Names(Protocol):
+    """Names of users; host.system.System implements it."""
+
+    def user_name(self, number: int) -> str | None:
+        """None: no user has this id."""
+
+
+class Endpoint(NamedTuple):
+    """The address of an event. ``address``: None when its family is not decoded."""
+
+    address: str | None
+    port: int
+    protocol: str
+
+    def text(self) -> str:
+        """Returns the endpoint for people; "" without an address."""
+        if not self.address:
+            return ""
+        if self.address.startswith("vsock:"):
+            return f"{self.address} port {self.port}"
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}/{self.protocol}"
+
+
+class File(NamedTuple):
+    """The file of an event; only ``path`` for an abstract socket, which begins with @. ``device``: MAJOR:MINOR."""
+
+    path: str
+    inode: int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A decoded event. Its texts are printable: see `text`. ``target``: None for an action without an object."""
+
+    sequence: int
+    time: str
+    generation: int
+    verdict: str
+    action: str
+    reason: str
+    rule: str | None
+    pid: int
+    tid: int
+    command: str
+    uid: int
+    euid: int
+    gid: int
+    user: str | None
+    login_uid: int | None
+    executable: str | None
+    cgroup: str
+    unit: str | None
+    process_started: int  # CLOCK_BOOTTIME, ns
+    cgroup_id: int
+    target: Endpoint | File | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the event for JSON. The keys of a file without a value are left out."""
+        content = dict(vars(self))
+        target = content.pop("target")
+        if isinstance(target, Endpoint):
+            content.update(target._asdict())
+        elif target is not None:
+            content.update((key, value) for key, value in target._asdict().items() if value is not None)
+        return content
+
+
+KEYS = tuple(name for name in Event.__dataclass_fields__ if name != "target")  # of every event
+
+
+class Unreadable(NamedTuple):
+    """An event of another layout."""
+
+    size: int  # bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the event for JSON: every key is null but these."""
+        return {**dict.fromkeys(KEYS), "verdict": UNREADABLE, "size": self.size}
+
+
+AnyEvent = Union[Event, Unreadable]
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
-def read(kernel: Any, system: Any, *, take: bool = False, limit: int | None = None) -> list[dict[str, Any]]:
-    """The events that wait, oldest first; ``take`` removes them from the buffer."""
+def read(kernel: Kernel, system: System, *, take: bool = False, limit: int | None = None) -> list[AnyEvent]:
+    """Returns the events in the buffer, oldest first. ``take``: removes them. Raises EnforcerError."""
     path = pins.map_path(kernel, "events")
     try:
         if not take:
-            raw = _read(kernel, path, False, limit)  # the kernel maps no read-only descriptor
+            raw = _read(kernel, path, False, limit)
         elif lock.holder(LOCK).endswith(COLLECTOR):
             raise EnforcerError(
                 "exfil-guard-audit.service takes the events",
@@ -74,7 +143,7 @@ def read(kernel: Any, system: Any, *, take: bool = False, limit: int | None = No
     return decode_all(raw, system, kernel.boottime())
 
 
-def _read(kernel: Any, path: str, take: bool, limit: int | None) -> list[bytes]:
+def _read(kernel: Kernel, path: str, take: bool, limit: int | None) -> list[bytes]:
     with pins.opened(kernel, path) as fd, kernel.ring(fd, take) as buffer:
         batch = buffer.peek(limit)
         if take:
@@ -85,23 +154,20 @@ def _read(kernel: Any, path: str, take: bool, limit: int | None) -> list[bytes]:
 # ---- decoding -----------------------------------------------------------------------------------------------------
 
 
-def decode_all(raw: Iterable[bytes], system: Any, boottime: int) -> list[dict[str, Any]]:
-    """A record of another layout is told, and nothing in it is taken for anything."""
-    found = list(raw)
-    if not found:
+def decode_all(raw: Iterable[bytes], system: System, boottime: int) -> list[AnyEvent]:
+    """Decodes events; those of another layout are not interpreted. ``boottime``: CLOCK_BOOTTIME now, in ns."""
+    records = list(raw)
+    if not records:
         return []
     mounts = mountinfo.visible(mountinfo.parse_mounts(system.mountinfo()))
     started = time.time() - boottime / 1e9
     return [
-        decode(record, mounts, system, started)
-        if readable(record)
-        else {**dict.fromkeys(KEYS), "verdict": UNREADABLE, "size": len(record)}
-        for record in found
+        decode(record, mounts, system, started) if readable(record) else Unreadable(len(record)) for record in records
     ]
 
 
 def readable(record: bytes) -> bool:
-    """Whether a record is of this layout, as far as that shows."""
+    """Whether an event has this layout, as far as its size and values show."""
     if len(record) != layout.EVENT.size:
         return False
     event = layout.EVENT.unpack(record)
@@ -115,7 +181,7 @@ def readable(record: bytes) -> bool:
 
 
 def text(raw: bytes) -> str:
-    """Nothing in it can move a terminal's cursor or forge a line."""
+    """Decodes bytes and escapes all that is not printable, so that it cannot control a terminal or forge a line."""
     out = []
     for char in raw.decode("utf-8", "surrogateescape"):
         if "\udc80" <= char <= "\udcff":
@@ -130,8 +196,8 @@ def text(raw: bytes) -> str:
 
 
 def _components(raw: bytes, size: int, most: int = 24) -> tuple[list[bytes], bool]:
-    """From the top down. True when upper components may be missing: the kernel side stops once half of the room is
-    used, or after ``most`` components."""
+    """Returns the components from the root on, and whether upper ones may be missing: the kernel side stops when half
+    of the buffer is used, or after ``most`` components."""
     used = raw[: min(size, len(raw))]
     parts = [part for part in used.split(b"\0") if part]
     return parts[::-1], len(used) >= len(raw) // 2 or len(parts) >= most
@@ -143,115 +209,115 @@ def _path(raw: bytes, size: int, device: int, mounts: Sequence[mountinfo.Mount])
     tail = "/".join(text(part) for part in parts)
     if cut:
         return "[...]/" + tail
-    best = [
+    candidates = [
         mount
         for mount in mounts
         if mount.device == device and mount.root is not None and names[: len(mount.root)] == mount.root
     ]
-    if not best:
+    if not candidates:
         return f"[device {device >> 20}:{device & 0xFFFFF}]/{tail}"
-    mount = min(best, key=lambda each: (len(each.root or ()), len(each.point), each.point))
+    mount = min(candidates, key=lambda mount: (len(mount.root or ()), len(mount.point), mount.point))
     whole = mount.point + names[len(mount.root or ()) :]
     return "/" + "/".join(text(name.encode("utf-8", "surrogateescape")) for name in whole)
 
 
 def instant(seconds: float) -> str:
+    """Formats seconds since 1970 as ISO 8601 with milliseconds, UTC."""
     when = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     return when.isoformat(timespec="milliseconds")
 
 
-def decode(record: bytes, mounts: Sequence[mountinfo.Mount], system: Any, started: float = 0.0) -> dict[str, Any]:
-    """``started``: when the host was, in seconds since 1970. Without an object there is neither path nor address."""
+def decode(record: bytes, mounts: Sequence[mountinfo.Mount], names: Names, started: float = 0.0) -> Event:
+    """``started``: when the host was booted, in seconds since 1970."""
     raw = layout.EVENT.unpack(record)
     cgroup, _ = _components(raw.cgroup, raw.cgroup_size, 16)
     unit = next((part for part in reversed(cgroup) if part.endswith((b".service", b".scope", b".socket"))), b"")
-    event: dict[str, Any] = {
-        "sequence": raw.sequence,
-        "time": instant(started + raw.time / 1e9),
-        "generation": raw.generation,
-        "verdict": VERDICTS.get(raw.verdict, str(raw.verdict)),
-        "action": actions.NAMES.get(raw.action, str(raw.action)),
-        "reason": layout.REASONS[raw.reason] if raw.reason < len(layout.REASONS) else str(raw.reason),
-        "rule": text(raw.rule.split(b"\0")[0]) or None,
-        "pid": raw.pid,
-        "tid": raw.tid,
-        "command": text(raw.comm.split(b"\0")[0]),
-        "uid": raw.uid,
-        "euid": raw.euid,
-        "gid": raw.gid,
-        "user": user_name(system, raw.uid),
-        "login_uid": None if raw.login_uid == NO_ID else raw.login_uid,
-        "executable": _path(raw.executable, raw.executable_size, raw.executable_device, mounts)
-        if raw.executable_size
-        else None,
-        "cgroup": "/" + "/".join(text(part) for part in cgroup),
-        "unit": text(unit) or None,
-        "process_started": raw.start_time,
-        "cgroup_id": raw.cgroup_id,
-    }
+    executable = None
+    if raw.executable_size:
+        executable = _path(raw.executable, raw.executable_size, raw.executable_device, mounts)
+    return Event(
+        sequence=raw.sequence,
+        time=instant(started + raw.time / 1e9),
+        generation=raw.generation,
+        verdict=VERDICTS.get(raw.verdict, str(raw.verdict)),
+        action=actions.NAMES.get(raw.action, str(raw.action)),
+        reason=layout.REASONS[raw.reason] if raw.reason < len(layout.REASONS) else str(raw.reason),
+        rule=text(raw.rule.split(b"\0")[0]) or None,
+        pid=raw.pid,
+        tid=raw.tid,
+        command=text(raw.comm.split(b"\0")[0]),
+        uid=raw.uid,
+        euid=raw.euid,
+        gid=raw.gid,
+        user=user_name(names, raw.uid),
+        login_uid=None if raw.login_uid == NO_ID else raw.login_uid,
+        executable=executable,
+        cgroup="/" + "/".join(text(part) for part in cgroup),
+        unit=text(unit) or None,
+        process_started=raw.start_time,
+        cgroup_id=raw.cgroup_id,
+        target=_target(raw, mounts),
+    )
+
+
+def _target(raw: layout.Event, mounts: Sequence[mountinfo.Mount]) -> Endpoint | File | None:
     if raw.family:
-        event.update(address=_address(raw.family, raw.address), port=raw.port, protocol=protocol_name(raw.protocol))
-    elif raw.device == layout.ABSTRACT:
-        event.update(path="@" + text(raw.path[: raw.path_size].rstrip(b"\0")))
-    elif raw.path_size or raw.device:
-        event.update(
-            path=_path(raw.path, raw.path_size, raw.device, mounts),
-            inode=raw.inode,
-            device=f"{raw.device >> 20}:{raw.device & 0xFFFFF}",
-        )
-    return event
+        return Endpoint(_address(raw.family, raw.address), raw.port, protocol_name(raw.protocol))
+    if raw.device == layout.ABSTRACT:
+        return File("@" + text(raw.path[: raw.path_size].rstrip(b"\0")))
+    if raw.path_size or raw.device:
+        path = _path(raw.path, raw.path_size, raw.device, mounts)
+        return File(path, raw.inode, f"{raw.device >> 20}:{raw.device & 0xFFFFF}")
+    return None
 
 
 def _address(family: int, raw: bytes) -> str | None:
-    """None: it is of a family whose addresses are not told."""
+    """None: addresses of this family are not decoded."""
     if family == _VSOCK:
-        return "vsock:{0}".format(int.from_bytes(raw[:4], "big"))
+        return f"vsock:{int.from_bytes(raw[:4], 'big')}"
     return str(ipaddress.ip_address(raw[:4] if family == _IPV4 else raw)) if family in (_IPV4, _IPV6) else None
 
 
 def protocol_name(number: int) -> str:
+    """Returns the name of an IP protocol, or its number as text."""
     return _PROTOCOLS.get(number, str(number))
 
 
-def user_name(system: Any, number: int) -> str | None:
-    name = system.user_name(number)
+def user_name(names: Names, number: int) -> str | None:
+    """Returns the name of a user, printable; None when the id has none."""
+    name = names.user_name(number)
     return text(os.fsencode(name)) if name is not None else None
 
 
-def object_of(event: dict[str, Any]) -> str:
-    """What it was about, for people; empty: an action without an object."""
-    if event.get("address"):
-        form = (
-            "{0} port {1}"
-            if event["address"].startswith("vsock:")
-            else "[{0}]:{1}/{2}"
-            if ":" in event["address"]
-            else "{0}:{1}/{2}"
-        )
-        return form.format(event["address"], event["port"], event["protocol"])
-    return event.get("path") or ""
+# ---- for people and programs --------------------------------------------------------------------------------------
 
 
-def to_line(event: dict[str, Any]) -> str:
-    """One line for people."""
-    if event["verdict"] == UNREADABLE:
-        return "a record of {0} bytes is not of layout {1} and was not read".format(event["size"], layout.LAYOUT)
-    who = event.get("user") or "uid {0}".format(event["uid"])
-    by = "rule {0!r}".format(event["rule"]) if event.get("rule") else "reason {0}".format(event["reason"])
-    if event.get("rule") and event["reason"] != "rule":
-        by += " ({0})".format(event["reason"])
-    what = " ".join(part for part in (event["action"], object_of(event)) if part)
-    return (
-        "{time} {verdict:<6} {what} by {who} ({executable}, pid {pid}{unit}): {by}, generation {generation}"
-    ).format(
-        what=what,
-        who=who,
-        by=by,
-        unit=", " + event["unit"] if event.get("unit") else "",
-        **{key: event[key] for key in ("time", "verdict", "pid", "generation")},
-        executable=event.get("executable") or event["command"],
-    )
+def object_text(event: Event) -> str:
+    """Returns the object for people; "" for an action without one."""
+    if isinstance(event.target, Endpoint):
+        return event.target.text()
+    return event.target.path if event.target else ""
 
 
-def to_json_line(event: dict[str, Any]) -> str:
-    return json.dumps(event, sort_keys=True, ensure_ascii=True)
+def to_line(event: AnyEvent) -> str:
+    """Returns one line for people."""
+    if isinstance(event, Unreadable):
+        return f"an event of {event.size} bytes is not of layout {layout.LAYOUT} and was not read"
+    return line(event, object_text(event))
+
+
+def line(event: Event | Decision, target: str) -> str:
+    """Returns one line for people. ``target``: the object as text."""
+    user = event.user or f"uid {event.uid}"
+    decided_by = f"rule {event.rule!r}" if event.rule else f"reason {event.reason}"
+    if event.rule and event.reason != "rule":
+        decided_by += f" ({event.reason})"
+    what = f"{event.action} {target}" if target else event.action
+    unit = f", {event.unit}" if event.unit else ""
+    process = f"{event.executable or event.command}, pid {event.pid}{unit}"
+    return f"{event.time} {event.verdict:<6} {what} by {user} ({process}): {decided_by}, generation {event.generation}"
+
+
+def to_json_line(event: AnyEvent) -> str:
+    """Returns one line of JSON."""
+    return json.dumps(event.to_json(), sort_keys=True, ensure_ascii=True)

@@ -1,31 +1,32 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The system's journal: its native protocol for writing, journalctl for reading."""
+"""Writes audit records to the system's journal by its native protocol, and reads them with journalctl."""
 
 from __future__ import annotations
 
+import collections
 import errno
 import json
 import os
 import socket
 import struct
 import subprocess
-from collections import deque
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, Sequence
 
 from ..errors import EnforcerError
-from . import record as trail
+from . import record
+from .record import Record
 
 SOCKET = "/run/systemd/journal/socket"
 UNIT = "exfil-guard-audit.service"
-_PATIENCE = struct.pack("@ll", 1, 0)  # a second, for a journal that is slow
-# only what the unit itself wrote: anybody may write an entry, these two fields only journald
+_TIMEOUT = struct.pack("@ll", 1, 0)  # struct timeval: a second
+# Entries of the unit only: any process can write an entry, but only journald sets these two fields.
 _OURS = ("_SYSTEMD_UNIT=" + UNIT, "_UID=0")
 
 
 def encode(fields: Iterable[tuple[str, str]]) -> bytes:
-    """One entry. A value with a newline is told with its length, so that none can end an entry or forge a field."""
+    """Encodes one entry. The length of a value with a newline is sent, so that it cannot forge a field."""
     parts = []
     for name, value in fields:
         raw = value.encode("utf-8", "surrogateescape")
@@ -37,41 +38,43 @@ def encode(fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 class Journal:
-    """An entry has at most 20 KB, so it always fits a datagram."""
+    """The journal's socket. An entry has at most 20 KB, so it fits into a datagram."""
 
     def __init__(self, path: str = SOCKET) -> None:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
 
-    def deliver(self, lines: deque[dict[str, Any]]) -> None:
-        """Takes from ``lines`` what has arrived. OSError: the rest has not."""
-        while lines:
+    def deliver(self, records: collections.deque[Record]) -> None:
+        """Removes from ``records`` those that were delivered. Raises OSError when the rest was not."""
+        while records:
             try:
-                self._socket.sendto(encode(trail.to_fields(lines[0])), self.path)
+                self._socket.sendto(encode(record.to_fields(records[0])), self.path)
             except BlockingIOError:
-                raise OSError(errno.EAGAIN, "the journal takes nothing", self.path) from None
-            lines.popleft()
+                raise OSError(errno.EAGAIN, "the journal does not accept entries", self.path) from None
+            records.popleft()
 
 
 class File:
-    """JSON lines. Opened each time, so that it can be moved away; a line is there whole or not at all."""
+    """A file of JSON lines, opened each time so that it can be rotated. A line is written whole or not at all."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def deliver(self, lines: deque[dict[str, Any]]) -> None:
-        if not lines:
+    def deliver(self, records: collections.deque[Record]) -> None:
+        """Removes from ``records`` those that were written. Raises OSError when the rest was not."""
+        if not records:
             return
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            while lines:
+            while records:
                 before = os.fstat(fd).st_size
-                text = json.dumps(lines[0], ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
-                if os.write(fd, text) != len(text):
+                text = json.dumps(records[0].to_json(), ensure_ascii=True, separators=(",", ":"))
+                line = text.encode("ascii") + b"\n"
+                if os.write(fd, line) != len(line):
                     os.ftruncate(fd, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
-                lines.popleft()
+                records.popleft()
         finally:
             os.close(fd)
 
@@ -79,52 +82,52 @@ class File:
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
-def matches(kind: str | None = None, **values: Any) -> list[str]:
-    """For journalctl: entries of the unit that have these values."""
-    found = [*_OURS] + (["MESSAGE_ID=" + trail.MESSAGE_IDS[kind]] if kind else [])
-    return found + [f"EXFIL_GUARD_{key.upper()}={value}" for key, value in values.items()]
+def matches(kind: str | None = None, **values: int | str) -> list[str]:
+    """Returns journalctl's arguments for the unit's entries with these values. ``values``: keys of a record."""
+    arguments = [*_OURS] + (["MESSAGE_ID=" + record.MESSAGE_IDS[kind]] if kind else [])
+    return arguments + [f"EXFIL_GUARD_{key.upper()}={value}" for key, value in values.items()]
 
 
-def read(wanted: Sequence[str], limit: int) -> list[dict[str, Any]]:
-    """The newest records, newest first."""
-    return list(_records(["--reverse", f"--lines={limit}", *wanted]))
+def read(arguments: Sequence[str], limit: int) -> list[Record]:
+    """Returns the newest records, newest first."""
+    return list(_records(["--reverse", f"--lines={limit}", *arguments]))
 
 
-def follow(wanted: Sequence[str], before: int) -> Iterator[dict[str, Any]]:
-    """Without an end, after so many that are there already."""
-    return _records(["--follow", f"--lines={before}", *wanted])
+def follow(arguments: Sequence[str], before: int) -> Iterator[Record]:
+    """Yields new records without end. ``before``: how many earlier ones come first."""
+    return _records(["--follow", f"--lines={before}", *arguments])
 
 
-def _records(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _records(arguments: Sequence[str]) -> Iterator[Record]:
     command = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", *arguments]
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
         raise EnforcerError(
-            f"journalctl cannot be run: {error.strerror}", "exfil.guard's audit trail is in systemd's journal"
+            f"journalctl cannot be run: {error.strerror}", "exfil.guard writes its audit trail to systemd's journal"
         ) from error
     ended = False
     try:
         for line in process.stdout or ():
-            record = _record(line)
-            if record is not None:
-                yield record
+            entry = _record(line)
+            if entry is not None:
+                yield entry
         ended = True
     finally:
         if not ended:
             process.terminate()
-        said = process.communicate()[1].decode("utf-8", "replace").strip().splitlines()
+        errors = process.communicate()[1].decode("utf-8", "replace").strip().splitlines()
     if process.returncode:
+        reason = errors[-1] if errors else "it printed no error"
         raise EnforcerError(
-            "journalctl ended with status {0}: {1}".format(process.returncode, said[-1] if said else "it said nothing"),
-            "Look at systemctl status systemd-journald",
+            f"journalctl ended with status {process.returncode}: {reason}", "Check systemctl status systemd-journald"
         )
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def _record(line: bytes) -> Record | None:
     try:
         fields = json.loads(line.decode("utf-8"))
     except ValueError:
         return None
-    record = trail.from_fields(fields) if isinstance(fields, dict) else None
-    return trail.harmless(record) if record is not None else None
+    entry = record.from_fields(fields) if isinstance(fields, dict) else None
+    return record.harmless(entry) if entry is not None else None

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Giving up what a process needs no more."""
+"""Drops capabilities."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ _VERSION = 0x20080522  # of capset(2): two words for each set
 
 
 def keep(names: Iterable[str]) -> None:
-    """Of the capabilities that the process has, these stay (as policies call them, ``cap-sys-ptrace``); no other comes
-    back. OSError."""
-    wanted = sum(1 << actions.CAPABILITIES.index(name) for name in names) & _permitted()
-    low, high = wanted & 0xFFFFFFFF, wanted >> 32
+    """Drops every other capability, for good. ``names``: as in policies (``cap-sys-ptrace``). Raises OSError."""
+    kept = sum(1 << actions.CAPABILITIES.index(name) for name in names) & _permitted()
+    low, high = kept & 0xFFFFFFFF, kept >> 32
     header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION, 0))
     data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))  # inheritable: none
     libc = ctypes.CDLL(None, use_errno=True)

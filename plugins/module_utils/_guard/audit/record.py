@@ -1,17 +1,19 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The audit trail's record: what an event says, with the names that can still be told when it is read. What can't be
-told is left out. schemas/audit-record.schema.json describes it; in the journal each key is a field."""
+"""The audit record: an event, with the names that can be looked up when it is read. Keys without a value are left out.
+schemas/audit-record.schema.json describes it; in the journal each key is a field."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import struct
-from typing import Any, Callable, Iterable, NamedTuple, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, NamedTuple, Protocol, Sequence, Union
 
 from .. import layout
 from ..host import mountinfo
+from ..host.protocols import Store
 from . import events
 
 RECORD = 1  # version
@@ -22,12 +24,13 @@ MESSAGE_IDS = {
     UNREADABLE: "e29de9e06b324817a381be4006db697d",
 }
 IDENTIFIER = "exfil-guard"
-PIDS = 16  # told of those that are folded into one line
+MAX_PIDS = 16  # in a record that aggregates events
+_MAX_DOCUMENTS = 16
 _PREFIX = "EXFIL_GUARD_"
 _PRIORITIES = {"denied": "4", "audit": "5"}  # warning, notice
-_TICKS = 10_000_000  # ns; user space sees a hundredth of a second, whatever the kernel's own
+_TICK_NS = 10_000_000  # USER_HZ is 100, whatever the kernel's own clock
 
-# every key of a record with its type; a list is repeated as a field
+# every key of a record in order, with its type; a list is repeated as a field
 KEYS: dict[str, type] = {
     "record": int,
     "kind": str,
@@ -75,63 +78,185 @@ KEYS: dict[str, type] = {
     "protocol": str,
     "size": int,
 }
-_NUMBERS = ("groups", "pids")  # lists of these
+_NUMBER_LISTS = ("groups", "pids")
+
+
+class Host(events.Names, Protocol):
+    """What the host knows of processes and mounts; host.system.System implements it."""
+
+    def process(self, number: int) -> dict[str, str]:
+        """The texts of /proc/NUMBER/stat and status; no entry for a file that cannot be read."""
+
+    def executable(self, number: int) -> str | None:
+        """The path of a process's program."""
+
+    def host_mounts(self) -> str:
+        """The mountinfo of the first process."""
 
 
 class View(NamedTuple):
-    """What names are looked up in, for the events of one moment."""
+    """Where names are looked up for the events of one moment."""
 
-    system: Any
+    system: Host
     mounts: Sequence[mountinfo.Mount]
-    started: float  # when the host was, in seconds since 1970, by its clock now
-    boot: str
+    started: float  # when the host was booted, in seconds since 1970, by its clock now
+    boot: str  # the boot's id
     host: str
-    labels: Callable[[int, str], list[str] | None]  # of a generation's rule
+    labels: Callable[[int, str], list[str] | None]  # see Documents.labels
 
 
 def view(
-    system: Any, *, now: float, boottime: int, boot: str, host: str, labels: Callable[[int, str], list[str] | None]
+    system: Host, *, now: float, boottime: int, boot: str, host: str, labels: Callable[[int, str], list[str] | None]
 ) -> View:
+    """``now``: seconds since 1970; ``boottime``: CLOCK_BOOTTIME in ns, at the same moment."""
     mounts = mountinfo.visible(mountinfo.parse_mounts(system.host_mounts()))
     return View(system, mounts, now - boottime / 1e9, boot, events.text(os.fsencode(host)), labels)
+
+
+# ---- the record -----------------------------------------------------------------------------------------------------
+
+
+def _to_json(record: Decision | Note) -> dict[str, Any]:
+    values = {"record": RECORD, **vars(record)}
+    return {key: values[key] for key in KEYS if values.get(key) is not None}
+
+
+@dataclass
+class Decision:
+    """One denial or report, or several of the same subject, rule and object: see `count`."""
+
+    time: str
+    last_time: str
+    count: int
+    generation: int
+    verdict: str
+    action: str
+    reason: str
+    uid: int
+    pid: int
+    command: str
+    boottime_ns: int | None = None
+    boot: str | None = None
+    host: str | None = None
+    sequence: int | None = None
+    last_sequence: int | None = None
+    rule: str | None = None
+    errno: str | None = None
+    labels: list[str] | None = None
+    user: str | None = None
+    effective_user: str | None = None
+    euid: int | None = None
+    login_user: str | None = None
+    login_uid: int | None = None
+    gid: int | None = None
+    groups: list[int] | None = None
+    unit: str | None = None
+    cgroup: str | None = None
+    cgroup_id: int | None = None
+    executable: str | None = None
+    tid: int | None = None
+    pids: list[int] | None = None
+    started: str | None = None
+    process_started: int | None = None
+    parent_pid: int | None = None
+    parent_executable: str | None = None
+    object: str | None = None
+    path: str | None = None
+    inode: int | None = None
+    device: str | None = None
+    address: str | None = None
+    port: int | None = None
+    protocol: str | None = None
+    kind: str = DECISION
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record for JSON: keys in the order of KEYS, those without a value left out."""
+        return _to_json(self)
+
+    def extend(self, data: bytes, view: View) -> None:
+        """Adds one more event of the same kind."""
+        event = layout.EVENT.unpack(data)
+        self.count += 1
+        self.sequence = min(event.sequence if self.sequence is None else self.sequence, event.sequence)
+        self.last_sequence = max(self.last_sequence or 0, event.sequence)
+        self.last_time = events.instant(view.started + event.time / 1e9)
+        pids = self.pids = self.pids or []
+        if event.pid not in pids and len(pids) < MAX_PIDS:
+            pids.append(event.pid)
+
+    def object_text(self) -> str:
+        """Returns the object for people; "" for an action without one."""
+        if self.address is not None and self.port is not None:
+            return events.Endpoint(self.address, self.port, self.protocol or "").text()
+        return self.path or ""
+
+
+@dataclass
+class Note:
+    """Events of which nothing is known but how many there are. ``size``: of records that cannot be read."""
+
+    kind: str
+    time: str
+    last_time: str
+    count: int
+    boottime_ns: int | None = None
+    boot: str | None = None
+    host: str | None = None
+    size: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record for JSON: keys in the order of KEYS, those without a value left out."""
+        return _to_json(self)
+
+
+Record = Union[Decision, Note]
+
+
+def from_json(content: Mapping[str, Any]) -> Record:
+    """Raises KeyError or TypeError when a key is missing or unknown."""
+    kind = Decision if content["kind"] == DECISION else Note
+    return kind(**{key: value for key, value in content.items() if key != "record"})
 
 
 # ---- from an event ------------------------------------------------------------------------------------------------
 
 
-def describe(data: bytes, seen: View) -> dict[str, Any]:
-    event = events.decode(data, seen.mounts, seen.system, seen.started)
-    boottime = struct.unpack_from("=Q", data, 8)[0]
-    record: dict[str, Any] = {
-        "record": RECORD,
-        "kind": DECISION,
-        "last_time": event["time"],
-        "boottime_ns": boottime,
-        "boot": seen.boot,
-        "host": seen.host,
-        "count": 1,
-        "last_sequence": event["sequence"],
-        "pids": [event["pid"]],
-        "errno": "EPERM" if event["verdict"] == "denied" else None,
-        "object": events.object_of(event) or None,
-        "labels": seen.labels(event["generation"], event["rule"]) if event["rule"] else None,
-        "effective_user": events.user_name(seen.system, event["euid"]),
-        "login_user": None if event["login_uid"] is None else events.user_name(seen.system, event["login_uid"]),
-        "started": events.instant(seen.started + event["process_started"] / 1e9),
-        **event,
-        **process(seen.system, event["pid"], event["process_started"]),
-    }
-    return {key: record[key] for key in KEYS if record.get(key) is not None}
+def describe(data: bytes, view: View) -> Decision:
+    """Makes the record of one event, whose layout is `events.readable`."""
+    event = events.decode(data, view.mounts, view.system, view.started)
+    boottime = layout.EVENT.unpack(data).time
+    login = None if event.login_uid is None else events.user_name(view.system, event.login_uid)
+    common = {key: value for key, value in event.to_json().items() if key in _FIELDS}
+    return Decision(
+        **{**common, **_process(view.system, event.pid, event.process_started)},
+        last_time=event.time,
+        boottime_ns=boottime,
+        boot=view.boot,
+        host=view.host,
+        count=1,
+        last_sequence=event.sequence,
+        pids=[event.pid],
+        errno="EPERM" if event.verdict == "denied" else None,
+        object=events.object_text(event) or None,
+        labels=view.labels(event.generation, event.rule) if event.rule else None,
+        effective_user=events.user_name(view.system, event.euid),
+        login_user=login,
+        started=events.instant(view.started + event.process_started / 1e9),
+    )
 
 
-def process(system: Any, pid: int, started: int) -> dict[str, Any]:
-    """What only /proc says; nothing of a process that has ended, whoever has its number now."""
-    found = system.process(pid)
-    fields = found.get("stat", "").rpartition(")")[2].split()
-    if len(fields) < 20 or int(fields[19]) != started // _TICKS:
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Decision))
+
+
+def _process(system: Host, pid: int, started: int) -> dict[str, Any]:
+    """What only /proc has: the groups and the parent. Empty when the process has ended; another process that now has
+    its id was started at another time."""
+    texts = system.process(pid)
+    fields = texts.get("stat", "").rpartition(")")[2].split()
+    if len(fields) < 20 or int(fields[19]) != started // _TICK_NS:
         return {}
     parent = int(fields[1])
-    groups = [line.split()[1:] for line in found.get("status", "").splitlines() if line.startswith("Groups:")]
+    groups = [line.split()[1:] for line in texts.get("status", "").splitlines() if line.startswith("Groups:")]
     executable = system.executable(parent) if parent else None
     return {
         "groups": sorted(int(number) for number in groups[0]) if groups else None,
@@ -140,94 +265,69 @@ def process(system: Any, pid: int, started: int) -> dict[str, Any]:
     }
 
 
-def extend(record: dict[str, Any], data: bytes, seen: View) -> None:
-    """One more event by the same subject, under the same rule, on the same object."""
-    sequence, boottime = struct.unpack_from("=2Q", data)
-    record["count"] += 1
-    record["sequence"] = min(record["sequence"], sequence)
-    record["last_sequence"] = max(record["last_sequence"], sequence)
-    record["last_time"] = events.instant(seen.started + boottime / 1e9)
-    pid = struct.unpack_from("=I", data, 76)[0]
-    if pid not in record["pids"] and len(record["pids"]) < PIDS:
-        record["pids"].append(pid)
-
-
-def note(kind: str, count: int, seen: View, boottime: int, size: int | None = None) -> dict[str, Any]:
-    """Of events of which nothing else can be told."""
-    now = events.instant(seen.started + boottime / 1e9)
-    record = {
-        "record": RECORD,
-        "kind": kind,
-        "time": now,
-        "last_time": now,
-        "boottime_ns": boottime,
-        "boot": seen.boot,
-        "host": seen.host,
-        "count": count,
-    }
-    return record if size is None else dict(record, size=size)
+def note(kind: str, count: int, view: View, boottime: int, size: int | None = None) -> Note:
+    """Makes a record of events that cannot be described. ``boottime``: CLOCK_BOOTTIME in ns."""
+    now = events.instant(view.started + boottime / 1e9)
+    return Note(kind, now, now, count, boottime, view.boot, view.host, size)
 
 
 # ---- for people, for the journal, and back ------------------------------------------------------------------------
 
 
-def to_line(record: dict[str, Any]) -> str:
-    if record["kind"] == LOST:
-        return "{time} {count} events were lost, or taken by somebody else: the kernel counted them".format(**record)
-    if record["kind"] == UNREADABLE:
-        return (
-            "{time} {count} records of {size} bytes are not of layout {0}: they count, and were not read. "
-            "Run role exfil.guard.audit again".format(layout.LAYOUT, **record)
-        )
-    times = ", {0} times until {1}".format(record["count"], record["last_time"]) if record["count"] > 1 else ""
-    return events.to_line(record) + times
+def to_line(record: Record) -> str:
+    """Returns one line for people."""
+    if isinstance(record, Decision):
+        times = f", {record.count} times until {record.last_time}" if record.count > 1 else ""
+        return events.line(record, record.object_text()) + times
+    if record.kind == LOST:
+        return f"{record.time} {record.count} events were lost, or another process took them: the kernel counted them"
+    return (
+        f"{record.time} {record.count} events of {record.size} bytes are not of layout {layout.LAYOUT}: they are "
+        "counted, but cannot be read. Run role exfil.guard.audit again"
+    )
 
 
-def to_fields(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """In the order of the record, after what every journal entry has."""
-    found = [
+def to_fields(record: Record) -> list[tuple[str, str]]:
+    """Returns the fields of a journal entry: those that every entry has, then the record's keys."""
+    verdict = record.verdict if isinstance(record, Decision) else ""
+    fields = [
         ("MESSAGE", to_line(record)),
-        ("MESSAGE_ID", MESSAGE_IDS[record["kind"]]),
-        ("PRIORITY", _PRIORITIES.get(record.get("verdict", ""), "3")),
+        ("MESSAGE_ID", MESSAGE_IDS[record.kind]),
+        ("PRIORITY", _PRIORITIES.get(verdict, "3")),
         ("SYSLOG_IDENTIFIER", IDENTIFIER),
     ]
-    for key, value in record.items():
+    for key, value in record.to_json().items():
         values = value if isinstance(value, list) else [value]
-        found.extend((_PREFIX + key.upper(), str(each)) for each in values)
-    return found
+        fields.extend((_PREFIX + key.upper(), str(item)) for item in values)
+    return fields
 
 
-def from_fields(fields: dict[str, Any]) -> dict[str, Any] | None:
-    """A journal entry, as `journalctl -o json` gives it; None: it is no record of ours, or not whole."""
-    record: dict[str, Any] = {}
+def from_fields(fields: Mapping[str, object]) -> Record | None:
+    """Reads a journal entry, as `journalctl -o json` prints it. None: it is not one of our records, or is damaged."""
+    content: dict[str, Any] = {}
     try:
         for key, kind in KEYS.items():
             value = fields.get(_PREFIX + key.upper())
             if value is None:
                 continue
             if kind is list:
-                values = value if isinstance(value, list) and not _bytes(value) else [value]
-                record[key] = [int(_string(each)) if key in _NUMBERS else _string(each) for each in values]
+                values = value if isinstance(value, list) and not _is_bytes(value) else [value]
+                content[key] = [int(_string(item)) if key in _NUMBER_LISTS else _string(item) for item in values]
             else:
-                record[key] = kind(_string(value))
-    except (TypeError, ValueError):
+                content[key] = kind(_string(value))
+        if content.get("record") != RECORD or content.get("kind") not in MESSAGE_IDS:
+            return None
+        return from_json(content)
+    except (KeyError, TypeError, ValueError):
         return None
-    whole = (
-        record.get("record") == RECORD
-        and record.get("kind") in MESSAGE_IDS
-        and all(key in record for key in ("time", "last_time", "count"))
-    )
-    if whole and record["kind"] == DECISION:
-        whole = all(key in record for key in ("verdict", "action", "reason", "uid", "pid", "generation", "command"))
-    return record if whole else None
 
 
-def _bytes(value: Sequence[Any]) -> bool:
-    """journalctl writes what is not plain text as a list of bytes."""
-    return bool(value) and all(isinstance(each, int) for each in value)
+def _is_bytes(value: Sequence[object]) -> bool:
+    """journalctl prints a value that is not plain text as a list of bytes."""
+    return bool(value) and all(isinstance(item, int) for item in value)
 
 
-def _string(value: Any) -> str:
+def _string(value: object) -> str:
     if isinstance(value, list):
         value = bytes(value).decode("utf-8", "surrogateescape")
     if not isinstance(value, str):
@@ -235,42 +335,46 @@ def _string(value: Any) -> str:
     return value
 
 
-def harmless(record: dict[str, Any]) -> dict[str, Any]:
-    """What comes from a file or the journal may have been written by others."""
+def harmless(record: Record) -> Record:
+    """Escapes what is not printable: others can write to a file or to the journal."""
 
-    def clean(value: Any) -> Any:
+    def clean(value: object) -> object:
         if isinstance(value, list):
-            return [clean(each) for each in value]
-        printable = not isinstance(value, str) or value.isprintable()
-        return value if printable else events.text(value.encode("utf-8", "surrogateescape"))
+            return [clean(item) for item in value]
+        if not isinstance(value, str) or value.isprintable():
+            return value
+        return events.text(value.encode("utf-8", "surrogateescape"))
 
-    return {key: clean(value) for key, value in record.items()}
+    return from_json({key: clean(value) for key, value in record.to_json().items()})
 
 
-# ---- what a generation's document says ----------------------------------------------------------------------------
+# ---- the document of a generation ---------------------------------------------------------------------------------
 
 
 class Documents:
-    """Of the generations that events name; few at a time."""
+    """The documents of the generations that events name; at most 16 are cached."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[int, dict[str, Any] | None] = {}
+        self._cache: dict[int, dict[str, Any] | None] = {}
 
     def get(self, generation: int) -> dict[str, Any] | None:
-        if self._known.get(generation) is None:
-            if len(self._known) > 16:
-                self._known.clear()
-            self._known[generation] = self._store.load(generation)
-        return self._known[generation]
+        """Returns the stored generation; None when it is missing."""
+        if self._cache.get(generation) is None:
+            if len(self._cache) > _MAX_DOCUMENTS:
+                self._cache.clear()
+            self._cache[generation] = self._store.load(generation)
+        return self._cache[generation]
 
     def labels(self, generation: int, rule: str) -> list[str] | None:
-        """What a task must have read for the rule to bind it. None: it binds others, too, or there is no document.
-        Which of them the task had read the kernel does not say."""
+        """Returns the labels of which a task must have one for the rule to bind it. None: the rule also binds tasks
+        without a label, or there is no document. The kernel does not report which of the labels the task has."""
         stored = self.get(generation)
-        resolved = stored["resolved"] if stored else {"rules": (), "subjects": {}}
-        for each in resolved["rules"]:
-            if events.text(each["name"].encode()) == rule:
-                sets: Iterable[Any] = [resolved["subjects"][name].get("has_read") for name in each["subjects"] or ()]
-                return sorted({name for names in sets for name in names}) if sets and all(sets) else None
+        if stored is None:
+            return None
+        for entry in stored["resolved"]["rules"]:
+            if events.text(entry["name"].encode()) == rule:
+                subjects = stored["resolved"]["subjects"]
+                sets = [subjects[name].get("has_read") for name in entry["subjects"] or ()]
+                return sorted({label for labels in sets for label in labels}) if sets and all(sets) else None
         return None

@@ -1,27 +1,34 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why it was denied, and what would have to change in which set for it to pass. Each change that is named is tried: the
-reference semantics decides again with it."""
+"""Explains denials: why each was denied, and which change in which set would let it pass. Each change that is named is
+checked: the reference semantics decides again with it."""
 
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import itertools
 import socket
 import time
-from typing import Any, Iterable, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Iterable, Mapping, NamedTuple, Union
 
+from .. import layout
 from ..audit import aggregate, events, journal
-from ..audit import record as trail
+from ..audit import record as audit_record
 from ..audit.collector import CollectorStatus
+from ..audit.record import Decision, Record
 from ..errors import EnforcerError
 from ..host import mountinfo
+from ..host.protocols import Store, System
 from ..kernel import pins
+from ..kernel.protocol import Kernel
 from ..policy import actions, semantics
 from ..policy.model import (
     NO_ID,
     Components,
+    DestinationSet,
     FileEvent,
     Location,
     NetworkEvent,
@@ -29,6 +36,7 @@ from ..policy.model import (
     PlainEvent,
     Resolved,
     Rule,
+    Selection,
     SubjectSet,
     Task,
     VsockEvent,
@@ -36,85 +44,103 @@ from ..policy.model import (
 from ..resolve import encoding, resolver
 from . import decision
 
+Event = Union[FileEvent, NetworkEvent, PlainEvent, VsockEvent]
+
+_MAX_GROUPS = 3  # that are suggested
 BUILT_IN = ("link-local", "loopback", "metadata", "multicast")  # destinations that no policy can change
-# what no rule's sets can change, with the remedy
+# Reasons other than a rule: what happened, and a remedy. No change of a set helps.
 REASONS = {
-    "no-chain": "the place of the file could not be told: it has been unlinked, or lies outside of its filesystem's "
-    "tree. Open it by a name",
-    "too-deep": "the file lies deeper than 64 folders. Move it higher",
-    "unknown-filesystem": "the filesystem was mounted since the policy was looked at. Wait a minute, or run "
+    "no-chain": "the file's path could not be determined: it has been unlinked, or lies outside of its filesystem's "
+    "tree. Open it by a path",
+    "too-deep": "the file lies deeper than 64 folders. Move it to a higher folder",
+    "unknown-filesystem": "the filesystem was mounted after the policy was resolved. Wait a minute, or run "
     "exfil-guard refresh",
     "unstable": "folders above the file were being renamed all the time. Try again",
     "broken-map": "a table of the policy is damaged. Run exfil-guard status, and apply the policy again",
-    "no-address": "where it goes cannot be told: source routing, or an address that cannot be read. Use a plain "
-    "address",
-    "no-label": "what was read could not be remembered. See the limits of has_read in docs/policy-language.md",
-    "tamper": "what enforces is guarded, whatever the rules say. Only real root that no rule with subjects binds may "
-    "change it",
+    "no-address": "the destination could not be determined: source routing, or an address that cannot be read. Use a "
+    "plain address",
+    "no-label": "the label of what was read could not be recorded. See the limits of has_read in "
+    "docs/policy-language.md",
+    "tamper": "the enforcer protects itself, whatever the rules say. Only root in the initial user namespace may "
+    "modify it, if no rule with subjects applies to that process",
 }
 
 
 class Change(NamedTuple):
-    """``text`` says it; ``policy`` is what it gives."""
+    """A change of the policy. ``text``: for people; ``policy``: the changed policy."""
 
     text: str
     policy: Resolved
 
 
+@dataclass
+class Explanation:
+    """Why one record was denied. ``changes``: alternatives, each of which lets it pass this rule; ``also``: other rules
+    that would then deny it; ``note``: why there are no changes."""
+
+    record: Decision
+    changes: list[str] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the explanation for `--json`."""
+        return {**vars(self), "record": self.record.to_json()}
+
+
 # ---- which denials ------------------------------------------------------------------------------------------------
 
 
-def chosen(
-    records: Iterable[dict[str, Any]], *, user: int | None = None, pid: int | None = None
-) -> list[dict[str, Any]]:
-    """Of those about a user, by any of the ids that are told, or about a process."""
-    found = []
-    for record in records:
-        ids = (record.get("uid"), record.get("euid"), record.get("login_uid"))
-        if (
-            record.get("kind") == trail.DECISION
-            and (user is None or user in ids)
-            and (pid is None or pid in record["pids"])
-        ):
-            found.append(record)
-    return found
+def _selected(records: Iterable[Record], user: int | None, pid: int | None) -> list[Decision]:
+    """``user``: the real, effective or login user."""
+    return [
+        record
+        for record in records
+        if isinstance(record, Decision)
+        and (user is None or user in (record.uid, record.euid, record.login_uid))
+        and (pid is None or pid in (record.pids or ()))
+    ]
 
 
 def denials(
-    kernel: Any,
-    system: Any,
-    store: Any,
+    kernel: Kernel,
+    system: System,
+    store: Store,
     *,
     user: int | None,
     pid: int | None,
     limit: int,
     collector: CollectorStatus | None,
-) -> list[dict[str, Any]]:
-    """The newest first: what waits in the ring, which stays there, and what the unit has told the journal."""
+) -> list[Decision]:
+    """Returns records, newest first: events in the ring buffer, which stay there, then those in the journal.
+    ``collector``: None if this host has no audit unit, so that the journal has no records."""
     with pins.opened(kernel, pins.map_path(kernel, "events")) as fd, kernel.ring(fd, False) as ring:
         waiting = [data for data in ring.peek().records if events.readable(data)]
-    seen = trail.view(
+    view = audit_record.view(
         system,
         now=time.time(),
         boottime=kernel.boottime(),
         boot=kernel.boot_id(),
         host=socket.gethostname(),
-        labels=trail.Documents(store).labels,
+        labels=audit_record.Documents(store).labels,
     )
-    folding = aggregate.Fold(0, {})
+    aggregator = aggregate.Aggregator(0, {})
     for data in waiting:
-        folding.add(data, 0, seen)
-    found = chosen(reversed(folding.due(0)), user=user, pid=pid)[:limit]
-    if collector is None or len(found) >= limit:
-        return found
-    asked: list[str] = []
-    for values in [{"uid": user}, {"euid": user}, {"login_uid": user}] if user is not None else [{}]:
-        more = values if pid is None else dict(values, pids=pid)
-        asked += (["+"] if asked else []) + journal.matches(trail.DECISION, **more)
-    return found + chosen(journal.read(asked, limit - len(found)), user=user, pid=pid)
+        aggregator.add(data, 0, view)
+    records = _selected(reversed(aggregator.due(0)), user, pid)[:limit]
+    if collector is None or len(records) >= limit:
+        return records
+    arguments: list[str] = []
+    for key in ("uid", "euid", "login_uid") if user is not None else (None,):
+        values: dict[str, int] = {} if key is None or user is None else {key: user}
+        if pid is not None:
+            values["pids"] = pid
+        arguments += (["+"] if arguments else []) + journal.matches(audit_record.DECISION, **values)
+    return records + _selected(journal.read(arguments, limit - len(records)), user, pid)
 
 
-def user_number(system: Any, name: str) -> int:
+def user_number(system: System, name: str) -> int:
+    """Returns the id of a user, who is given by name or number. Raises EnforcerError."""
     number = int(name) if name.isdigit() else system.user(name)
     if number is None:
         raise EnforcerError(f"unknown user {name!r}")
@@ -124,49 +150,47 @@ def user_number(system: Any, name: str) -> int:
 # ---- the event again ----------------------------------------------------------------------------------------------
 
 
-def task(system: Any, record: dict[str, Any]) -> Task:
-    """As far as the record tells; the groups are the user's own where it does not."""
-    groups = record.get("groups")
-    members = frozenset(groups if groups is not None else system.memberships(record["uid"])) | {record["gid"]}
-    cgroup = record.get("cgroup")
+def task(system: System, record: Decision) -> Task:
+    """Rebuilds the task from the record. If the record has no groups, the user's own are taken."""
+    groups = system.memberships(record.uid) if record.groups is None else record.groups
+    members = frozenset(groups) | frozenset(() if record.gid is None else (record.gid,))
     return Task(
-        frozenset({record["uid"], record["euid"]}),
+        frozenset({record.uid, record.uid if record.euid is None else record.euid}),
         members,
         members,
-        record.get("login_uid", NO_ID),
-        mountinfo.split(cgroup) if cgroup else (),
-        _place(system, record.get("executable")),
-        frozenset(record.get("labels", ())),
+        NO_ID if record.login_uid is None else record.login_uid,
+        mountinfo.split(record.cgroup) if record.cgroup else (),
+        _location(system, record.executable),
+        frozenset(record.labels or ()),
     )
 
 
-def _place(system: Any, path: str | None) -> Location | None:
+def _location(system: System, path: str | None) -> Location | None:
     if not path or not path.startswith("/") or "\\" in path:
-        return None  # cut off, on a filesystem without a mount, or with bytes that had to be written otherwise
+        return None  # truncated, on a filesystem without a mount, or with escaped bytes
     try:
         return decision.location(system, path)
     except EnforcerError:
         return None
 
 
-def event(system: Any, record: dict[str, Any], rule: Rule) -> Any:
-    """None: the record does not tell enough of the object."""
-    who, action = task(system, record), record["action"]
-    if record.get("address", "").startswith("vsock:"):
-        return VsockEvent(who, int(record["address"][len("vsock:") :]), record["port"])
-    if record.get("address"):
+def _event(system: System, record: Decision, rule: Rule) -> Event | None:
+    """None: the record lacks something of the object."""
+    who, action, address, path = task(system, record), record.action, record.address or "", record.path or ""
+    if address.startswith("vsock:"):
+        return VsockEvent(who, int(address[len("vsock:") :]), record.port or 0)
+    if address:
         try:
-            return NetworkEvent(
-                who, action, record["address"], record["port"], resolver.parse_protocol(record["protocol"])
-            )
+            protocol = resolver.parse_protocol(record.protocol or "")
         except ValueError:
             return None
-    if record.get("path", "").startswith("@"):
-        return FileEvent(who, "unix-connect", Location(resolver.layout.ABSTRACT, (record["path"][1:],)))
-    if record.get("path"):
-        where = _place(system, record["path"])
-        if action not in actions.RESOURCES:  # a link or rename: asked by every action on files that the rule has
-            action = next((each for each in actions.RESOURCES if each in rule.deny), "read")
+        return NetworkEvent(who, action, address, record.port or 0, protocol)
+    if path.startswith("@"):
+        return FileEvent(who, "unix-connect", Location(layout.ABSTRACT, (path[1:],)))
+    if path:
+        where = _location(system, path)
+        if action not in actions.RESOURCES:  # a link or rename: the rule decides by each of its actions on files
+            action = next((name for name in actions.RESOURCES if name in rule.deny), "read")
         return FileEvent(who, action, where) if where else None
     return PlainEvent(who, action) if action in actions.PLAIN else None
 
@@ -174,87 +198,80 @@ def event(system: Any, record: dict[str, Any], rule: Rule) -> Any:
 # ---- what would have to change ------------------------------------------------------------------------------------
 
 
-def explain_record(record: dict[str, Any], stored: dict[str, Any] | None, system: Any) -> dict[str, Any]:
-    """``stored``: the document of the record's generation, if it is still there. ``changes``: alternatives, each of
-    which lets it pass by this rule; ``also``: other rules that would deny it then."""
-    answer: dict[str, Any] = {"record": record, "changes": [], "also": [], "note": None}
-    if record["reason"] != "rule":
-        answer["note"] = REASONS.get(record["reason"], record["reason"])
-        return answer
+def explain_record(record: Decision, stored: Mapping[str, Any] | None, system: System) -> Explanation:
+    """``stored``: the record's generation; None: it is no longer stored."""
+    if record.reason != "rule":
+        return Explanation(record, note=REASONS.get(record.reason, record.reason))
     if stored is None:
-        answer["note"] = "generation {0} is no longer stored: what its rules were cannot be told".format(
-            record["generation"]
-        )
-        return answer
+        return Explanation(record, note=f"generation {record.generation} is no longer stored: its rules are unknown")
     resolved = encoding.from_json(stored["resolved"])
-    rule = next((each for each in resolved.rules if events.text(each.name.encode()) == record.get("rule")), None)
+    rule = next((entry for entry in resolved.rules if events.text(entry.name.encode()) == record.rule), None)
     if rule is None:
-        answer["note"] = "generation {0} has no such rule".format(record["generation"])
-        return answer
-    asked = event(system, record, rule)
-    day = datetime.date(*(int(part) for part in record["time"][:10].split("-")))
-    if asked is None or _passes(resolved, rule, asked, day):
-        answer["note"] = (
-            "the event does not tell enough to say what would have to change: a path is cut off, or "
-            "some id was seen by the kernel alone"
-        )
-        return answer
-    answer["changes"] = [
-        change.text
-        for change in changes(resolved, rule, asked, _words(record, rule), system, stored["document"])
-        if _passes(change.policy, _rule(change.policy, rule.name), asked, day)
+        return Explanation(record, note=f"generation {record.generation} has no such rule")
+    event = _event(system, record, rule)
+    day = datetime.date(*(int(part) for part in record.time[:10].split("-")))
+    if event is None or _passes(resolved, rule, event, day):
+        note = "the record is not sufficient to find a change: a path is truncated, or the kernel alone knows an id"
+        return Explanation(record, note=note)
+    candidates = _changes(resolved, rule, event, _denied_actions(record, rule), system, stored["document"])
+    changes = [
+        change.text for change in candidates if _passes(change.policy, _rule(change.policy, rule.name), event, day)
     ]
-    answer["also"] = [
-        each.name
-        for each in resolved.rules
-        if each.name != rule.name and not each.audit and not _passes(resolved, each, event(system, record, each), day)
-    ]
-    return answer
+    also = []
+    for other in resolved.rules:
+        if other.name != rule.name and not other.audit:
+            other_event = _event(system, record, other)
+            if other_event is not None and not _passes(resolved, other, other_event, day):
+                also.append(other.name)
+    return Explanation(record, changes, also)
 
 
-def _words(record: dict[str, Any], rule: Rule) -> list[str]:
-    """What the rule denies of it: a link or rename needs all that the rule denies of files."""
-    own = record["action"]
-    return sorted(rule.deny & ({own} if own in actions.NUMBERS else set(actions.RESOURCES)))
+def _denied_actions(record: Decision, rule: Rule) -> list[str]:
+    """The rule's actions that denied it. A link or rename is denied by any of the rule's actions on files."""
+    tried = {record.action} if record.action in actions.NUMBERS else set(actions.RESOURCES)
+    return sorted(rule.deny & tried)
 
 
 def _rule(policy: Resolved, name: str) -> Rule:
-    return next(each for each in policy.rules if each.name == name)
+    return next(rule for rule in policy.rules if rule.name == name)
 
 
-def _passes(policy: Resolved, rule: Rule, asked: Any, now: datetime.date) -> bool:
-    return semantics.decide(policy._replace(rules=(rule,)), asked, now).outcome == "allow"
+def _passes(policy: Resolved, rule: Rule, event: Event, now: datetime.date) -> bool:
+    return semantics.decide(policy._replace(rules=(rule,)), event, now).outcome == "allow"
 
 
-def changes(
-    policy: Resolved, rule: Rule, asked: Any, words: list[str], system: Any, document: dict[str, Any]
+def _changes(
+    policy: Resolved, rule: Rule, event: Event, denied: list[str], system: System, document: Mapping[str, Any]
 ) -> list[Change]:
-    """What might let it pass: who is excepted, who is bound, what is covered. At last ``words`` of the rule itself."""
-    found = list(
-        itertools.chain(
-            (_join(policy, name, asked.task, system) for name in sorted(rule.excepts)),
-            _leave(policy, rule, asked.task, system),
-            _objects(policy, rule, asked, system, document),
-        )
+    """Changes that may let the event pass: of the exceptions, of the subjects, of the objects, and of the rule's
+    actions."""
+    changes = itertools.chain(
+        (_exempt_change(policy, name, event.task, system) for name in sorted(rule.excepts)),
+        _unbind_change(policy, rule, event.task, system),
+        _object_changes(policy, rule, event, system, document),
     )
     less = policy._replace(
         rules=tuple(
-            each if each.name != rule.name else each._replace(deny=rule.deny - set(words)) for each in policy.rules
+            entry if entry.name != rule.name else entry._replace(deny=rule.deny - set(denied)) for entry in policy.rules
         )
     )
-    return [*found, Change("rule {0!r}, `deny`: without {1}".format(rule.name, ", ".join(words)), less)]
+    return [*changes, Change(f"rule {rule.name!r}, `deny`: without {', '.join(denied)}", less)]
 
 
-def _with_subject(policy: Resolved, name: str, who: SubjectSet) -> Resolved:
-    return policy._replace(subjects=dict(policy.subjects, **{name: who}))
+def _with_subject(policy: Resolved, name: str, subjects: SubjectSet) -> Resolved:
+    return policy._replace(subjects={**policy.subjects, name: subjects})
 
 
-def _user(system: Any, number: int) -> str:
+def _user(system: System, number: int) -> str:
     name = system.user_name(number)
     return events.text(name.encode("utf-8", "surrogateescape")) if name else str(number)
 
 
-def _group(system: Any, number: int) -> str:
+def _users(system: System, numbers: Iterable[int]) -> str:
+    return ", ".join(_user(system, number) for number in sorted(numbers))
+
+
+def _group(system: System, number: int) -> str:
     return system.group_name(number) or str(number)
 
 
@@ -262,214 +279,228 @@ def _path(parts: Components) -> str:
     return "/" + "/".join(parts)
 
 
-def _join(policy: Resolved, name: str, who: Task, system: Any) -> Change:
-    """What a set that excepts lacks."""
-    have, lacks = policy.subjects[name], []
-    if have.users is not None and not who.users <= have.users:
-        more = sorted(who.users - have.users)
-        lacks.append("`users` with {0}".format(", ".join(_user(system, each) for each in more)))
-        have = have._replace(users=have.users | who.users)
-    if have.groups is not None and not have.groups & who.memberships:
-        own = sorted(who.memberships)
-        lacks.append("`groups` with {0}".format(" or ".join(_group(system, each) for each in own[:3])))
-        have = have._replace(groups=have.groups | frozenset(own[:1]))
-    if have.login_users is not None and who.login_user not in have.login_users and who.login_user != NO_ID:
-        lacks.append(f"`login_users` with {_user(system, who.login_user)}")
-        have = have._replace(login_users=have.login_users | {who.login_user})
-    own = _unit(who)
-    if have.services is not None and own and not semantics._in_service(have.services, own):
-        lacks.append(f"`services` with {own[-1]}")
-        have = have._replace(services=have.services | {own})
-    if have.executables is not None and who.executable and not semantics._matches(have.executables, who.executable):
-        lacks.append("`executables` with its program")
-        have = have._replace(executables=have.executables | {_exactly(who.executable)})
+def _exempt_change(policy: Resolved, name: str, who: Task, system: System) -> Change:
+    """Extends a set that the rule excepts, so that it includes the task."""
+    subjects, texts = policy.subjects[name], []
+    if subjects.users is not None and not who.users <= subjects.users:
+        texts.append(f"`users` with {_users(system, who.users - subjects.users)}")
+        subjects = subjects._replace(users=subjects.users | who.users)
+    if subjects.groups is not None and not subjects.groups & who.memberships:
+        groups = sorted(who.memberships)
+        texts.append(f"`groups` with {' or '.join(_group(system, group) for group in groups[:_MAX_GROUPS])}")
+        subjects = subjects._replace(groups=subjects.groups | frozenset(groups[:1]))
+    if subjects.login_users is not None and who.login_user not in (*subjects.login_users, NO_ID):
+        texts.append(f"`login_users` with {_user(system, who.login_user)}")
+        subjects = subjects._replace(login_users=subjects.login_users | {who.login_user})
+    unit = _unit(who)
+    if subjects.services is not None and unit and not semantics._in_service(subjects.services, unit):
+        texts.append(f"`services` with {unit[-1]}")
+        subjects = subjects._replace(services=subjects.services | {unit})
+    program = who.executable
+    if subjects.executables is not None and program and not semantics._matches(subjects.executables, program):
+        texts.append("`executables` with its program")
+        subjects = subjects._replace(executables=subjects.executables | {_pattern(program)})
     return Change(
-        "subjects {0!r}, which the rule excepts: {1}".format(name, " and ".join(lacks)),
-        _with_subject(policy, name, have),
+        f"subjects {name!r}, which the rule excepts: {' and '.join(texts)}", _with_subject(policy, name, subjects)
     )
 
 
 def _unit(who: Task) -> Components:
-    """Of the system's own units the one it belongs to. A session is gone tomorrow, and a user's own unit has no name
-    there."""
-    for place, part in enumerate(who.service or ()):
+    """The cgroup of the system service that the task belongs to. A session ends, and a user's own service has no name
+    among the system's services."""
+    for index, part in enumerate(who.service or ()):
         if part.endswith(".service"):
-            return (who.service or ())[: place + 1]
+            return (who.service or ())[: index + 1]
     return ()
 
 
-def _exactly(where: Location) -> PathPattern:
+def _pattern(where: Location) -> PathPattern:
     return PathPattern(where.device, where.components)
 
 
-def _leave(policy: Resolved, rule: Rule, who: Task, system: Any) -> list[Change]:
-    """The sets that bind all have to let go of it."""
+def _unbind_change(policy: Resolved, rule: Rule, who: Task, system: System) -> list[Change]:
+    """Shrinks every set that makes the rule apply to the task, so that none includes it."""
     texts, changed = [], policy
     for name in sorted(rule.subjects or ()):
-        if not semantics._may_be(policy, name, who):
-            continue
-        have = policy.subjects[name]
-        if have.users is not None:
-            texts.append(
-                "subjects {0!r}: `users` without {1}".format(
-                    name, ", ".join(_user(system, each) for each in sorted(have.users & who.users))
-                )
-            )
-            have = have._replace(users=have.users - who.users)
-        elif have.groups is not None:
-            texts.append(
-                "subjects {0!r}: `groups` without {1}, or the user out of it".format(
-                    name, ", ".join(_group(system, each) for each in sorted(have.groups & who.groups))
-                )
-            )
-            have = have._replace(groups=have.groups - who.groups)
-        elif have.login_users is not None:
-            texts.append(f"subjects {name!r}: `login_users` without {_user(system, who.login_user)}")
-            have = have._replace(login_users=have.login_users - {who.login_user})
-        elif have.services is not None and who.service is not None:
-            cut = frozenset(each for each in have.services if who.service[: len(each)] == each)
-            texts.append(
-                "subjects {0!r}: `services` without {1}".format(
-                    name, ", ".join(sorted((each or ("-.slice",))[-1] for each in cut))
-                )
-            )
-            have = have._replace(services=have.services - cut)
-        elif have.executables is not None and who.executable is not None:
-            texts.append(f"subjects {name!r}: `executables` without what matches {_path(who.executable.components)}")
-            have = have._replace(executables=_without(have.executables, who.executable))
-        elif have.has_read is not None:
-            texts.append(
-                "subjects {0!r}: a process that has not read {1}".format(
-                    name, ", ".join(sorted(have.has_read & who.labels))
-                )
-            )
-            have = have._replace(has_read=have.has_read - who.labels)
-        changed = _with_subject(changed, name, have)
+        if semantics._may_be(policy, name, who):
+            text, subjects = _without_task(policy.subjects[name], who, system)
+            if text:
+                texts.append(f"subjects {name!r}: {text}")
+            changed = _with_subject(changed, name, subjects)
     return [Change(" and ".join(texts), changed)] if texts else []
 
 
+def _without_task(subjects: SubjectSet, who: Task, system: System) -> tuple[str, SubjectSet]:
+    """Removes the task by one key of the set: all keys must hold for a task in it."""
+    text = ""
+    if subjects.users is not None:
+        text = f"`users` without {_users(system, subjects.users & who.users)}"
+        subjects = subjects._replace(users=subjects.users - who.users)
+    elif subjects.groups is not None:
+        groups = ", ".join(_group(system, group) for group in sorted(subjects.groups & who.groups))
+        text = f"`groups` without {groups}, or the user removed from it"
+        subjects = subjects._replace(groups=subjects.groups - who.groups)
+    elif subjects.login_users is not None:
+        text = f"`login_users` without {_user(system, who.login_user)}"
+        subjects = subjects._replace(login_users=subjects.login_users - {who.login_user})
+    elif subjects.services is not None and who.service is not None:
+        removed = frozenset(path for path in subjects.services if who.service[: len(path)] == path)
+        text = f"`services` without {', '.join(sorted((path or ('-.slice',))[-1] for path in removed))}"
+        subjects = subjects._replace(services=subjects.services - removed)
+    elif subjects.executables is not None and who.executable is not None:
+        text = f"`executables` without what matches {_path(who.executable.components)}"
+        subjects = subjects._replace(executables=_without(subjects.executables, who.executable))
+    elif subjects.has_read is not None:
+        text = f"a process that has not read {', '.join(sorted(subjects.has_read & who.labels))}"
+        subjects = subjects._replace(has_read=subjects.has_read - who.labels)
+    return text, subjects
+
+
 def _without(patterns: frozenset[PathPattern], where: Location) -> frozenset[PathPattern]:
-    return frozenset(each for each in patterns if not semantics._matches((each,), where))
+    return frozenset(pattern for pattern in patterns if not semantics._matches((pattern,), where))
 
 
-def _objects(policy: Resolved, rule: Rule, asked: Any, system: Any, document: dict[str, Any]) -> list[Change]:
-    if isinstance(asked, FileEvent) and rule.resources:
-        return _paths(policy, rule, asked.location, system, document)
-    if isinstance(asked, NetworkEvent) and rule.destinations:
-        return _addresses(policy, rule, asked)
+# ---- of the objects -----------------------------------------------------------------------------------------------
+
+
+def _object_changes(
+    policy: Resolved, rule: Rule, event: Event, system: System, document: Mapping[str, Any]
+) -> list[Change]:
+    if isinstance(event, FileEvent) and rule.resources:
+        if rule.resources.negated:
+            return _path_added(policy, rule.resources, event.location)
+        return _path_removed(policy, rule.resources, event.location, system, document)
+    if isinstance(event, NetworkEvent) and rule.destinations:
+        if rule.destinations.negated:
+            return _address_added(policy, rule.destinations, event)
+        return _address_removed(policy, rule.destinations, event)
     return []
 
 
-def _paths(policy: Resolved, rule: Rule, where: Location, system: Any, document: dict[str, Any]) -> list[Change]:
-    selection = rule.resources
-    assert selection is not None
-    negated, names = selection.negated, sorted(selection.names)
+def _with_paths(policy: Resolved, name: str, paths: frozenset[PathPattern]) -> Resolved:
+    return policy._replace(resources={**policy.resources, name: policy.resources[name]._replace(paths=paths)})
 
-    def changed(found: Resolved, name: str, paths: frozenset[PathPattern]) -> Resolved:
-        return found._replace(resources=dict(found.resources, **{name: found.resources[name]._replace(paths=paths)}))
 
-    if negated:
-        return [
-            Change(
-                f"resources {name!r}: `paths` with this one",
-                changed(policy, name, policy.resources[name].paths | {_exactly(where)}),
-            )
-            for name in names
-        ]
+def _path_added(policy: Resolved, selection: Selection, where: Location) -> list[Change]:
+    return [
+        Change(
+            f"resources {name!r}: `paths` with this one",
+            _with_paths(policy, name, policy.resources[name].paths | {_pattern(where)}),
+        )
+        for name in sorted(selection.names)
+    ]
+
+
+def _path_removed(
+    policy: Resolved, selection: Selection, where: Location, system: System, document: Mapping[str, Any]
+) -> list[Change]:
     texts, result = [], policy
     mounts = mountinfo.visible(mountinfo.parse_mounts(system.mountinfo()))
-    for name in names:
-        paths = policy.resources[name].paths
-        if semantics._matches(paths, where):
-            said = (document.get("resources") or {}).get(name) or {}
-            own = [
-                path for path in said.get("paths", ()) if semantics._matches(resolver.translate([path], mounts), where)
+    for name in sorted(selection.names):
+        patterns = policy.resources[name].paths
+        if semantics._matches(patterns, where):
+            resources = (document.get("resources") or {}).get(name) or {}
+            matching = [
+                path
+                for path in resources.get("paths", ())
+                if semantics._matches(resolver.translate([path], mounts), where)
             ]
-            own += [
-                "@" + each
-                for each in said.get("abstract_sockets", ())
-                if semantics._matches(resolver.abstract([each]), where)
+            matching += [
+                "@" + socket_name
+                for socket_name in resources.get("abstract_sockets", ())
+                if semantics._matches(resolver.abstract([socket_name]), where)
             ]
-            texts.append("resources {0!r}: `paths` without {1}".format(name, ", ".join(own) or "what matches this one"))
-            result = changed(result, name, _without(paths, where))
+            texts.append(f"resources {name!r}: `paths` without {', '.join(matching) or 'what matches this one'}")
+            result = _with_paths(result, name, _without(patterns, where))
     return [Change(" and ".join(texts), result)] if texts else []
 
 
-def _addresses(policy: Resolved, rule: Rule, asked: NetworkEvent) -> list[Change]:
-    selection = rule.destinations
-    assert selection is not None
-    one = resolver.parse_cidr(asked.address)
+def _destinations(policy: Resolved, selection: Selection) -> list[tuple[str, DestinationSet]]:
+    """The sets of addresses that a policy can change."""
+    names = sorted(selection.names.difference(BUILT_IN))
+    return [(name, policy.destinations[name]) for name in names if policy.destinations[name].vsock is None]
 
-    def holds(cidr: str) -> bool:
-        return semantics._in(resolver.ipaddress.ip_network(one)[0], cidr)
 
-    found, texts, result = [], [], policy
-    for name in sorted(selection.names.difference(BUILT_IN)):
-        have = policy.destinations[name]
-        if have.vsock is not None:
-            continue
-        inside = {
-            "cidrs": have.cidrs is None or any(map(holds, have.cidrs)),
-            "ports": have.ports is None or any(first <= asked.port <= last for first, last in have.ports),
-            "protocols": have.protocols is None or asked.protocol in have.protocols,
-        }
-        if selection.negated:
-            more = {
-                "cidrs": (one, one),
-                "ports": (asked.port, (asked.port, asked.port)),
-                "protocols": (events.protocol_name(asked.protocol), asked.protocol),
-            }  # in words, as an entry
-            lacks = [key for key, holds_it in inside.items() if not holds_it]
-            added: dict[str, Any] = {key: (getattr(have, key) or frozenset()) | {more[key][1]} for key in lacks}
-            wider = have._replace(**added)
-            found.append(
-                Change(
-                    "destinations {0!r}: {1}".format(
-                        name, " and ".join(f"`{key}` with {more[key][0]}" for key in lacks)
-                    ),
-                    policy._replace(destinations=dict(policy.destinations, **{name: wider})),
-                )
-            )
-        elif all(inside.values()):
-            if have.cidrs is not None:
-                cut = sorted(filter(holds, have.cidrs))
-                texts.append("destinations {0!r}: `cidrs` without {1}".format(name, ", ".join(cut)))
-                have = have._replace(cidrs=have.cidrs - set(cut))
-            elif have.ports is not None:
-                texts.append(f"destinations {name!r}: `ports` without {asked.port}")
-                have = have._replace(
-                    ports=frozenset(each for each in have.ports if not each[0] <= asked.port <= each[1])
-                )
-            elif have.protocols is not None:
-                texts.append(f"destinations {name!r}: `protocols` without {events.protocol_name(asked.protocol)}")
-                have = have._replace(protocols=have.protocols - {asked.protocol})
-            result = result._replace(destinations=dict(result.destinations, **{name: have}))
-    return found + ([Change(" and ".join(texts), result)] if texts else [])
+def _with_destination(policy: Resolved, name: str, body: DestinationSet) -> Resolved:
+    return policy._replace(destinations={**policy.destinations, name: body})
+
+
+def _holds(cidr: str, event: NetworkEvent) -> bool:
+    network = ipaddress.ip_network(resolver.parse_cidr(event.address))
+    return semantics._in(network[0], cidr)
+
+
+def _keys_that_hold(body: DestinationSet, event: NetworkEvent) -> dict[str, bool]:
+    """For each key of a set, whether the event's address satisfies it."""
+    return {
+        "cidrs": body.cidrs is None or any(_holds(cidr, event) for cidr in body.cidrs),
+        "ports": body.ports is None or any(first <= event.port <= last for first, last in body.ports),
+        "protocols": body.protocols is None or event.protocol in body.protocols,
+    }
+
+
+def _address_added(policy: Resolved, selection: Selection, event: NetworkEvent) -> list[Change]:
+    cidr, protocol = resolver.parse_cidr(event.address), events.protocol_name(event.protocol)
+    changes = []
+    for name, body in _destinations(policy, selection):
+        texts = []
+        holds = _keys_that_hold(body, event)
+        if not holds["cidrs"]:
+            texts.append(f"`cidrs` with {cidr}")
+            body = body._replace(cidrs=(body.cidrs or frozenset()) | {cidr})  # noqa: PLW2901 -- extended key by key
+        if not holds["ports"]:
+            texts.append(f"`ports` with {event.port}")
+            body = body._replace(ports=(body.ports or frozenset()) | {(event.port, event.port)})  # noqa: PLW2901
+        if not holds["protocols"]:
+            texts.append(f"`protocols` with {protocol}")
+            body = body._replace(protocols=(body.protocols or frozenset()) | {event.protocol})  # noqa: PLW2901
+        text = f"destinations {name!r}: {' and '.join(texts)}"
+        changes.append(Change(text, _with_destination(policy, name, body)))
+    return changes
+
+
+def _address_removed(policy: Resolved, selection: Selection, event: NetworkEvent) -> list[Change]:
+    texts, result = [], policy
+    for name, body in _destinations(policy, selection):
+        if all(_keys_that_hold(body, event).values()):
+            text, smaller = _without_address(body, event)
+            if text:
+                texts.append(f"destinations {name!r}: {text}")
+            result = _with_destination(result, name, smaller)
+    return [Change(" and ".join(texts), result)] if texts else []
+
+
+def _without_address(body: DestinationSet, event: NetworkEvent) -> tuple[str, DestinationSet]:
+    if body.cidrs is not None:
+        removed = sorted(cidr for cidr in body.cidrs if _holds(cidr, event))
+        return f"`cidrs` without {', '.join(removed)}", body._replace(cidrs=body.cidrs - set(removed))
+    if body.ports is not None:
+        ports = frozenset(ports for ports in body.ports if not ports[0] <= event.port <= ports[1])
+        return f"`ports` without {event.port}", body._replace(ports=ports)
+    if body.protocols is not None:
+        text = f"`protocols` without {events.protocol_name(event.protocol)}"
+        return text, body._replace(protocols=body.protocols - {event.protocol})
+    return "", body
 
 
 # ---- for people ---------------------------------------------------------------------------------------------------
 
 
-def to_text(answers: list[dict[str, Any]], generation: int) -> str:
+def to_text(answers: Iterable[Explanation], generation: int) -> str:
+    """``generation``: the one in force, 0 for none."""
     lines = []
     for answer in answers:
-        record = answer["record"]
-        lines.append(trail.to_line(record))
-        if record["generation"] != generation:
-            lines.append(
-                "      generation {0} is no longer in force: {1} is".format(
-                    record["generation"], f"generation {generation}" if generation else "none"
-                )
-            )
-        if answer["note"]:
-            lines.append("      {0}".format(answer["note"]))
-        if answer["changes"]:
-            lines.append("      it would pass with any one of these in the policy:")
-            lines.extend(f"        {text}" for text in answer["changes"])
-        if answer["also"]:
-            lines.append(
-                "      and only if these let it pass, too: {0}".format(
-                    ", ".join(f"rule {name!r}" for name in answer["also"])
-                )
-            )
+        record = answer.record
+        lines.append(audit_record.to_line(record))
+        if record.generation != generation:
+            current = f"generation {generation}" if generation else "none"
+            lines.append(f"      generation {record.generation} is no longer in force: {current} is")
+        if answer.note:
+            lines.append(f"      {answer.note}")
+        if answer.changes:
+            lines.append("      any one of these changes of the policy would let it pass:")
+            lines.extend(f"        {text}" for text in answer.changes)
+        if answer.also:
+            rules = ", ".join(f"rule {name!r}" for name in answer.also)
+            lines.append(f"      but only if these rules let it pass, too: {rules}")
     return "\n".join(lines) if lines else "nothing was denied"
