@@ -2,6 +2,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Observes what tasks do on a host."""
 
 from __future__ import annotations
 
@@ -127,6 +128,7 @@ lacking:
 import base64
 import os
 import sys
+from typing import Any, Callable, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common import respawn
@@ -138,8 +140,8 @@ from ansible_collections.exfil.guard.plugins.module_utils.observe import collect
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, for which python3-bpfcc is
 
 
-def with_bcc(actions):
-    """Goes on in the system's own Python if only that has BCC."""
+def with_bcc(actions: Sequence[str]) -> None:
+    """Starts the module again in the system's own Python if only that has BCC."""
     if not set(actions) & set(collect.COMPILED) or respawn.has_respawned():
         return
     try:
@@ -151,25 +153,33 @@ def with_bcc(actions):
             respawn.respawn_module(SYSTEM_PYTHON)
 
 
-def observe(parameters, kernel, system, check, run=collect.run):
+def observe(
+    parameters: dict[str, Any],
+    kernel: Kernel,
+    system: System,
+    check: bool,
+    run: Callable[..., dict[str, Any]] = collect.run,
+) -> dict[str, Any]:
+    """Observes and writes the file. In check mode, reports what the host lacks."""
     path, actions = parameters["file"], parameters["actions"]
     result = {
         "changed": True,
         "file": path,
         "diff": {
-            "prepared": "observe for {0} seconds: {1}\n+ {2}\n".format(
+            "prepared": "observe for {} seconds: {}\n+ {}\n".format(
                 parameters["seconds"], ", ".join(action for action in records.ACTIONS if action in actions), path
             )
         },
     }
     if check:
         lacking = []
-        for look in (
+        checks: tuple[Callable[[], object], ...] = (
             lambda: collect.check_options(parameters["seconds"], path, actions, parameters["names"]),
             lambda: collect.check_host(kernel, actions),
-        ):
+        )
+        for run_check in checks:
             try:
-                look()
+                run_check()
             except PolicyErrors as error:
                 lacking += [str(problem) for problem in error.problems]
             except EnforcerError as error:
@@ -189,12 +199,14 @@ def observe(parameters, kernel, system, check, run=collect.run):
     return dict(result, **done)
 
 
-def stopped(check):
+def stopped(check: bool) -> dict[str, Any]:
+    """Ends an observation that runs."""
     changed = bool(collect.holder()[0]) if check else collect.stop()
     return {"changed": changed, "diff": {"prepared": "- the observation that runs\n" if changed else ""}}
 
 
-def main():
+def main() -> None:
+    """Runs the module."""
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["observed", "stopped"], "default": "observed"},
@@ -225,7 +237,7 @@ def main():
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(
-            msg="{0}{1}".format(error.strerror or error, ": " + str(error.filename) if error.filename else "")
+            msg="{}{}".format(error.strerror or error, ": " + str(error.filename) if error.filename else "")
         )
     module.exit_json(**result)
 

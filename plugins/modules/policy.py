@@ -2,6 +2,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Applies, confirms, restores and removes the policy of a host."""
 
 from __future__ import annotations
 
@@ -275,7 +276,7 @@ def put_in_force(api: HostAPI, host: Host, params: dict[str, Any], check: bool, 
             "enforcer_needed": True,
             "package_required": sent,
             "failed": True,
-            "msg": "{0}. {1}".format(problem or "the enforcer is of another release", REMEDY),
+            "msg": "{}. {}".format(problem or "the enforcer is of another release", REMEDY),
         }
     try:
         if params["state"] == "restored":

@@ -178,7 +178,7 @@ def _confirm(host: Host, arguments: argparse.Namespace) -> int:
 
 def _rollback(host: Host, arguments: argparse.Namespace) -> int:
     result = host.rollback()
-    now = "generation {0} is in force".format(result["generation"]) if result["generation"] else "no policy is in force"
+    now = "generation {} is in force".format(result["generation"]) if result["generation"] else "no policy is in force"
     return _settled(result, now, arguments)
 
 

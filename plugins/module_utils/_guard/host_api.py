@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .audit.record import Record
     from .host.protocols import Store, System
     from .kernel.protocol import Kernel
-    from .lifecycle.context import Context, Options
+    from .lifecycle.context import Context
     from .report.status import Status
 
 Result = Dict[str, Any]
@@ -142,7 +142,7 @@ class Host:
             return "the enforcer in the kernel is of another release"
         foreign = enforcer.foreign_programs(self.kernel, version)
         if foreign:
-            return "another program is pinned in place of {0}".format(", ".join(foreign))
+            return "another program is pinned in place of {}".format(", ".join(foreign))
         return ""
 
     # ---- the policy --------------------------------------------------------------------------------------------------
@@ -160,8 +160,8 @@ class Host:
         and what is new in ``document`` only reports."""
         from .lifecycle import apply
 
-        options = self._options(check=check, confirm_seconds=confirm_seconds, revision=revision, soak=soak)
-        return apply.apply(self._context(options), document)
+        context = self._context(check=check, confirm_seconds=confirm_seconds, revision=revision, soak=soak)
+        return apply.apply(context, document)
 
     def restore(
         self,
@@ -174,7 +174,7 @@ class Host:
         """Applies the document of an earlier generation again, chosen by its number or by the commit in force then."""
         from .lifecycle import apply
 
-        context = self._context(self._options(check=check, confirm_seconds=confirm_seconds))
+        context = self._context(check=check, confirm_seconds=confirm_seconds)
         return apply.restore(context, generation=generation, revisions=revisions)
 
     def confirm(self, generation: int | None, *, check: bool = False) -> Result:
@@ -206,7 +206,7 @@ class Host:
         """Puts the last confirmed policy in force. Gives one line for the journal."""
         from .lifecycle import boot
 
-        return boot.boot(self._context(self._options()))
+        return boot.boot(self._context())
 
     def boot_required(self) -> bool:
         """Whether network and logins must wait until the policy is in force."""
@@ -219,16 +219,14 @@ class Host:
         journal."""
         from .lifecycle import boot
 
-        return boot.refresh(self._context(self._options()))
+        return boot.refresh(self._context())
 
-    def _options(self, **options: Any) -> Options:
-        from .lifecycle.context import Options
+    def _context(
+        self, *, check: bool = False, confirm_seconds: float = 60, revision: str | None = None, soak: bool = False
+    ) -> Context:
+        from .lifecycle.context import Context, Options
 
-        return Options(paths=self.paths, **options)
-
-    def _context(self, options: Options) -> Context:
-        from .lifecycle.context import Context
-
+        options = Options(check=check, confirm_seconds=confirm_seconds, revision=revision, soak=soak, paths=self.paths)
         return Context(self.kernel, self.system, self.store, self.now, options)
 
     # ---- reports -----------------------------------------------------------------------------------------------------
@@ -376,7 +374,7 @@ def failure(error: BaseException) -> Result | None:
     if isinstance(error, EnforcerError):
         return {"msg": str(error)}
     if isinstance(error, OSError):
-        return {"msg": "{0}{1}".format(error.strerror or error, f": {error.filename}" if error.filename else "")}
+        return {"msg": "{}{}".format(error.strerror or error, f": {error.filename}" if error.filename else "")}
     return None
 
 

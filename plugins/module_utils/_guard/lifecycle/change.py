@@ -6,7 +6,7 @@ and the steps that a run takes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Callable, Iterable, List, Optional
 
@@ -116,11 +116,7 @@ def plan(context: Context, document: dict[str, Any]) -> Change:
         change = _plan_new_generation(context, target, state, differing)
     else:
         change = _plan_repair(context, target, state)
-    return _with(change, lockout=locked_out, drift=differences, soaked=soaked)
-
-
-def _with(change: Change, **fields: Any) -> Change:
-    return Change(**{**vars(change), **fields})
+    return replace(change, lockout=locked_out, drift=differences, soaked=soaked)
 
 
 def _read_state(context: Context, version: str) -> State:

@@ -74,7 +74,7 @@ def _confirm(kernel: Kernel, store: Store, generation: int | None, check: bool) 
         generation = record.generation
     if record is None or record.slot == NO_SLOT or record.generation != generation:
         raise EnforcerError(
-            "generation {0} is not the one on trial{1}".format(
+            "generation {} is not the one on trial{}".format(
                 generation, f": that is {record.generation}" if record and record.slot != NO_SLOT else ""
             ),
             "Apply the policy again and confirm the generation that this gives",

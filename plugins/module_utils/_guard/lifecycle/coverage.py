@@ -77,10 +77,10 @@ def lines(rules: Iterable[Mapping[str, Any]], environment: Environment) -> list[
         if lacking:
             actions = [each["action"] for each in rule["actions"] if not each["enforced"]]
             found.append(
-                "{0}: {1} ({2})".format(
+                "{}: {} ({})".format(
                     rule["name"],
                     ", ".join(actions),
-                    ", ".join("hook {0} {1}".format(*one) for one in sorted(lacking.items())),
+                    ", ".join("hook {} {}".format(*one) for one in sorted(lacking.items())),
                 )
             )
     return found

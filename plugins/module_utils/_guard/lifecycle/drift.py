@@ -23,7 +23,7 @@ def nowhere(store: Store) -> dict[str, Any]:
     """Without an enforcer: whatever is stored as confirmed is not in force."""
     lost = store.last_confirmed()
     drift = (
-        ["the enforcer is not in the kernel, generation {0} is stored as in force".format(lost["generation"])]
+        ["the enforcer is not in the kernel, generation {} is stored as in force".format(lost["generation"])]
         if lost
         else []
     )
@@ -104,7 +104,7 @@ def difference_lines(
         if not differing:
             wrong = {}
             break
-    lines = ["table {0}: {1} entries differ".format(*each) for each in sorted(wrong.items())]
+    lines = ["table {}: {} entries differ".format(*each) for each in sorted(wrong.items())]
     needed = set(stored.get("hooks") or links.IDENTITY_HOOKS)
     lines.extend(f"hook {hook} is not attached" for hook in sorted(needed - set(attached)))
     return lines

@@ -1,20 +1,21 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The programs and maps in the kernel: load and pin, upgrade without a gap, remove without trace. Every step starts
-from what is pinned now, so that a run killed anywhere is mended by the next."""
+"""Loads the programs and maps into the kernel, upgrades them without a gap in enforcement, and removes them. Every step
+starts from what is pinned now, so the next run completes an interrupted one."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EnforcerError, PolicyErrors, Problem
 from ..host.protocols import Store
 from ..kernel import links, mapspecs, pins
 from ..kernel.protocol import Kernel
-from ..kernel.types import Environment, MapSpec, ObjectInfo, hook_of
+from ..kernel.types import Environment, Loaded, MapSpec, ObjectInfo, hook_of
 
 OLDEST = {"x86_64": (6, 1), "aarch64": (6, 4)}  # 64-bit Arm has what LSM programs need from 6.4
 NOT_INSTALLED = Problem("host", "enforcer not installed", "", "run role exfil.guard.enforcer")
@@ -25,7 +26,7 @@ _RUN_ROLE = "Run the role exfil.guard.enforcer"
 
 
 def prerequisites(found: Environment) -> list[tuple[str, str]]:
-    """What keeps a host from being guarded, each with its remedy."""
+    """The prerequisites that a host does not meet, each with its remedy."""
     lacking = []
     if not found.root:
         lacking.append(("not running as root", "Run with become: true"))
@@ -34,7 +35,7 @@ def prerequisites(found: Environment) -> list[tuple[str, str]]:
     release = re.match(r"(\d+)\.(\d+)", found.release)
     oldest = OLDEST.get(found.machine, (6, 1))
     if not release or (int(release.group(1)), int(release.group(2))) < oldest:
-        lacking.append((f"Linux {found.release} is too old", "Boot Linux {0}.{1} or newer".format(*oldest)))
+        lacking.append((f"Linux {found.release} is too old", "Boot Linux {}.{} or newer".format(*oldest)))
     if not found.libbpf:
         lacking.append(("libbpf.so.1 is not there", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
     elif found.libbpf.startswith("0"):
@@ -49,8 +50,8 @@ def prerequisites(found: Environment) -> list[tuple[str, str]]:
         active = ",".join(found.lsms)
         lacking.append(
             (
-                "bpf is not among the active Linux Security Modules ({0})".format(active or "the list cannot be read"),
-                "Boot with lsm={0} on the kernel command line".format(
+                "bpf is not among the active Linux Security Modules ({})".format(active or "the list cannot be read"),
+                "Boot with lsm={} on the kernel command line".format(
                     ",".join([name for name in found.lsms if name != "capability"] + ["bpf"])
                 )
                 if active
@@ -76,7 +77,7 @@ def require(kernel: Kernel) -> None:
 
 
 def check_layout(info: ObjectInfo) -> None:
-    """An object and a package of different releases would misread each other's tables."""
+    """Raises EnforcerError unless the object's maps are those that this package reads and writes."""
     remedy = "Install the package and the object of one release"
     wanted: list[tuple[str, Any, Any]] = [(name, spec, info.maps.get(name)) for name, spec in mapspecs.MAPS.items()]
     inner = dict(mapspecs.TABLES, control=mapspecs.RECORD)
@@ -95,7 +96,7 @@ def check_layout(info: ObjectInfo) -> None:
 
 
 def _sizes(spec: MapSpec) -> str:
-    return "type {0}, key {1}, value {2}, entries {3}, flags {4:#x}".format(*spec)
+    return "type {}, key {}, value {}, entries {}, flags {:#x}".format(*spec)
 
 
 # ---- what is pinned -----------------------------------------------------------------------------------------------
@@ -112,13 +113,13 @@ def missing_maps(kernel: Kernel) -> list[str]:
 
 
 def installed(kernel: Kernel) -> str | None:
-    """The version of the enforcer in place; None when there is none; an error when it is not whole."""
+    """The version of the enforcer in place; None if there is none. Raises EnforcerError if it is incomplete."""
     found = pins.versions(kernel)
     missing = missing_maps(kernel)
     if not found and not kernel.names(pins.base(kernel) + "/maps"):
         return None
     if missing:
-        raise EnforcerError("the enforcer is incomplete: no pin for the maps {0}".format(", ".join(missing)), _RUN_ROLE)
+        raise EnforcerError("the enforcer is incomplete: no pin for the maps {}".format(", ".join(missing)), _RUN_ROLE)
     if len(found) != 1:
         raise EnforcerError("loading the enforcer was interrupted", _RUN_ROLE)
     return found[0]
@@ -133,8 +134,8 @@ def require_installed(kernel: Kernel) -> str:
 
 
 def foreign_programs(kernel: Kernel, version: str) -> list[str]:
-    """Hooks as whose program something is pinned that uses none of our maps, which each of ours does. Whether one that
-    does is the object's is `exfil-guard verify`'s to find out: that takes seconds."""
+    """Hooks as whose program something is pinned that uses none of our maps: each of our programs uses some. Only
+    `exfil-guard verify`, which takes seconds, compares programs with the object."""
     ours = set()
     for name in list(mapspecs.MAPS) + list(mapspecs.STORAGES):
         if kernel.exists(pins.map_path(kernel, name)):
@@ -162,77 +163,110 @@ def _attached(kernel: Kernel, versions: list[str]) -> list[str]:
 # ---- ensure -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Changes:
+    """What differs between the object and what is pinned.
+
+    ``present``: hooks with a program of this version; ``absent``: hooks without one; ``foreign``: hooks as whose
+    program something else is pinned; ``maps``: maps without a pin; ``old``: other versions; ``leftovers``: folders that
+    an interrupted run left; ``moved``: hooks attached by another version."""
+
+    version: str
+    present: list[str]
+    absent: list[str]
+    foreign: list[str]
+    maps: list[str]
+    old: list[str]
+    leftovers: list[str]
+    moved: list[str]
+
+    def lines(self, maps_folder_exists: bool) -> list[str]:
+        """The lines of the diff."""
+        lines: list[str] = []
+        if not self.present:
+            lines.append(f"+ enforcer {self.version}")
+        else:
+            lines.extend(f"+ program {hook} (its pin was missing)" for hook in self.absent)
+        lines.extend(f"~ program {hook} (another was pinned in its place)" for hook in self.foreign)
+        if self.maps and maps_folder_exists:
+            lines.extend(f"+ map {name} (its pin was missing)" for name in self.maps)
+        elif self.maps and self.present:
+            lines.append("+ maps (their pins were missing)")
+        old = ", ".join(self.old)
+        lines.extend(f"~ hook {hook}: from {old} to {self.version}" for hook in self.moved)
+        lines.extend(f"- enforcer {version}" for version in self.old)
+        lines.extend(f"- {name} (left by an interrupted run)" for name in self.leftovers)
+        return lines
+
+
 def ensure(kernel: Kernel, data: bytes, *, check: bool = False) -> dict[str, Any]:
-    """Programs and maps of ``data`` loaded and pinned; hooks that another version holds go over to it first."""
-    lacking = prerequisites(kernel.environment())
-    if lacking and not check:
-        raise _as_error(lacking)
+    """Loads and pins the programs and maps of the object file ``data``. Hooks that another version has attached are
+    moved to the new programs before the old ones are removed."""
+    missing = prerequisites(kernel.environment())
+    if missing and not check:
+        raise _as_error(missing)
     version = version_of(data)
-    warnings = ["{0}. {1}".format(*each) for each in lacking]
     other = [name for name in kernel.names(kernel.path("exfil_guard")) if name != f"v{pins.LAYOUT}"]
     if other:
         raise EnforcerError(
-            "an enforcer of another layout is in place: {0}".format(", ".join(other)),
+            "an enforcer of another layout is in place: {}".format(", ".join(other)),
             "Remove it with the release that installed it (state: absent)",
         )
     programs: tuple[str, ...] = ()
-    if not lacking:
+    if not missing:
         info = kernel.describe(data)
         check_layout(info)
         programs = info.programs
-
-    folder = f"{pins.base(kernel)}/programs-{version}"
-    present = kernel.names(folder)
-    absent = [program for program in programs if hook_of(program) not in present]
-    if absent and present:
-        absent = [program for program in absent if kernel.has_hook(program)]
-    absent = list(dict.fromkeys(map(hook_of, absent)))
-    others = foreign_programs(kernel, version) if present else []
-    maps = missing_maps(kernel)
-    old = sorted(set(pins.versions(kernel) + _link_versions(kernel)) - {version})
-    leftovers = [name for name in kernel.names(pins.base(kernel)) if name.startswith("loading-")]
-    moved = _attached(kernel, old)
-
-    lines: list[str] = []
-    if not present:
-        lines.append(f"+ enforcer {version}")
-    elif absent:
-        lines.extend(f"+ program {hook} (its pin was missing)" for hook in absent)
-    lines.extend(f"~ program {hook} (another was pinned in its place)" for hook in others)
-    if maps and kernel.names(pins.base(kernel) + "/maps"):
-        lines.extend(f"+ map {name} (its pin was missing)" for name in maps)
-    elif maps and present:
-        lines.append("+ maps (their pins were missing)")
-    lines.extend("~ hook {0}: from {1} to {2}".format(hook, ", ".join(old), version) for hook in moved)
-    lines.extend(f"- enforcer {each}" for each in old)
-    lines.extend(f"- {name} (left by an interrupted run)" for name in leftovers)
+    changes = _compare(kernel, version, programs)
+    lines = changes.lines(bool(kernel.names(pins.base(kernel) + "/maps")))
     result = {
         "changed": bool(lines),
         "version": version,
         "diff": {"prepared": "".join(line + "\n" for line in lines)},
-        "warnings": warnings,
+        "warnings": [f"{text}. {remedy}" for text, remedy in missing],
     }
-    if check or not lines:
-        return result
+    if lines and not check:
+        _upgrade(kernel, data, changes)
+    return result
 
+
+def _compare(kernel: Kernel, version: str, programs: tuple[str, ...]) -> _Changes:
+    present = kernel.names(f"{pins.base(kernel)}/programs-{version}")
+    absent = [program for program in programs if hook_of(program) not in present]
+    if absent and present:
+        absent = [program for program in absent if kernel.has_hook(program)]
+    old = sorted(set(pins.versions(kernel) + _link_versions(kernel)) - {version})
+    return _Changes(
+        version=version,
+        present=present,
+        absent=list(dict.fromkeys(map(hook_of, absent))),
+        foreign=foreign_programs(kernel, version) if present else [],
+        maps=missing_maps(kernel),
+        old=old,
+        leftovers=[name for name in kernel.names(pins.base(kernel)) if name.startswith("loading-")],
+        moved=_attached(kernel, old),
+    )
+
+
+def _upgrade(kernel: Kernel, data: bytes, changes: _Changes) -> None:
+    version = changes.version
     _make_folders(kernel)
-    for name in leftovers:
+    for name in changes.leftovers:
         _remove_folder(kernel, f"{pins.base(kernel)}/{name}")
-    _recover_maps(kernel, maps)
-    for hook in others:
+    _recover_maps(kernel, changes.maps)
+    for hook in changes.foreign:
         kernel.unlink(pins.program_path(kernel, version, hook))
-    absent += others
+    absent = changes.absent + changes.foreign
     if absent or missing_maps(kernel):
         _load(kernel, data, version, absent)
-    if moved:
+    if changes.moved:
         links.claim(kernel, *pins.versions(kernel))
         available = pins.available_hooks(kernel, version)
-        hooks = set(moved) | set(links.IDENTITY_HOOKS)
+        hooks = set(changes.moved) | set(links.IDENTITY_HOOKS)
         links.attach(kernel, version, [hook for hook in hooks if hook in available])
-    for each in old:
-        _remove_folder(kernel, pins.links_path(kernel, each))
-        _remove_folder(kernel, f"{pins.base(kernel)}/programs-{each}")
-    return result
+    for old in changes.old:
+        _remove_folder(kernel, pins.links_path(kernel, old))
+        _remove_folder(kernel, f"{pins.base(kernel)}/programs-{old}")
 
 
 def _make_folders(kernel: Kernel) -> None:
@@ -242,7 +276,7 @@ def _make_folders(kernel: Kernel) -> None:
 
 
 def _recover_maps(kernel: Kernel, missing: list[str]) -> None:
-    """A map whose pin is gone lives on in the programs that use it: pinned again, with all that is in it."""
+    """Pins maps again that lost their pin. A map exists, with its entries, while a program uses it."""
     if not missing:
         return
     wanted = set(missing)
@@ -263,7 +297,7 @@ def _recover_maps(kernel: Kernel, missing: list[str]) -> None:
 
 
 def _programs(kernel: Kernel) -> list[int]:
-    """Descriptors of all programs of ours: those pinned, and those that pinned links run."""
+    """Descriptors of all our programs: the pinned ones and those that pinned links run."""
     found = []
     for version in pins.versions(kernel):
         for hook in sorted(pins.available_hooks(kernel, version)):
@@ -276,24 +310,11 @@ def _programs(kernel: Kernel) -> list[int]:
 
 
 def _load(kernel: Kernel, data: bytes, version: str, absent: list[str]) -> None:
-    info = kernel.describe(data)
-    reuse: dict[str, int] = {}
+    """Loads the object with the maps that are pinned already, and pins what is new. A new version's programs are pinned
+    in a folder that gets its name last, so that an interrupted run leaves no incomplete version."""
     opened: list[int] = []
     try:
-        for name, spec in info.maps.items():
-            path = pins.map_path(kernel, name)
-            if not kernel.exists(path):
-                continue
-            fd = kernel.get(path)
-            opened.append(fd)
-            pinned = kernel.map_info(fd).spec
-            if pinned == spec:
-                reuse[name] = fd
-            elif name not in mapspecs.STORAGES:  # a storage is a cache: a new one takes its place
-                raise EnforcerError(
-                    f"the pinned map {name} is {_sizes(pinned)}, the object's is {_sizes(spec)}",
-                    "Remove the enforcer (state: absent) and run again",
-                )
+        reuse = _pinned_maps(kernel, kernel.describe(data), opened)
         loaded = kernel.load(data, reuse)
         opened.extend(loaded.maps.values())
         opened.extend(loaded.programs.values())
@@ -304,27 +325,52 @@ def _load(kernel: Kernel, data: bytes, version: str, absent: list[str]) -> None:
             if kernel.exists(path):
                 kernel.unlink(path)
             kernel.pin(fd, path)
-        final = f"{pins.base(kernel)}/programs-{version}"
-        if kernel.exists(final):
-            for hook in absent:
-                if hook in loaded.programs:
-                    kernel.pin(loaded.programs[hook], final + "/" + hook)
-            return
-        loading = f"{pins.base(kernel)}/loading-{version}"
-        kernel.mkdir(loading)
-        for hook, fd in loaded.programs.items():
-            kernel.pin(fd, loading + "/" + hook)
-        kernel.rename(loading, final)
+        _pin_programs(kernel, loaded, version, absent)
     finally:
         for fd in opened:
             kernel.close(fd)
+
+
+def _pinned_maps(kernel: Kernel, info: ObjectInfo, opened: list[int]) -> dict[str, int]:
+    """Opens the pinned maps that the object can use and adds their descriptors to ``opened``. Raises EnforcerError if
+    one has another size."""
+    reuse: dict[str, int] = {}
+    for name, spec in info.maps.items():
+        path = pins.map_path(kernel, name)
+        if not kernel.exists(path):
+            continue
+        fd = kernel.get(path)
+        opened.append(fd)
+        pinned = kernel.map_info(fd).spec
+        if pinned == spec:
+            reuse[name] = fd
+        elif name not in mapspecs.STORAGES:  # a storage is a cache: a new one takes its place
+            raise EnforcerError(
+                f"the pinned map {name} is {_sizes(pinned)}, the object's is {_sizes(spec)}",
+                "Remove the enforcer (state: absent) and run again",
+            )
+    return reuse
+
+
+def _pin_programs(kernel: Kernel, loaded: Loaded, version: str, absent: list[str]) -> None:
+    final = f"{pins.base(kernel)}/programs-{version}"
+    if kernel.exists(final):
+        for hook in absent:
+            if hook in loaded.programs:
+                kernel.pin(loaded.programs[hook], final + "/" + hook)
+        return
+    loading = f"{pins.base(kernel)}/loading-{version}"
+    kernel.mkdir(loading)
+    for hook, fd in loaded.programs.items():
+        kernel.pin(fd, loading + "/" + hook)
+    kernel.rename(loading, final)
 
 
 # ---- remove -------------------------------------------------------------------------------------------------------
 
 
 def remove(kernel: Kernel, store: Store | None = None, *, check: bool = False) -> dict[str, Any]:
-    """No link, program, map, folder or document of ours is left."""
+    """Removes every link, program, map, folder and document."""
     root = kernel.path("exfil_guard")
     lines = [f"- {root}/{name}" for name in kernel.names(root)]
     if not lines and kernel.exists(root):

@@ -45,7 +45,7 @@ def find(
         if of_it:
             return of_it[-1]
     raise EnforcerError(
-        "no generation stored on this host was in force at commit {0}{1}".format(
+        "no generation stored on this host was in force at commit {}{}".format(
             wanted[0] if wanted else "(none named)", _those(whole)
         ),
         _REMEDY,
@@ -57,6 +57,6 @@ _REMEDY = "Check that commit out and run the rollout from there"
 
 def _those(found: Sequence[dict[str, Any]]) -> str:
     told = ", ".join(
-        "{0} ({1})".format(each["generation"], (each.get("revision") or "no commit known")[:12]) for each in found
+        "{} ({})".format(each["generation"], (each.get("revision") or "no commit known")[:12]) for each in found
     )
     return f": there are {told}" if told else ""

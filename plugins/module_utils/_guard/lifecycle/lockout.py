@@ -53,7 +53,7 @@ def locked_out(resolved: Resolved, system: System, now: datetime.date) -> list[s
         if rule.subjects is not None:
             why = "names subjects and binds the task that applies it, which then may not touch what enforces"
         elif denied:
-            why = "denies {0} to the task that applies it".format(", ".join(denied))
+            why = "denies {} to the task that applies it".format(", ".join(denied))
         else:
             continue
         warnings.append(

@@ -55,9 +55,10 @@ class Target:
         }
 
 
-def encoded(resolved: Resolved) -> Any:
+def encoded(resolved: Resolved) -> dict[str, Any]:
     """A resolved policy as it is read back from a file."""
-    return json.loads(json.dumps(encoding.to_json(resolved)))
+    content: dict[str, Any] = json.loads(json.dumps(encoding.to_json(resolved)))
+    return content
 
 
 def compile_target(
