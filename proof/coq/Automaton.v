@@ -2,8 +2,8 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** Path patterns as a deterministic automaton over components, and where a component holds a star or a long literal, one
-    over its bytes: plugins/module_utils/_guard/compile/automaton.py. *)
+(** Path patterns as a deterministic automaton over components; and, where a component contains a star or a long
+    literal, an automaton over its bytes: plugins/module_utils/_guard/compile/automaton.py. *)
 
 From Coq Require Import NArith List Bool Lia Arith.
 From Guard Require Import Meaning Vectors.
@@ -13,7 +13,7 @@ Open Scope N_scope.
 Lemma some_inj : forall (A : Type) (a b : A), Some a = Some b -> a = b.
 Proof. intros A a b H. injection H. auto. Qed.
 
-(** * Finding all that can be reached: _Builder.run, and the rows of _byte_rows *)
+(** * All reachable states: _Builder.run, and the rows of _byte_rows *)
 
 Section Explore.
   Context {S : Type} (same : forall a b : S, {a = b} + {a <> b}) (succ : S -> option (list S)).
@@ -80,9 +80,9 @@ Section Explore.
   Qed.
 End Explore.
 
-(** * Bytes: where in which head a component may be *)
+(** * Bytes: the possible positions of a component in the heads *)
 
-Definition position := (component * component)%type.  (* a head, what is left of it *)
+Definition position := (component * component)%type.  (* a head, and the rest of it *)
 Definition component_dec := list_eq_dec N.eq_dec.
 Definition position_dec : forall a b : position, {a = b} + {a <> b}.
 Proof. decide equality; apply component_dec. Defined.
@@ -100,7 +100,7 @@ Definition after_byte (b : N) (p : position) : list position :=
   end.
 Definition step_byte (ps : list position) (b : N) := closure (flat_map (after_byte b) ps).
 
-(** Bytes that some position waits for; after any other byte there is only what a star lets go on. *)
+(** The bytes that some position expects; after any other byte only positions at a star continue. *)
 Definition awaited (ps : list position) : list N :=
   nodup N.eq_dec (flat_map (fun p => match snd p with c :: _ => if c =? star then [] else [c] | [] => [] end) ps).
 Definition step_other (ps : list position) := closure (filter starred ps).
@@ -185,7 +185,7 @@ Proof.
         exists (c :: l0). split; [exact Hp|]. rewrite glob_byte by (apply N.eqb_neq; exact Hne). rewrite Hb. exact G.
 Qed.
 
-(** The heads of which nothing is left. *)
+(** The heads that match completely. *)
 Definition ended (ps : list position) (h : component) : bool :=
   existsb (fun p => match snd p with [] => if component_dec h (fst p) then true else false | _ :: _ => false end) ps.
 
@@ -214,7 +214,7 @@ Proof.
   - intros G. exists h. split; [apply in_map_iff; eauto | exact G].
 Qed.
 
-(** * Components: a state is known by what is left of the patterns in it *)
+(** * Components: a state is the rest of each pattern *)
 
 Definition items := list (pattern * N).
 
@@ -225,7 +225,7 @@ Proof. decide equality; [apply bool_dec | apply (list_eq_dec segment_dec)]. Defi
 Definition items_dec : forall a b : items, {a = b} + {a <> b}.
 Proof. apply list_eq_dec. decide equality; [apply N.eq_dec | apply pattern_dec]. Defined.
 
-(** _after: [matched] heads, and those that any component matches. *)
+(** _after: [matched] heads, and the heads that match any component. *)
 Definition left_of (matched : component -> bool) (e : pattern * N) : items :=
   match fst (fst e) with
   | [] => if snd (fst e) then [e] else []
@@ -315,7 +315,7 @@ Definition expand (fuel : nat) (s : items) : option (node items) :=
        | None => None
        end.
 
-(** ** Looking up: kernel_model.step, guard_step *)
+(** ** Lookup: kernel_model.step, guard_step *)
 
 Definition next_of {A} (r : row A) (b : N) : nat :=
   match find (fun e => fst e =? b) (next r) with Some e => snd e | None => other r end.
@@ -434,7 +434,7 @@ Proof.
         -- rewrite Hmore. cbn [app index]. destruct (list_eq_dec position_dec (p :: ps) (p :: ps)); [reflexivity | congruence].
 Qed.
 
-(** ** What follows a state is what some component leads to *)
+(** ** Each successor of a state is reached by some component *)
 
 Definition succs {A} (n : node A) : list A := otherwise n :: map snd (edges n) ++ map target (rows n).
 
@@ -455,7 +455,7 @@ Proof.
   destruct (R c 1%nat) as [H|H]; [left; exact H | right; apply in_app_iff; right; exact H].
 Qed.
 
-(** No head matches the name that stands for every name. *)
+(** No head matches the name that represents all other names. *)
 Definition plain_pattern (g : pattern) : bool :=
   forallb (fun s => match s with Any => true | Glob h => negb (glob h nobody) end) (fst g).
 Definition plain_items (s : items) := forall e, In e s -> plain_pattern (fst e) = true.

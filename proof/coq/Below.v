@@ -2,8 +2,8 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** What `reaches` and `pervades` of Meaning.v say: something, or everything, that could be below a directory is covered.
-    And how the tables say it: compile._below over the states of an automaton. *)
+(** `reaches` and `pervades` of Meaning.v: some path, or every path, that could be below a directory is covered. And how
+    the tables represent this: compile._below over the states of an automaton. *)
 
 From Coq Require Import NArith List Bool Lia Arith.
 From Guard Require Import Meaning Vectors Automaton.
@@ -48,7 +48,7 @@ Proof.
   - intros (b & H). apply existsb_exists in H as (g & Hg & H). exists g. split; [exact Hg|]. apply begins_spec. exists b. exact H.
 Qed.
 
-(** What matches nobody's names matches all. *)
+(** A pattern that matches the representative name matches every name. *)
 Lemma nobody_all : forall head tree p below, plain_pattern (head, tree) = true ->
   matches_from head tree (p ++ repeat nobody (length below)) = true -> matches_from head tree (p ++ below) = true.
 Proof.
@@ -62,7 +62,7 @@ Proof.
     + cbn in *. apply andb_true_iff in M as [S M]. rewrite S. exact (IH tree p below P M).
 Qed.
 
-(** Past the depth of a pattern, one name more makes no difference. *)
+(** Beyond the depth of a pattern, one more name makes no difference. *)
 Lemma deep_tree : forall head tree p q, (length head < length p)%nat -> matches_from head tree p = true ->
   matches_from head tree (p ++ q) = true.
 Proof.
@@ -89,7 +89,7 @@ Proof.
     + assert (I : In (length below) (seq 0 most)) by (apply in_seq; lia).
       specialize (H _ I). apply existsb_exists in H as (g & Hg & M). apply existsb_exists. exists g. split; [exact Hg|].
       destruct g as [head tree]. apply nobody_all; [apply P; exact Hg | exact M].
-    + (* longer than any pattern: some tree holds *)
+    + (* longer than any pattern: some pattern with ** matches *)
       assert (I : In (most - 1)%nat (seq 0 most)) by (apply in_seq; unfold most; lia).
       specialize (H _ I). apply existsb_exists in H as (g & Hg & M). apply existsb_exists. exists g. split; [exact Hg|].
       assert (D : (depth g <= list_max (map depth gs))%nat) by (apply list_max_in, in_map; exact Hg).
@@ -279,7 +279,7 @@ Section Below.
   Qed.
 End Below.
 
-(** What can be reached from a state is where some path leads. *)
+(** Each state that can be reached from a state is reached by some path. *)
 Section Paths.
   Variables (fuel : nat) (roots : list items) (t : list (node nat)) (ns : list nat).
   Hypothesis built : build fuel roots = Some (t, ns).

@@ -2,8 +2,8 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** A policy becomes tables (plugins/module_utils/_guard/compile/tables.py), and how a verdict is found in them (bpf/core/decide.h and
-    the hooks, as tests/property/kernel_model.py has them). *)
+(** How a policy is compiled to tables (plugins/module_utils/_guard/compile/tables.py), and how a verdict is looked up in
+    them (bpf/core/decide.h and the hooks, as in tests/property/kernel_model.py). *)
 
 From Coq Require Import NArith List Bool Arith.
 From Guard Require Import Meaning Vectors Automaton Below.
@@ -27,8 +27,8 @@ Record image := Image {
   service_root : nat;
   denies_labels : bool;  (* GUARD_DENIES_LABELS *)
   t_labels : list (N * nat);  (* name, bit *)
-  t_subjects : list (N * N);  (* binds, frees *)
-  t_destinations : list (N * N);  (* covers, spares *)
+  t_subjects : list (N * N);  (* binds, exempts *)
+  t_destinations : list (N * N);  (* covers, negated match *)
   t_ids : list ((N * N) * N);
   t_ipv4 : list (list bool * N); t_ipv6 : list (list bool * N); t_ports : list (list bool * N);
   t_vsock : list (list N * N);
@@ -48,7 +48,7 @@ Definition sort (l : list rule) : list rule := fold_right insert [] l.
 Definition on (d : N) (gs : list placed) : list pattern := map shape (filter (fun g => on_device g =? d) gs).
 Definition devices (p : policy) : list N := nodup N.eq_dec (ABSTRACT :: superblocks p ++ map on_device (protected p)).
 
-(** Bits of a mark: subject sets by executable, by service, resource sets, what is protected. *)
+(** The bits of a mark: subject sets by executable, by service, resource sets, the enforcer's files. *)
 Definition root_entries (p : policy) (d : N) : items :=
   keyed_from (2 * SETS) (fun s => on d (snd s)) (resource_sets p)
   ++ map (fun g => (g, bit (2 * SETS + length (resource_sets p)))) (on d (protected p))
@@ -95,7 +95,7 @@ Definition networks (six : bool) (d : N * destination) : list (list bool) :=
 
 (** Big endian. *)
 Definition port_bits (port : N) : list bool := map (fun i => N.testbit port (N.of_nat (15 - i))) (seq 0 16).
-(** The largest aligned block that begins at [first] and does not go past [last], as its number of free bits. *)
+(** The largest aligned block that begins at [first] and does not exceed [last], as its number of free bits. *)
 Fixpoint block (k : nat) (first last : N) : nat :=
   match k with
   | O => O
@@ -177,7 +177,7 @@ Definition compile (fuel : nat) (bits : list (N * nat)) (p : policy) (today : N)
       end
   end.
 
-(** * Looking up *)
+(** * Lookup *)
 
 Section Lookup.
   Variable im : image.
@@ -205,27 +205,27 @@ Section Lookup.
     union (map (fun e => if mem (fst e) (labels t) then id_sets LABEL (N.of_nat (snd e)) else 0) (t_labels im)).
   Definition unless_none (o : option N) (otherwise_ : N) := match o with None => otherwise_ | Some m => m end.
 
-  (** guard_binding_sets and guard_freeing_sets *)
+  (** guard_binding_sets and guard_exempting_sets *)
   Definition binding_sets (t : task) : N :=
     common ALL [
-      N.lor (any_user im) (N.lor (union (map (id_sets USER) (ids t))) (if lists_cut t then ALL else 0));
+      N.lor (any_user im) (N.lor (union (map (id_sets USER) (ids t))) (if ids_truncated t then ALL else 0));
       N.lor (any_login im) (id_sets LOGIN (login t));
-      N.lor (any_group im) (if lists_cut t then ALL else union (map (id_sets GROUP) (group_ids t)));
+      N.lor (any_group im) (if ids_truncated t then ALL else union (map (id_sets GROUP) (group_ids t)));
       N.lor (any_service im) (unless_none (in_services t) ALL);
       N.lor (any_executable im) (unless_none (in_executables t) ALL);
       N.lor (any_label im) (carried t)].
-  Definition freeing_sets (t : task) : N :=
+  Definition exempting_sets (t : task) : N :=
     common ALL [
-      N.lor (any_user im) (if lists_cut t then 0 else common ALL (map (id_sets USER) (ids t)));
+      N.lor (any_user im) (if ids_truncated t then 0 else common ALL (map (id_sets USER) (ids t)));
       N.lor (any_login im) (id_sets LOGIN (login t));
-      N.lor (any_group im) (if lists_cut t then 0 else union (map (id_sets GROUP) (memberships t)));
+      N.lor (any_group im) (if ids_truncated t then 0 else union (map (id_sets GROUP) (memberships t)));
       N.lor (any_service im) (unless_none (in_services t) 0);
       N.lor (any_executable im) (unless_none (in_executables t) 0);
       N.lor (any_label im) (carried t)].
 
   Definition bound (t : task) : N :=
     N.ldiff (N.lor (always im) (select (binding_sets t) (map fst (t_subjects im))))
-            (select (freeing_sets t) (map snd (t_subjects im))).
+            (select (exempting_sets t) (map snd (t_subjects im))).
 
   (** guard_destination_sets, and the rules that cover an endpoint *)
   Definition destination_sets_at (address_ port protocol : N) : N :=
@@ -250,7 +250,7 @@ Section Lookup.
   Definition moved (some_old all_old some_new all_new writing : N) : N :=
     N.lor (N.ldiff some_old all_new) (N.land (N.ldiff some_new all_old) writing).
 
-  (** guard_decide: no [covers_] stands for an object that could not be placed *)
+  (** guard_decide: [covers_] is None for an object without a state *)
   Definition judge (bound_ : N) (covers_ : option N) (of_action_ : N) : outcome * option nat :=
     let bits := N.land bound_ of_action_ in
     let hits := match covers_ with None => bits | Some c => N.land bits c end in
@@ -305,12 +305,12 @@ Section Lookup.
     | Tamper root at_ below => lookup_tampering t root at_ below
     end.
 
-  (** label.h: the labels that reading the object gives *)
+  (** bpf/label/flow.h: the labels that a reader of the object gets *)
   Definition reading (labels_ : N) (w : location) : N :=
     match place w with (_, Some _) => labels_ | (n, None) => N.land labels_ (nth n (c_labels im) 0) end.
 End Lookup.
 
-(** * What resolve.py sees to; what the kernel can ask about *)
+(** * Preconditions: what the resolver guarantees, and which events the kernel can produce *)
 
 Definition known_device (p : policy) (g : placed) : bool := mem (on_device g) (superblocks p) || (on_device g =? ABSTRACT).
 Definition vsock_alone (d : destination) : bool :=

@@ -2,7 +2,7 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** What the kernel finds in the tables is what the policy means. *)
+(** The kernel's lookup in the tables gives the verdict that the policy means. *)
 
 From Coq Require Import NArith List Bool Lia Arith Btauto Permutation Sorted.
 From Guard Require Import Meaning Vectors Automaton Below Compile.
@@ -84,7 +84,7 @@ Section Correct.
     - intros l Hl. apply mem_spec. auto.
   Qed.
 
-  (** ** Where an object is *)
+  (** ** The object's state *)
 
   Definition root_of (d : N) : items := table pattern_dec (root_entries p d).
 
@@ -370,7 +370,7 @@ Section Correct.
       + unfold pervades. rewrite S. discriminate.
   Qed.
 
-  (** ** Who *)
+  (** ** Subjects *)
 
   Lemma union_map : forall (A : Type) (f : A -> N) l n, (union (map f l)).[n] = existsb (fun x => (f x).[n]) l.
   Proof. intros. rewrite union_spec. induction l as [|x l IH]; [reflexivity|]. cbn. rewrite IH. reflexivity. Qed.
@@ -529,7 +529,7 @@ Section Correct.
     Lemma login_bits : forall x, (id_sets im LOGIN x).[n] = mem x (given (login_users (snd s))).
     Proof. intros. apply id_kind; try discriminate. auto. Qed.
 
-    Ltac keys := unfold binding_sets, freeing_sets, may_be, surely_is; rewrite common_spec, (ALL_bit _ n64);
+    Ltac keys := unfold binding_sets, exempting_sets, may_be, surely_is; rewrite common_spec, (ALL_bit _ n64);
       cbn [forallb any_user any_login any_group any_service any_executable any_label im image_of];
       rewrite !lor_bit, !without_bit, login_bits, carried_bit; fold im.
 
@@ -537,15 +537,15 @@ Section Correct.
     Proof.
       intros t0. pose proof (executable_bit t0) as X. pose proof (service_bit t0) as Y. keys.
       rewrite (overlap_union USER (given (users (snd s)))) by exact user_bits.
-      assert (U : key (users (snd s)) (fun l => lists_cut t0 || overlap l (ids t0))
-                  = absent (users (snd s)) || (overlap (given (users (snd s))) (ids t0) || (if lists_cut t0 then ALL else 0).[n])).
-      { destruct (users (snd s)); cbn; [|reflexivity]. destruct (lists_cut t0); rewrite ?ALL_bit, ?zero_bit by apply n64.
+      assert (U : key (users (snd s)) (fun l => ids_truncated t0 || overlap l (ids t0))
+                  = absent (users (snd s)) || (overlap (given (users (snd s))) (ids t0) || (if ids_truncated t0 then ALL else 0).[n])).
+      { destruct (users (snd s)); cbn; [|reflexivity]. destruct (ids_truncated t0); rewrite ?ALL_bit, ?zero_bit by apply n64.
         - rewrite orb_true_r. reflexivity.
         - rewrite orb_false_r. reflexivity. }
       rewrite <- U.
-      assert (G : key (groups (snd s)) (fun l => lists_cut t0 || overlap l (group_ids t0))
-                  = absent (groups (snd s)) || (if lists_cut t0 then ALL else union (map (id_sets im GROUP) (group_ids t0))).[n]).
-      { destruct (lists_cut t0); rewrite ?ALL_bit by apply n64.
+      assert (G : key (groups (snd s)) (fun l => ids_truncated t0 || overlap l (group_ids t0))
+                  = absent (groups (snd s)) || (if ids_truncated t0 then ALL else union (map (id_sets im GROUP) (group_ids t0))).[n]).
+      { destruct (ids_truncated t0); rewrite ?ALL_bit by apply n64.
         - destruct (groups (snd s)); cbn; reflexivity.
         - rewrite (overlap_union GROUP (given (groups (snd s)))) by exact group_bits. destruct (groups (snd s)); reflexivity. }
       rewrite <- G.
@@ -570,19 +570,19 @@ Section Correct.
       rewrite <- I, <- H. btauto.
     Qed.
 
-    Lemma freeing_bit : forall t0, (freeing_sets im t0).[n] = surely_is p t0 (snd s).
+    Lemma freeing_bit : forall t0, (exempting_sets im t0).[n] = surely_is p t0 (snd s).
     Proof.
       intros t0. pose proof (executable_bit t0) as X. pose proof (service_bit t0) as Y. keys.
-      assert (U : key (users (snd s)) (fun l => negb (lists_cut t0) && forallb (fun x => mem x l) (ids t0))
-                  = absent (users (snd s)) || (if lists_cut t0 then 0 else common ALL (map (id_sets im USER) (ids t0))).[n]).
-      { destruct (lists_cut t0); cbn [negb andb].
+      assert (U : key (users (snd s)) (fun l => negb (ids_truncated t0) && forallb (fun x => mem x l) (ids t0))
+                  = absent (users (snd s)) || (if ids_truncated t0 then 0 else common ALL (map (id_sets im USER) (ids t0))).[n]).
+      { destruct (ids_truncated t0); cbn [negb andb].
         - rewrite zero_bit. destruct (users (snd s)); reflexivity.
         - rewrite common_map, ALL_bit by apply n64. rewrite (forallb_ext _ _ _ _ user_bits).
           destruct (users (snd s)); reflexivity. }
       rewrite <- U.
-      assert (G : key (groups (snd s)) (fun l => negb (lists_cut t0) && overlap l (memberships t0))
-                  = absent (groups (snd s)) || (if lists_cut t0 then 0 else union (map (id_sets im GROUP) (memberships t0))).[n]).
-      { destruct (lists_cut t0); cbn [negb andb].
+      assert (G : key (groups (snd s)) (fun l => negb (ids_truncated t0) && overlap l (memberships t0))
+                  = absent (groups (snd s)) || (if ids_truncated t0 then 0 else union (map (id_sets im GROUP) (memberships t0))).[n]).
+      { destruct (ids_truncated t0); cbn [negb andb].
         - rewrite zero_bit. destruct (groups (snd s)); reflexivity.
         - rewrite (overlap_union GROUP (given (groups (snd s)))) by exact group_bits. destruct (groups (snd s)); reflexivity. }
       rewrite <- G.
@@ -629,7 +629,7 @@ Section Correct.
         split; [exact Hk|]. rewrite (freeing_bit _ _ Hk). split; [exact H2|]. rewrite (vector_nth _ _ _ _ R). exact H1.
   Qed.
 
-  (** ** Where to *)
+  (** ** Destinations *)
 
   Lemma firstn_prefix : forall (k a : list bool), is_prefix Bool.eqb k a = true <-> exists l, (l <= length a)%nat /\ firstn l a = k.
   Proof.

@@ -2,8 +2,8 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** How labels pass, as bpf/label/flow.h has it: by what tasks do that a hook sees. What no hook sees is no step here; it is
-    listed in docs/mediation.md. *)
+(** How labels spread, as in bpf/label/flow.h: by the operations of tasks that a hook mediates. Operations without a hook
+    are not steps of this model; docs/mediation.md lists them. *)
 
 From Coq Require Import NArith List Bool.
 Import ListNotations.
@@ -14,13 +14,13 @@ Open Scope N_scope.
 Record world := World { of_task : N -> N; of_place : N -> N; waits_at : N -> N -> bool  (* at a place, a task *) }.
 
 Inductive step :=
-| Reads (t given : N)     (* a resource that gives these labels: opened, mapped, executed, received *)
-| Forks (t child : N)     (* begins the child's life *)
-| Executes (t : N)        (* another program: another address space, the same life *)
+| Reads (t given : N)     (* opens, maps, executes or receives a resource with these labels *)
+| Forks (t child : N)     (* creates the child *)
+| Executes (t : N)        (* another program and address space, the same task *)
 | Writes (t place : N)
-| Receives (t place : N)  (* reads there *)
-| Waits (t place : N)     (* the same; and gets what is written there later, without a further call *)
-| Debugs (t other : N).   (* both ways *)
+| Receives (t place : N)  (* reads from there *)
+| Waits (t place : N)     (* the same, and receives what is written there later without another call *)
+| Debugs (t other : N).   (* in both directions *)
 
 Definition put (f : N -> N) (n labels : N) : N -> N := fun m => if m =? n then labels else f m.
 Definition add (f : N -> N) (n labels : N) : N -> N := put f n (N.lor (f n) labels).
@@ -66,7 +66,7 @@ Qed.
 Lemma place_grows : forall s w p i, N.testbit (of_place w p) i = true -> N.testbit (of_place (after s w) p) i = true.
 Proof. intros [] w p i H; cbn [after of_place]; auto using add_grows. Qed.
 
-(** Along a task's life, whatever it and others do. *)
+(** From a task's creation to its exit, whatever it and others do. *)
 Theorem labels_only_grow : forall l w t i, existsb (begins t) l = false -> N.testbit (of_task w t) i = true ->
   N.testbit (of_task (run l w) t) i = true.
 Proof.
@@ -74,9 +74,9 @@ Proof.
   apply IH; [exact B2|]. apply after_grows; assumption.
 Qed.
 
-(** * Whoever gets what was read carries its label *)
+(** * Every task that receives labelled data carries the label *)
 
-(** Who has it, and where it lies, said without labels. *)
+(** Which tasks hold the data and where it is stored, defined without labels. *)
 Record spread := Spread { has : N -> Prop; lies : N -> Prop }.
 
 Definition passes (i : N) (w : world) (s : step) (d : spread) : spread :=

@@ -2,7 +2,7 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** What follows from the meaning alone. *)
+(** Properties of the meaning alone. *)
 
 From Coq Require Import NArith List Bool Lia Arith Permutation.
 From Guard Require Import Meaning Correct.
@@ -12,7 +12,7 @@ Open Scope N_scope.
 Definition severity_of (o : outcome) : nat := match o with Allow => 0 | Audit => 1 | Deny => 2 end.
 Definition severity (v : verdict) : nat := severity_of (result v).
 
-(** Policy [q] has every rule of [p], and what these rules name means the same in it: no set is widened or narrowed. *)
+(** Policy [q] has every rule of [p], and the sets that these rules name have the same members in both. *)
 Definition agree {S} (ns : list N) (a b : list (N * S)) := forall n s, In n ns -> In (n, s) a <-> In (n, s) b.
 Definition rule_subjects (r : rule) := match subjects r with None => [] | Some ns => ns end ++ excepts r.
 Definition selection_names (s : option selection) := match s with None => [] | Some q => names q end.
@@ -175,7 +175,7 @@ Qed.
 Lemma enforcing_incl : forall l m, incl l m -> incl (enforcing l) (enforcing m).
 Proof. intros l m I r H. apply filter_In in H as [H E]. apply filter_In. split; [apply I; exact H | exact E]. Qed.
 
-(** * A rule more never allows *)
+(** * Adding a rule never allows anything *)
 
 Lemma more_rules_never_allow_by_rule : forall p q today t e, within p q -> ruled e ->
   (severity (decide p today t e) <= severity (decide q today t e))%nat.
@@ -201,7 +201,7 @@ Proof.
   split; [apply (rules_kept _ _ W); exact R|]. rewrite <- (asks_within p q r W R). exact E.
 Qed.
 
-(** What enforces is touched: whether a rule says so, or a label alone. *)
+(** Modifying the enforcer, denied by a rule or by a label alone. *)
 Theorem more_rules_never_allow_tampering : forall p q today t root at_ below, within p q ->
   (severity (decide p today t (Tamper root at_ below)) <= severity (decide q today t (Tamper root at_ below)))%nat.
 Proof.
@@ -243,7 +243,7 @@ Theorem a_rule_more_never_allows : forall p r today t e,
   (severity (decide p today t e) <= severity (decide (add r p) today t e))%nat.
 Proof. intros p r today t e. apply more_rules_never_allow, within_add. Qed.
 
-(** * A report takes no denial away, and denies nothing *)
+(** * Adding an audit rule never removes a denial, and denies nothing *)
 
 Theorem a_report_never_weakens : forall p r today t e, audit r = true ->
   result (decide p today t e) = Deny -> result (decide (add r p) today t e) = Deny.
@@ -252,7 +252,7 @@ Proof.
   destruct (result (decide (add r p) today t e)); cbn in H; [lia | lia | reflexivity].
 Qed.
 
-(** What touches what enforces without being real root is denied under any policy. *)
+(** Modifying the enforcer without being root in the initial user namespace is denied under any policy. *)
 Theorem reports_never_deny : forall p today t e, (forall r, In r (rules p) -> audit r = true) ->
   match e with Tamper root _ _ => root = true | _ => True end -> result (decide p today t e) <> Deny.
 Proof.
@@ -312,9 +312,9 @@ Proof.
   intros x. symmetry. apply X.
 Qed.
 
-(** * Fragments: plugins/plugin_utils/_merge.py *)
+(** * Fragments: plugins/plugin_utils/_language/merge.py *)
 
-(** What the host adds: filesystems that were looked at, and what is protected. *)
+(** What the host adds: the known filesystems, and the enforcer's files. *)
 Definition merge (host : list N * list placed) (fs : list policy) : policy :=
   Policy (flat_map rules fs) (flat_map subject_sets fs) (flat_map resource_sets fs) (flat_map destination_sets fs)
          (fst host) (snd host).
@@ -330,7 +330,7 @@ Proof.
   apply within_both; apply within_same; cbn; try reflexivity; try (intros x; reflexivity); try apply X; apply Y.
 Qed.
 
-(** Sets of one name are equal: no fragment widens a set that a rule of [f] names. *)
+(** Sets with the same name are equal: no fragment changes a set that a rule of [f] names. *)
 Definition keeps {S} (sets : policy -> list (N * S)) (named_ : rule -> list N) (f : policy) (fs : list policy) :=
   forall r g n s, In r (rules f) -> In g fs -> In n (named_ r) -> In (n, s) (sets g) -> In (n, s) (sets f).
 
@@ -354,7 +354,7 @@ Proof.
   apply more_rules_never_allow. exact W.
 Qed.
 
-(** * An exception frees only whom it names *)
+(** * An exception exempts only the subjects that it names *)
 
 Definition strict (r : rule) : rule :=
   Rule (name r) (deny r) (subjects r) [] (resources r) (destinations r) (audit r) (expires r).

@@ -27,7 +27,7 @@ Record subject := Subject {
   executables : option (list placed);
   has_read : option (list N) }.
 
-Definition address := (bool * list bool)%type.  (* is it IPv6, bits *)
+Definition address := (bool * list bool)%type.  (* whether it is IPv6, and its bits *)
 
 Record destination := Destination {
   cidrs : option (list address);
@@ -67,7 +67,7 @@ Record task := Task {
   service : option (list component);
   executable : option location;
   labels : list N;
-  lists_cut : bool }.
+  ids_truncated : bool }.
 
 Inductive event :=
 | File (action : N) (at_ : location)
@@ -93,12 +93,12 @@ Definition UNKNOWN_FS := 3.
 Definition TAMPERED := 8.
 Definition ABSTRACT := 4294967295.
 
-(** * Who *)
+(** * Subjects *)
 
 Definition mem (n : N) (l : list N) := existsb (N.eqb n) l.
 Definition overlap (a b : list N) := existsb (fun n => mem n b) a.
 
-(** No key holds for everybody. *)
+(** A key that is absent holds for every task. *)
 Definition key {A} (k : option A) (holds : A -> bool) := match k with None => true | Some a => holds a end.
 
 Fixpoint glob (g : component) : component -> bool :=
@@ -140,32 +140,32 @@ Fixpoint below_service (unit_ cgroup : list component) : bool :=
 Definition in_service (us : list (list component)) (cgroup : list component) :=
   existsb (fun u => below_service u cgroup) us.
 
-(** Where the executable is, when that is known. *)
+(** The executable's path, if it is known. *)
 Definition known (p : policy) (t : task) : option location :=
   match executable t with
   | None => None
   | Some w => match trouble_at p w with None => Some w | Some _ => None end
   end.
 
-(** Errs towards binding. *)
+(** Unknown attributes match a rule's subjects. *)
 Definition may_be (p : policy) (t : task) (s : subject) : bool :=
-  key (users s) (fun l => lists_cut t || overlap l (ids t))
-  && key (groups s) (fun l => lists_cut t || overlap l (group_ids t))
+  key (users s) (fun l => ids_truncated t || overlap l (ids t))
+  && key (groups s) (fun l => ids_truncated t || overlap l (group_ids t))
   && key (login_users s) (mem (login t))
   && key (services s) (fun us => match service t with None => true | Some c => in_service us c end)
   && key (executables s) (fun gs => match known p t with None => true | Some w => some_matches gs w end)
   && key (has_read s) (fun l => overlap l (labels t)).
 
-(** Errs against the task. *)
+(** Unknown attributes do not match an exception. *)
 Definition surely_is (p : policy) (t : task) (s : subject) : bool :=
-  key (users s) (fun l => negb (lists_cut t) && forallb (fun n => mem n l) (ids t))
-  && key (groups s) (fun l => negb (lists_cut t) && overlap l (memberships t))
+  key (users s) (fun l => negb (ids_truncated t) && forallb (fun n => mem n l) (ids t))
+  && key (groups s) (fun l => negb (ids_truncated t) && overlap l (memberships t))
   && key (login_users s) (mem (login t))
   && key (services s) (fun us => match service t with None => false | Some c => in_service us c end)
   && key (executables s) (fun gs => match known p t with None => false | Some w => some_matches gs w end)
   && key (has_read s) (fun l => overlap l (labels t)).
 
-(** Some set of one of these names satisfies. *)
+(** Some set with one of these names satisfies the test. *)
 Definition some_named {S} (sets : list (N * S)) (ns : list N) (holds : S -> bool) : bool :=
   existsb (fun s => mem (fst s) ns && holds (snd s)) sets.
 
@@ -176,7 +176,7 @@ Definition excepted (p : policy) (t : task) (r : rule) : bool :=
 
 Definition in_force (today : N) (r : rule) := match expires r with None => true | Some day => today <? day end.
 
-(** * What *)
+(** * Resources *)
 
 Definition selected {S} (sets : list (N * S)) (sel : option selection) (holds : S -> bool) : bool :=
   match sel with None => false | Some s => xorb (some_named sets (names s) holds) (negated s) end.
@@ -192,7 +192,7 @@ Fixpoint begins (head : list segment) (tree : bool) (p : list component) : bool 
   end.
 Definition some_below (gs : list pattern) (p : list component) := existsb (fun g => begins (fst g) (snd g) p) gs.
 
-(** A name that no literal and no glob matches stands for every name. *)
+(** A name that no literal and no glob matches represents all other names. *)
 Definition nobody : component := [47].
 Definition depth (g : pattern) : nat := length (fst g) + (if snd g then 1 else 0).
 Definition all_below (gs : list pattern) (p : list component) : bool :=
@@ -218,9 +218,9 @@ Definition covers_alias (p : policy) (source target : location) (directory : boo
   let every := if directory then pervades p else covers_file p in
   (some source r && negb (every target r)) || (mem WRITE (deny r) && some target r && negb (every source r)).
 
-(** * Where to *)
+(** * Destinations *)
 
-(** An IPv4-mapped IPv6 address is IPv4. *)
+(** An IPv4-mapped IPv6 address counts as IPv4. *)
 Definition unmapped (a : address) : address :=
   if fst a && forallb negb (firstn 80 (snd a)) && forallb id (firstn 16 (skipn 80 (snd a)))
      && Nat.eqb (length (snd a)) 128
@@ -298,7 +298,7 @@ Definition hit (p : policy) (today : N) (t : task) (e : event) (r : rule) : bool
   in_force today r && tries e r && (binds p t r && negb (excepted p t r))
   && match trouble_of p e with Some _ => true | None => covers p e r end.
 
-(** First by name. *)
+(** The first rule by name. *)
 Fixpoint first (rs : list rule) : option N :=
   match rs with
   | [] => None
@@ -307,7 +307,7 @@ Fixpoint first (rs : list rule) : option N :=
 
 Definition enforcing (rs : list rule) := filter (fun r => negb (audit r)) rs.
 
-(** Built in: what enforces is touched. *)
+(** Built in: modifying the enforcer. *)
 Definition is_protected (p : policy) (w : location) (below : bool) : bool :=
   match trouble_at p w with
   | Some r => negb ((r =? UNKNOWN_FS) || (r =? TOO_DEEP))
@@ -321,7 +321,7 @@ Definition named_hit (p : policy) (today : N) (t : task) (r : rule) : bool :=
 
 Definition allowed : verdict := Verdict Allow None BY_RULE.
 
-(** Does a rule ask for labels that does more than report? Else no label denies anything by itself. *)
+(** Whether a rule on labels is not in audit mode. Otherwise no label denies anything by itself. *)
 Definition asks_for_labels (p : policy) (r : rule) : bool :=
   match subjects r with
   | None => false
@@ -339,7 +339,7 @@ Definition said_by_label (denies : bool) (t : task) : outcome :=
 Definition touched (o : outcome) (rule_ : option N) : verdict :=
   match o with Allow => allowed | _ => Verdict o rule_ TAMPERED end.
 
-(** The strictest of what is said holds. *)
+(** The strictest verdict holds. *)
 Definition tampering (p : policy) (today : N) (t : task) (root : bool) (at_ : option location) (below : bool) : verdict :=
   if match at_ with None => true | Some w => is_protected p w below end
   then
@@ -366,7 +366,7 @@ Definition decide (p : policy) (today : N) (t : task) (e : event) : verdict :=
       end
   end.
 
-(** What reading gives: of the sets that any `has_read` names, those that hold the object. *)
+(** The labels that a reader gets: of the sets that any `has_read` names, those that contain the object. *)
 Definition label_names (p : policy) : list N :=
   flat_map (fun s => match has_read (snd s) with None => [] | Some l => l end) (subject_sets p).
 Definition gives (p : policy) (w : location) (label : N) : bool :=

@@ -2,7 +2,7 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(** Vectors of bits, tables that are OR-ed together entry by entry, and look-ups of the longest prefix. *)
+(** Vectors of bits, tables whose entries are combined by OR, and lookups of the longest prefix. *)
 
 From Coq Require Import NArith List Bool Lia Arith.
 Import ListNotations.
@@ -28,7 +28,7 @@ Lemma zero_bit : forall i, (0).[i] = false. Proof. intros; apply N.bits_0. Qed.
 Lemma iff_bool : forall a b : bool, (a = true <-> b = true) -> a = b.
 Proof. intros [] [] H; try reflexivity; destruct H as [H1 H2]; [symmetry; auto | auto]. Qed.
 
-(** * A vector of what satisfies a test: compile._bits *)
+(** * The vector of the elements that satisfy a test: compile._bits *)
 
 Section Vector.
   Context {A : Type}.
@@ -97,7 +97,7 @@ Proof.
   rewrite land_bit, IH. destruct m.[i], start.[i]; reflexivity.
 Qed.
 
-(** * Tables: entries of one key are OR-ed *)
+(** * Tables: entries with the same key are combined by OR *)
 
 Section Table.
   Context {K : Type} (same : forall a b : K, {a = b} + {a <> b}).

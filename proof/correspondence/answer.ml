@@ -2,14 +2,14 @@
    GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
    SPDX-License-Identifier: GPL-3.0-or-later *)
 
-(* Reads a question a line, in JSON, and answers each with a line: what was extracted from the proof says of a policy and
-   its events. specification.py has the other half of the form. Records are arrays of their fields in the order of
-   Meaning.v, absent is null, a component is its bytes in hexadecimal, an address its bits as a text of 0 and 1, and a
-   vector of bits is a hexadecimal text. Nothing is decided here. *)
+(* Reads questions in JSON, one per line, and prints one line for each: the answers of the program that was extracted
+   from the proof for a policy and its events. specification.py has the other half of the format. A record is an array
+   of its fields in the order of Meaning.v; an absent value is null; a component is its bytes in hexadecimal; an address
+   is its bits as a text of 0 and 1; a vector of bits is a hexadecimal text. This file decides nothing. *)
 
 module S = Specification
 
-(* ---- JSON, as far as it is used --------------------------------------------------------------------------------- *)
+(* ---- the subset of JSON that is used ---------------------------------------------------------------------------- *)
 
 type json = Null | Bool of bool | Int of int | Text of string | List of json list
 
@@ -111,10 +111,10 @@ let location = function
       { S.device = number device; path = many component path; pseudo = truth pseudo; lost = maybe number lost }
   | _ -> shape "a location"
 let task = function
-  | List [ ids; group_ids; memberships; login; service; executable; labels; lists_cut ] ->
+  | List [ ids; group_ids; memberships; login; service; executable; labels; ids_truncated ] ->
       { S.ids = many number ids; group_ids = many number group_ids; memberships = many number memberships;
         login = number login; service = maybe (many component) service; executable = maybe location executable;
-        labels = many number labels; lists_cut = truth lists_cut }
+        labels = many number labels; ids_truncated = truth ids_truncated }
   | _ -> shape "a task"
 let event = function
   | List [ Text "file"; action; at ] -> S.File (number action, location at)
@@ -138,7 +138,7 @@ let say_counter i = Int i
 let say_component c = Text (String.concat "" (List.map (fun b -> Printf.sprintf "%02x" (int_of b)) c))
 let say_bits l = Text (String.concat "" (List.map (fun b -> if b then "1" else "0") l))
 
-(* Four bits a digit, lowest first. *)
+(* Four bits per digit, the lowest first. *)
 let say_vector v =
   let rec bits = function S.XH -> [ 1 ] | S.XO p -> 0 :: bits p | S.XI p -> 1 :: bits p in
   let rec digits found = function
@@ -178,7 +178,7 @@ let say_image (im : S.image) =
 
 (* ---- questions -------------------------------------------------------------------------------------------------- *)
 
-(* As many states as the tables have room for. *)
+(* The limit of the tables for states. *)
 let fuel = 65536
 
 let answer = function
