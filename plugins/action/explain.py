@@ -62,10 +62,10 @@ class ActionModule(ActionBase):
 
 
 def _answers(policy, system, options):
-    asked = {key: options[key] for key in WHAT}
+    attempts = decision.attempts(system, **{key: options[key] for key in WHAT})
     if options["user"] is None:
-        answers = decision.who_may(policy, site.today(), system=system, **asked)
-        return answers, decision.who_to_text(answers)
+        permissions = decision.who_may(policy, site.today(), attempts)
+        return [answer.to_json() for answer in permissions], decision.who_to_text(permissions)
     who = decision.task(system, **{key: options[key] for key in WHO if options[key] is not None})
-    answers = decision.explain(policy, who, site.today(), system=system, **asked)
-    return answers, decision.to_text(answers)
+    decisions = decision.explain(policy, who, site.today(), attempts)
+    return [answer.to_json() for answer in decisions], decision.to_text(decisions)

@@ -318,15 +318,16 @@ class Host:
 
         stored = self._stored(generation)
         resolved = encoding.from_json(stored["resolved"])
-        asked = dict(vars(attempt), system=self.system)
+        attempts = decision.attempts(self.system, **vars(attempt))
         if subject.user is None:
             if any(vars(subject).values()):
                 raise EnforcerError(
                     "--group, --login-user, --service, --executable and --has-read require --user",
                     "Add --user, root for most services",
                 )
-            answers = decision.who_may(resolved, self.now, **asked)
-            text = decision.who_to_text(answers)
+            permissions = decision.who_may(resolved, self.now, attempts)
+            answers = [answer.to_json() for answer in permissions]
+            text = decision.who_to_text(permissions)
         else:
             task = decision.task(
                 self.system,
@@ -337,8 +338,9 @@ class Host:
                 executable=subject.executable,
                 has_read=list(subject.has_read),
             )
-            answers = decision.explain(resolved, task, self.now, **asked)
-            text = decision.to_text(answers)
+            decisions = decision.explain(resolved, task, self.now, attempts)
+            answers = [answer.to_json() for answer in decisions]
+            text = decision.to_text(decisions)
         return Report({"generation": stored["generation"], "answers": answers}, text)
 
     def _stored(self, generation: int | None) -> dict[str, Any]:

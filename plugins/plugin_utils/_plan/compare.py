@@ -255,7 +255,7 @@ def _cases(question: _Question, since: str | None) -> tuple[list[_Case], bool]:
         for changed in sorted({pair for pair in outcomes if pair[0] != pair[1]}):
             indexes = [index for index, pair in enumerate(outcomes) if pair == changed]
             others = [task for task, pair in zip(tasks, outcomes) if pair != changed]
-            who = witnesses.who(subjects.names, [tasks[index] for index in indexes], others)
+            who = witnesses.describe_subjects(subjects.names, [tasks[index] for index in indexes], others)
             example = witnesses.task_text(tasks[indexes[0]].task, question.name)
             for place in places:
                 inside = [name for bit, name in enumerate(objects.names) if place.inside >> bit & 1]

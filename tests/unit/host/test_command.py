@@ -304,7 +304,7 @@ def test_explain(host, capsys):
     host.run("explain", "--user", "alice", "--action", "mount")
     assert capsys.readouterr().out == "allow mount\n"
     assert host.run("explain", "--user", "alice") == 1
-    assert capsys.readouterr().err.startswith("exfil-guard: say a path, an address or an action without an object. ")
+    assert capsys.readouterr().err.startswith("exfil-guard: a path, an address or an action without an object is required. ")
     assert host.run("explain", "--user", "alcie", "--path", "/srv") == 1
     assert capsys.readouterr().err == "exfil-guard: unknown user 'alcie'\n"
     assert host.run("explain", "--user", "alice", "--address", "10.0.0") == 1

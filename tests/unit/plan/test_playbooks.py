@@ -208,7 +208,7 @@ def test_who_may_do_what_is_answered_without_the_host(site):
     done = site.run("play.json", "-v", callback="default", ANSIBLE_CALLBACK_RESULT_FORMAT="yaml")
     assert "denied to   everyone: rule 'inside only'" in done.stdout
     assert "allow connect 10.0.0.1 port 443/tcp" in done.stdout
-    assert "say a path, an address or an action without an object. " in done.stdout
+    assert "a path, an address or an action without an object is required. " in done.stdout
     assert "missing parameter(s) required by 'groups': user" in done.stdout
     assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr
 
