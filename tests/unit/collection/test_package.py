@@ -163,7 +163,7 @@ def test_units_are_enabled_started_and_read_again(package, host, systemd):
     systemd.active.clear()
     assert install.ensure(package, root=host, control=systemd) == ["+ exfil-guard-refresh.timer is started"]
     systemd.stale = True
-    assert install.ensure(package, root=host, control=systemd) == ["~ systemd reads its units again"]
+    assert install.ensure(package, root=host, control=systemd) == ["~ systemd reloads its units"]
     assert install.ensure(package, root=host, control=systemd) == []
 
 

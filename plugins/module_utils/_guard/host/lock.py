@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One run at a time. The lock goes with the process, so a killed run leaves nothing behind."""
+"""A lock that allows one run at a time. The kernel releases it when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Iterator
 from ..errors import EnforcerError
 
 PATH = "/run/lock/exfil-guard.lock"
-WAIT = 10.0  # seconds; boot units and timers hold it for less
+WAIT = 10.0  # seconds; boot and refresh hold the lock for less
 
 
 def _open(path: str) -> int:
-    """The folder is open to all: what another user put there is not our lock and must not hold us up."""
+    """Opens or creates the lock file. Every user may write to its directory: a file of another user is deleted."""
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -36,8 +36,12 @@ def _open(path: str) -> int:
         os.unlink(path)
 
 
+def _description(fd: int) -> str:
+    return os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
+
+
 def holder(path: str = PATH) -> str:
-    """What the one that holds the lock is told as; empty: nobody does."""
+    """Describes the process that holds the lock. Empty if no process does."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -46,29 +50,30 @@ def holder(path: str = PATH) -> str:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return ""
     except BlockingIOError:
-        return os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
+        return _description(fd)
     finally:
         os.close(fd)
 
 
 @contextlib.contextmanager
 def hold(command: str, path: str = PATH, wait: float = WAIT) -> Iterator[None]:
-    """Holds the lock; ``command`` is what another run is told that it waits for."""
+    """Holds the lock for a `with` block. Raises EnforcerError after ``wait`` seconds.
+
+    ``command``: what this run does, for the error message of another run."""
     try:
         fd = _open(path)
     except OSError as error:
         raise EnforcerError(f"cannot open the lock {path}: {error.strerror}", "Run as root") from error
     try:
-        until = time.monotonic() + wait
+        deadline = time.monotonic() + wait
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= until:
-                    holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip() or "another process"
+                if time.monotonic() >= deadline:
                     raise EnforcerError(
-                        f"another run holds the lock {path}: {holder}", "Wait until it ends and run again"
+                        f"another run holds the lock {path}: {_description(fd)}", "Wait until it ends and run again"
                     ) from None
                 time.sleep(0.1)
         os.ftruncate(fd, 0)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mounts of the host, as /proc/self/mountinfo lists them."""
+"""Parses the mounts of the host from /proc/self/mountinfo."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
+    """One mount. ``number`` and ``parent``: mount ids."""
+
     number: int
     parent: int
     device: int  # as in model.PathPattern
-    root: Components | None  # inside the superblock; None: not a path (a namespace file)
+    root: Components | None  # inside the superblock; None: a namespace file, which has no path
     point: Components
     type: str
 
 
-# filesystems without data at rest, as is_pseudo_fs() in bpf/object/path.h knows them by their magic numbers
+# Filesystems that do not store data: the same as those of is_pseudo_fs() in bpf/object/path.h.
 PSEUDO = frozenset(
     (
         "tmpfs",
@@ -55,15 +57,17 @@ PSEUDO = frozenset(
 
 
 def split(path: str) -> Components:
+    """The components of a path."""
     return tuple(part for part in path.split("/") if part and part != ".")
 
 
 def _unescape(text: str) -> str:
-    """mountinfo writes space, tab, newline and backslash in octal."""
+    """Decodes the octal escapes of space, tab, newline and backslash."""
     return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)
 
 
 def parse_mounts(text: str) -> list[Mount]:
+    """The mounts in the text of a mountinfo file. Lines that are not in its format are skipped."""
     mounts = []
     for line in text.splitlines():
         fields = line.split(" ")
@@ -87,7 +91,7 @@ def parse_mounts(text: str) -> list[Mount]:
 
 
 def visible(mounts: Sequence[Mount]) -> list[Mount]:
-    """The mounts that a path can lead to: not under another one at the same or a higher point."""
+    """The mounts that a path can lead to: those not hidden by another mount at the same mount point or above."""
     numbers = {mount.number for mount in mounts}
     children: dict[int, list[Mount]] = {}
     tops = []
@@ -96,19 +100,19 @@ def visible(mounts: Sequence[Mount]) -> list[Mount]:
             children.setdefault(mount.parent, []).append(mount)
         else:
             tops.append(mount)
-    found = []
+    result = []
     while tops:
         mount = tops.pop()
         below = children.get(mount.number, [])
         over = [child for child in below if child.point == mount.point]
-        if over:  # the last one hides the mount and whatever else is mounted on it
+        if over:  # the last one hides the mount and everything mounted on it
             tops.append(over[-1])
             continue
-        found.append(mount)
+        result.append(mount)
         points = {child.point for child in below}
         tops.extend(
             child
             for child in below
             if not any(child.point[:i] in points for i in range(len(mount.point), len(child.point)))
         )
-    return sorted(found)
+    return sorted(result)

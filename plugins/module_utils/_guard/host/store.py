@@ -1,8 +1,9 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The documents in force and before, on disk: what boot loads and what a plan compares with. Never what decides
-whether something changed: that is read from the kernel."""
+"""Stores the generations of the policy on disk: boot loads them, and a plan compares with them.
+
+Whether a run changes something is decided by what is in the kernel, not by these files."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from ..policy.canonical import canonical_json
 from . import atomic
 
 FOLDER = "/var/lib/exfil-guard"
-KEPT = 5  # generations beside those in use: that many to go back to, and that many others
+KEPT = 5  # generations kept besides those in use: so many to roll back to, and so many others
 _KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
 _CERTIFIED = {
     "version": int,
@@ -45,12 +46,14 @@ _WRITE_REMEDIES = {
 
 
 class Store:
+    """The stored generations and the certificate. ``library``: the directory of the package."""
+
     def __init__(self, folder: str = FOLDER, library: str = layout.LIBRARY) -> None:
         self.folder, self.library = folder, library
         self.generations_folder = os.path.join(folder, "generations")
 
     def numbers(self) -> list[int]:
-        """Every generation that has a file, readable or not, in order."""
+        """The generations that have a file, in order. The files may be unreadable."""
         try:
             names = os.listdir(self.generations_folder)
         except FileNotFoundError:
@@ -59,7 +62,7 @@ class Store:
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def load(self, generation: int) -> dict[str, Any] | None:
-        """None when it is not there, or not whole."""
+        """One stored generation. None if it does not exist or is incomplete. Raises EnforcerError."""
         try:
             with open(self._path(generation), encoding="utf-8") as file:
                 stored = json.load(file)
@@ -72,6 +75,7 @@ class Store:
         return stored if stored["generation"] == generation else None
 
     def last_confirmed(self) -> dict[str, Any] | None:
+        """The confirmed generation with the highest number, or None."""
         for number in reversed(self.numbers()):
             stored = self.load(number)
             if stored and stored["confirmed"]:
@@ -79,24 +83,29 @@ class Store:
         return None
 
     def save(self, stored: dict[str, Any]) -> None:
+        """Writes a generation. Raises EnforcerError."""
         self._write(self._path(stored["generation"]), stored)
 
     def certificate(self) -> dict[str, Any] | None:
-        """What certificate.issue wrote last; None when there is none, or it is not whole."""
+        """The certificate that was issued last. None if there is none or it is incomplete. Raises EnforcerError."""
         try:
             with open(self._certificate, encoding="utf-8") as file:
-                found = json.load(file)
+                certificate = json.load(file)
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
             raise EnforcerError(f"cannot read {self._certificate}: {error.strerror}") from error
-        whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in _CERTIFIED.items())
-        return found if whole else None
+        if not isinstance(certificate, dict):
+            return None
+        complete = all(isinstance(certificate.get(key), kind) for key, kind in _CERTIFIED.items())
+        return certificate if complete else None
 
     def certify(self, certificate: dict[str, Any]) -> None:
+        """Writes the certificate. Raises EnforcerError."""
         self._write(self._certificate, certificate)
 
     def decertify(self) -> None:
+        """Deletes the certificate, if there is one."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._certificate)
 
@@ -118,6 +127,7 @@ class Store:
             ) from error
 
     def delete(self, generation: int) -> None:
+        """Deletes a stored generation, if it exists."""
         try:
             os.unlink(self._path(generation))
             atomic.sync(self.generations_folder)
@@ -125,8 +135,10 @@ class Store:
             pass
 
     def prune(self, in_use: Iterable[int]) -> None:
-        """Keeps what is in use, the last confirmed one, the newest that were confirmed before, for a rollback, and the
-        newest others: trials that failed, and soaks."""
+        """Deletes old generations.
+
+        It keeps those in use, the last confirmed one, the newest of the earlier confirmed ones, for a rollback, and the
+        newest others: trials that were not confirmed, and soaks."""
         keep = set(in_use)
         last = self.last_confirmed()
         if last:
@@ -136,18 +148,18 @@ class Store:
         for number in self.numbers():
             if number not in keep:
                 stored = self.load(number)
-                whole = stored and stored["confirmed"] and "replaces" not in stored
-                (earlier if whole else others).append(number)
+                can_roll_back = stored and stored["confirmed"] and "replaces" not in stored
+                (earlier if can_roll_back else others).append(number)
         for number in earlier[:-KEPT] + others[:-KEPT]:
             self.delete(number)
 
     def paths(self) -> list[str]:
         """The files that `clear` deletes."""
-        found = [self._path(number) for number in self.numbers()]
-        return found + [path for path in (self._certificate,) if os.path.lexists(path)]
+        files = [self._path(number) for number in self.numbers()]
+        return files + [path for path in (self._certificate,) if os.path.lexists(path)]
 
     def clear(self) -> bool:
-        """Deletes every document, and the certificate; True when there was a document."""
+        """Deletes all generations and the certificate. Returns whether there was a generation."""
         self.decertify()
         numbers = self.numbers()
         for number in numbers:

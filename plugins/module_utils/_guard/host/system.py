@@ -1,7 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The only place that asks the operating system what names mean. Tests and assertions put their own in its stead."""
+"""The only access to the operating system's names: users, groups, hosts, paths, devices and units. Tests and
+assertions replace it."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ UNIT_PROPERTIES = ("Id", "LoadState", "ControlGroup", "Slice")
 
 
 class Entry(NamedTuple):
+    """The attributes of a file."""
+
     directory: bool
     regular: bool
     device: int
@@ -34,32 +37,40 @@ class Entry(NamedTuple):
     links: int
 
 
-def _entry(found: os.stat_result) -> Entry:
-    return Entry(stat.S_ISDIR(found.st_mode), stat.S_ISREG(found.st_mode), found.st_dev, found.st_ino, found.st_nlink)
+def _entry(status: os.stat_result) -> Entry:
+    return Entry(
+        stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode), status.st_dev, status.st_ino, status.st_nlink
+    )
 
 
 class System:
+    """The running host."""
+
     # ---- users and groups (NSS) ---------------------------------------------------------------------------------
 
     def user(self, name: str) -> int | None:
+        """The id of a user, or None."""
         try:
             return pwd.getpwnam(name).pw_uid
         except KeyError:
             return None
 
     def group(self, name: str) -> int | None:
+        """The id of a group, or None."""
         try:
             return grp.getgrnam(name).gr_gid
         except KeyError:
             return None
 
     def user_name(self, number: int) -> str | None:
+        """The name of a user id, or None."""
         try:
             return pwd.getpwuid(number).pw_name
         except KeyError:
             return None
 
     def group_name(self, number: int) -> str | None:
+        """The name of a group id, or None."""
         try:
             return grp.getgrgid(number).gr_name
         except KeyError:
@@ -74,51 +85,52 @@ class System:
         return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
 
     def users(self) -> list[str]:
-        """For suggestions only: a directory service need not list its users."""
+        """User names, for suggestions only: a directory service may not list all users."""
         return [entry.pw_name for entry in pwd.getpwall()]
 
     def groups(self) -> list[str]:
+        """Group names, for suggestions only."""
         return [entry.gr_name for entry in grp.getgrall()]
 
     # ---- hosts (NSS, so DNS among others) ------------------------------------------------------------------------
 
     def addresses(self, name: str) -> list[str]:
-        """IPv4 and IPv6 addresses of a host; none when it does not resolve."""
+        """The IPv4 and IPv6 addresses of a host. Empty if it does not resolve."""
         try:
-            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            results = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             return []
-        return sorted({str(each[4][0]).partition("%")[0] for each in found})
+        return sorted({str(result[4][0]).partition("%")[0] for result in results})
 
     # ---- the process itself -------------------------------------------------------------------------------------
 
     def current_process(self) -> dict[str, str]:
-        """What /proc says of this process; of what it does not say there is no entry."""
-        found = {}
+        """The attributes of this process in /proc. Those that the kernel does not have are left out."""
+        attributes = {}
         for name in ("status", "cgroup", "loginuid"):
             try:
                 with open("/proc/self/" + name, encoding="utf-8", errors="surrogateescape") as file:
-                    found[name] = file.read()
+                    attributes[name] = file.read()
             except OSError:
-                continue  # no audit in this kernel
-        found["executable"] = os.path.realpath("/proc/self/exe")
-        return found
+                continue  # a kernel without audit has no loginuid
+        attributes["executable"] = os.path.realpath("/proc/self/exe")
+        return attributes
 
     # ---- other processes ----------------------------------------------------------------------------------------
 
     def process(self, number: int) -> dict[str, str]:
-        """What /proc says of a process; of one that is gone nothing."""
-        found = {}
+        """The attributes of a process in /proc. Empty if it has exited."""
+        attributes = {}
         for name in ("stat", "status"):
             try:
                 with open(f"/proc/{number}/{name}", encoding="utf-8", errors="surrogateescape") as file:
-                    found[name] = file.read()
+                    attributes[name] = file.read()
             except OSError:
                 continue
-        return found
+        return attributes
 
     def executable(self, number: int) -> str | None:
-        """None: it is gone, is the kernel's own, or may not be looked at."""
+        """The executable of a process. None if it has exited, is a kernel thread, or must not be read."""
         try:
             return os.readlink(f"/proc/{number}/exe")
         except OSError:
@@ -127,41 +139,44 @@ class System:
     # ---- paths --------------------------------------------------------------------------------------------------
 
     def mountinfo(self) -> str:
+        """The mounts that this process sees."""
         with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
 
     def host_mounts(self) -> str:
-        """The first process's: what a unit that is shut in sees is not what paths mean on the host."""
+        """The mounts that the first process sees. A unit with restricted file access sees others."""
         with open(HOST_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
 
     def exists(self, path: str) -> bool:
+        """Whether the path exists; a link at its end is not followed."""
         return os.path.lexists(path)
 
     def realpath(self, path: str) -> str:
+        """The path without symbolic links."""
         return os.path.realpath(path)
 
     def entry(self, path: str) -> Entry | None:
-        """What is at a path, no link followed; None: nothing, or it can't be told."""
+        """The attributes of a file; a link at its end is not followed. None if they cannot be read."""
         try:
             return _entry(os.lstat(path))
         except OSError:
             return None
 
     def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
-        """What is in a folder. One that goes meanwhile has nothing in it."""
+        """The files of a directory. Files that cannot be read are left out."""
         try:
-            with os.scandir(folder) as found:
-                for each in found:
+            with os.scandir(folder) as files:
+                for file in files:
                     try:
-                        yield each.name, _entry(each.stat(follow_symlinks=False))
+                        yield file.name, _entry(file.stat(follow_symlinks=False))
                     except OSError:
                         continue
         except OSError:
             return
 
     def names(self, folder: str) -> list[str]:
-        """For suggestions."""
+        """The names in a directory, for suggestions."""
         try:
             return os.listdir(folder)
         except OSError:
@@ -170,7 +185,7 @@ class System:
     # ---- devices ------------------------------------------------------------------------------------------------
 
     def device_tables(self) -> dict[str, str]:
-        """What the kernel says of the numbers of its devices; a table that this kernel lacks is empty."""
+        """The kernel's tables of device numbers. A table that this kernel does not have is empty."""
         tables = {}
         for name, path in DEVICE_TABLES.items():
             try:
@@ -183,9 +198,11 @@ class System:
     # ---- systemd units ------------------------------------------------------------------------------------------
 
     def units(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
-        """UNIT_PROPERTIES of each unit, by one call. Never called when a policy names no service."""
-        wanted = list(names)
-        command = ["systemctl", "show", "--property=" + ",".join(UNIT_PROPERTIES), "--", *wanted]
+        """UNIT_PROPERTIES of each unit, with one call of systemctl. Raises EnforcerError.
+
+        It is not called if a policy names no service."""
+        names = list(names)
+        command = ["systemctl", "show", "--property=" + ",".join(UNIT_PROPERTIES), "--", *names]
         try:
             done = subprocess.run(
                 command,
@@ -196,22 +213,21 @@ class System:
                 env=dict(os.environ, LC_ALL="C", SYSTEMD_PAGER=""),
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise EnforcerError(
-                f"systemd does not say where services run: {error}",
-                "Look at `systemctl status`, or name no services in the policy",
-            ) from error
+            raise _no_units(str(error)) from error
         text = done.stdout.decode("utf-8", "surrogateescape")
         blocks = [
             dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             for block in text.split("\n\n")
             if block.strip()
         ]
-        if len(blocks) != len(wanted):
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise EnforcerError(
-                "systemd does not say where services run: {0}".format(
-                    said[0] if said else f"{len(blocks)} answers for {len(wanted)} units"
-                ),
-                "Look at `systemctl status`, or name no services in the policy",
-            )
-        return dict(zip(wanted, blocks))
+        if len(blocks) != len(names):
+            output = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise _no_units(output[0] if output else f"{len(blocks)} answers for {len(names)} units")
+        return dict(zip(names, blocks))
+
+
+def _no_units(reason: str) -> EnforcerError:
+    return EnforcerError(
+        f"systemd does not report the cgroups of services: {reason}",
+        "Look at `systemctl status`, or name no services in the policy",
+    )
