@@ -216,7 +216,7 @@ WRITERS = [  # name, how, mode, does it wait for the disk, what it says
         lambda path: metrics.write("text\n", path),
         0o644,
         False,
-        "cannot write {0}: No space left on device. Look at the folder and its space",
+        "cannot write {0}: No space left on device. Check the folder and its free space",
     ),
     (
         "observed.jsonl",
