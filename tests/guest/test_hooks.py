@@ -53,7 +53,7 @@ def checks_of(variant: str) -> list[str]:
 
 
 def run(kernel: str, variant: str) -> dict[str, dict]:
-    result = boot.boot(kernel, [str(SCRIPT), *checks_of(variant)], seconds=1200, **VARIANTS[variant])
+    result = boot.boot(kernel, [str(SCRIPT), *checks_of(variant)], seconds=3600, **VARIANTS[variant])
     found = {}
     for line in result.output.splitlines():
         if line.startswith('{"check"'):

@@ -34,7 +34,7 @@ def boots() -> dict[str, concurrent.futures.Future]:
     boot.image.programs()
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     command = [str(SCRIPT), "labels"]
-    return {kernel: pool.submit(boot.boot, kernel, command, seconds=1200) for kernel in KERNELS}
+    return {kernel: pool.submit(boot.boot, kernel, command, seconds=3600) for kernel in KERNELS}
 
 
 @functools.lru_cache(None)
