@@ -1,13 +1,14 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads what was seen on hosts, proposes a policy that lets it pass, tries the proposal, and writes it to a file here.
-No host is reached and nothing is put in force."""
+"""Reads the events observed on hosts, proposes a policy that allows them, checks the proposal, and writes it to a file
+on the controller. Does not connect to hosts and applies no policy."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from typing import Any, Iterable
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
@@ -18,13 +19,13 @@ try:
     from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError, Problem
     from ansible_collections.exfil.guard.plugins.plugin_utils._learn import observed, proposer
     from ansible_collections.exfil.guard.plugins.plugin_utils._learn import template as _proposal
-except ImportError as error:  # jsonschema is all that Ansible does not bring itself
-    LACKING = f"policies can't be read on this controller: {error}. Install jsonschema for Ansible's Python"
+except ImportError as error:  # jsonschema is not a dependency of ansible-core
+    LACKING = f"this controller cannot read policies: {error}. Install jsonschema for Ansible's Python"
 else:
     LACKING = ""
 
 SUFFIX = ".jsonl"
-LEAST = {
+MINIMUM = {
     "files": 1,
     "executables": 1,
     "users": 1,
@@ -34,7 +35,7 @@ LEAST = {
     "assertions": 0,
     "listed": 0,
 }
-MOST = {"ipv4_prefix": 32, "ipv6_prefix": 128}
+MAXIMUM = {"ipv4_prefix": 32, "ipv6_prefix": 128}
 OPTIONS = {
     "group": {"type": "str", "required": True},
     "file": {"type": "str", "required": True},
@@ -58,11 +59,14 @@ OPTIONS = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
+    """Action plugin exfil.guard.learn."""
+
     TRANSFERS_FILES = False
     _VALID_ARGS = frozenset(OPTIONS)
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Runs the task."""
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(
             argument_spec=OPTIONS,
@@ -71,15 +75,16 @@ class ActionModule(ActionBase):
         )
         if LACKING:
             raise AnsibleError(LACKING)
-        hosts = options["hosts"] if options["hosts"] is not None else list(task_vars["ansible_play_hosts_all"])
+        variables = task_vars or {}
+        hosts = options["hosts"] if options["hosts"] is not None else list(variables["ansible_play_hosts_all"])
         hosts = sorted(map(str, hosts))
         file = os.path.normpath(self._loader.path_dwim(options["file"]))
         try:
-            wanted, problems = _wanted(options)
-            sources, wrong = self._sources(hosts, options, task_vars)
-            if problems or wrong:
-                raise FragmentError(problems + wrong)
-            proposal, text, denied = self._proposed(file, sources, wanted, options["policies"], task_vars)
+            settings, problems = _settings(options)
+            sources, invalid = self._sources(hosts, options, variables)
+            if problems or invalid:
+                raise FragmentError(problems + invalid)
+            proposal, text = self._proposal(file, sources, settings, options["policies"], variables)
         except FragmentError as error:
             return {
                 "failed": True,
@@ -92,15 +97,15 @@ class ActionModule(ActionBase):
         if changed and not self._task.check_mode:
             _write(file, text)
         events = sum(seen.times for source in sources for seen in source.seen)
-        told = (
+        summary = (
             f"{len(proposal.rules)} rules and {len(proposal.assertions)} assertions from {events} events on "
-            f"{len(sources)} hosts; of {proposal.decided} different ones {denied} would be denied"
+            f"{len(sources)} hosts; {proposal.decided} different events, of which 0 would be denied"
         )
         result = {
             "changed": changed,
-            "msg": told,
+            "msg": summary,
             "file": file,
-            "denied": denied,
+            "denied": 0,
             "rules": len(proposal.rules),
             "events": events,
             "today": proposal.covered,
@@ -110,42 +115,28 @@ class ActionModule(ActionBase):
             result["diff"] = {"before": before or "", "after": text, "before_header": file, "after_header": file}
         return result
 
-    def _sources(self, hosts, options, task_vars):
-        """Of each host what was seen on it, and everything that is wrong with it."""
+    def _sources(
+        self, hosts: list[str], options: dict[str, Any], task_vars: dict[str, Any]
+    ) -> tuple[list[observed.Source], list[Problem]]:
+        """The observed events of each host, and the problems of their files or records."""
         for host in hosts:
             if host not in task_vars["hostvars"]:
                 raise AnsibleError(f"the inventory has no host '{host}'")
         if not hosts:
-            raise AnsibleError("there is no host to learn from. Name a group that has some")
-        sources, problems = [], []
+            raise AnsibleError("there are no hosts to learn from. Select a group with hosts")
+        sources: list[observed.Source] = []
+        problems: list[Problem] = []
         for host in hosts:
             if options["records"] is not None:
-                records = options["records"].get(host)
-                found, wrong = (
-                    (
-                        None,
-                        [
-                            Problem(
-                                f"audit trail of {host}",
-                                None,
-                                "",
-                                "there is none",
-                                "",
-                                "Run role exfil.guard.audit, or leave the host out",
-                            )
-                        ],
-                    )
-                    if not isinstance(records, list)
-                    else observed.reported(host, _document.plain(records))
-                )
+                source, invalid = _reported(host, options["records"].get(host))
             else:
-                found, wrong = self._observation(host, options)
-            problems.extend(wrong)
-            if found:
-                sources.append(found)
+                source, invalid = self._observation(host, options)
+            problems.extend(invalid)
+            if source:
+                sources.append(source)
         return sources, problems
 
-    def _observation(self, host, options):
+    def _observation(self, host: str, options: dict[str, Any]) -> tuple[observed.Source | None, list[Problem]]:
         path = os.path.join(self._loader.path_dwim(options["observations"]), host + SUFFIX)
         try:
             with open(path, "rb") as opened:
@@ -156,36 +147,45 @@ class ActionModule(ActionBase):
                     path,
                     None,
                     "",
-                    f"it can't be read: {error.strerror}",
+                    f"cannot be read: {error.strerror}",
                     "",
-                    f"Run role exfil.guard.observe on {host}, or leave the host out",
+                    f"Run role exfil.guard.observe on {host}, or exclude the host",
                 )
             ]
         names = [host, str(options["names"].get(host, host)), host.partition(".")[0]]
-        return observed.read(path, data, dict.fromkeys(names), options["cut"])
+        source, problems = observed.read(path, data, dict.fromkeys(names), options["cut"])
+        return source, problems
 
-    def _proposed(self, file, sources, wanted, policies, task_vars):
-        """The proposal and its text, when it is right: valid alone and beside each host's policy, and nothing that was
-        seen is denied. Raises FragmentError."""
+    def _proposal(
+        self,
+        file: str,
+        sources: list[observed.Source],
+        settings: proposer.Options,
+        policies: str | None,
+        task_vars: dict[str, Any],
+    ) -> tuple[proposer.Proposal, str]:
+        """The proposal and its text. It is valid, alone and merged with each host's policy, and denies no observed
+        event. Raises FragmentError."""
         variables = {
             source.host: dict(task_vars["hostvars"].raw_get(source.host), hostvars=task_vars["hostvars"])
             for source in sources
         }
         folder = site.folder(self._loader, policies, task_vars)
-        templates, todays = {}, {}
+        templates: dict[str, list[pipeline.Template]] = {}
+        todays: dict[str, dict[str, Any] | None] = {}
         for host, own in variables.items():
             paths = pipeline.find(folder, own.get("group_names", []), host)
             templates[host] = [pipeline.read(folder, path) for path in paths if os.path.abspath(path) != file]
             todays[host] = self._document(templates[host], folder, own) if templates[host] else None
         today = site.today()
-        proposal = proposer.propose(sources, wanted, todays, today)
+        proposal = proposer.propose(sources, settings, todays, today)
         name = os.path.basename(file)
         if proposal.problems:
             raise FragmentError(Problem(name, None, "", problem) for problem in proposal.problems)
-        by_rule = any(each is not None and each["mode"] == "enforce" for each in todays.values())
-        text = _proposal.to_text(proposal, wanted, sources, by_rule)
+        by_rule = any(current is not None and current["mode"] == "enforce" for current in todays.values())
+        text = _proposal.to_text(proposal, settings, sources, by_rule)
         template = pipeline.Template(name, text)
-        denied = []
+        denied: list[str] = []
         for source in sources:
             own = variables[source.host]
             alone = self._document([template], folder, own)
@@ -193,28 +193,39 @@ class ActionModule(ActionBase):
             if templates[source.host]:
                 self._document([*templates[source.host], template], folder, own)
         if denied:
-            found = f"{len(denied)} events that were seen would be denied: {'; '.join(denied[:5])}"
+            found = f"{len(denied)} observed events would be denied: {'; '.join(denied[:5])}"
             raise FragmentError(
-                [Problem(name, None, "", found, "none", "This is a fault of exfil.guard.learn: report it")]
+                [Problem(name, None, "", found, "none", "This is a bug of exfil.guard.learn: please report it")]
             )
-        return proposal, text, len(denied)
+        return proposal, text
 
-    def _document(self, templates, folder, variables):
+    def _document(
+        self, templates: Iterable[pipeline.Template], folder: str, variables: dict[str, Any]
+    ) -> dict[str, Any]:
         renderer = self._templar.copy_with_new_env(searchpath=[folder], available_variables=variables)
-        return pipeline.document(
+        document: dict[str, Any] = pipeline.document(
             templates,
             lambda source: _document.plain(renderer.template(site.trust_as_template(source), escape_backslashes=False)),
             site.today(),
         )
+        return document
 
 
-def _wanted(options):
-    """The options as the proposal takes them, and what is wrong with them."""
-    problems = []
-    for key, least in LEAST.items():
-        most = MOST.get(key)
-        if options[key] < least or (most is not None and options[key] > most):
-            expected = f"{least} to {most}" if most is not None else f"{least} or more"
+def _reported(host: str, records: object) -> tuple[observed.Source | None, list[Problem]]:
+    if not isinstance(records, list):
+        remedy = "Run role exfil.guard.audit, or exclude the host"
+        return None, [Problem(f"audit trail of {host}", None, "", "there is none", "", remedy)]
+    source, problems = observed.reported(host, _document.plain(records))
+    return source, problems
+
+
+def _settings(options: dict[str, Any]) -> tuple[proposer.Options, list[Problem]]:
+    """The proposer's options, and the problems of the task's options."""
+    problems: list[Problem] = []
+    for key, minimum in MINIMUM.items():
+        maximum = MAXIMUM.get(key)
+        if options[key] < minimum or (maximum is not None and options[key] > maximum):
+            expected = f"{minimum} to {maximum}" if maximum is not None else f"{minimum} or more"
             problems.append(Problem(f"option `{key}`", None, "", f"found {options[key]}", expected))
     for root in options["roots"]:
         if not root.startswith("/"):
@@ -223,8 +234,8 @@ def _wanted(options):
     named = {name: {"paths": paths} for name, paths in resources.items()}
     fragment = render.Fragment("option `resources`", {"policy": 1, "resources": named}, {})
     problems += [
-        each._replace(path=each.path.replace("$.resources.", "").replace(".paths", ""))
-        for each in schema.validate(fragment)
+        problem._replace(path=problem.path.replace("$.resources.", "").replace(".paths", ""))
+        for problem in schema.validate(fragment)
     ]
     keys = ("files", "executables", "users", "ports", "ipv4_prefix", "ipv6_prefix", "assertions", "listed")
     return proposer.Options(
@@ -236,22 +247,22 @@ def _wanted(options):
     ), problems
 
 
-def _content(file):
+def _content(file: str) -> str | None:
     try:
         with open(file, encoding="utf-8", errors="replace") as opened:
             return opened.read()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise AnsibleError(f"{file} can't be read: {error.strerror}. Set `file` to another") from error
+        raise AnsibleError(f"{file} cannot be read: {error.strerror}. Set `file` to another") from error
 
 
-def _mode(file):
+def _mode(file: str) -> int:
     return os.stat(file).st_mode & 0o7777
 
 
-def _write(file, text):
-    """Whole or not at all; for nobody else to read."""
+def _write(file: str, text: str) -> None:
+    """Writes the file atomically, with mode 0600."""
     folder = os.path.dirname(file)
     try:
         number, temporary = tempfile.mkstemp(dir=folder, prefix=".learn-")  # mode 0600
@@ -263,4 +274,4 @@ def _write(file, text):
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise AnsibleError(f"{file} can't be written: {error.strerror}. Set `file` to another") from error
+        raise AnsibleError(f"{file} cannot be written: {error.strerror}. Set `file` to another") from error

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is installed on a host, as one zip whose names are the paths there. The same files give the same bytes.
+"""Builds the package for the hosts: a zip file whose names are the paths on the host. Equal files give equal bytes.
 Private to this collection."""
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ FILES = "roles/enforcer/files"
 
 
 def files(collection: str = COLLECTION) -> dict[str, bytes]:
-    """Path on the host -> content, PACKAGE not among them."""
-    found = {}
+    """The content of each file by its path on the host, without the file PACKAGE."""
+    contents = {}
     source = os.path.join(collection, PYTHON)
     for folder, _, names in os.walk(source):
         for name in names:
             if name.endswith(".py"):
                 path = os.path.relpath(os.path.join(folder, name), source)
-                found[f"{LIBRARY}/exfil_guard/{path}"] = _read(source, path)
+                contents[f"{LIBRARY}/exfil_guard/{path}"] = _read(source, path)
     for name in ("guard.bpf.o", "proved.json"):
-        found[f"{LIBRARY}/{name}"] = _read(collection, FILES, name)
+        contents[f"{LIBRARY}/{name}"] = _read(collection, FILES, name)
     for name in (layout.CANARY_DENIED, layout.CANARY_ALLOWED):
-        found[f"{layout.CANARY_FOLDER}/{name}"] = layout.CANARY_CONTENT
-    found["/usr/sbin/exfil-guard"] = _read(collection, FILES, "exfil-guard")
+        contents[f"{layout.CANARY_FOLDER}/{name}"] = layout.CANARY_CONTENT
+    contents["/usr/sbin/exfil-guard"] = _read(collection, FILES, "exfil-guard")
     for name in ("exfil-guard-boot.service", "exfil-guard-refresh.service", "exfil-guard-refresh.timer"):
-        found[f"{UNITS}/{name}"] = _read(collection, FILES, name)
+        contents[f"{UNITS}/{name}"] = _read(collection, FILES, name)
     for unit in HELD_BACK:
-        found[f"{UNITS}/{unit}.d/exfil-guard.conf"] = _read(collection, FILES, "exfil-guard-require.conf")
-    return found
+        contents[f"{UNITS}/{unit}.d/exfil-guard.conf"] = _read(collection, FILES, "exfil-guard-require.conf")
+    return contents
 
 
 def _read(*parts: str) -> bytes:
@@ -50,7 +50,7 @@ def _read(*parts: str) -> bytes:
 
 
 def digest(collection: str = COLLECTION) -> str:
-    """The package's digest, without building it."""
+    """The digest of the package, without building it."""
     return hashlib.sha256(_listed(files(collection))).hexdigest()
 
 
@@ -62,7 +62,7 @@ def _listed(contents: dict[str, bytes]) -> bytes:
 
 @functools.lru_cache(maxsize=None)
 def build(collection: str = COLLECTION) -> tuple[str, bytes]:
-    """The package's digest and the zip."""
+    """The digest of the package, and the zip file."""
     contents = files(collection)
     listed = _listed(contents)
     contents[LIBRARY + "/PACKAGE"] = listed
@@ -76,5 +76,5 @@ def build(collection: str = COLLECTION) -> tuple[str, bytes]:
 
 
 def encoded(collection: str = COLLECTION) -> str:
-    """The zip as a module's parameter."""
+    """The zip file in Base64, as a module parameter."""
     return base64.b64encode(build(collection)[1]).decode("ascii")

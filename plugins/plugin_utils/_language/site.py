@@ -17,7 +17,7 @@ from . import document as _document
 from . import once, pipeline
 
 try:
-    from ansible.template import trust_as_template
+    from ansible.template import trust_as_template as trust_as_template  # noqa: PLC0414 - exported
 except ImportError:  # ansible-core before 2.19 renders every string
 
     def trust_as_template(value: str) -> str:

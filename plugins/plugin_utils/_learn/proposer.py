@@ -1,12 +1,13 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what was seen on hosts to a policy that lets it pass and nothing else: sets, rules, assertions, and what is told
-beside them. Pure: the same input gives the same proposal, in whatever order it comes. Private to this collection.
+"""Proposes a policy that allows the events observed on hosts and denies others: sets, rules, assertions and notes.
+Equal input, in any order, gives an equal proposal. Private to this collection.
 
-Two kinds of rules. What the operator names as sensitive is denied to all but those that were seen to use it. And
-whoever was seen may reach where it was seen to reach, and nothing else. Who is bound there is told by unit or user
-alone, so that another program is no way around; who is excepted is told by its programs, too."""
+There are two kinds of rules. Rules on resources deny access to the sensitive resources, except for the subjects that
+were observed to use them. Rules on destinations allow each observed subject only its observed destinations. The latter
+select subjects by unit or user alone, so that they cannot be evaded with another program. Exceptions also select
+programs."""
 
 from __future__ import annotations
 
@@ -27,23 +28,24 @@ from . import generalise
 from .observed import Actor, Seen, Source, task
 
 Id = Union[str, int]
-Event = Tuple[str, Seen]  # of a host
+Event = Tuple[str, Seen]  # with the name of its host
 
-FILES, REACHING = ("read", "write"), ("connect", "send")  # what rules are proposed on
-PINNED = 5  # assertions on one subject and action
-SETS = 56  # of a kind: some of the 63 are left to the policy of today
-FROM_OUTSIDE = ("203.0.113.", "198.51.100.", "192.0.2.")  # networks for documentation: nothing is there
-OURS = "exfil-guard"  # units whose names begin so enforce; a rule with subjects that binds them would stop them
+FILES, REACHING = ("read", "write"), ("connect", "send")  # the actions of proposed rules
+MAX_ASSERTIONS = 5  # on one subject and action
+SETS = 56  # of a kind; the rest of the 63 is for the current policy
+UNUSED_NETWORKS = ("203.0.113.", "198.51.100.", "192.0.2.")  # reserved for documentation
+OWN_UNITS = "exfil-guard"  # prefix of the enforcer's units; a rule with subjects that applies to them would stop them
 _PROTOCOLS = ("tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmpv6")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 _ID = re.compile(r"[^\x00-\x1f\x7f:,/\ud800-\udfff]+")
 _NO_SET_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
-_LOOPBACK = [ipaddress.ip_network(each) for each in BUILT_IN["loopback"]["cidrs"]]
+_LOOPBACK = [ipaddress.ip_network(cidr) for cidr in BUILT_IN["loopback"]["cidrs"]]
 
 
 class Options(NamedTuple):
-    """``name``: of the group; the names of sets and rules begin with it. ``resources``: the paths of each set that is
-    sensitive. The numbers are how many of a kind are said one by one before they become one pattern, group or range."""
+    """The options of module learn. ``name``: the prefix of the names of sets and rules. ``resources``: the paths of
+    each sensitive set. The numbers are the most items of a kind before they are replaced by a pattern, group or
+    range."""
 
     name: str
     resources: Mapping[str, Sequence[str]] = {}
@@ -56,11 +58,12 @@ class Options(NamedTuple):
     ipv6_prefix: int = 128
     assertions: int = 50
     listed: int = 200
-    unbound: Sequence[str] = ()  # units and users that no rule on reaching binds
+    unbound: Sequence[str] = ()  # units and users without a rule on destinations
 
 
 class Line(NamedTuple):
-    """Something that was seen, for people: on so many hosts, so often. ``today``: what the hosts' policies say."""
+    """Equal events as text, with their number and the number of hosts. ``today``: the decisions of the current
+    policies."""
 
     who: str
     what: str
@@ -70,9 +73,10 @@ class Line(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """``lines``: what was seen, by the rule that lets it pass. ``others``: what no rule is about, of each kind as much
-    as Options.listed says; ``left_out``: how many more. ``notes``: what the reader has to know. ``problems``: why there
-    can't be one."""
+    """The proposed policy. ``lines``: the events that each rule allows. ``others``: events that no rule covers, at most
+    Options.listed; ``left_out``: the number of further ones. ``decided``: the number of events that could be evaluated.
+    ``covered``: numbers of events by the current policies' decisions. ``notes``: notes for the reader. ``problems``:
+    why no policy can be proposed."""
 
     subjects: dict[str, dict[str, Any]]
     resources: dict[str, dict[str, Any]]
@@ -83,8 +87,8 @@ class Proposal(NamedTuple):
     others: list[Line]
     left_out: int
     notes: list[str]
-    decided: int  # lines of what was seen of which it can be told what the rules say
-    covered: dict[str, int]  # events by what today's policy says of them
+    decided: int
+    covered: dict[str, int]
     problems: list[str]
 
 
@@ -92,8 +96,8 @@ class Proposal(NamedTuple):
 
 
 class ObservedSystem(_assert.SymbolicSystem):
-    """A host as far as it was seen: the numbers of its users and the cgroups of its units. Whatever else is named
-    exists. A group's name has a number of its own, which every actor has that is in the group."""
+    """A host as far as it was observed: the IDs of its users and the cgroups of its units. All other names exist, too.
+    The name of a group has a made-up ID, which all its members have."""
 
     def __init__(self, seen: Iterable[Seen]) -> None:
         super().__init__()
@@ -104,23 +108,25 @@ class ObservedSystem(_assert.SymbolicSystem):
             self._users.update((name, number) for name, number in pairs if name is not None and number is not None)
             place = unit_place(actor.cgroup)
             if place:
-                known = self._cgroups.get(place[-1])
-                self._cgroups[place[-1]] = place if known is None else min(place, known)
+                other = self._cgroups.get(place[-1])
+                self._cgroups[place[-1]] = place if other is None else min(place, other)
 
     def user(self, name: object) -> int:
+        """The ID of a user."""
         return self._users[str(name)] if str(name) in self._users else self._number(name)
 
     def units(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
-        found = super().units(names)
-        for name, unit in found.items():
+        """The properties of units, with their observed cgroups."""
+        units: dict[str, dict[str, str]] = super().units(names)
+        for name, unit in units.items():
             if name in self._cgroups:
                 unit["ControlGroup"] = "/" + "/".join(self._cgroups[name])
-        return found
+        return units
 
 
 def unit_place(cgroup: model.Components | None) -> model.Components | None:
-    """The cgroup of the system service that a cgroup belongs to. None: it belongs to none, as a login session or a
-    service of a user's own."""
+    """The cgroup of the system service that a cgroup belongs to. None for login sessions and services of a user's
+    manager."""
     for size, part in enumerate(cgroup or (), 1):
         if part.endswith(".slice") and part != "user.slice":
             continue
@@ -129,14 +135,14 @@ def unit_place(cgroup: model.Components | None) -> model.Components | None:
 
 
 class _Host:
-    """What one host's events are decided with."""
+    """A host with its system and tasks, as the semantics needs them."""
 
     def __init__(self, source: Source) -> None:
         self.system = ObservedSystem(source.seen)
         self.tasks = {event.actor: task(event.actor, self.system.group) for event in source.seen}
 
-    def event(self, seen: Seen) -> Any | None:
-        """What the meaning decides; None: it can't be told what was tried."""
+    def event(self, seen: Seen) -> model.FileEvent | model.NetworkEvent | None:
+        """The event for the semantics. None if its object is unknown."""
         who = self.tasks[seen.actor]
         if seen.reason != "rule":
             return None
@@ -148,8 +154,8 @@ class _Host:
 
 
 def replay(document: Mapping[str, Any], sources: Iterable[Source], today: datetime.date) -> tuple[int, list[str]]:
-    """How many of the events were decided, and those that the document would deny if all of its rules were enforced,
-    for people."""
+    """Evaluates the events against ``document`` with all rules enforced. Returns the number of events that could be
+    evaluated, and a line for each denied one."""
     enforced = dict(
         document,
         mode="enforce",
@@ -174,13 +180,14 @@ def replay(document: Mapping[str, Any], sources: Iterable[Source], today: dateti
 
 
 class Identity(NamedTuple):
-    """A unit, or else every user id that a task has, and who logged in where that narrows it."""
+    """A subject: a unit, or all user IDs of a task, and the login user if it narrows the selection."""
 
     unit: str = ""
     users: tuple[Id, ...] = ()
     login: tuple[Id, ...] = ()
 
     def body(self) -> dict[str, Any]:
+        """The set of subjects that selects it."""
         if self.unit:
             return {"services": [self.unit]}
         return {"users": list(self.users), **({"login_users": list(self.login)} if self.login else {})}
@@ -189,11 +196,11 @@ class Identity(NamedTuple):
         if self.unit:
             return self.unit
         login = f" (logged in as {self.login[0]})" if self.login else ""
-        return " as ".join(str(each) if isinstance(each, str) else f"user {each}" for each in self.users) + login
+        return " as ".join(user if isinstance(user, str) else f"user {user}" for user in self.users) + login
 
 
 def _id(name: str | None, number: int) -> Id:
-    """As a policy says it: by name where that is a name there."""
+    """The user as in a policy: the name, or the ID if the name is not valid there."""
     return name if name is not None and _ID.fullmatch(name) and not name.isdigit() else number
 
 
@@ -203,7 +210,7 @@ def _ids(actor: Actor) -> tuple[Id, ...]:
 
 
 def identity(actor: Actor) -> Identity:
-    """Who is excepted."""
+    """The subject to except for the actor."""
     place = unit_place(actor.cgroup)
     if place:
         return Identity(place[-1])
@@ -212,17 +219,17 @@ def identity(actor: Actor) -> Identity:
 
 
 def bound(actor: Actor, unbound: Iterable[str]) -> Identity | None:
-    """Who a rule on reaching binds. None: nobody is. Root's own sessions are not: a root that a rule with subjects
-    binds could no longer change the policy."""
+    """The subject of a rule on destinations for the actor. None if it has no such rule. Root's sessions have none: a
+    rule with subjects that applies to root would prevent it from changing the policy."""
     place = unit_place(actor.cgroup)
     if place:
-        return None if place[-1].startswith(OURS) or place[-1] in unbound else Identity(place[-1])
+        return None if place[-1].startswith(OWN_UNITS) or place[-1] in unbound else Identity(place[-1])
     who = _id(actor.user, actor.uid)
     return None if actor.uid == 0 or str(who) in unbound else Identity("", (who,))
 
 
 def outside(actor: Actor, unbound: Iterable[str]) -> Identity | None:
-    """The user that a unit runs as is somebody outside of it, too."""
+    """The user of a unit, as a subject for its processes outside of the unit."""
     who = _id(actor.user, actor.uid)
     return Identity("", (who,)) if unit_place(actor.cgroup) and actor.uid and str(who) not in unbound else None
 
@@ -236,7 +243,7 @@ def _who(actor: Actor) -> str:
 
 
 def _what(seen: Seen) -> str:
-    """For people; what is not printable is escaped."""
+    """The object as text, with escapes for unprintable characters."""
     if seen.address is not None:
         address = f"[{seen.address}]" if ":" in seen.address else seen.address
         return f"{address}:{seen.port}/{seen.protocol}"
@@ -249,8 +256,8 @@ def _what(seen: Seen) -> str:
 def propose(
     sources: Iterable[Source], options: Options, todays: Mapping[str, Mapping[str, Any] | None], today: datetime.date
 ) -> Proposal:
-    """``todays``: the policy document of each host as it is now; None: it has none. What needs more sets than a host
-    takes is tried again with coarser ones."""
+    """The proposal for ``sources``. ``todays``: the current document of each host, None if it has none. A proposal with
+    too many sets is made again with coarser sets."""
     ordered = sorted(sources, key=lambda source: source.host)
     exact = _Proposer(ordered, options, todays, today, coarse=False).run()
     if not exact.problems:
@@ -259,6 +266,8 @@ def propose(
 
 
 class _Proposer:
+    """Makes one proposal. ``coarse``: exceptions do not select programs, and destinations are combined."""
+
     def __init__(
         self,
         sources: list[Source],
@@ -279,19 +288,20 @@ class _Proposer:
         self.prefix = _NO_SET_NAME.sub("-", options.name).strip("-._") or "hosts"
 
     def run(self) -> Proposal:
+        """The proposal."""
         covered = self._decide_today()
         self._resources()
         self._reaching()
-        self._pin()
+        self._assert()
         others, left_out = self._others()
         lines = {name: self._lines(events) for name, events in self.of_rule.items()}
         if self.coarse:
             self.notes.append(
-                "There are too many subjects and destinations to say each apart: exceptions do not tell "
-                "programs, and what one reaches is told by all its addresses with all its ports"
+                "There are too many subjects and destinations for separate sets: exceptions do not select "
+                "programs, and a subject may use all its addresses with all its ports"
             )
         problems = [
-            f"the proposal needs {len(found)} sets of {kind}, and a host takes {SETS} beside those of today. "
+            f"the proposal needs {len(found)} sets of {kind}, but at most {SETS} fit beside the current policy. "
             "Learn from fewer hosts at a time, or set `unbound`, `ipv4_prefix` or `ports`"
             for kind, found in self.sets.items()
             if len(found) > SETS
@@ -303,13 +313,13 @@ class _Proposer:
             lines=lines,
             others=others,
             left_out=left_out,
-            notes=self._told(),
+            notes=self._all_notes(),
             covered=covered,
             problems=problems,
             decided=sum(1 for host, seen in self.events if self.hosts[host].event(seen) is not None),
         )
 
-    # -- today's policy
+    # -- the current policy
 
     def _decide_today(self) -> dict[str, int]:
         policies = {}
@@ -333,7 +343,7 @@ class _Proposer:
             counts[kind.partition(" by ")[0]] += seen.times
         return dict(sorted(counts.items()))
 
-    # -- what is sensitive
+    # -- rules on resources
 
     def _resources(self) -> None:
         for name in sorted(self.options.resources):
@@ -365,7 +375,7 @@ class _Proposer:
                     **({"except": list(names)} if names else {}),
                 )
             if not any(used.values()):
-                self.notes.append(f"Nobody was seen to use {name}: once enforced, the rules deny it to everyone")
+                self.notes.append(f"No use of {name} was observed: when enforced, the rules deny it to all subjects")
             root = sorted(
                 {
                     str(identity(seen.actor))
@@ -376,12 +386,12 @@ class _Proposer:
             )
             if root:
                 self.notes.append(
-                    f"{', '.join(root)} used {name} and may send it anywhere: no rule on reaching binds "
-                    "root's own sessions, units of the enforcer, or what `unbound` names"
+                    f"{', '.join(root)} used {name} and may send it to any destination: no rule on destinations "
+                    "applies to root's sessions, the enforcer's units and subjects in `unbound`"
                 )
 
     def _excepted(self, resource: str, events: list[Event]) -> set[str]:
-        """The names of the sets that hold who was seen."""
+        """The names of the sets that select the subjects of ``events``."""
         by_identity: dict[Identity, list[Event]] = {}
         for host, seen in events:
             by_identity.setdefault(identity(seen.actor), []).append((host, seen))
@@ -402,44 +412,46 @@ class _Proposer:
         return names
 
     def _was_observed(self, action: str, otherwise: str) -> bool:
-        """Of what was not looked for on some host, nothing is said."""
-        lacking = [source.host for source in self.sources if action not in source.looked_for]
-        if lacking:
-            self._note(f"On {', '.join(lacking)} {action} was not observed: {otherwise}")
-        return not lacking
+        """Whether the action was observed on all hosts. Otherwise there are no rules on it."""
+        missing = [source.host for source in self.sources if action not in source.observed_actions]
+        if missing:
+            self._note(f"On {', '.join(missing)} {action} was not observed: {otherwise}")
+        return not missing
 
     def _reporting(self, found: Iterable[Event]) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-        """The rules of today that reported these events: host, rule and document."""
+        """The current rules that reported these events: host, rule and document."""
         reporting: dict[tuple[str, str], tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {}
         for host, name in sorted({(host, seen.rule) for host, seen in found if seen.rule}):
             document = self.todays.get(host) or {}
             rule = next((each for each in document.get("rules") or () if each["name"] == name), None)
             if rule is None:
-                self._note(f"{host} has no rule '{name}' any more, which reported some of this")
+                self._note(f"{host} no longer has rule '{name}', which reported some of the events")
             else:
                 reporting[host, name] = host, rule, document
         return [reporting[key] for key in sorted(reporting)]
 
     def _excepted_today(self, found: Iterable[Event], action: str) -> set[str]:
-        """Whom a rule excepts it does not report: they go on being excepted from all that it denies, also from what
-        nobody else was seen to do."""
+        """The exceptions of the reporting rules. A rule does not report its exceptions, so they are kept for all its
+        actions, also for actions that nobody else was observed to do."""
         names = set()
         for _host, rule, document in self._reporting(found):
             if action not in rule["deny"]:
                 continue
             if "subjects" in rule:
-                self._note(f"Rule '{rule['name']}' reported only whom it binds. Whoever else did the same is not here")
+                self._note(
+                    f"Rule '{rule['name']}' reported only its own subjects. Events of other subjects are missing"
+                )
             for name in rule.get("except", ()):
                 names.add(self._named("subjects", f"today {name}", dict(document["subjects"][name])))
         return names
 
     def _let_pass_today(self, found: Iterable[Event]) -> list[str]:
-        """Where a rule lets pass it does not report: that goes on passing."""
+        """The allowed destinations of the reporting rules. A rule does not report them, so they are kept."""
         names = set()
         for _host, rule, document in self._reporting(found):
             where = rule.get("destinations")
             if not isinstance(where, dict):
-                self._note(f"Rule '{rule['name']}' reported only where it covers. What else was reached is not here")
+                self._note(f"Rule '{rule['name']}' reported only its own destinations. Other destinations are missing")
             for name in where["not"] if isinstance(where, dict) else ():
                 built_in = name in BUILT_IN
                 names.add(
@@ -450,7 +462,7 @@ class _Proposer:
         return sorted(names)
 
     def _group(self, by_identity: Mapping[Identity, Any]) -> str | None:
-        """A group that all users have and no other user that was seen, when they are more than are told one by one."""
+        """A group that has exactly the users of ``by_identity``, if they are more than Options.users."""
         users = {each.users[0] for each in by_identity if not each.unit and not each.login and len(each.users) == 1}
         if len(users) <= self.options.users:
             return None
@@ -467,29 +479,29 @@ class _Proposer:
         )
         return exact[0] if exact else None
 
-    def _subject(self, told: str, body: dict[str, Any], events: Iterable[Event], resource: str) -> str:
+    def _subject(self, about: str, body: dict[str, Any], events: Iterable[Event], resource: str) -> str:
         programs = {seen.actor.executable for _host, seen in events}
         why = ""
         if self.coarse:
             pass
         elif None in programs:
-            why = "one of them can't be told"
+            why = "one is unknown"
         elif not all(generalise.sayable(str(each)) for each in programs):
-            why = "the name of one can't be said in a policy"
+            why = "the name of one is not possible in a policy"
         elif len(programs) > self.options.executables:
             why = f"there are {len(programs)}"
         else:
             body = dict(body, executables=sorted(map(str, programs)))
         if why:
-            self.notes.append(f"{told} is excepted for {resource} with whatever it executes: of its programs {why}")
-        return self._named("subjects", told, body)
+            self.notes.append(f"{about} is excepted for {resource} with any program: of its programs {why}")
+        return self._named("subjects", about, body)
 
-    # -- where to
+    # -- rules on destinations
 
     def _reaching(self) -> None:
-        if not all([self._was_observed(action, "there is no rule on who reaches what") for action in REACHING]):
+        if not all([self._was_observed(action, "there are no rules on destinations") for action in REACHING]):
             return
-        # of the audit trail it is not known that somebody reached nothing
+        # audit records do not show that a subject used no destinations
         audit = {source.host for source in self.sources if source.audit}
         who = sorted(
             {
@@ -535,8 +547,8 @@ class _Proposer:
             self._reach(members, allowed[key], reached, unit_sets)
 
     def _reached(self, who: list[Identity], units: list[Identity]) -> dict[Identity, list[Event]]:
-        """What each would be asked about, as the meaning says: a unit's user is asked with the unit's rule, not with
-        that of the user."""
+        """The events to which each subject's rule would apply, by the semantics. The rule of a unit applies to its
+        processes, the rule of its user does not."""
         subjects = {str(number): each.body() for number, each in enumerate([*who, *units])}
         excepted = [str(number) for number in range(len(who), len(subjects))]
         rules = [
@@ -569,7 +581,7 @@ class _Proposer:
         return found
 
     def _endpoints(self, events: Iterable[Event]) -> list[dict[str, Any]]:
-        """The sets that hold where they went: exactly, but for what the options make wider."""
+        """The destination sets of the events: exact, except for prefixes and port ranges of the options."""
         numbers: dict[tuple[str, str], set[int]] = {}
         local = False
         for _host, seen in events:
@@ -603,7 +615,7 @@ class _Proposer:
             else:
                 odd = ", ".join(sorted(named - set(_PROTOCOLS)))
                 self._note(
-                    f"The language has no name for IP protocol {odd}: any protocol is let pass to "
+                    f"The language has no name for IP protocol {odd}: any protocol is allowed to "
                     f"{', '.join(cidrs)} at port {', '.join(map(str, found_ports))}"
                 )
             bodies.append(body)
@@ -616,7 +628,7 @@ class _Proposer:
         reached: Mapping[Identity, list[Event]],
         excepted: Sequence[str],
     ) -> str:
-        """A rule on those that reach the same. The name of the set of those."""
+        """Adds a rule on subjects with the same destinations. Returns the name of their set."""
         first, units = members[0], bool(members[0].unit)
         events = [event for each in members for event in reached[each]]
         key = "services" if units else "users"
@@ -628,8 +640,8 @@ class _Proposer:
             if "set" in body:
                 destinations.append(body["set"])
             else:
-                told = f"to {_protocols(body)} {_few(body['ports'])}"
-                destinations.append(self._named("destinations", told, body))
+                about_set = f"to {_protocols(body)} {_few(body['ports'])}"
+                destinations.append(self._named("destinations", about_set, body))
         reach = "reaches" if len(members) == 1 else "reach"
         text = f"{about} {reach} {'only what was seen' if bodies else 'nothing, as was seen'}"
         self._rule(
@@ -644,25 +656,25 @@ class _Proposer:
 
     # -- names
 
-    def _rule(self, name: str, events: list[Event], **body: Any) -> None:
+    def _rule(self, name: str, events: list[Event], **body: object) -> None:
         name = _short(name, {rule["name"] for rule in self.rules}, 95, " ")
         self.rules.append({"name": name, **body})
         self.of_rule[name] = events
 
-    def _named(self, kind: str, told: str, body: dict[str, Any]) -> str:
-        """The name of a set; of one that is there already, its name. What not every host has is optional."""
+    def _named(self, kind: str, about: str, body: dict[str, Any]) -> str:
+        """The name of a set, which is added unless it exists. A set that a host may lack is optional."""
         if kind == "subjects" and "optional" not in body and self._may_lack(body):
             body = dict(body, optional=True)
-        for name, known in self.sets[kind].items():
-            if known == body:
+        for name, existing in self.sets[kind].items():
+            if existing == body:
                 return name
-        stem = f"{self.prefix}-{_NO_SET_NAME.sub('-', told).strip('-._') or 'some'}"
+        stem = f"{self.prefix}-{_NO_SET_NAME.sub('-', about).strip('-._') or 'some'}"
         name = _short(stem, set(self.sets[kind]) | set(BUILT_IN), 63, "-")
         self.sets[kind][name] = body
         return name
 
     def _may_lack(self, body: Mapping[str, Any]) -> bool:
-        """Is there something in it that was not seen on every host, or that a host makes anew each time?"""
+        """Whether the set has something that was not observed on every host, or a transient unit."""
         if any(str(unit).startswith("run-") for unit in body.get("services", ())):
             return True
         for key in ("users", "login_users", "groups", "services", "executables"):
@@ -687,13 +699,13 @@ class _Proposer:
             }
         return self._known[source.host]
 
-    # -- what is told
+    # -- notes and comments
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
-    def _told(self) -> list[str]:
+    def _all_notes(self) -> list[str]:
         notes = sorted(set(self.notes))
         undecided = sum(
             seen.times
@@ -702,15 +714,15 @@ class _Proposer:
         )
         if undecided:
             notes.append(
-                f"Of {undecided} reads, writes, connects and sends it can't be told on what they were: no "
-                "rule here is made for them, and one may deny them"
+                f"The objects of {undecided} reads, writes, connects and sends are unknown: no rule was made for "
+                "them, and a rule may deny them"
             )
         for source in self.sources:
             lost = ", ".join(f"{count} {reason}" for reason, count in source.lost.items())
             if lost:
-                notes.append(f"Not everything was seen on {source.host}: {lost} lost. What is not here will be denied")
+                notes.append(f"Events of {source.host} are missing: {lost} lost. The proposal may deny them")
             if source.cut:
-                notes.append(f"The end of the file of {source.host} is missing. What is not here will be denied")
+                notes.append(f"The end of the file of {source.host} is missing. The proposal may deny its events")
         return notes
 
     def _lines(self, events: Iterable[Event]) -> list[Line]:
@@ -720,7 +732,7 @@ class _Proposer:
         return self._counted(found)
 
     def _generalised(self, events: Iterable[Event]) -> dict[tuple[str, str, str], list[Event]]:
-        """By who, action, and what: a pattern in place of many paths."""
+        """The events by subject, action and object, with a pattern in place of many paths."""
         groups: dict[tuple[str, str], dict[str, list[Event]]] = {}
         for host, seen in events:
             by = groups.setdefault((_who(seen.actor), seen.action), {})
@@ -731,10 +743,10 @@ class _Proposer:
             sayable = {path for path in paths if generalise.sayable(path)}
             patterns = generalise.patterns(sayable, self.options.files, self.options.roots)
             for pattern, covered in patterns.items():
-                told = _shown(pattern) if len(covered) == 1 else f"{_shown(pattern)} ({len(covered)} files)"
-                found[who, action, told] = [event for path in sorted(covered) for event in objects[path]]
+                shown = _shown(pattern) if len(covered) == 1 else f"{_shown(pattern)} ({len(covered)} files)"
+                found[who, action, shown] = [event for path in sorted(covered) for event in objects[path]]
             for path in paths - sayable:
-                found[who, action, f"{_shown(path)} (a name that a policy has no way to say)"] = objects[path]
+                found[who, action, f"{_shown(path)} (not possible in a policy)"] = objects[path]
             for what in set(objects) - paths:
                 found[who, action, what] = objects[what]
         return found
@@ -749,8 +761,8 @@ class _Proposer:
         return sorted(lines, key=lambda line: (line.who, -line.times, line.what))
 
     def _others(self) -> tuple[list[Line], int]:
-        told = {event for events in self.of_rule.values() for event in events}
-        rest = [event for event in self.events if event not in told]
+        covered = {event for events in self.of_rule.values() for event in events}
+        rest = [event for event in self.events if event not in covered]
         found = {
             (who, f"{action} {what}".strip()): events for (who, action, what), events in self._generalised(rest).items()
         }
@@ -759,9 +771,9 @@ class _Proposer:
 
     # -- assertions
 
-    def _pin(self) -> None:
-        """That what was seen passes: of each subject and object the most frequent, as many as the options say; and that
-        something else does not."""
+    def _assert(self) -> None:
+        """Adds assertions that the most frequent events of each subject are allowed, at most Options.assertions, and
+        that another event is denied."""
         system = _assert.SymbolicSystem()
         document: dict[str, Any] = {"mode": "enforce", "rules": self.rules, **self.sets}
         document["destinations"] = {**BUILT_IN, **self.sets["destinations"]}
@@ -794,9 +806,9 @@ class _Proposer:
         order = []
         for key, count in sorted(counts.items(), key=lambda each: (-each[1], repr(each[0]))):
             subject = tuple(each for each in key if each[0] in ("user", "service", "action"))
-            if taken[subject] >= PINNED:
+            if taken[subject] >= MAX_ASSERTIONS:
                 continue
-            order.append((taken[subject], -count, key))  # each subject's most frequent before anybody's second
+            order.append((taken[subject], -count, key))  # the first of each subject before the second of any
             taken[subject] += 1
         for _place, _count, key in sorted(order, key=lambda each: (each[0], each[1], repr(each[2]))):
             if len(self.assertions) >= self.options.assertions:
@@ -804,13 +816,13 @@ class _Proposer:
             assertion = {name: list(value) if isinstance(value, tuple) else value for name, value in key}
             if holds(assertion, policies, "allow"):
                 self.assertions.append(dict(assertion, expect="allow"))
-        for rule in self.rules:  # what today's policy denies is pinned there
+        for rule in self.rules:  # the current policy has its own assertions
             attempt = self._elsewhere(rule)
             if attempt and holds(attempt, policies[:1], "deny") and holds(attempt, policies[1:], "allow"):
                 self.assertions.append(dict(attempt, expect="deny"))
 
     def _elsewhere(self, rule: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What the rule denies: the same subjects at a place where nobody was seen."""
+        """An event that the rule denies: its subject with an object that was not used."""
         if "resources" in rule:
             path = next((each for each in self.sets["resources"][rule["resources"][0]]["paths"]), "")
             literal = path[: -len("/**")] if path.endswith("/**") else path
@@ -818,7 +830,7 @@ class _Proposer:
         body = self.sets["subjects"][rule["subjects"][0]]
         who = {"service": body["services"][0]} if "services" in body else {"user": body["users"][0]}
         used = {str(seen.address) for _host, seen in self.of_rule[rule["name"]]}
-        for network in FROM_OUTSIDE:
+        for network in UNUSED_NETWORKS:
             if not any(address.startswith(network) for address in used):
                 return dict(who, action="connect", address=network + "1", port=443)
         return None
@@ -828,7 +840,7 @@ class _Proposer:
 
 
 def _assertion(seen: Seen, groups: frozenset[str]) -> dict[str, Any]:
-    """Empty: an assertion has no way to say it."""
+    """The assertion about an event. Empty if an assertion cannot describe it."""
     actor = seen.actor
     found: dict[str, Any] = {}
     if actor.uid != actor.euid:
@@ -896,7 +908,7 @@ def _network_order(text: str) -> tuple[int, Any]:
 
 
 def _short(text: str, taken: set[str], most: int, joint: str) -> str:
-    """Not longer than ``most`` bytes, and not among those that are taken."""
+    """The text with at most ``most`` bytes, made different from all of ``taken``."""
     number = 1
     while True:
         tail = "" if number == 1 else f"{joint}{number}"

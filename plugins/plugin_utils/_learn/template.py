@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A proposal as the text of a policy template. Names come from hosts: none of them is ever Jinja, ends a line or is
-another value in YAML than it is. Pure. Private to this collection."""
+"""Writes a proposal as the text of a policy template. Names come from hosts and are quoted, so that they cannot become
+Jinja, another line or another YAML value. Private to this collection."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ AUDIT_BY_RULE = "learned_mode"
 _EXPECT_DENY = '{{ "deny" if learned_mode == "enforce" else "audit" }}'
 
 
-def scalar(value: Any) -> str:
-    """As YAML that reads back the same, in a list or mapping in one line, and that Jinja leaves alone."""
+def scalar(value: object) -> str:
+    """The value as YAML for a list or mapping in one line, without characters that Jinja interprets."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
-        return str(value)
-    return '"' + "".join(_character(char) for char in value) + '"'
+    text = str(value)
+    if _PLAIN.fullmatch(text) and yaml.safe_load(text) == text:
+        return text
+    return '"' + "".join(_character(char) for char in text) + '"'
 
 
 def _character(char: str) -> str:
@@ -44,7 +45,7 @@ def _character(char: str) -> str:
 
 
 def comment(text: str, indent: str = "") -> str:
-    """One line of a comment. Jinja reads comments, too."""
+    """One line of a comment, without characters that Jinja interprets in comments, too."""
     shown = "".join(
         char
         if char.isprintable() and char not in "{}"
@@ -55,29 +56,29 @@ def comment(text: str, indent: str = "") -> str:
 
 
 def to_text(proposal: Proposal, options: Options, sources: Iterable[Source], audit_by_rule: bool) -> str:
-    """``audit_by_rule``: the hosts have a policy that enforces, so that it is the rules that say they only report: a
-    fragment whose `mode` is another than theirs would be an error."""
+    """The text of the template. ``audit_by_rule``: each rule has its own `mode`, because the hosts' current policy is
+    in enforce mode and a fragment with another `mode` would be an error."""
     lines = _head(proposal, options, sorted(sources, key=lambda source: source.host))
     if audit_by_rule:
         lines += [
-            "# Rules only report while this says audit. Once what they report is right, say enforce.",
+            "# The rules are in audit mode. Set this to enforce when they report only events that must be denied.",
             "{% set " + AUDIT_BY_RULE + ' = "audit" %}',
             "policy: 1",
         ]
     else:
-        lines += ["policy: 1", "mode: audit    # once what is reported is right, say enforce"]
+        lines += ["policy: 1", "mode: audit    # set to enforce when only events are reported that must be denied"]
     for kind in ("subjects", "resources", "destinations"):
-        found: dict[str, dict[str, Any]] = getattr(proposal, kind)
-        if found:
+        sets: dict[str, dict[str, Any]] = getattr(proposal, kind)
+        if sets:
             lines += ["", f"{kind}:"]
-            for name in sorted(found):
-                lines += _set(name, found[name])
+            for name in sorted(sets):
+                lines += _set(name, sets[name])
     if proposal.rules:
         lines += ["", "rules:"]
         for rule in proposal.rules:
             lines += _rule(rule, proposal.lines[rule["name"]], options.listed, audit_by_rule)
     if proposal.assertions:
-        lines += ["", "# What was seen passes, and what was not does not.", "assertions:"]
+        lines += ["", "# Observed events are allowed, and other events are denied.", "assertions:"]
         lines += [_assertion(each, audit_by_rule) for each in proposal.assertions]
     lines += _tail(proposal)
     return "\n".join(lines) + "\n"
@@ -85,19 +86,21 @@ def to_text(proposal: Proposal, options: Options, sources: Iterable[Source], aud
 
 def _head(proposal: Proposal, options: Options, sources: Sequence[Source]) -> list[str]:
     lines = [
-        comment(f"What {options.name} was seen to do, as a policy. A proposal: nothing of it is in force."),
+        comment(f"A proposed policy from the observed events of {options.name}. It is not in force."),
         "#",
-        comment("Seen on:"),
+        comment("Observed on:"),
     ]
     lines += [
         comment(
-            f"  {source.host}: {source.told}; {sum(seen.times for seen in source.seen):,} events, "
-            f"{len(source.seen):,} different ones"
+            f"  {source.host}: {source.span}; {sum(seen.times for seen in source.seen):,} events, "
+            f"{len(source.seen):,} different"
         )
         for source in sources
     ]
-    lines += [comment(f"Tried: {proposal.decided:,} different events against these rules, enforced. None is denied.")]
-    lines += [comment("Today: " + "; ".join(f"{count:,} {kind}" for kind, count in proposal.covered.items()) + ".")]
+    lines += [comment(f"Evaluated: {proposal.decided:,} different events with these rules enforced. None is denied.")]
+    lines += [
+        comment("Current policies: " + "; ".join(f"{count:,} {kind}" for kind, count in proposal.covered.items()) + ".")
+    ]
     for note in proposal.notes:
         lines += [comment(f"NOTE: {note}.")]
     return [*lines, "#"]
@@ -111,18 +114,18 @@ def _set(name: str, body: dict[str, Any]) -> list[str]:
     lines = [f"  {scalar(name)}:"]
     for key, value in body.items():
         if isinstance(value, list) and len(_value(value)) > WIDTH - 20:
-            lines += [f"    {key}:"] + [f"      - {scalar(each)}" for each in value]
+            lines += [f"    {key}:"] + [f"      - {scalar(item)}" for item in value]
         else:
             lines.append(f"    {key}: {_value(value)}")
     return lines
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return f"[{', '.join(map(scalar, value))}]" if isinstance(value, list) else scalar(value)
 
 
 def _rule(rule: dict[str, Any], seen: Sequence[Line], most: int, audit_by_rule: bool) -> list[str]:
-    lines = [told(line, "  ") for line in seen[:most]]
+    lines = [event_comment(line, "  ") for line in seen[:most]]
     if seen[most:]:
         lines.append(comment(f"and {len(seen) - most:,} more", "  "))
     lines += [f"  - name: {scalar(rule['name'])}"]
@@ -134,7 +137,7 @@ def _rule(rule: dict[str, Any], seen: Sequence[Line], most: int, audit_by_rule: 
             value, inside = value["not"], "not"
         if len(_value(value)) > WIDTH - 30:
             lines += [f"    {key}:"] + ([f"      {inside}:"] if inside else [])
-            lines += [f"      {'  ' if inside else ''}- {scalar(each)}" for each in value]
+            lines += [f"      {'  ' if inside else ''}- {scalar(item)}" for item in value]
         else:
             lines.append(f"    {key}: " + (f"{{not: {_value(value)}}}" if inside else _value(value)))
     if audit_by_rule:
@@ -142,7 +145,8 @@ def _rule(rule: dict[str, Any], seen: Sequence[Line], most: int, audit_by_rule: 
     return lines
 
 
-def told(line: Line, indent: str = "") -> str:
+def event_comment(line: Line, indent: str = "") -> str:
+    """A line of observed events as a comment."""
     hosts = f"on {line.hosts} hosts" if line.hosts > 1 else "on 1 host"
     times = f"{line.times:,} times" if line.times > 1 else "once"
     return comment(f"{line.who}: {line.what}: {times} {hosts}; today {line.today}", indent)
@@ -161,10 +165,10 @@ def _tail(proposal: Proposal) -> list[str]:
         return []
     lines = [
         "",
-        comment("Seen, and in no rule. To protect what is here, give it a name among the resources that the"),
-        comment("proposal is made with."),
+        comment("Observed events that no rule covers. To protect an object, add it to the resources of the"),
+        comment("proposal."),
     ]
-    lines += [told(line) for line in proposal.others]
+    lines += [event_comment(line) for line in proposal.others]
     if proposal.left_out:
-        lines.append(comment(f"and {proposal.left_out:,} more, seen less often"))
+        lines.append(comment(f"and {proposal.left_out:,} more, with fewer events"))
     return lines

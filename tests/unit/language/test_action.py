@@ -181,8 +181,8 @@ def test_a_policy_that_cuts_the_host_off(answer):
     result = action.run(task_vars={})
     assert result["failed"] and not result["confirmed"]
     assert result["msg"] == (
-        "The new policy was not confirmed over a new connection: no route to host. The host goes back to the policy "
-        "before by itself, 30 seconds after the new one came into force"
+        "The new policy was not confirmed over a new connection: no route to host. The host returns to the previous "
+        "policy 30 seconds after the new one came into force"
     )
 
 
@@ -195,7 +195,7 @@ def test_the_package_is_sent_only_to_look():
     action, asked = plugin([{"changed": False, "package_required": True}])
     result = action.run(task_vars={})
     assert len(asked) == 1 and result["failed"] and result["enforcer_needed"] and not result["settled"]
-    assert result["msg"] == "The enforcer of this release is not on the host. Run role exfil.guard.enforcer"
+    assert result["msg"] == "The enforcer of this release is not installed on the host. Run role exfil.guard.enforcer"
 
 
 def test_a_controller_without_jsonschema(monkeypatch):

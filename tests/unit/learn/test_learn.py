@@ -277,7 +277,7 @@ def test_what_was_not_observed_is_in_no_rule():
 
 def test_a_resource_that_nobody_used_is_told():
     proposal = propose(read(WORKLOAD), resources={"keys": ["/etc/keys/**"]})
-    assert "Nobody was seen to use keys: once enforced, the rules deny it to everyone" in proposal.notes
+    assert "No use of keys was observed: when enforced, the rules deny it to all subjects" in proposal.notes
     assert rules(proposal)["db: keys is read and written by nobody, as was seen"]["deny"] == ["read", "write"]
 
 
@@ -425,7 +425,7 @@ def test_an_audit_trail_that_is_none():
     assert all(problem.file == "audit trail of db1" for problem in problems) and {
         problem.line for problem in problems
     } == {1, 2, 3}
-    assert "audit mode reported nothing" in str(observed.reported("db1", [])[1][0])
+    assert "no events of audit mode" in str(observed.reported("db1", [])[1][0])
 
 
 # ---- names that are no names --------------------------------------------------------------------------------------
@@ -472,8 +472,8 @@ def test_a_star_in_a_name_becomes_no_pattern():
     source = read([seen({**DUMPER, "executable": "/opt/*"}, "read", "/srv/dumps/*"), seen(DUMPER, "read", "/else/a*")])
     proposal = propose(source)
     assert not any("executables" in body for body in proposal.subjects.values())
-    assert any("dumper is excepted for data with whatever it executes" in note for note in proposal.notes)
-    assert "read /else/a* (a name that a policy has no way to say)" in text_of(proposal, source)
+    assert any("dumper is excepted for data with any program" in note for note in proposal.notes)
+    assert "read /else/a* (not possible in a policy)" in text_of(proposal, source)
 
 
 def test_a_name_that_is_not_utf8():
@@ -539,9 +539,9 @@ CUT = observation([GOOD, GOOD])[:-80]
                 "db1.jsonl:4: the file ends in the middle of this line. Observe the host again, or fetch the file again, or set `cut`"
             ],
         ),
-        (written(start(), GOOD), ["db1.jsonl:2: the file was cut off: its last line is not of the kind `end`. "]),
-        (written(start(), GOOD, end(7)), ["db1.jsonl:3: $.lines: 7 lines should come before it and 2 do. "]),
-        (written(start(), GOOD, end(2), GOOD), ["db1.jsonl:4: $.kind: a line after the `end` line"]),
+        (written(start(), GOOD), ["db1.jsonl:2: the file is truncated: its last line is not of the kind `end`. "]),
+        (written(start(), GOOD, end(7)), ["db1.jsonl:3: $.lines: 7 lines are expected before it and 2 were read. "]),
+        (written(start(), GOOD, end(2), GOOD), ["db1.jsonl:4: $.kind: a line of the kind `seen` after the `end` line"]),
         (
             written(GOOD, end(1)),
             ["db1.jsonl:1: $.kind: the first line is of the kind `seen`; expected one `start` line"],
@@ -550,13 +550,13 @@ CUT = observation([GOOD, GOOD])[:-80]
         (
             observation([GOOD], "web1"),
             [
-                "db1.jsonl:1: $.host: it is of the host 'web1'; expected 'db1'. Put it where it belongs, or say in `names`"
+                "db1.jsonl:1: $.host: it is from host 'web1'; expected 'db1'. Move the file, or set the host's own name in `names`"
             ],
         ),
         (
             observation([]),
             [
-                "db1.jsonl: nothing was seen in it; expected at least one line of the kind `seen`. Observe while the host is at work"
+                "db1.jsonl: it has no events; expected at least one line of the kind `seen`. Observe while the host is in use"
             ],
         ),
         (
@@ -574,7 +574,7 @@ CUT = observation([GOOD, GOOD])[:-80]
             ],
         ),
         (observation([{**GOOD, "action": "raed"}]), ["db1.jsonl:2: $.action: found 'raed'; expected read, write"]),
-        (observation([{**GOOD, "path": "\\q"}]), ["db1.jsonl:2: $.path: found '\\\\q'; expected text in which"]),
+        (observation([{**GOOD, "path": "\\q"}]), ["db1.jsonl:2: $.path: found '\\\\q'; expected text with"]),
         (
             observation([seen(DUMPER, "connect", ("10.0.0.300", 22, "tcp"))]),
             ["db1.jsonl:2: $.address: found '10.0.0.300'; expected an IPv4 or IPv6 address. "],
@@ -585,24 +585,24 @@ CUT = observation([GOOD, GOOD])[:-80]
         ),
         (
             observation([GOOD]).replace(b'"count": 1', b'"count": 1, "count": 2'),
-            ["db1.jsonl:2: no JSON: the key 'count' stands twice. "],
+            ["db1.jsonl:2: not JSON: duplicate key 'count'. "],
         ),
         (
             observation([GOOD]).replace(b'"count": 1', b'"count": NaN'),
-            ["db1.jsonl:2: no JSON: NaN is no whole number. "],
+            ["db1.jsonl:2: not JSON: NaN is not a whole number. "],
         ),
         (
             observation([GOOD]).replace(b'"count": 1', b'"count": 1.0'),
-            ["db1.jsonl:2: no JSON: 1.0 is no whole number. "],
+            ["db1.jsonl:2: not JSON: 1.0 is not a whole number. "],
         ),
-        (observation([GOOD]).replace(b"/a", b"/\xff"), ["db1.jsonl:2: no JSON: 'utf-8' codec can't decode"]),
+        (observation([GOOD]).replace(b"/a", b"/\xff"), ["db1.jsonl:2: not JSON: 'utf-8' codec can't decode"]),
         (
             written(start(), GOOD) + b"no json\n" + written(end(3)),
-            ["db1.jsonl:3: no JSON: Expecting value at character 1. "],
+            ["db1.jsonl:3: not JSON: Expecting value at character 1. "],
         ),
         (
             written(start(), GOOD) + b"[" * 100000 + b"\n" + written(end(3)),
-            ["db1.jsonl:3: no JSON: it is nested too deep"],
+            ["db1.jsonl:3: not JSON: it is nested too deeply"],
         ),
         (written(start(), GOOD) + b"[1]\n" + written(end(3)), ["db1.jsonl:3: $: found [1]; expected a mapping"]),
     ],
@@ -807,12 +807,12 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_written(site):
     for part in (
         "bad/db1.jsonl:4: the file ends in the middle",
         "bad/db2.jsonl:2: $.extra: unknown key 'extra'",
-        "bad/db2.jsonl:1: $.host: it is of the host 'web1'",
+        "bad/db2.jsonl:1: $.host: it is from host 'web1'",
     ):
         assert part in bad["msg"]
     none = results["none"]["msg"]
     assert (
-        none.count("it can't be read: No such file or directory. Run role exfil.guard.observe on db") == 2
+        none.count("cannot be read: No such file or directory. Run role exfil.guard.observe on db") == 2
         and not there["none"]["exists"]
     )
     options = results["options"]["msg"]
@@ -827,7 +827,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_written(site):
 
 @pytest.mark.parametrize(
     "left, line",
-    [(0.5, "the file ends in the middle"), (1.0, "the file was cut off: its last line is not of the kind `end`")],
+    [(0.5, "the file ends in the middle"), (1.0, "the file is truncated: its last line is not of the kind `end`")],
 )
 def test_the_playbook_stops_at_a_file_that_was_cut_off(tmp_path, left, line):
     """In the middle of a line, and between two."""
@@ -870,5 +870,5 @@ def test_the_playbook_stops_at_a_file_that_was_cut_off(tmp_path, left, line):
 def test_from_the_audit_trail(site):
     folder, results, there = site
     assert not results["trail"].get("failed") and there["trail"]["exists"]
-    assert "db1 has no rule 'gone' any more, which reported some of this" in results["trail"]["notes"]
+    assert "db1 no longer has rule 'gone', which reported some of the events" in results["trail"]["notes"]
     assert results["no_trail"]["msg"].count("audit trail of db") == 2
