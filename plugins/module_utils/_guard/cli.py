@@ -21,76 +21,78 @@ _FOLLOW_SECONDS = 0.5  # between two reads of `events --follow`
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="exfil-guard",
-        description="See and settle what exfil.guard denies on this host. Policies come from "
-        "Ansible; this command never writes one.",
-        epilog="Exit status: 0 well, 1 a problem, 2 wrong usage. "
+        description="Shows what exfil.guard denies on this host, and confirms or rolls back a policy. Policies come "
+        "from Ansible; this command never writes one.",
+        epilog="Exit status: 0 no problem, 1 a problem, 2 wrong usage. "
         "`exfilguard.off` on the kernel command line boots without any policy.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
 
     def command(name: str, text: str, as_json: bool = True) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        subparser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if as_json:
-            found.add_argument("--json", action="store_true", help="for programs: JSON instead of text")
-        return found
+            subparser.add_argument("--json", action="store_true", help="print JSON instead of text")
+        return subparser
 
     command("status", "what is in force, what it denied, and whether it drifted from the stored document")
-    command("verify", "whether programs, maps, policy and files are as the certificate says, and what is not proved")
-    events = command("events", "what was denied or reported; without options the waiting events are left in place")
-    events.add_argument("--take", action="store_true", help="remove what is shown, to make room for new events")
-    events.add_argument("--follow", action="store_true", help="go on until interrupted (implies --take)")
+    command("verify", "compare programs, maps, policy and files with the certificate, and list what is not proved")
+    events = command("events", "show the events in the ring buffer; without options they stay there")
+    events.add_argument(
+        "--take", action="store_true", help="remove the events that are shown, to make room for new ones"
+    )
+    events.add_argument("--follow", action="store_true", help="show new events until interrupted (implies --take)")
     events.add_argument("--limit", type=int, metavar="N", help="show at most N events, oldest first")
-    watch = command("watch", "what is denied or reported, as it happens, the same told once with a count")
+    watch = command("watch", "show denials and reports as they happen; equal ones are shown once, with a count")
     watch.add_argument(
-        "--before",
-        type=int,
-        metavar="N",
-        default=10,
-        help="so many lines that are in the journal already come first; default: 10",
+        "--before", type=int, metavar="N", default=10, help="show the last N records of the journal first; default: 10"
     )
-    why = command(
-        "why", "the last denials, each with its rule and what would have to change in which set for it to pass"
+    why = command("why", "explain the last denials: the rule of each, and which change in which set would let it pass")
+    why.add_argument("--user", help="only denials of this user (name or number), also as the login user")
+    why.add_argument("--pid", type=int, help="only denials of this process")
+    why.add_argument(
+        "--limit", type=int, metavar="N", default=5, help="show at most N denials, newest first; default: 5"
     )
-    why.add_argument("--user", help="of whom: name or number; also who logged in as that user")
-    why.add_argument("--pid", type=int, help="of which process")
-    why.add_argument("--limit", type=int, metavar="N", default=5, help="at most N, newest first; default: 5")
-    metrics = command("metrics", "status as a Prometheus textfile", False)
-    metrics.add_argument("--output", metavar="FILE", help="written in one step; default: to be seen here")
+    metrics = command("metrics", "print the status as a text file for Prometheus", False)
+    metrics.add_argument("--output", metavar="FILE", help="replace FILE in one step; default: standard output")
     explain = command(
         "explain",
-        "what the stored policy says about an attempt, and which rules say it; without "
-        "--user, who may do it and who may not",
+        "show what the stored policy decides about an attempt, and by which rules; without --user, who may "
+        "make it and who may not",
     )
-    explain.add_argument("--user", help="whose attempt it is: name or number")
+    explain.add_argument("--user", help="the user who makes the attempt: name or number")
     explain.add_argument("--group", action="append", metavar="GROUP", help="a group besides the user's own; repeatable")
-    explain.add_argument("--login-user", help="who logged in, if another (sudo); default: the user, none for a service")
+    explain.add_argument(
+        "--login-user", help="the login user, if another (sudo); default: the user, none for a service"
+    )
     explain.add_argument("--service", help="systemd unit that the process belongs to; default: the user's session")
-    explain.add_argument("--executable", help="the program; default: unknown, which binds and does not except")
+    explain.add_argument(
+        "--executable", help="the program; default: unknown, so that rules apply and exceptions do not"
+    )
     explain.add_argument(
         "--has-read",
         action="append",
         metavar="SET",
         default=[],
-        help="a resource set that the process has read something of; repeatable",
+        help="a resource set of which the process has read something; repeatable",
     )
-    explain.add_argument("--action", help="default: all that fit the object; one without an object has to be said")
+    explain.add_argument("--action", help="default: every action that fits the object; required without an object")
     target = explain.add_mutually_exclusive_group()
     target.add_argument("--path", help="the file, or a unix socket")
     target.add_argument("--address", help="IPv4 or IPv6 address, or vsock:CID")
     explain.add_argument("--port", type=int, default=443, help="default: 443")
     explain.add_argument("--protocol", default="tcp", help="name or number; default: tcp")
     explain.add_argument("--generation", type=int, help="a stored generation; default: the one in force")
-    confirm = command("confirm", "keep the generation on trial for good")
+    confirm = command("confirm", "make the generation on trial permanent")
     confirm.add_argument("generation", nargs="?", type=int, help="its number; default: the one on trial")
-    command("rollback", "put the generation before in force now")
-    audit = command("audit", "(units only) hand events to the journal until told to stop", False)
-    audit.add_argument("--json-lines", metavar="FILE", help="append each record there, too")
+    command("rollback", "put the previous generation in force now")
+    audit = command("audit", "(units only) write events to the journal until a signal stops it", False)
+    audit.add_argument("--json-lines", metavar="FILE", help="also append each record to FILE")
     audit.add_argument(
-        "--fold", type=int, metavar="SECONDS", default=10, help="the same is told again only after so long; default: 10"
+        "--fold", type=int, metavar="SECONDS", default=10, help="aggregate equal events for SECONDS; default: 10"
     )
     command("boot", "(units only) load the last confirmed policy", False)
-    command("refresh", "(units only) follow changed users, units, mounts and expiry dates", False)
+    command("refresh", "(units only) apply changes of users, units, mounts and expiry dates", False)
     return parser
 
 
@@ -223,7 +225,7 @@ def main(argv: list[str] | None = None, host: Host | None = None) -> int:
         host = host or host_api.this_host()
         if not host.root:
             raise EnforcerError(
-                "only root can read and settle what the kernel enforces", f"Run: sudo exfil-guard {arguments.command}"
+                "only root can read and change what the kernel enforces", f"Run: sudo exfil-guard {arguments.command}"
             )
         return _COMMANDS[arguments.command](host, arguments)
     except KeyboardInterrupt:

@@ -75,26 +75,25 @@ def tasks(sets: Sequence[SubjectSet], superblocks: frozenset[int], limit: int = 
         part, complete = field(sets, superblocks, limit)
         parts.append(part)
         whole = whole and complete
-    found: _Part = {(every, every): {}}
-    found, complete = _joined(found, parts, limit)
+    product, complete = _joined({(every, every): {}}, parts, limit)
     cut, more = _joined(_cut_lists(sets, every), parts[2:], limit)
     for masks, fields in cut.items():
-        found.setdefault(masks, fields)
-    kinds = [TaskKind(_task(fields), *masks) for masks, fields in found.items()]
+        product.setdefault(masks, fields)
+    kinds = [TaskKind(_task(fields), *masks) for masks, fields in product.items()]
     return kinds, whole and complete and more
 
 
-def _joined(found: _Part, parts: Sequence[_Part], limit: int) -> tuple[_Part, bool]:
+def _joined(joined: _Part, parts: Sequence[_Part], limit: int) -> tuple[_Part, bool]:
     """Combines the examples of all keys: a task is in a set if every key holds."""
     whole = True
     for part in parts:
         product: _Part = {}
         for masks, fields in part.items():
-            for other, more in found.items():
+            for other, more in joined.items():
                 product.setdefault((masks[0] & other[0], masks[1] & other[1]), dict(fields, **more))
         whole = whole and len(product) <= limit
-        found = dict(list(product.items())[:limit])
-    return found, whole
+        joined = dict(list(product.items())[:limit])
+    return joined, whole
 
 
 def _task(fields: dict[str, Any]) -> Task:
@@ -161,24 +160,24 @@ def _logins(sets: Sequence[SubjectSet], _superblocks: frozenset[int], _limit: in
 
 def _services(sets: Sequence[SubjectSet], _superblocks: frozenset[int], _limit: int) -> tuple[_Part, bool]:
     free, every = _unasked(sets, "services"), (1 << len(sets)) - 1
-    found: _Part = {}
+    part: _Part = {}
     named = sorted(path for body in sets for path in body.services or ())
     for cgroup in [("user.slice",), ("another.slice",), *named]:
         mask = sum(
             1 << i for i, body in enumerate(sets) if any(cgroup[: len(path)] == path for path in body.services or ())
         )
-        found.setdefault((mask | free, mask | free), {} if cgroup == ("user.slice",) else {"service": cgroup})
-    found.setdefault((every, free), {"service": None})
-    return found, True
+        part.setdefault((mask | free, mask | free), {} if cgroup == ("user.slice",) else {"service": cgroup})
+    part.setdefault((every, free), {"service": None})
+    return part, True
 
 
 def _programs(sets: Sequence[SubjectSet], superblocks: frozenset[int], _limit: int) -> tuple[_Part, bool]:
     free, every = _unasked(sets, "executables"), (1 << len(sets)) - 1
-    found: _Part = {}
+    part: _Part = {}
     for where, mask in places([body.executables or frozenset() for body in sets], superblocks):
-        found.setdefault((mask | free, mask | free), {"executable": where})
-    found.setdefault((every, free), {"executable": None})
-    return found, True
+        part.setdefault((mask | free, mask | free), {"executable": where})
+    part.setdefault((every, free), {"executable": None})
+    return part, True
 
 
 def _labels(sets: Sequence[SubjectSet], _superblocks: frozenset[int], limit: int) -> tuple[_Part, bool]:
@@ -194,17 +193,17 @@ def _closed(
     single: dict[_Masks, frozenset[_Item]], joined: Callable[[_Masks, _Masks], _Masks], limit: int
 ) -> tuple[dict[_Masks, frozenset[_Item]], bool]:
     """Adds tasks with several ids, groups or labels: every combination that the sets distinguish."""
-    found = dict(single)
-    todo = list(found)
+    closed = dict(single)
+    todo = list(closed)
     for masks in todo:
         for other, values in single.items():
             both = joined(masks, other)
-            if both not in found:
-                if len(found) >= limit:
-                    return found, False
-                found[both] = found[masks] | values
+            if both not in closed:
+                if len(closed) >= limit:
+                    return closed, False
+                closed[both] = closed[masks] | values
                 todo.append(both)
-    return found, True
+    return closed, True
 
 
 # ---- objects ------------------------------------------------------------------------------------------------------
@@ -213,16 +212,16 @@ def _closed(
 def objects(action: str, sets: Sequence[Any], superblocks: frozenset[int]) -> list[ObjectKind]:
     """Returns the kinds of objects of an action that the sets (ResourceSet or DestinationSet) distinguish."""
     if action in actions.RESOURCES:
-        found = [_file(action, where, mask) for where, mask in places([body.paths for body in sets], superblocks)]
+        kinds = [_file(action, where, mask) for where, mask in places([body.paths for body in sets], superblocks)]
         unknown = Location(0, (), trouble="too-deep")
         return [
-            *found,
+            *kinds,
             ObjectKind(lambda task: FileEvent(task, action, unknown), "an object whose path is unknown", 0, True),
         ]
     if action in actions.NETWORK:
-        found = [_endpoint(action, *example) for example in endpoints(sets, action)]
+        kinds = [_endpoint(action, *example) for example in endpoints(sets, action)]
         return [
-            *found,
+            *kinds,
             ObjectKind(
                 lambda task: NetworkEvent(task, action, "0.0.0.0", 0, 6, "no-address"),
                 "an unknown destination",
@@ -272,14 +271,14 @@ def places(sets: Sequence[Iterable[PathPattern]], superblocks: frozenset[int]) -
             root[pattern.components] = root.get(pattern.components, 0) | 1 << i
     devices = sorted(roots)
     built = automaton.build([roots[device] for device in devices])
-    found: dict[int, Location] = {}
+    examples: dict[int, Location] = {}
     for device, start in zip(devices, built.starts):
         known = device in superblocks or device == layout.ABSTRACT
-        for marks, path in _walk(built, start):
-            if marks not in found or (not found[marks].components and path):
-                found[marks] = Location(device, path, pseudo=not known)
-    found.setdefault(0, Location(0, ("x",), pseudo=True))
-    return [(where, marks) for marks, where in found.items()]
+        for mask, path in _walk(built, start):
+            if mask not in examples or (not examples[mask].components and path):
+                examples[mask] = Location(device, path, pseudo=not known)
+    examples.setdefault(0, Location(0, ("x",), pseudo=True))
+    return [(where, mask) for mask, where in examples.items()]
 
 
 def _walk(built: automaton.Automaton, start: int) -> Iterable[tuple[int, Components]]:
