@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 from typing import Any, Iterable
 
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import stored
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.stored import Stored
+
 
 class FakeStore:
     """Keeps generations as they would be read back from their files."""
@@ -20,19 +23,18 @@ class FakeStore:
     def numbers(self) -> list[int]:
         return sorted(self.generations)
 
-    def load(self, generation: int) -> dict[str, Any] | None:
-        stored: dict[str, Any] | None = json.loads(self.generations.get(generation, "null"))
-        return stored
+    def load(self, generation: int) -> Stored | None:
+        return stored.from_json(json.loads(self.generations.get(generation, "null")))
 
-    def last_confirmed(self) -> dict[str, Any] | None:
+    def last_confirmed(self) -> Stored | None:
         for number in reversed(self.numbers()):
-            stored = self.load(number)
-            if stored and stored["confirmed"]:
-                return stored
+            generation = self.load(number)
+            if generation and generation.confirmed:
+                return generation
         return None
 
-    def save(self, stored: dict[str, Any]) -> None:
-        self.generations[stored["generation"]] = json.dumps(stored)
+    def save(self, generation: Stored) -> None:
+        self.generations[generation.generation] = json.dumps(generation.to_json())
 
     def prune(self, in_use: Iterable[int]) -> None:
         """Deletes nothing: how many are kept is the real store's to decide."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .audit.events import AnyEvent
     from .audit.record import Record
     from .host.protocols import Store, System
+    from .host.stored import Stored
     from .kernel.protocol import Kernel
     from .lifecycle.context import Context
     from .report.status import Status
@@ -317,7 +318,7 @@ class Host:
         from .resolve import encoding
 
         stored = self._stored(generation)
-        resolved = encoding.from_json(stored["resolved"])
+        resolved = encoding.from_json(stored.resolved)
         attempts = decision.attempts(self.system, **vars(attempt))
         if subject.user is None:
             if any(vars(subject).values()):
@@ -341,9 +342,9 @@ class Host:
             decisions = decision.explain(resolved, task, self.now, attempts)
             answers = [answer.to_json() for answer in decisions]
             text = decision.to_text(decisions)
-        return Report({"generation": stored["generation"], "answers": answers}, text)
+        return Report({"generation": stored.generation, "answers": answers}, text)
 
-    def _stored(self, generation: int | None) -> dict[str, Any]:
+    def _stored(self, generation: int | None) -> Stored:
         from .kernel import generations
 
         if generation is None:

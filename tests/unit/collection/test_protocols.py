@@ -71,5 +71,5 @@ def test_a_policy_is_applied_to_a_host_in_memory(tmp_path):
     }
     assert host.apply(document, check=True)["changed"] and store.numbers() == []
     assert host.apply(document)["generation"] == 1 and host.on_trial() == 1
-    assert host.confirm(None)["changed"] and store.last_confirmed()["generation"] == 1
+    assert host.confirm(None)["changed"] and store.last_confirmed().generation == 1
     assert not host.apply(document)["changed"] and host.remove()["changed"] and store.numbers() == []

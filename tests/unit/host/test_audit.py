@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import aggregate, collector, journal
 from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import record as trail
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.stored import Stored
 from fake_kernel import FakeRing
 from fake_system import FakeSystem
 from test_events import record
@@ -285,16 +286,15 @@ class Documents:
         self.loads.append(generation)
         if generation != 3:
             return None
-        return {
-            "resolved": {
-                "subjects": {"readers": {"has_read": ["b"]}, "more": {"has_read": ["a"]}, "alice": {}},
-                "rules": [
-                    {"name": "labelled", "subjects": ["readers", "more"]},
-                    {"name": "mixed", "subjects": ["readers", "alice"]},
-                    {"name": "all", "subjects": None},
-                ],
-            }
+        resolved = {
+            "subjects": {"readers": {"has_read": ["b"]}, "more": {"has_read": ["a"]}, "alice": {}},
+            "rules": [
+                {"name": "labelled", "subjects": ["readers", "more"]},
+                {"name": "mixed", "subjects": ["readers", "alice"]},
+                {"name": "all", "subjects": None},
+            ],
         }
+        return Stored(3, {}, "digest", resolved, True, "2026-06-01T00:00:00+00:00")
 
 
 def test_labels_are_told_only_where_a_rule_binds_by_them_alone():

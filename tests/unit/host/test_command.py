@@ -172,11 +172,11 @@ def test_refresh_follows_host_names_and_keeps_the_last_good_addresses(host):
     assert host.refresh() == "generation 2 is up to date"
     host.system.teams["dba"] = 501
     assert host.refresh().startswith("generation 3 is in force")
-    stored = host.store.last_confirmed()["resolved"]
+    stored = host.store.last_confirmed().resolved
     assert stored["destinations"]["vault"]["cidrs"] == ["10.9.0.8/32"] and stored["names"] == {"vault": ["10.9.0.8/32"]}
     host.reboot()
     assert host.boot().startswith("generation 3 is in force")
-    assert host.store.last_confirmed()["resolved"]["names"] == {"vault": ["10.9.0.8/32"]}
+    assert host.store.last_confirmed().resolved["names"] == {"vault": ["10.9.0.8/32"]}
 
 
 def test_status(host, capsys):

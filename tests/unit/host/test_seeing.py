@@ -31,6 +31,7 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.audit import re
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils._guard.explain import denial as why
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.stored import Stored
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import pins
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions
 from ansible_collections.exfil.guard.plugins.module_utils._guard.report import metrics, status
@@ -396,7 +397,8 @@ def test_a_new_name_needs_all_that_the_rule_denies_of_files(host, capsys):
 def test_an_action_without_an_object():
     document = dict(POLICY, **SETS, rules=[{"name": "it", "deny": ["mount", "bpf"], "subjects": ["people"]}])
     system = FakeSystem()
-    stored = {"document": document, "resolved": encoding.to_json(resolver.resolve(document, system))}
+    resolved = encoding.to_json(resolver.resolve(document, system))
+    stored = Stored(1, document, "digest", resolved, True, "2026-06-01T00:00:00+00:00")
     record = trail.describe(denial(action=actions.NUMBERS["mount"], path=b"", device=0, inode=0, rule=b"it"), view())
     assert why.explain_record(record, stored, system).changes == [
         "subjects 'people': `users` without alice",

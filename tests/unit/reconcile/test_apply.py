@@ -119,9 +119,9 @@ def test_applied_confirmed_and_then_quiet(host):
     assert result["digest_before"] is None and len(result["digest_after"]) == 64
     live = host.live()
     assert live.pending and live.record.deadline == host.kernel.now + 60 * SECOND
-    assert host.kernel.attached() == NETWORK_HOOKS and not host.store.load(1)["confirmed"]
+    assert host.kernel.attached() == NETWORK_HOOKS and not host.store.load(1).confirmed
     assert confirm.confirm(host.kernel, host.store, 1, **host.options)["changed"]
-    assert host.live().record.deadline == 0 and host.store.last_confirmed()["generation"] == 1
+    assert host.live().record.deadline == 0 and host.store.last_confirmed().generation == 1
     assert host.quiet(CORP)
     assert not confirm.confirm(host.kernel, host.store, 1, **host.options)["changed"]
 
@@ -212,7 +212,7 @@ def test_check_mode_changes_nothing_and_says_the_same(host, tmp_path):
 def test_confirmed_at_once_without_a_window(host):
     result = host.apply(CORP, confirm_seconds=0)
     assert result["changed"] and not result["confirm_needed"]
-    assert host.live().record.deadline == 0 and host.store.load(1)["confirmed"]
+    assert host.live().record.deadline == 0 and host.store.load(1).confirmed
     assert host.quiet(CORP)
 
 
@@ -408,7 +408,7 @@ def test_a_confirm_killed_at_any_step_is_mended(tmp_path):
         result = host.apply(LAB)
         if result["confirm_needed"]:
             confirm.confirm(host.kernel, host.store, number, **host.options)
-        assert host.quiet(LAB) and host.store.last_confirmed()["generation"] == number
+        assert host.quiet(LAB) and host.store.last_confirmed().generation == number
 
 
 @pytest.mark.parametrize("method", ["create_map", "update_all", "update", "freeze", "attach", "pin"])
@@ -539,7 +539,7 @@ def test_a_deleted_document_is_written_again(host):
     host.store.clear()
     result = host.apply(CORP)
     assert result["diff"]["prepared"] == "+ document of generation 1 (it was missing)\n" and result["changed"]
-    assert host.store.last_confirmed()["generation"] == 1 and host.quiet(CORP)
+    assert host.store.last_confirmed().generation == 1 and host.quiet(CORP)
 
 
 def test_missing_counters_are_made_again_and_others_keep_counting(host):
@@ -562,7 +562,7 @@ def test_the_same_meaning_in_other_words_only_updates_the_document(host):
     other["boot"] = "require"
     result = host.apply(other)
     assert result["changed"] and result["generation"] == 1 and not result["confirm_needed"]
-    assert host.store.load(1)["document"]["boot"] == "require" and host.quiet(other)
+    assert host.store.load(1).document["boot"] == "require" and host.quiet(other)
 
 
 # ---- rollback and remove ------------------------------------------------------------------------------------------
@@ -574,7 +574,7 @@ def test_rolled_back_once(host):
     result = confirm.rollback(host.kernel, host.store, **host.options)
     assert (result["changed"], result["generation"], result["abandoned"]) == (True, 1, 2)
     assert host.live().generation == 1 and host.kernel.attached() == NETWORK_HOOKS
-    assert host.store.last_confirmed()["generation"] == 1
+    assert host.store.last_confirmed().generation == 1
     with pytest.raises(EnforcerError, match="there is no generation to go back to"):
         confirm.rollback(host.kernel, host.store, **host.options)
     assert host.quiet(CORP)
@@ -598,7 +598,7 @@ def test_a_rollback_killed_at_any_step_is_mended(tmp_path):
         wanted = CORP if host.live().generation == 1 else LAB
         host.apply(wanted)
         assert host.quiet(wanted)
-        assert host.store.last_confirmed()["generation"] == host.live().generation
+        assert host.store.last_confirmed().generation == host.live().generation
 
 
 def test_a_first_policy_rolled_back_leaves_none(host):

@@ -95,7 +95,7 @@ def test_two_controllers_at_once(tmp_path, order, second):
         assert not run.said or "is not the one on trial: that is" in run.said
     assert (
         ended_well
-        and host.store.load(live.generation)["document"]
+        and host.store.load(live.generation).document
         == runs[max(ended_well, key=lambda name: runs[name].result["generation"])].wanted
     )
     assert mended(host, runs[order[-1]].wanted)

@@ -63,9 +63,9 @@ def test_says_what_was_put_in_force(certified):
     assert known["object"].startswith(VERSION) and known["enforcer"] == VERSION
     assert known["policy"] == {
         "generation": 1,
-        "digest": stored["digest"],
-        "image": stored["image"],
-        "resolved": canonical.digest(stored["resolved"]),
+        "digest": stored.digest,
+        "image": stored.image,
+        "resolved": canonical.digest(stored.resolved),
     }
     assert known["kernel"] == {"release": "6.1.0-40-amd64", "boot": certified.kernel.booted, "btf": "b7f0" * 16}
     assert known["attached"] == certified.kernel.attached() and HOOK in known["attached"]

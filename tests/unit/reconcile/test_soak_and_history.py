@@ -144,10 +144,10 @@ def test_applied_soaked_and_then_in_force(host):
     assert result["soaked"] == ["lab only"] and result["changed"]
     confirm.confirm(host.kernel, host.store, result["generation"], **host.options)
     stored = host.store.load(2)
-    assert stored["replaces"] == CORP and stored["revision"] == "b" * 40
+    assert stored.replaces == CORP and stored.revision == "b" * 40
     again = host.apply(BOTH, soak=True)
     assert not again["changed"] and again["soaked"] == ["lab only"]
-    assert host.put(BOTH) == 3 and "replaces" not in host.store.load(3)
+    assert host.put(BOTH) == 3 and not host.store.load(3).soak
     assert host.quiet(BOTH) and not host.apply(BOTH, soak=True)["changed"]
 
 
@@ -156,7 +156,7 @@ def test_another_soak_begins_from_what_rules(host):
     confirm.confirm(host.kernel, host.store, host.apply(BOTH, soak=True)["generation"], **host.options)
     assert host.apply(LAB, soak=True, check=True)["soaked"] == ["lab only"]
     confirm.confirm(host.kernel, host.store, host.apply(LAB, soak=True)["generation"], **host.options)
-    assert [each["name"] for each in host.store.load(3)["document"]["rules"]] == ["corp only", "lab only"]
+    assert [each["name"] for each in host.store.load(3).document["rules"]] == ["corp only", "lab only"]
     assert host.put(CORP) == 4 and host.quiet(CORP)
 
 
@@ -194,7 +194,7 @@ def test_an_earlier_generation_is_restored_on_trial(host):
     host.apply(LAB)
     number = restore(host, generation=1)["generation"]
     confirm.confirm(host.kernel, host.store, number, **host.options)
-    assert host.quiet(CORP) and host.store.load(number)["revision"] == "one"
+    assert host.quiet(CORP) and host.store.load(number).revision == "one"
 
 
 def test_the_policy_of_a_commit_under_which_this_host_did_not_change(host):
@@ -236,7 +236,7 @@ def test_soaks_and_failed_trials_take_no_room_from_what_to_go_back_to(host):
         host.apply(BOTH)
         put(host, policy, str(number))
     kept = history.generations(host.store)
-    restorable = [each["revision"] for each in kept if each["confirmed"] and "replaces" not in each]
+    restorable = [each.revision for each in kept if each.confirmed and not each.soak]
     assert restorable[-KEPT - 1 :] == [str(number) for number in range(len(wanted) - KEPT - 1, len(wanted))]
     assert len(kept) <= 2 * KEPT + 3
 

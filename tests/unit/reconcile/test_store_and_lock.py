@@ -1,7 +1,9 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+import dataclasses
 import errno
+import json
 import multiprocessing
 import os
 import stat
@@ -10,17 +12,18 @@ import pytest
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import KEPT, Store
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.stored import Stored
 
 
 def stored(generation, confirmed=False):
-    return {
-        "generation": generation,
-        "document": {"rules": []},
-        "digest": "d",
-        "resolved": {},
-        "confirmed": confirmed,
-        "applied_at": "2026-01-01T00:00:00+00:00",
-    }
+    return Stored(
+        generation=generation,
+        document={"rules": []},
+        digest="d",
+        resolved={},
+        confirmed=confirmed,
+        applied_at="2026-01-01T00:00:00+00:00",
+    )
 
 
 @pytest.fixture
@@ -31,6 +34,11 @@ def store(tmp_path):
 def test_what_was_saved_is_loaded_and_for_root_only(store):
     store.save(stored(3, True))
     assert store.load(3) == stored(3, True)
+    with open(os.path.join(store.generations_folder, "3.json"), encoding="ascii") as file:
+        assert file.read() == (
+            '{"applied_at":"2026-01-01T00:00:00+00:00","confirmed":true,"digest":"d","document":{"rules":[]},'
+            '"generation":3,"resolved":{}}'
+        )
     assert store.numbers() == [3]
     assert stat.S_IMODE(os.stat(store.folder).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(store.generations_folder).st_mode) == 0o700
@@ -46,6 +54,19 @@ def test_a_half_written_document_is_none(store, text):
     assert store.load(2) is None
     assert store.last_confirmed() == stored(1, True)
     assert store.numbers() == [1, 2]  # its number is not given again
+
+
+@pytest.mark.parametrize("replaces", [None, {"rules": []}])
+def test_a_soak_is_stored_with_the_document_that_it_replaces(store, replaces):
+    soak = dataclasses.replace(stored(1), soak=True, replaces=replaces, revision="c", labels={}, hooks=[], hardlinks={})
+    store.save(soak)
+    assert store.load(1) == soak
+    with open(os.path.join(store.generations_folder, "1.json"), encoding="ascii") as file:
+        content = json.load(file)
+    assert content["replaces"] == replaces and set(content) == {
+        *("generation", "document", "digest", "resolved", "confirmed", "applied_at"),
+        *("replaces", "revision", "labels", "hooks", "hardlinks"),
+    }
 
 
 def test_nothing_stored_is_no_error(store):

@@ -24,6 +24,7 @@ from typing import Any, Mapping, NamedTuple
 
 from ..errors import EnforcerError
 from ..host.protocols import Store
+from ..host.stored import Stored
 from ..kernel import instructions
 from ..kernel.protocol import Kernel
 from ..kernel.types import LSM_MAC, LinkInfo, Relocated, hook_of
@@ -210,7 +211,7 @@ def _unexpected_link(hook: str, link: LinkInfo, program: int, wanted: Relocated)
     return lines
 
 
-def outdated(content: Mapping[str, Any] | None, running: Evidence, stored: Mapping[str, Any], package: Package) -> str:
+def outdated(content: Mapping[str, Any] | None, running: Evidence, stored: Stored, package: Package) -> str:
     """Returns why the stored certificate is not that of the running host, or "" if it is. Relocates nothing, because
     every run calls this."""
     if content is None:
@@ -252,7 +253,7 @@ def _still_holds(before: Certificate, now: Certificate, running: Evidence) -> bo
     )
 
 
-def _of_records(running: Evidence, stored: Mapping[str, Any], package: Package) -> Certificate:
+def _of_records(running: Evidence, stored: Stored, package: Package) -> Certificate:
     """The parts of the certificate that need no relocation and no test; the others are empty."""
     return Certificate(
         version=VERSION,
@@ -261,9 +262,7 @@ def _of_records(running: Evidence, stored: Mapping[str, Any], package: Package) 
         enforcer=running.version,
         package=package.digest,
         kernel=KernelIdentity(running.release, running.boot),
-        policy=PolicyIdentity(
-            running.live.generation, stored["digest"], canonical.digest(stored["resolved"]), stored.get("image")
-        ),
+        policy=PolicyIdentity(running.live.generation, stored.digest, canonical.digest(stored.resolved), stored.image),
         tables={name: TableIdentity(table.id, table.digest) for name, table in sorted(running.tables.items())},
         maps=dict(sorted(running.maps.items())),
         programs={},

@@ -14,6 +14,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Protocol, Sequence, Union
 from .. import layout
 from ..host import mountinfo
 from ..host.protocols import Store
+from ..host.stored import Stored
 from . import events
 
 RECORD = 1  # version
@@ -356,9 +357,9 @@ class Documents:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._cache: dict[int, dict[str, Any] | None] = {}
+        self._cache: dict[int, Stored | None] = {}
 
-    def get(self, generation: int) -> dict[str, Any] | None:
+    def get(self, generation: int) -> Stored | None:
         """Returns the stored generation; None when it is missing."""
         if self._cache.get(generation) is None:
             if len(self._cache) > _MAX_DOCUMENTS:
@@ -372,9 +373,9 @@ class Documents:
         stored = self.get(generation)
         if stored is None:
             return None
-        for entry in stored["resolved"]["rules"]:
+        for entry in stored.resolved["rules"]:
             if events.text(entry["name"].encode()) == rule:
-                subjects = stored["resolved"]["subjects"]
+                subjects = stored.resolved["subjects"]
                 sets = [subjects[name].get("has_read") for name in entry["subjects"] or ()]
                 return sorted({label for labels in sets for label in labels}) if sets and all(sets) else None
         return None

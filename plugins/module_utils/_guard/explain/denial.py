@@ -22,6 +22,7 @@ from ..audit.record import Decision, Record
 from ..errors import EnforcerError
 from ..host import mountinfo
 from ..host.protocols import Store, System
+from ..host.stored import Stored
 from ..kernel import pins
 from ..kernel.protocol import Kernel
 from ..policy import actions, semantics
@@ -198,13 +199,13 @@ def _event(system: System, record: Decision, rule: Rule) -> Event | None:
 # ---- what would have to change ------------------------------------------------------------------------------------
 
 
-def explain_record(record: Decision, stored: Mapping[str, Any] | None, system: System) -> Explanation:
+def explain_record(record: Decision, stored: Stored | None, system: System) -> Explanation:
     """``stored``: the record's generation; None: it is no longer stored."""
     if record.reason != "rule":
         return Explanation(record, note=REASONS.get(record.reason, record.reason))
     if stored is None:
         return Explanation(record, note=f"generation {record.generation} is no longer stored: its rules are unknown")
-    resolved = encoding.from_json(stored["resolved"])
+    resolved = encoding.from_json(stored.resolved)
     rule = next((entry for entry in resolved.rules if events.text(entry.name.encode()) == record.rule), None)
     if rule is None:
         return Explanation(record, note=f"generation {record.generation} has no such rule")
@@ -213,7 +214,7 @@ def explain_record(record: Decision, stored: Mapping[str, Any] | None, system: S
     if event is None or _passes(resolved, rule, event, day):
         note = "the record is not sufficient to find a change: a path is truncated, or the kernel alone knows an id"
         return Explanation(record, note=note)
-    candidates = _changes(resolved, rule, event, _denied_actions(record, rule), system, stored["document"])
+    candidates = _changes(resolved, rule, event, _denied_actions(record, rule), system, stored.document)
     changes = [
         change.text for change in candidates if _passes(change.policy, _rule(change.policy, rule.name), event, day)
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Iterator, Protocol
 
+from .stored import Stored
 from .system import Entry
 
 
@@ -87,13 +88,13 @@ class Store(Protocol):
     def numbers(self) -> list[int]:
         """Every stored generation, readable or not, in order."""
 
-    def load(self, generation: int) -> dict[str, Any] | None:
+    def load(self, generation: int) -> Stored | None:
         """A stored generation; None if it is missing or damaged."""
 
-    def last_confirmed(self) -> dict[str, Any] | None:
+    def last_confirmed(self) -> Stored | None:
         """The newest generation that was confirmed."""
 
-    def save(self, stored: dict[str, Any]) -> None:
+    def save(self, generation: Stored) -> None:
         """Stores a generation under its number."""
 
     def prune(self, in_use: Iterable[int]) -> None:

@@ -16,11 +16,11 @@ from typing import Any, Iterable
 from .. import layout
 from ..errors import EnforcerError
 from ..policy.canonical import canonical_json
-from . import atomic
+from . import atomic, stored
+from .stored import Stored
 
 FOLDER = "/var/lib/exfil-guard"
 KEPT = 5  # generations kept besides those in use: so many to roll back to, and so many others
-_KEYS = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
 _CERTIFIED = {
     "version": int,
     "object": str,
@@ -61,30 +61,28 @@ class Store:
         stems = [name[:-5] for name in names if name.endswith(".json")]
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
-    def load(self, generation: int) -> dict[str, Any] | None:
+    def load(self, generation: int) -> Stored | None:
         """One stored generation. None if it does not exist or is incomplete. Raises EnforcerError."""
         try:
             with open(self._path(generation), encoding="utf-8") as file:
-                stored = json.load(file)
+                result = stored.from_json(json.load(file))
         except (FileNotFoundError, ValueError):
             return None
         except OSError as error:
             raise EnforcerError(f"cannot read {self._path(generation)}: {error.strerror}") from error
-        if not isinstance(stored, dict) or any(key not in stored for key in _KEYS):
-            return None
-        return stored if stored["generation"] == generation else None
+        return result if result and result.generation == generation else None
 
-    def last_confirmed(self) -> dict[str, Any] | None:
+    def last_confirmed(self) -> Stored | None:
         """The confirmed generation with the highest number, or None."""
         for number in reversed(self.numbers()):
-            stored = self.load(number)
-            if stored and stored["confirmed"]:
-                return stored
+            generation = self.load(number)
+            if generation and generation.confirmed:
+                return generation
         return None
 
-    def save(self, stored: dict[str, Any]) -> None:
+    def save(self, generation: Stored) -> None:
         """Writes a generation. Raises EnforcerError."""
-        self._write(self._path(stored["generation"]), stored)
+        self._write(self._path(generation.generation), generation.to_json())
 
     def certificate(self) -> dict[str, Any] | None:
         """The certificate that was issued last. None if there is none or it is incomplete. Raises EnforcerError."""
@@ -142,13 +140,13 @@ class Store:
         keep = set(in_use)
         last = self.last_confirmed()
         if last:
-            keep.add(last["generation"])
+            keep.add(last.generation)
         others: list[int] = []
         earlier: list[int] = []
         for number in self.numbers():
             if number not in keep:
-                stored = self.load(number)
-                can_roll_back = stored and stored["confirmed"] and "replaces" not in stored
+                generation = self.load(number)
+                can_roll_back = generation and generation.confirmed and not generation.soak
                 (earlier if can_roll_back else others).append(number)
         for number in earlier[:-KEPT] + others[:-KEPT]:
             self.delete(number)

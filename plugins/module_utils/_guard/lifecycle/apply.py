@@ -29,9 +29,9 @@ def restore(context: Context, *, generation: int | None = None, revisions: Itera
     """Applies the document of an earlier generation again, under a new number. ``generation`` and ``revisions``: see
     history.find."""
     stored = history.find(history.generations(context.store), generation, revisions)
-    options = replace(context.options, revision=stored.get("revision"))
-    result = apply(replace(context, options=options), stored["document"])
-    return dict(result, restored=stored["generation"])
+    options = replace(context.options, revision=stored.revision)
+    result = apply(replace(context, options=options), stored.document)
+    return dict(result, restored=stored.generation)
 
 
 def run(context: Context, document: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from .target import compile_target, encoded
 def required(store: Store) -> bool:
     """Whether network and logins must wait for the policy. An unreadable document does not count."""
     stored = store.last_confirmed()
-    return bool(stored and stored["document"].get("boot") == "require")
+    return bool(stored and stored.document.get("boot") == "require")
 
 
 def _object(path: str) -> bytes:
@@ -68,21 +68,21 @@ def _boot(context: Context, data: bytes) -> str:
         raise EnforcerError("the enforcer is not loaded", "Run role exfil.guard.enforcer")
     if live.generation:
         return f"generation {live.generation} is in force already"
-    resolved = resolver.renumber(stored["resolved"], context.system)
+    resolved = resolver.renumber(stored.resolved, context.system)
     canary.prepare(context.options.paths.canary)
     available = pins.available_hooks(kernel, version)
-    target = compile_target(context, stored["document"], resolved, stored.get("labels") or {}, available)
+    target = compile_target(context, stored.document, resolved, stored.labels or {}, available)
     missing = sorted(target.hooks - available)
     if missing:
         raise EnforcerError(
             "this kernel has no hook {}, which the policy needs".format(", ".join(missing)),
             "Boot the kernel that the policy was applied on",
         )
-    generation = stored["generation"]
+    generation = stored.generation
     if live.highest_generation >= generation:
         generation = generations.next_generation(live, store.numbers())
     generations.load(kernel, target.image, generation, target.hooks, version=version)
-    renewed = dict(
+    renewed = replace(
         stored,
         generation=generation,
         image=target.image.digest(),
@@ -115,16 +115,16 @@ def _refresh(context: Context) -> str:
     record = generations.read_record(kernel)
     if record and record.deadline and kernel.boottime() < record.deadline:
         return f"generation {record.generation} is on trial: nothing is refreshed before that is settled"
-    host_addresses = encoding.from_json(stored["resolved"]).host_addresses
+    host_addresses = encoding.from_json(stored.resolved).host_addresses
     if record is not None and record.slot != generations.NO_SLOT and not record.deadline:
-        resolved = resolver.resolve(stored["document"], context.system, host_addresses)
+        resolved = resolver.resolve(stored.document, context.system, host_addresses)
         available = pins.available_hooks(kernel, version)
-        target = compile_target(context, stored["document"], resolved, stored.get("labels") or {}, available)
-        if target.image.digest() == stored.get("image"):
-            return "generation {} is up to date".format(stored["generation"])
+        target = compile_target(context, stored.document, resolved, stored.labels or {}, available)
+        if target.image.digest() == stored.image:
+            return f"generation {stored.generation} is up to date"
     options = replace(context.options, check=False, confirm_seconds=0, host_addresses=host_addresses)
     # the lock is held already, so that no other run comes in between
-    result = apply.run(replace(context, options=options), stored["document"])
+    result = apply.run(replace(context, options=options), stored.document)
     return "generation {} is in force: {}".format(result["generation"], _first(result["diff"]["prepared"]))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterable, List, Optional
 from ..attest import certificate, evidence
 from ..compile import programs, tables
 from ..errors import EnforcerError
+from ..host.stored import Stored
 from ..kernel import generations, links, pins
 from ..kernel.generations import NO_SLOT, SECOND, Live
 from ..layout import Record
@@ -37,7 +38,7 @@ class State:
 
     version: str
     live: Live
-    before: dict[str, Any] | None
+    before: Stored | None
     attached: frozenset[str]
     available: frozenset[str]
 
@@ -76,7 +77,7 @@ class Change:
         return {
             "changed": self.changed,
             "generation": self.generation,
-            "digest_before": before["digest"] if before else None,
+            "digest_before": before.digest if before else None,
             "digest_after": self.target.digest,
             "rules": {key: counts.get(key, 0) for key in ("added", "removed", "changed")},
             "confirm_needed": bool(self.changed and self.deadline_seconds),
@@ -133,29 +134,31 @@ def _read_state(context: Context, version: str) -> State:
 
 def _compile(context: Context, document: dict[str, Any], state: State | None) -> tuple[Target, list[str]]:
     """The target, and the names of rules that a soak makes report."""
-    extra: dict[str, Any] = {"revision": context.options.revision} if context.options.revision else {}
+    replaces: dict[str, Any] | None = None
     soaked: list[str] = []
+    soak = False
     if context.options.soak:
-        replaced = _replaced(state.before if state else None)
-        document, soaked = soaking.document(replaced, document)
-        if document != replaced:
-            extra["replaces"] = replaced
+        replaces = _replaced(state.before if state else None)
+        document, soaked = soaking.document(replaces, document)
+        soak = document != replaces
     resolved = resolver.resolve(document, context.system, context.options.host_addresses)
     labels = tables.labels_of(state.live.tables) if state else {}
     available = state.available if state else programs.before_install(context.kernel.lsm_hooks())
-    return compile_target(context, document, resolved, labels, available, extra), soaked
+    target = compile_target(context, document, resolved, labels, available)
+    return replace(
+        target, revision=context.options.revision or None, soak=soak, replaces=replaces if soak else None
+    ), soaked
 
 
-def _replaced(before: dict[str, Any] | None) -> dict[str, Any] | None:
+def _replaced(before: Stored | None) -> dict[str, Any] | None:
     """The document in force, without the rules that an earlier soak added to it."""
     if before is None:
         return None
-    document: dict[str, Any] | None = before["replaces"] if "replaces" in before else before["document"]
-    return document
+    return before.replaces if before.soak else before.document
 
 
-def _policy_diff(before: dict[str, Any] | None, target: Target) -> diff.Diff:
-    return diff.compare(before, target.stored(0, False))
+def _policy_diff(before: Stored | None, target: Target) -> diff.Diff:
+    return diff.compare(before.to_json() if before else None, target.stored(0, False).to_json())
 
 
 def _attach_lines(hooks: Iterable[str]) -> list[str]:
@@ -193,7 +196,7 @@ def _plan_new_generation(context: Context, target: Target, state: State, differi
     if live.expired:
         details.append(_expired(live))
     details.extend(_attach_lines(target.hooks - state.attached))
-    stored = dict(target.stored(generation, False), hardlinks=linked)
+    stored = replace(target.stored(generation, False), hardlinks=linked)
     steps: list[Step] = [partial(store.save, stored), partial(_put_in_force, context, target, state, generation)]
     if not options.confirm_seconds:
         steps.append(partial(settle, context.kernel, store, state.version, stored))
@@ -218,10 +221,10 @@ def _reasons(target: Target, state: State, differing: dict[str, int]) -> list[st
     live, before = state.live, state.before
     if live.generation and before is None:
         return [f"! the document of generation {live.generation} is missing: all of the policy is shown as new"]
-    if not before or before["digest"] != target.digest:
+    if not before or before.digest != target.digest:
         return []
     counts = sorted(differing.items())
-    if before.get("image") == target.image.digest():
+    if before.image == target.image.digest():
         return [
             f"! table {name} of generation {live.generation} was changed from outside: {count} entries"
             for name, count in counts
@@ -286,7 +289,7 @@ def _plan_repair(context: Context, target: Target, state: State) -> Change:
     stored, policy, document_lines = _plan_document(target, state, options.confirm_seconds)
     details.extend(document_lines)
     overdue = [] if live.pending else _overdue(context, live.generation)
-    details.extend(f"~ document of generation {item['generation']}: not confirmed, after all" for item in overdue)
+    details.extend(f"~ document of generation {item.generation}: not confirmed, after all" for item in overdue)
     if not details and not policy.lines:
         details.extend(_outdated_certificate(context, state, stored))
     changed = bool(details or policy.lines)
@@ -326,7 +329,7 @@ def _counter_and_trial_lines(context: Context, target: Target, live: Live) -> li
     return lines
 
 
-def _plan_document(target: Target, state: State, confirm_seconds: float) -> tuple[dict[str, Any], diff.Diff, list[str]]:
+def _plan_document(target: Target, state: State, confirm_seconds: float) -> tuple[Stored, diff.Diff, list[str]]:
     """The generation to be stored (the one that is stored, if that is up to date), the difference, and lines."""
     live, before = state.live, state.before
     unchanged = diff.Diff([], {})
@@ -334,11 +337,9 @@ def _plan_document(target: Target, state: State, confirm_seconds: float) -> tupl
     if before is None:
         return stored, unchanged, [f"+ document of generation {live.generation} (it was missing)"]
     # a revision that changed nothing is not stored: the document is in force since an earlier one
-    same = all(before.get(key) == stored[key] for key in stored if key not in ("applied_at", "revision"))
-    if same and ("replaces" in before) == ("replaces" in stored):
+    if replace(before, applied_at=stored.applied_at, revision=stored.revision, hardlinks=None) == stored:
         return before, unchanged, []
-    if "hardlinks" in before:
-        stored["hardlinks"] = before["hardlinks"]
+    stored = replace(stored, hardlinks=before.hardlinks)
     if live.pending:
         return stored, unchanged, []
     policy = _policy_diff(before, target)
@@ -346,14 +347,12 @@ def _plan_document(target: Target, state: State, confirm_seconds: float) -> tupl
     return stored, policy, [] if policy.lines else outdated
 
 
-def _repair_steps(
-    context: Context, target: Target, state: State, stored: dict[str, Any], overdue: list[dict[str, Any]]
-) -> list[Step]:
+def _repair_steps(context: Context, target: Target, state: State, stored: Stored, overdue: list[Stored]) -> list[Step]:
     kernel, store, record = context.kernel, context.store, state.live.record
     steps: list[Step] = []
     if stored is not state.before:
         steps.append(partial(store.save, stored))
-    steps.extend(partial(store.save, dict(item, confirmed=False)) for item in overdue)
+    steps.extend(partial(store.save, replace(item, confirmed=False)) for item in overdue)
     steps.append(partial(_attach, context, state.version, sorted(target.hooks - state.attached)))
     steps.append(partial(generations.add_counters, kernel, target.image.tables))
     if record and state.live.pending:
@@ -378,7 +377,7 @@ def _restart_trial(context: Context, record: Record) -> None:
     generations.publish(context.kernel, record._replace(deadline=deadline))
 
 
-def _outdated_certificate(context: Context, state: State, stored: dict[str, Any]) -> list[str]:
+def _outdated_certificate(context: Context, state: State, stored: Stored) -> list[str]:
     package = evidence.package(context.store)
     if package is None:
         return []  # in check mode, before the package is installed
@@ -393,8 +392,8 @@ def _expired(live: Live) -> str:
     return f"! generation {number} was not confirmed in time: {now}"
 
 
-def _overdue(context: Context, generation: int) -> list[dict[str, Any]]:
+def _overdue(context: Context, generation: int) -> list[Stored]:
     """Confirmed generations newer than the one in force, which boot would prefer: an interrupted rollback left them."""
     store = context.store
     newer = (store.load(number) for number in store.numbers() if number > generation)
-    return [stored for stored in newer if stored and stored["confirmed"]]
+    return [stored for stored in newer if stored and stored.confirmed]

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..attest import certificate
 from ..errors import EnforcerError
 from ..host import lock
 from ..host.protocols import Store
+from ..host.stored import Stored
 from ..kernel import generations, links, pins
 from ..kernel.generations import NO_SLOT, SECOND
 from ..kernel.protocol import Kernel
@@ -54,11 +56,11 @@ def fallback_record(record: Record) -> Record:
     )
 
 
-def settle(kernel: Kernel, store: Store, version: str, stored: dict[str, Any]) -> None:
+def settle(kernel: Kernel, store: Store, version: str, stored: Stored) -> None:
     """Completes a confirmation: marks the document as confirmed and detaches the hooks that it does not need."""
-    if not stored["confirmed"]:
-        store.save(dict(stored, confirmed=True))
-    needed = stored.get("hooks")
+    if not stored.confirmed:
+        store.save(replace(stored, confirmed=True))
+    needed = stored.hooks
     if needed is not None:
         links.detach(kernel, version, links.attached_hooks(kernel, version) - set(needed))
     record = generations.read_record(kernel)
@@ -83,7 +85,7 @@ def _confirm(kernel: Kernel, store: Store, generation: int | None, check: bool) 
     warnings: list[str] = []
     result = {"changed": True, "generation": generation, "warnings": warnings}
     if not record.deadline:
-        mend = bool(stored and not stored["confirmed"])
+        mend = bool(stored and not stored.confirmed)
         if mend and stored and not check:
             settle(kernel, store, version, stored)
         return dict(result, changed=mend)
@@ -117,10 +119,10 @@ def _rollback(kernel: Kernel, store: Store, check: bool) -> dict[str, Any]:
         return result
     abandoned, target = store.load(record.generation), store.load(back.generation)
     if target is not None:
-        needed = frozenset(target.get("hooks", ())) & pins.available_hooks(kernel, version)
+        needed = frozenset(target.hooks or ()) & pins.available_hooks(kernel, version)
         links.attach(kernel, version, needed)
-    if abandoned and abandoned["confirmed"]:
-        store.save(dict(abandoned, confirmed=False))
+    if abandoned and abandoned.confirmed:
+        store.save(replace(abandoned, confirmed=False))
     generations.publish(kernel, back)
     if target is not None:
         settle(kernel, store, version, target)
@@ -150,7 +152,7 @@ def _remove(kernel: Kernel, store: Store, check: bool) -> dict[str, Any]:
         "diff": {"prepared": "".join(line + "\n" for line in lines)},
         "warnings": [],
         "generation": 0,
-        "document_before": stored["document"] if stored else None,
+        "document_before": stored.document if stored else None,
     }
     if check or not lines:
         return result

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..compile import tables
 from ..host.protocols import Store, System
+from ..host.stored import Stored
 from ..kernel import generations, links
 from ..kernel.generations import Live
 from ..policy import diff
@@ -22,49 +23,40 @@ from .context import Context
 def nowhere(store: Store) -> dict[str, Any]:
     """Without an enforcer: whatever is stored as confirmed is not in force."""
     lost = store.last_confirmed()
-    drift = (
-        ["the enforcer is not in the kernel, generation {} is stored as in force".format(lost["generation"])]
-        if lost
-        else []
-    )
+    drift = [f"the enforcer is not in the kernel, generation {lost.generation} is stored as in force"] if lost else []
     return {"drift": drift, "pending": True, "renewal": [], "unsettled": [], "document_before": None}
 
 
 def apart(
-    context: Context,
-    live: Live,
-    before: dict[str, Any] | None,
-    after: dict[str, Any],
-    attached: frozenset[str],
-    differing: bool,
+    context: Context, live: Live, before: Stored | None, after: Stored, attached: frozenset[str], differing: bool
 ) -> dict[str, Any]:
     """Classifies the differences.
 
     ``before``: the stored generation in force; ``after``: the wanted one, as it would be stored; ``attached``: the
     hooks; ``differing``: whether the kernel's tables differ from ``after``. Gives `drift`, `renewal` and `unsettled`,
     each a list of lines, `pending`, and the document before if it is another one."""
-    pending = before is None or before["digest"] != after["digest"] if live.generation else True
+    pending = before is None or before.digest != after.digest if live.generation else True
     drift: list[str] = []
     if live.generation and (differing or pending):
         drift.extend(
             difference_lines(live, before, sorted(attached), context.system, context.now, context.options.paths.canary)
         )
     elif live.generation:
-        drift.extend(f"hook {hook} is not attached" for hook in sorted(set(after["hooks"]) - attached))
+        drift.extend(f"hook {hook} is not attached" for hook in sorted(set(after.hooks or ()) - attached))
     if before and not live.pending:
         drift.extend(
             f"hook {hook} is attached, and no rule needs it"
-            for hook in sorted(attached - set(before.get("hooks") or attached))
+            for hook in sorted(attached - set(before.hooks or attached))
         )
     uncounted = generations.missing_counters(context.kernel, live.tables) if live.generation else []
     if uncounted:
         drift.append(f"the counters of {len(uncounted)} rules are missing")
     renewal = (
-        diff.compare(before, after).lines[:-1]
-        if before and not pending and before["resolved"] != after["resolved"]
+        diff.compare(before.to_json(), after.to_json()).lines[:-1]
+        if before and not pending and before.resolved != after.resolved
         else []
     )
-    if before and not pending and differing and not renewal and before.get("image") != after["image"]:
+    if before and not pending and differing and not renewal and before.image != after.image:
         renewal = ["the same document means something else today"]
     unsettled = []
     if live.pending:
@@ -76,13 +68,13 @@ def apart(
         "pending": pending and not (before is None and live.generation),
         "renewal": renewal,
         "unsettled": unsettled,
-        "document_before": before["document"] if before and pending else None,
+        "document_before": before.document if before and pending else None,
     }
 
 
 def difference_lines(
     live: Live,
-    stored: dict[str, Any] | None,
+    stored: Stored | None,
     attached: list[str],
     system: System,
     now: datetime.date,
@@ -94,10 +86,10 @@ def difference_lines(
         return []
     if stored is None:
         return [f"the document of generation {live.generation} is missing"]
-    resolved = encoding.from_json(stored["resolved"])
+    resolved = encoding.from_json(stored.resolved)
     places = canary.find(system, canary_folder)
     wrong: dict[str, int] = {}
-    for day in (now, datetime.date(*(int(part) for part in stored["applied_at"][:10].split("-")))):
+    for day in (now, datetime.date(*(int(part) for part in stored.applied_at[:10].split("-")))):
         image = tables.compile_policy(resolved, day, canary=places.denied, labels=tables.labels_of(live.tables))
         differing = generations.differences(image.tables, live.tables)
         wrong = wrong or differing
@@ -105,6 +97,6 @@ def difference_lines(
             wrong = {}
             break
     lines = ["table {}: {} entries differ".format(*each) for each in sorted(wrong.items())]
-    needed = set(stored.get("hooks") or links.IDENTITY_HOOKS)
+    needed = set(stored.hooks or links.IDENTITY_HOOKS)
     lines.extend(f"hook {hook} is not attached" for hook in sorted(needed - set(attached)))
     return lines

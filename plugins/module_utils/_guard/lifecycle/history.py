@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which stored generation an operator means who wants to go back."""
+"""Selects the stored generation to roll back to."""
 
 from __future__ import annotations
 
@@ -9,54 +9,50 @@ from typing import Any, Iterable, Sequence
 
 from ..errors import EnforcerError
 from ..host.protocols import Store
-
-
-def generations(store: Store) -> list[dict[str, Any]]:
-    """What is stored, oldest first; a document that can't be read is left out."""
-    return [each for each in map(store.load, store.numbers()) if each is not None]
-
-
-def summary(stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored generation without what is in it."""
-    return {
-        "generation": stored["generation"],
-        "digest": stored["digest"],
-        "revision": stored.get("revision"),
-        "applied_at": stored["applied_at"],
-        "confirmed": stored["confirmed"],
-        "soak": "replaces" in stored,
-    }
-
-
-def find(
-    found: Sequence[dict[str, Any]], generation: int | None = None, revisions: Iterable[str] = ()
-) -> dict[str, Any]:
-    """``generation``: by number. ``revisions``: a commit and those before it, newest first; what was in force then is
-    the confirmed generation of the first of them that has one. Raises EnforcerError when there is none."""
-    whole = [each for each in found if "replaces" not in each]
-    if generation is not None:
-        for each in whole:
-            if each["generation"] == generation:
-                return each
-        raise EnforcerError(f"generation {generation} is not stored on this host{_those(whole)}", _REMEDY)
-    wanted = list(revisions)
-    for revision in wanted:
-        of_it = [each for each in whole if each["confirmed"] and each.get("revision") == revision]
-        if of_it:
-            return of_it[-1]
-    raise EnforcerError(
-        "no generation stored on this host was in force at commit {}{}".format(
-            wanted[0] if wanted else "(none named)", _those(whole)
-        ),
-        _REMEDY,
-    )
-
+from ..host.stored import Stored
 
 _REMEDY = "Check that commit out and run the rollout from there"
 
 
-def _those(found: Sequence[dict[str, Any]]) -> str:
-    told = ", ".join(
-        "{} ({})".format(each["generation"], (each.get("revision") or "no commit known")[:12]) for each in found
+def generations(store: Store) -> list[Stored]:
+    """What is stored, oldest first, without generations that cannot be read."""
+    return [stored for stored in map(store.load, store.numbers()) if stored is not None]
+
+
+def summary(stored: Stored) -> dict[str, Any]:
+    """A stored generation without its content."""
+    return {
+        "generation": stored.generation,
+        "digest": stored.digest,
+        "revision": stored.revision,
+        "applied_at": stored.applied_at,
+        "confirmed": stored.confirmed,
+        "soak": stored.soak,
+    }
+
+
+def find(candidates: Sequence[Stored], generation: int | None = None, revisions: Iterable[str] = ()) -> Stored:
+    """Finds a generation by its number, or by the commit that was in force.
+
+    ``revisions``: a commit and its ancestors, newest first. The result is the confirmed generation of the first of them
+    that has one: it was in force at that commit. Raises EnforcerError if there is none."""
+    complete = [stored for stored in candidates if not stored.soak]
+    if generation is not None:
+        for stored in complete:
+            if stored.generation == generation:
+                return stored
+        raise EnforcerError(f"generation {generation} is not stored on this host{_list_text(complete)}", _REMEDY)
+    commits = list(revisions)
+    for commit in commits:
+        confirmed = [stored for stored in complete if stored.confirmed and stored.revision == commit]
+        if confirmed:
+            return confirmed[-1]
+    commit = commits[0] if commits else "(none named)"
+    raise EnforcerError(
+        f"no generation stored on this host was in force at commit {commit}{_list_text(complete)}", _REMEDY
     )
-    return f": there are {told}" if told else ""
+
+
+def _list_text(generations: Sequence[Stored]) -> str:
+    text = ", ".join(f"{stored.generation} ({(stored.revision or 'no commit known')[:12]})" for stored in generations)
+    return f": there are {text}" if text else ""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Mapping
 
 from ..compile import programs, tables
 from ..errors import PolicyErrors, Problem
+from ..host.stored import Stored
 from ..kernel import links
 from ..kernel.types import Environment
 from ..policy.canonical import digest
@@ -26,8 +27,8 @@ from .context import Context
 class Target:
     """What a document means on this host now.
 
-    ``rules``: names in the order of their bits in the tables. ``labels``: the bit of each label. ``extra``: what is
-    stored with the generation besides: the revision, and the document that a soak replaces."""
+    ``rules``: names in the order of their bits in the tables. ``labels``: the bit of each label. ``revision``, ``soak``
+    and ``replaces``: as they are stored."""
 
     document: dict[str, Any]
     digest: str
@@ -37,22 +38,26 @@ class Target:
     rules: list[str]
     places: canary.Places
     labels: dict[str, int]
-    extra: dict[str, Any] = field(default_factory=dict)
+    revision: str | None = None
+    soak: bool = False
+    replaces: dict[str, Any] | None = None
 
-    def stored(self, generation: int, confirmed: bool) -> dict[str, Any]:
+    def stored(self, generation: int, confirmed: bool) -> Stored:
         """The generation as the store keeps it."""
-        return {
-            "generation": generation,
-            "document": self.document,
-            "digest": self.digest,
-            "confirmed": confirmed,
-            "resolved": encoded(self.resolved),
-            "hooks": sorted(self.hooks),
-            "image": self.image.digest(),
-            "labels": self.labels,
-            "applied_at": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
-            **self.extra,
-        }
+        return Stored(
+            generation=generation,
+            document=self.document,
+            digest=self.digest,
+            confirmed=confirmed,
+            resolved=encoded(self.resolved),
+            hooks=sorted(self.hooks),
+            image=self.image.digest(),
+            labels=self.labels,
+            applied_at=datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
+            revision=self.revision,
+            soak=self.soak,
+            replaces=self.replaces,
+        )
 
 
 def encoded(resolved: Resolved) -> dict[str, Any]:
@@ -62,12 +67,7 @@ def encoded(resolved: Resolved) -> dict[str, Any]:
 
 
 def compile_target(
-    context: Context,
-    document: dict[str, Any],
-    resolved: Resolved,
-    labels: Mapping[str, int],
-    available: frozenset[str],
-    extra: Mapping[str, Any] | None = None,
+    context: Context, document: dict[str, Any], resolved: Resolved, labels: Mapping[str, int], available: frozenset[str]
 ) -> Target:
     """Compiles ``resolved`` with the rules of the self-test. ``labels``: bits that labels have already;
     ``available``: the programs that are loaded."""
@@ -89,7 +89,6 @@ def compile_target(
         rules=rules,
         places=places,
         labels=tables.labels_of(image.tables),
-        extra=dict(extra or {}),
     )
 
 

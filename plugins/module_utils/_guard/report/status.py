@@ -168,7 +168,7 @@ def status(
         audit=audit,
         problems=problems,
         stored_generation=numbers[-1] if numbers else None,
-        confirmed_generation=confirmed["generation"] if confirmed else None,
+        confirmed_generation=confirmed.generation if confirmed else None,
     )
     try:
         result.enforcer = enforcer.installed(kernel)
@@ -201,13 +201,13 @@ def _read_generation(
     if live.record and live.pending:
         result.deadline_seconds = round(max(0, live.record.deadline - kernel.boottime()) / 1e9, 1)
     if stored:
-        result.mode, result.digest = stored["document"].get("mode"), stored["digest"]
-        result.revision, result.soak = stored.get("revision"), "replaces" in stored
-        if "hardlinks" in stored:
-            result.hardlinks = hardlinks.lines(stored["hardlinks"])
+        result.mode, result.digest = stored.document.get("mode"), stored.digest
+        result.revision, result.soak = stored.revision, stored.soak
+        if stored.hardlinks is not None:
+            result.hardlinks = hardlinks.lines(stored.hardlinks)
     result.rules = _rules(kernel, live.tables)
     if stored:
-        _set_coverage(result, encoding.from_json(stored["resolved"]), environment)
+        _set_coverage(result, encoding.from_json(stored.resolved), environment)
     for rule in result.rules:
         rule.enforced = result.running and all(action["enforced"] for action in rule.actions)
     rules = [{"name": rule.name, "actions": rule.actions} for rule in result.rules]

@@ -16,6 +16,7 @@ from ..attest.evidence import Evidence, Package
 from ..compile import tables
 from ..errors import EnforcerError, PolicyErrors
 from ..host.protocols import Store, System
+from ..host.stored import Stored
 from ..kernel.protocol import Kernel
 from ..kernel.types import LSM_MAC, MODIFY_RETURN, LinkInfo
 from ..lifecycle import canary, drift, enforcer
@@ -91,7 +92,7 @@ def _compare_files(content: Mapping[str, Any] | None, package: Package | None) -
 
 
 def _compare_certificate(
-    content: Mapping[str, Any] | None, running: Evidence, stored: Mapping[str, Any] | None
+    content: Mapping[str, Any] | None, running: Evidence, stored: Stored | None
 ) -> list[Difference]:
     if content is None:
         what = "there is no certificate" if running.live.generation else "no policy is in force"
@@ -124,10 +125,10 @@ def _compare_host(known: Certificate, running: Evidence) -> list[str]:
     return lines
 
 
-def _compare_document(known: Certificate, generation: int, stored: Mapping[str, Any] | None) -> list[str]:
-    if stored and known.policy.digest != stored["digest"]:
+def _compare_document(known: Certificate, generation: int, stored: Stored | None) -> list[str]:
+    if stored and known.policy.digest != stored.digest:
         return [f"the document of generation {generation} is not the one of the certificate"]
-    if stored and known.policy.resolved != canonical.digest(stored["resolved"]):
+    if stored and known.policy.resolved != canonical.digest(stored.resolved):
         return [f"the resolved document of generation {generation} is not the one of the certificate"]
     return []
 
@@ -176,7 +177,7 @@ def _compare_objects(known: Certificate, running: Evidence) -> list[str]:
 
 
 def _compare_policy(
-    running: Evidence, stored: dict[str, Any] | None, system: System, now: datetime.date, folder: str
+    running: Evidence, stored: Stored | None, system: System, now: datetime.date, folder: str
 ) -> list[Difference]:
     """The document on disk against its own digest, and its compiled image against the kernel's tables."""
     if not running.live.generation:
@@ -185,18 +186,18 @@ def _compare_policy(
         what = f"the document of generation {running.live.generation} is missing, or not complete"
         return [Difference(what, _APPLY)]
     lines = []
-    if canonical.digest(stored["document"]) != stored["digest"]:
+    if canonical.digest(stored.document) != stored.digest:
         lines.append(f"the document of generation {running.live.generation} was edited")
     lines.extend(drift.difference_lines(running.live, stored, running.attached, system, now, folder))
     return [Difference(line, _APPLY) for line in lines]
 
 
 def _run_canary(
-    kernel: Kernel, running: Evidence, stored: Mapping[str, Any], system: System, now: datetime.date, folder: str
+    kernel: Kernel, running: Evidence, stored: Stored, system: System, now: datetime.date, folder: str
 ) -> list[Difference]:
     rules = tables.rule_bits(tables.Image({"rules": {}, **running.live.tables}))
     try:
-        canary.try_it(kernel, rules, encoding.from_json(stored["resolved"]), now, canary.find(system, folder), folder)
+        canary.try_it(kernel, rules, encoding.from_json(stored.resolved), now, canary.find(system, folder), folder)
     except EnforcerError as error:
         return [Difference(error.message, _INSTALL)]
     except PolicyErrors as error:
