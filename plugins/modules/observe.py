@@ -188,13 +188,10 @@ def observe(
     done = run(
         kernel,
         system,
-        seconds=parameters["seconds"],
-        path=path,
-        actions=actions,
-        names=parameters["names"],
-        data=base64.b64decode(parameters["object"] or ""),
-        layout=parameters["layout"] or "",
-        programs=parameters["programs"] or "",
+        collect.Options(parameters["seconds"], path, actions, parameters["names"]),
+        collect.Programs(
+            base64.b64decode(parameters["object"] or ""), parameters["layout"] or "", parameters["programs"] or ""
+        ),
     )
     return dict(result, **done)
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can go wrong, said so that an operator knows what to do next. No traceback reaches a user."""
+"""Errors with a remedy for the operator. No traceback reaches a user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Iterable, NamedTuple
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a policy or a host. ``where``: rule, set, path or part of the host."""
+    """One problem of a policy or a host. ``where``: a rule, a set, a path or a part of the host."""
 
     where: str
     found: str
@@ -25,8 +25,8 @@ class Problem(NamedTuple):
         return text
 
 
-class PolicyErrors(Exception):
-    """Every error of a policy on this host, all at once."""
+class PolicyErrors(Exception):  # noqa: N818  # it holds several errors
+    """All problems of a policy on this host."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: list[Problem] = list(problems)
@@ -41,7 +41,7 @@ class PolicyErrors(Exception):
 
 
 class EnforcerError(Exception):
-    """The host or the kernel refuses: what happened, and the way out."""
+    """An operation failed on the host or in the kernel: what happened, and the remedy."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         self.message = message

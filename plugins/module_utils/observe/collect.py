@@ -1,8 +1,10 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One observation: attach, wait, read, detach, write. The programs and their maps belong to this process and go
-with it, however it ends; the file appears when it is whole."""
+"""One observation: attaches the programs, waits, reads their maps, detaches them, and writes a file.
+
+The programs and their maps belong to this process: the kernel removes them when it ends, however it ends. The file is
+written atomically."""
 
 from __future__ import annotations
 
@@ -14,70 +16,72 @@ import socket
 import stat
 import struct
 import time
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, NamedTuple, Protocol
 
 from .._guard.errors import EnforcerError, PolicyErrors, Problem
 from .._guard.host import atomic, lock
-from .._guard.kernel import bpf
-from .._guard.resolve import resolver
+from .._guard.host.mountinfo import Mount, parse_mounts, visible
+from .._guard.kernel.bpf import Kernel
+from .._guard.kernel.types import BTF
 from . import compiled, lines, records
 
 LOCK = "/run/lock/exfil-guard-observe.lock"
-SECONDS = 7 * 86400  # at most
-NAMES = 1000  # of a directory that may be listed, at most
+SECONDS = 7 * 86400  # the longest observation
+NAMES = 1000  # the most names that are listed of a directory
 COMPILED = tuple(action for action in records.ACTIONS if action != "chdir")
-_TURN = 0.2  # seconds between two looks at what is new
-_SETTLE = 16  # looks at the end for what is still being written
+_POLL_SECONDS = 0.2  # between two reads of the ring buffers
+_FINAL_READS = 16  # the most reads at the end, while programs are writing
+
+
+class Files(lines.Names, Protocol):
+    """What an observation needs of the host: see host.system.System."""
+
+    def host_mounts(self) -> str:
+        """The mounts that the first process sees."""
 
 
 def check_options(seconds: int, path: str, actions: Iterable[str], names: int) -> None:
-    """Raises PolicyErrors with everything that is wrong."""
-    found = []
+    """Raises PolicyErrors with every invalid option."""
+    problems = []
     if not 1 <= seconds <= SECONDS:
-        found.append(Problem("seconds", f"{seconds}", f"1 to {SECONDS} (7 days)", "Observe again for longer"))
+        problems.append(Problem("seconds", f"{seconds}", f"1 to {SECONDS} (7 days)", "Observe again for longer"))
     if not 0 <= names <= NAMES:
-        found.append(Problem("names", f"{names}", f"0 to {NAMES}", ""))
+        problems.append(Problem("names", f"{names}", f"0 to {NAMES}", ""))
     unknown = sorted(set(actions) - set(records.ACTIONS))
     if unknown:
-        found.append(Problem("actions", ", ".join(unknown), "of {0}".format(", ".join(records.ACTIONS)), ""))
+        problems.append(Problem("actions", ", ".join(unknown), f"of {', '.join(records.ACTIONS)}", ""))
     if not actions:
-        found.append(Problem("actions", "none", "at least one", ""))
-    folder = os.path.dirname(path)
+        problems.append(Problem("actions", "none", "at least one", ""))
     if not path.startswith("/") or path.endswith("/") or "\0" in path:
-        found.append(Problem("file", repr(path), "an absolute path of a file", ""))
+        problems.append(Problem("file", repr(path), "an absolute path of a file", ""))
     else:
-        try:
-            there = os.lstat(folder)
-            if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid() or there.st_mode & 0o022:
-                found.append(
-                    Problem(
-                        "file", f"others may write in {folder}", "a folder of root's that nobody else may write in", ""
-                    )
-                )
-        except OSError as error:
-            found.append(
-                Problem("file", f"{folder}: {error.strerror}", "a folder that is there", "Make it, for root alone")
-            )
-    if found:
-        raise PolicyErrors(found)
+        problems += _folder_problems(os.path.dirname(path))
+    if problems:
+        raise PolicyErrors(problems)
 
 
-def check_host(kernel: Any, actions: Iterable[str]) -> None:
-    """Whether it can be observed. Raises PolicyErrors, EnforcerError."""
-    found = kernel.environment()
+def _folder_problems(folder: str) -> list[Problem]:
+    try:
+        status = os.lstat(folder)
+    except OSError as error:
+        return [
+            Problem("file", f"{folder}: {error.strerror}", "a folder that exists", "Create it, writable by root alone")
+        ]
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022:
+        return []
+    return [Problem("file", f"others may write in {folder}", "a folder of root's that nobody else may write in", "")]
+
+
+def check_host(kernel: Kernel, actions: Iterable[str]) -> None:
+    """Checks that this host can be observed. Raises PolicyErrors or EnforcerError."""
+    environment = kernel.environment()
     problems = []
-    if not found.root:
+    if not environment.root:
         problems.append(Problem("host", "not root", "", "Run as root"))
-    if not os.path.exists(bpf.BTF):
-        problems.append(
-            Problem(
-                "host",
-                f"the kernel {found.release} has no BTF",
-                "",
-                "Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's",
-            )
-        )
-    if not found.libbpf or found.libbpf.startswith("0"):
+    if not os.path.exists(BTF):
+        remedy = "Boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's"
+        problems.append(Problem("host", f"the kernel {environment.release} has no BTF", "", remedy))
+    if not environment.libbpf or environment.libbpf.startswith("0"):
         problems.append(Problem("host", "libbpf.so.1 is not there", "", "Install libbpf 1.0 or newer"))
     if problems:
         raise PolicyErrors(problems)
@@ -86,28 +90,31 @@ def check_host(kernel: Any, actions: Iterable[str]) -> None:
 
 
 class Source:
-    """One set of programs: its ring buffer and its maps."""
+    """One set of programs with its ring buffer and maps."""
 
-    def __init__(self, kernel: Any, maps: dict[str, int]) -> None:
+    def __init__(self, kernel: Kernel, maps: dict[str, int]) -> None:
         self._kernel, self._maps = kernel, maps
         self._ring = kernel.ring(maps["fresh"], True)
         self.subjects: dict[int, records.Subject] = {}
         self.objects: dict[bytes, records.Chain] = {}
 
     def drain(self) -> list[bytes]:
-        """The objects that are new."""
+        """Reads the ring buffer. Returns the objects that are new."""
         batch = self._ring.peek()
         self._ring.advance(batch.end)
         return records.fresh(batch.records, self.subjects, self.objects)
 
     def waits(self) -> bool:
+        """Whether the ring buffer has records."""
         read, written = self._ring.positions()
         return read != written
 
     def entries(self) -> list[tuple[int, int, bytes, records.Times]]:
+        """What was counted: see records.entries."""
         return records.entries(self._kernel.read_all(self._maps["entries"]))
 
     def units(self) -> dict[bytes, records.Times]:
+        """How often a unit was started, by its cgroup path."""
         if "units" not in self._maps:
             return {}
         return {
@@ -116,21 +123,26 @@ class Source:
         }
 
     def lost(self) -> dict[str, int]:
-        found = self._kernel.read_all(self._maps["lost"])
+        """How many records did not fit, by kind."""
+        counts = self._kernel.read_all(self._maps["lost"])
         return {
-            name: struct.unpack("=Q", found[struct.pack("=I", place)])[0]
-            for place, name in enumerate(records.LOST)
-            if struct.pack("=I", place) in found
+            name: struct.unpack("=Q", counts[struct.pack("=I", index)])[0]
+            for index, name in enumerate(records.LOST)
+            if struct.pack("=I", index) in counts
         }
 
     def close(self) -> None:
+        """Unmaps the ring buffer."""
         self._ring.close()
+
+    def release(self) -> None:
+        """Detaches the programs."""
 
 
 class _Chdir(Source):
-    """The CO-RE object, by libbpf. It is attached from the beginning to the end of a `with`."""
+    """The programs of the CO-RE object, which libbpf loads."""
 
-    def __init__(self, kernel: Any, data: bytes) -> None:
+    def __init__(self, kernel: Kernel, data: bytes) -> None:
         loaded = kernel.load(data, {})
         self._fds = list(loaded.maps.values()) + list(loaded.programs.values())
         try:
@@ -152,8 +164,10 @@ class _Chdir(Source):
 
 
 class _Compiled(Source):
-    def __init__(self, kernel: Any, text: str) -> None:
-        self._held, maps = compiled.load(text)
+    """The programs that BCC compiles on this host."""
+
+    def __init__(self, kernel: Kernel, text: str) -> None:
+        self._attached, maps = compiled.load(text)
         super().__init__(kernel, maps)
         words = [0] * 1024
         for port in kernel.listening_ports():
@@ -164,11 +178,11 @@ class _Compiled(Source):
         )
 
     def release(self) -> None:
-        compiled.release(self._held)
+        compiled.release(self._attached)
 
 
 def list_directory(path: bytes, inode: int, names: int) -> lines.Listing:
-    """What lies in a directory, if it is still the one of that number. No link is followed at its end."""
+    """The names in a directory, if it has that inode number. A link at the end of ``path`` is not followed."""
     from .._guard.audit import events
 
     try:
@@ -178,15 +192,15 @@ def list_directory(path: bytes, inode: int, names: int) -> lines.Listing:
     try:
         if os.fstat(fd).st_ino != inode:
             return lines.Listing((), 0, "another directory has its name now")
-        found: list[str] = []
+        listed: list[str] = []
         more = 0
         with os.scandir(fd) as entries:
-            for each in entries:
-                if len(found) < names:
-                    found.append(events.text(os.fsencode(each.name)))
+            for entry in entries:
+                if len(listed) < names:
+                    listed.append(events.text(os.fsencode(entry.name)))
                 else:
                     more += 1
-        return lines.Listing(tuple(sorted(found)), more)
+        return lines.Listing(tuple(sorted(listed)), more)
     except OSError as error:
         return lines.Listing((), 0, error.strerror)
     finally:
@@ -194,28 +208,29 @@ def list_directory(path: bytes, inode: int, names: int) -> lines.Listing:
 
 
 class _Mounts:
-    """Read anew when they have changed."""
+    """The visible mounts of the host, parsed again only if they changed."""
 
-    def __init__(self, system: Any) -> None:
+    def __init__(self, system: Files) -> None:
         self._system, self._text = system, ""
-        self.now: list[resolver.Mount] = []
+        self.now: list[Mount] = []
 
-    def refresh(self) -> list[resolver.Mount]:
+    def refresh(self) -> list[Mount]:
         text = self._system.host_mounts()
         if text != self._text:
-            self._text, self.now = text, resolver.visible(resolver.parse_mounts(text))
+            self._text, self.now = text, visible(parse_mounts(text))
         return self.now
 
 
 class Observation:
-    """What comes of the sources, kept as it comes: a directory is listed, and a path named, when it is first seen."""
+    """The paths and listings of the observed objects. They are taken when an object is first observed."""
 
-    def __init__(self, system: Any, names: int) -> None:
+    def __init__(self, system: Files, names: int) -> None:
         self._mounts, self._names = _Mounts(system), names
         self.paths: dict[bytes, str] = {}
         self.listings: dict[bytes, lines.Listing] = {}
 
-    def turn(self, source: Source, listed: bool) -> None:
+    def poll(self, source: Source, listed: bool) -> None:
+        """Reads the new objects of a source. ``listed``: they are directories to list."""
         new = source.drain()
         if not new:
             return
@@ -231,14 +246,15 @@ class Observation:
                     else list_directory(where, records.what(named).inode, self._names)
                 )
 
-    def mounts(self) -> list[resolver.Mount]:
+    def mounts(self) -> list[Mount]:
+        """The visible mounts now."""
         return self._mounts.refresh()
 
 
-def write(found: list[dict[str, Any]], path: str) -> None:
-    """Whole or not at all. Raises EnforcerError."""
+def write(observed: list[dict[str, Any]], path: str) -> None:
+    """Writes the file atomically. Raises EnforcerError."""
     try:
-        atomic.write(path, lines.to_text(found).encode("ascii"))
+        atomic.write(path, lines.to_text(observed).encode("ascii"))
     except OSError as error:
         remedy = (
             "Make room there, or name another file, and observe again"
@@ -249,29 +265,29 @@ def write(found: list[dict[str, Any]], path: str) -> None:
 
 
 def holder() -> tuple[str, int]:
-    """Who observes now, and its process; empty and 0: nobody does."""
+    """Describes the running observation, and gives its process id. Empty and 0 if there is none."""
     text = lock.holder(LOCK)
     word = text.split(",")[0].split(" ")
     return text, int(word[1]) if len(word) == 2 and word[0] == "pid" and word[1].isdigit() else 0
 
 
 def stop(wait: float = 30.0) -> bool:
-    """Ends an observation that runs, as its time would. False: none did."""
+    """Ends the running observation, which writes its file. Returns whether there was one. Raises EnforcerError."""
     text, number = holder()
     if not text:
         return False
     if number:
         os.kill(number, signal.SIGTERM)
-    until = time.monotonic() + wait
+    deadline = time.monotonic() + wait
     while holder()[0]:
-        if time.monotonic() > until:
-            raise EnforcerError(f"the observation does not end: {text}", "Look at that process")
+        if time.monotonic() > deadline:
+            raise EnforcerError(f"the observation does not end: {text}", "Check that process")
         time.sleep(0.1)
     return True
 
 
 def _gather(sources: list[tuple[Source, bool]], observation: Observation, actions: list[str]) -> lines.Seen:
-    """What was counted, and then what was told until that: whatever is counted has been told before."""
+    """Reads the counts and then the ring buffers: a program writes a record before it counts, so none is missing."""
     subjects: dict[int, records.Subject] = {}
     entries: list[tuple[int, int, bytes, records.Times]] = []
     units: dict[bytes, records.Times] = {}
@@ -279,77 +295,97 @@ def _gather(sources: list[tuple[Source, bool]], observation: Observation, action
     for source, listed in sources:
         entries += source.entries()
         units.update(source.units())
-        for _ in range(_SETTLE):
-            observation.turn(source, listed)
+        for _ in range(_FINAL_READS):
+            observation.poll(source, listed)
             if not source.waits():
                 break
             time.sleep(0.01)
         for name, count in source.lost().items():
             lost[name] += count
         subjects.update(source.subjects)
-    wanted = {records.ACTIONS.index(action) for action in actions}
+    selected = {records.ACTIONS.index(action) for action in actions}
     return lines.Seen(
-        subjects, observation.paths, [each for each in entries if each[1] in wanted], units, observation.listings, lost
+        subjects,
+        observation.paths,
+        [entry for entry in entries if entry[1] in selected],
+        units,
+        observation.listings,
+        lost,
     )
 
 
 class _Stop:
-    """SIGTERM and SIGINT end the wait; what was seen until then is written."""
+    """SIGTERM and SIGINT end the wait. The file is written with what was observed until then."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.requested = False
+        self._before = {number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def _ask(self, *_unused: Any) -> None:
-        self.asked = True
+    def _request(self, *_unused: object) -> None:
+        self.requested = True
 
     def restore(self) -> None:
+        """Restores the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
+class Options(NamedTuple):
+    """What to observe. ``names``: the most names to list of a directory."""
+
+    seconds: int
+    path: str
+    actions: list[str]
+    names: int
+
+
+class Programs(NamedTuple):
+    """The programs: observe.bpf.o, and the text of observe.h and observe.bcc.c of bpf/observer."""
+
+    object: bytes
+    layout: str
+    source: str
+
+
 def run(
-    kernel: Any,
-    system: Any,
+    kernel: Kernel,
+    system: Files,
+    options: Options,
+    programs: Programs,
     *,
-    seconds: int,
-    path: str,
-    actions: list[str],
-    names: int,
-    data: bytes,
-    layout: str,
-    programs: str,
     lock_path: str = LOCK,
     ready: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """``data``: observe.bpf.o; ``layout`` and ``programs``: observe.h and observe.bcc.c of bpf/observer. ``ready`` is
-    called when all is attached. Gives lines (how many) and lost. Raises PolicyErrors, EnforcerError."""
-    check_options(seconds, path, actions, names)
-    check_host(kernel, actions)
-    actions = [action for action in records.ACTIONS if action in actions]
+    """Observes and writes the file. Raises PolicyErrors or EnforcerError.
+
+    ``ready`` is called after all programs are attached. The result has ``lines``, their number, and ``lost``."""
+    check_options(options.seconds, options.path, options.actions, options.names)
+    check_host(kernel, options.actions)
+    actions = [action for action in records.ACTIONS if action in options.actions]
     with lock.hold("observing", lock_path, wait=0.0):
-        stop_asked = _Stop()
-        sources: list[tuple[Any, bool]] = []
+        signals = _Stop()
+        sources: list[tuple[Source, bool]] = []
         try:
             if set(actions) & set(COMPILED):
-                sources.append((_Compiled(kernel, compiled.source(layout, programs, os.getpid())), False))
+                text = compiled.source(programs.layout, programs.source, os.getpid())
+                sources.append((_Compiled(kernel, text), False))
             if "chdir" in actions:
-                sources.append((_Chdir(kernel, data), True))
-            observation, began = Observation(system, names), time.time()
-            until = time.monotonic() + seconds
+                sources.append((_Chdir(kernel, programs.object), True))
+            observation, began = Observation(system, options.names), time.time()
+            deadline = time.monotonic() + options.seconds
             if ready is not None:
                 ready()
-            while time.monotonic() < until and not stop_asked.asked:
-                time.sleep(min(_TURN, max(0.0, until - time.monotonic())))
+            while time.monotonic() < deadline and not signals.requested:
+                time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
                 for source, listed in sources:
-                    observation.turn(source, listed)
+                    observation.poll(source, listed)
             ended = time.time()
             seen = _gather(sources, observation, actions)
         finally:
             for source, _ in sources:
                 source.close()
                 source.release()
-            stop_asked.restore()
+            signals.restore()
         view = lines.View(
             system,
             observation.mounts(),
@@ -358,6 +394,6 @@ def run(
             socket.gethostname(),
             platform.release(),
         )
-        found = lines.lines(seen, view, actions=actions, seconds=seconds, began=began, ended=ended)
-        write(found, path)
-    return {"lines": len(found), "lost": found[-1]["lost"]}
+        observed = lines.lines(seen, view, actions=actions, seconds=options.seconds, began=began, ended=ended)
+        write(observed, options.path)
+    return {"lines": len(observed), "lost": observed[-1]["lost"]}

@@ -148,13 +148,8 @@ try:
     collect.run(
         kernel,
         System(),
-        seconds=0,
-        path="/srv/observed.jsonl",
-        actions=ACTIONS,
-        names=20,
-        data=data,
-        layout="",
-        programs="",
+        collect.Options(seconds=0, path="/srv/observed.jsonl", actions=ACTIONS, names=20),
+        collect.Programs(data, "", ""),
         lock_path="/run/lock/o.lock",
     )
     check("no time is refused", False)
@@ -163,13 +158,8 @@ except collect.PolicyErrors as error:
 result = collect.run(
     kernel,
     System(),
-    seconds=20 if EVERYTHING else 3,
-    path=FILE,
-    actions=ACTIONS,
-    names=20,
-    data=data,
-    layout=read("observe.h") if EVERYTHING else "",
-    programs=read("observe.bcc.c") if EVERYTHING else "",
+    collect.Options(seconds=20 if EVERYTHING else 3, path=FILE, actions=ACTIONS, names=20),
+    collect.Programs(data, read("observe.h") if EVERYTHING else "", read("observe.bcc.c") if EVERYTHING else ""),
     lock_path="/run/lock/o.lock",
     ready=ready,
 )

@@ -331,7 +331,7 @@ def test_good_options(private):
 def test_a_kernel_without_btf(monkeypatch, tmp_path):
     kernel = FakeKernel()
     kernel.found = GOOD._replace(libbpf="")
-    monkeypatch.setattr(collect.bpf, "BTF", str(tmp_path / "none"))
+    monkeypatch.setattr(collect, "BTF", str(tmp_path / "none"))
     with pytest.raises(PolicyErrors) as refused:
         collect.check_host(kernel, ["chdir"])
     assert "has no BTF. Boot a kernel with CONFIG_DEBUG_INFO_BTF=y" in str(refused.value)
@@ -363,7 +363,7 @@ def test_what_bcc_says_is_told_in_one_line(monkeypatch):
     wrong.BPF = refuse
     monkeypatch.setitem(sys.modules, "bcc", wrong)
     with pytest.raises(
-        EnforcerError, match=r"Failed to compile BPF module; BCC says: a.c:1: error: no such thing\. Look"
+        EnforcerError, match=r"Failed to compile BPF module; BCC says: a.c:1: error: no such thing\. Check"
     ):
         compiled.load("")
 
@@ -430,29 +430,20 @@ def stood(monkeypatch, tmp_path):
     Source.made = []
     btf = tmp_path / "btf"
     btf.write_text("")
-    monkeypatch.setattr(collect.bpf, "BTF", str(btf))
+    monkeypatch.setattr(collect, "BTF", str(btf))
     monkeypatch.setattr(collect, "_Chdir", Source)
     monkeypatch.setattr(collect, "LOCK", str(tmp_path / "lock"))
     return tmp_path
 
 
-def run(stood, path, **more):
+def run(stood, path, seconds=1, ready=None):
     return collect.run(
         FakeKernel(),
         Host(),
-        **{
-            **dict(
-                seconds=1,
-                path=str(path),
-                actions=["chdir"],
-                names=5,
-                data=b"object",
-                layout="",
-                programs="",
-                lock_path=str(stood / "lock"),
-            ),
-            **more,
-        },
+        collect.Options(seconds=seconds, path=str(path), actions=["chdir"], names=5),
+        collect.Programs(b"object", "", ""),
+        lock_path=str(stood / "lock"),
+        ready=ready,
     )
 
 
