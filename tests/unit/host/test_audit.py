@@ -7,6 +7,7 @@ full, the clock is set back, or the unit is killed."""
 from __future__ import annotations
 
 import collections
+import dataclasses
 import errno
 import json
 import os
@@ -122,7 +123,12 @@ def test_every_key_is_in_the_published_schema(schema):
     }
 
 
-def test_everything_that_can_be_told_is(schema):
+def test_every_field_of_a_record_is_a_key():
+    names = {field.name for kind in (trail.Decision, trail.Note) for field in dataclasses.fields(kind)}
+    assert names | {"record"} == set(trail.KEYS)
+
+
+def test_a_record_has_everything_that_is_known(schema):
     system = FakeSystem()
     system.processes[42] = {"stat": "42 (a) b) S 7 " + "0 " * 17 + "4000 0", "status": "Name:\ta\nGroups:\t1000 500 \n"}
     system.executables[7] = "/usr/bin/ba\x1bsh"
@@ -297,7 +303,7 @@ class Documents:
         return Stored(3, {}, "digest", resolved, True, "2026-06-01T00:00:00+00:00")
 
 
-def test_labels_are_told_only_where_a_rule_binds_by_them_alone():
+def test_a_record_has_labels_only_if_the_rule_binds_by_them_alone():
     store = Documents()
     documents = trail.Documents(store)
     assert [documents.labels(3, name) for name in ("labelled", "mixed", "all", "none")] == [
@@ -309,7 +315,7 @@ def test_labels_are_told_only_where_a_rule_binds_by_them_alone():
     assert store.loads == [3] and documents.labels(4, "all") is None
 
 
-# ---- folding ------------------------------------------------------------------------------------------------------
+# ---- aggregation ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -360,7 +366,7 @@ def test_what_lies_behind_the_end_of_a_path_does_not_count():
     assert aggregate.key(data[:300] + b"\xaa" * 100 + data[400:]) == aggregate.key(data)
     assert aggregate.key(denial(path=b"", inode=1)) != aggregate.key(
         denial(path=b"", inode=2)
-    )  # told by its number alone
+    )  # distinguished by its number alone
 
 
 def test_a_flood_is_few_lines_that_add_up(unit):
@@ -376,7 +382,7 @@ def test_a_flood_is_few_lines_that_add_up(unit):
     assert ", 20 times until 2023-" in trail.to_line(first)
 
 
-def test_the_first_of_its_kind_is_told_at_once_and_forgotten_after_a_quiet_time(unit):
+def test_the_first_of_a_kind_is_reported_at_once_and_forgotten_after_the_window(unit):
     for wait, sequence in ((1, 0), (25, 1)):
         unit.ring.put(denial(sequence))
         unit.turn(wait)
@@ -386,7 +392,7 @@ def test_the_first_of_its_kind_is_told_at_once_and_forgotten_after_a_quiet_time(
     assert unit.collector.aggregator.held == {} and not unit.collector.busy()
 
 
-def test_what_is_remembered_has_a_bound_and_nothing_is_lost_by_it(unit):
+def test_the_number_of_held_kinds_is_bounded_and_nothing_is_lost(unit):
     for sequence in range(3 * aggregate.MAX_KINDS):
         unit.ring.put(denial(2 * sequence, port=sequence), denial(2 * sequence + 1, port=sequence))
         if sequence % 100 == 0:
@@ -466,7 +472,7 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path, monkeypatch):
         unit.turn(11)
         unit.turn(0, ending=True)
         spans = {(line.sequence, line.last_sequence): line.count for line in unit.journal.lines}
-        assert sum(spans.values()) == 8, (steps, unit.journal.lines)  # told twice: the same numbers
+        assert sum(spans.values()) == 8, (steps, unit.journal.lines)  # delivered twice: the same numbers
         assert unit.state().collected == 8 == unit.ring.consumer
         monkeypatch.undo()
         if not killed:
@@ -484,7 +490,7 @@ def test_a_full_disk_under_the_state_takes_nothing_from_the_ring(unit, monkeypat
     assert unit.state().collected == 1
 
 
-def test_a_state_that_is_not_whole_is_none(unit):
+def test_a_damaged_state_is_none(unit):
     for text in ("", "{", "[]", '{"version": 1}', json.dumps(dict(collector.State("ring").to_json(), version=2))):
         with open(unit.path, "w", encoding="ascii") as file:
             file.write(text)
@@ -493,7 +499,7 @@ def test_a_state_that_is_not_whole_is_none(unit):
         assert unit.turn()
 
 
-def test_another_ring_is_begun_anew_and_what_was_held_is_told(unit):
+def test_a_new_ring_buffer_begins_a_new_state_and_held_records_are_delivered(unit):
     unit.ring.put(denial(0), denial(1))
     unit.turn()
     unit.ring.put(denial(2))
@@ -506,20 +512,20 @@ def test_another_ring_is_begun_anew_and_what_was_held_is_told(unit):
     assert unit.journal.count() == 4 and unit.state().collected == 1 == unit.state().position
 
 
-def test_gaps_are_told_once_nothing_waits_any_more(unit):
+def test_gaps_are_noted_when_the_ring_buffer_is_empty(unit):
     unit.ring.put(denial(5), denial(7), denial(0, verdict=1))  # 6 is a little late
     unit.collector.turn()
     unit.ring.put(denial(6))
     unit.turn()
     kinds = [line.kind for line in unit.journal.lines]
-    assert kinds.count("lost") == 1  # told when nothing waited, before 6 came
+    assert kinds.count("lost") == 1  # noted when the ring buffer was empty, before 6 came
     unit.ring.put(denial(20), denial(1, verdict=1))
     unit.turn()
     unit.turn()
     assert [line.count for line in unit.journal.lines if line.kind == "lost"] == [1, 11]
 
 
-def test_records_of_another_layout_are_counted_and_told(unit):
+def test_events_of_another_layout_are_counted_and_noted(unit):
     unit.ring.put(b"old" * 300, denial(1), b"old" * 300, b"new")
     unit.turn()
     notes = {line.size: line.count for line in unit.journal.lines if line.kind == "unreadable"}
@@ -625,14 +631,14 @@ def test_a_file_that_takes_nothing_does_not_hold_up_the_journal(unit):
     assert file.count() == collector.MAX_FILE_RECORDS and unit.state().outbox == {"journal": [], "file": []}
 
 
-def test_told_where_there_is_no_unit(tmp_path):
+def test_the_status_without_a_unit(tmp_path):
     assert collector.status(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit")) is None
     (tmp_path / "unit").write_text("")
     found = collector.status(str(tmp_path / "none"), str(tmp_path / "lock"), str(tmp_path / "unit"))
     assert found.running is False and found.collected == 0
 
 
-def test_names_are_asked_for_once():
+def test_names_are_looked_up_once():
     class Slow(FakeSystem):
         asked = 0
 

@@ -192,7 +192,7 @@ def test_status(host, capsys):
     assert "not confirmed in time" in capsys.readouterr().out
 
 
-def test_status_tells_what_is_enforced(host, capsys):
+def test_status_shows_what_is_enforced(host, capsys):
     host.apply()
     rules = {rule["name"]: rule for rule in status.status(host.kernel, host.store).to_json()["rules"]}
     assert all(rule["enforced"] for rule in rules.values())
@@ -217,7 +217,7 @@ def test_status_tells_what_is_enforced(host, capsys):
     assert found["unenforced"] == ["every rule: bpf is not among the active Linux Security Modules"]
 
 
-def test_status_tells_how_many_carry_each_label(host, capsys):
+def test_status_counts_the_carriers_of_each_label(host, capsys):
     host.apply(
         dict(
             POLICY,
@@ -304,7 +304,9 @@ def test_explain(host, capsys):
     host.run("explain", "--user", "alice", "--action", "mount")
     assert capsys.readouterr().out == "allow mount\n"
     assert host.run("explain", "--user", "alice") == 1
-    assert capsys.readouterr().err.startswith("exfil-guard: a path, an address or an action without an object is required. ")
+    assert capsys.readouterr().err.startswith(
+        "exfil-guard: a path, an address or an action without an object is required. "
+    )
     assert host.run("explain", "--user", "alcie", "--path", "/srv") == 1
     assert capsys.readouterr().err == "exfil-guard: unknown user 'alcie'\n"
     assert host.run("explain", "--user", "alice", "--address", "10.0.0") == 1

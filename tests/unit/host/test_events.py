@@ -130,7 +130,7 @@ def test_the_ring():
         record()[:244] + struct.pack("=I", 257) + record()[248:],
     ],
 )
-def test_a_record_of_another_layout_is_told_and_not_read(data):
+def test_an_event_of_another_layout_is_reported_and_not_decoded(data):
     (event,) = events.decode_all([data], FakeSystem(), 0)
     content = event.to_json()
     assert content["verdict"] == "unreadable" and content["size"] == len(data) and content["rule"] is None

@@ -94,7 +94,7 @@ def test_status_accounts_for_every_event(host, capsys):
     assert "6 written + 3 lost = 10 decided; 3 waiting; 1 IN PROGRESS\n" in capsys.readouterr().out
 
 
-def test_status_tells_how_the_trail_stands(host, capsys):
+def test_status_shows_the_audit_collector(host, capsys):
     host.apply()
     state = collector.State(
         "ring",
@@ -437,7 +437,7 @@ def test_another_rule_that_denies_it_too_is_named(host, capsys):
         ({"reason": 12}, "12"),
     ],
 )
-def test_where_nothing_can_be_told_it_says_so(host, capsys, event, note):
+def test_a_note_explains_why_there_are_no_changes(host, capsys, event, note):
     host.apply()
     host.kernel.buffer.put(denial(0, **{"generation": 1, **event}))
     (found,) = answers(host, capsys)
@@ -448,7 +448,7 @@ def test_the_built_in_destinations_are_the_documents():
     assert set(why.BUILT_IN) == set(_document.BUILT_IN)
 
 
-def test_each_reason_has_its_words():
+def test_each_reason_has_a_note():
     assert set(why.REASONS) == set(layout.REASONS) - {"rule"}
 
 

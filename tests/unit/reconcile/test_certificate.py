@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The certificate of an apply, and what `exfil-guard verify` makes of a host that somebody meddled with. Each kind of
-meddling is told with what differs; before it, and after it is undone, nothing is told."""
+meddling is reported with what differs. An unchanged host has no differences."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def checked(host):
     return verify.verify(host.kernel, host.store, host.system, NOW, canary_folder=host.folder)
 
 
-def told(host):
+def differences(host):
     result = checked(host)
     content = result.to_json()
     assert content["verified"] == (not content["differences"])
@@ -46,7 +46,7 @@ def told(host):
 @pytest.fixture
 def certified(host):
     host.put(CORP)
-    assert told(host) == []
+    assert differences(host) == []
     return host
 
 
@@ -87,11 +87,11 @@ def test_a_run_that_changes_nothing_leaves_it_alone(certified):
 
 def test_one_for_each_generation_none_without_a_policy(certified):
     certified.put(BOTH)
-    assert certified.store.certificate()["policy"]["generation"] == 2 and told(certified) == []
+    assert certified.store.certificate()["policy"]["generation"] == 2 and differences(certified) == []
     confirm.rollback(certified.kernel, certified.store, **certified.options)
     known = certified.store.certificate()
     assert known["policy"]["generation"] == 1 and known["canary"] == {"tried": False, "warnings": []}
-    assert told(certified) == []
+    assert differences(certified) == []
     result = confirm.remove(certified.kernel, certified.store, check=True, **certified.options)
     assert "- certificate\n" in result["diff"]["prepared"] and path_of(certified).exists()
     assert confirm.remove(certified.kernel, certified.store, **certified.options) == result
@@ -112,12 +112,12 @@ def test_one_for_each_generation_none_without_a_policy(certified):
 )
 def test_one_that_is_not_of_what_runs_is_written_again(certified, damage, why):
     damage(certified)
-    assert told(certified)
+    assert differences(certified)
     would = certified.apply(CORP, check=True)
     line = f"~ certificate of generation 1 (it was {why})\n"
     assert would["changed"] and would["diff"]["prepared"] == line
     assert certified.apply(CORP) == would
-    assert told(certified) == [] and certified.quiet(CORP)
+    assert differences(certified) == [] and certified.quiet(CORP)
 
 
 def change(host, **parts):
@@ -324,21 +324,21 @@ MEDDLING = [
 
 
 @pytest.mark.parametrize("meddling", MEDDLING, ids=lambda each: each.what)
-def test_meddling_is_told(certified, meddling):
+def test_meddling_is_reported(certified, meddling):
     meddling.do(certified)
-    lines = told(certified)
+    lines = differences(certified)
     for wanted in meddling.lines:
         assert any(wanted in line for line in lines), lines
     assert certified.kernel.open_descriptors() == 0
 
 
-def test_nothing_is_told_of_counters(certified):
+def test_changed_counters_are_no_difference(certified):
     counters = certified.kernel.pins[BASE + "maps/counters"].entries
     counters[next(iter(counters))] = struct.pack("=QQ", 5, 6)
-    assert told(certified) == []
+    assert differences(certified) == []
 
 
-def test_an_apply_tells_of_a_program_that_is_not_ours_each_time(certified):
+def test_every_apply_warns_of_a_program_that_is_not_ours(certified):
     swap_both(certified)
     first = certified.apply(CORP)
     assert first["diff"]["prepared"] == "~ certificate of generation 1 (it was of other programs)\n"
@@ -349,7 +349,7 @@ def test_an_apply_tells_of_a_program_that_is_not_ours_each_time(certified):
     assert not second["changed"] and second["warnings"] == first["warnings"] == known["differences"]
 
 
-def test_programs_of_others_are_told_and_no_difference(certified):
+def test_programs_of_others_are_reported_and_are_no_difference(certified):
     other = _Program(9001, "theirs", ())
     for number, kind, function in ((1, LSM_MAC, function_of(HOOK)), (2, MODIFY_RETURN, 5), (3, LSM_MAC, 6)):
         link = _Link(9000 + number, other)
@@ -362,7 +362,7 @@ def test_programs_of_others_are_told_and_no_difference(certified):
     ]
 
 
-def test_one_that_replaces_ours_is_told(certified):
+def test_a_program_that_replaces_ours_is_reported(certified):
     link = _Link(9000, _Program(9001, "theirs", ()))
     link.attach_type, link.target = 0, certified.kernel.pins[PROGRAM].number
     certified.kernel.pins["/bpf/theirs"] = link
@@ -374,7 +374,7 @@ def test_one_that_replaces_ours_is_told(certified):
 # ---- what is not proved -------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_kernel_is_said_and_is_no_error(host):
+def test_an_unknown_kernel_is_reported_and_is_no_error(host):
     host.kernel.types = "ffff" * 16
     host.put(CORP)
     known = host.store.certificate()
@@ -398,7 +398,7 @@ def judge(kernel, known, digest=None, programs=None):
     return proved.check(known, digest or known.object, kernel.btf_digest(), programs or kernel.relocate(OBJECT))
 
 
-def test_judged_by_instructions_maps_hook_and_object():
+def test_proofs_hold_for_the_same_instructions_maps_hook_and_object():
     kernel = FakeKernel()
     known = known_of(kernel)
     good = judge(kernel, known)
@@ -419,7 +419,7 @@ def test_judged_by_instructions_maps_hook_and_object():
         assert found.properties[first.name] == () and found.properties[programs[1].name] == ("verdict",)
 
 
-def test_each_property_that_lacks_for_some_program_is_said():
+def test_each_property_that_is_not_proved_of_some_program_is_reported():
     kernel = FakeKernel()
     content = fake_package.proved(kernel, OBJECT)
     programs = content["kernels"][kernel.types]["programs"]
@@ -435,7 +435,7 @@ def test_each_property_that_lacks_for_some_program_is_said():
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "object": "", "properties": [], "kernels": {"a": 5}}']
 )
-def test_a_broken_set_of_proofs_is_said(certified, content):
+def test_a_damaged_set_of_proofs_is_reported(certified, content):
     (Path(certified.store.library) / "proved.json").write_text(content)
     with pytest.raises(EnforcerError, match=r"does not have format 1 of the proofs\. Run role"):
         proved.load(certified.store.library)
@@ -490,7 +490,7 @@ def test_the_command_ends_with_one_when_something_differs(certified, capsys):
 
 
 def test_a_host_without_the_enforcer(host, capsys):
-    assert told(host) == ["no policy is in force"]
+    assert differences(host) == ["no policy is in force"]
     enforcer.remove(host.kernel)
     assert cli.main(["verify"], api(host)) == 1
     assert capsys.readouterr().err == "exfil-guard: the enforcer is not installed. Run role exfil.guard.enforcer\n"
@@ -499,4 +499,4 @@ def test_a_host_without_the_enforcer(host, capsys):
 def test_no_package_no_certificate(certified):
     os.unlink(os.path.join(certified.store.library, "guard.bpf.o"))
     assert evidence.package(certified.store) is None
-    assert "the package is not installed, or not complete" in told(certified)
+    assert "the package is not installed, or not complete" in differences(certified)
