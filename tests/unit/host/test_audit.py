@@ -429,55 +429,61 @@ def test_while_the_journal_takes_nothing_events_wait_and_then_are_lost(tmp_path,
     assert "resumed (journal)" in capsys.readouterr().err
 
 
+class Killed(BaseException):
+    """What ends the unit at a step."""
+
+
+def killed_after(steps, folder, monkeypatch):
+    """Runs the unit, kills it once after so many steps and starts it again. A step changes the state, the ring buffer or
+    the journal. Returns whether it was killed: it may need fewer steps."""
+    left = [steps]
+
+    def step():
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    folder.mkdir()
+    unit = Unit(folder)
+    advance, replace, popleft = unit.ring.advance, os.replace, unit.journal.deliver
+
+    def deliver(lines):
+        while lines:
+            step()
+            one = collections.deque([lines[0]])
+            popleft(one)
+            step()
+            lines.popleft()
+
+    unit.journal.deliver = deliver
+    unit.ring.advance = lambda position: (step(), advance(position), step())
+    monkeypatch.setattr(collector.os, "replace", lambda *paths: (step(), replace(*paths), step()))
+    killed = False
+    for turn in range(4):
+        unit.ring.put(denial(2 * turn, port=turn % 2), denial(2 * turn + 1, port=turn % 2))
+        try:
+            unit.turn(3)
+        except Killed:
+            killed = True
+            left[0] = 1000
+            unit.start()
+    left[0] = 1000
+    unit.turn(11)
+    unit.turn(0, ending=True)
+    spans = {(line.sequence, line.last_sequence): line.count for line in unit.journal.lines}
+    assert sum(spans.values()) == 8, (steps, unit.journal.lines)  # delivered twice: the same numbers
+    assert unit.state().collected == 8 == unit.ring.consumer
+    monkeypatch.undo()
+    return killed
+
+
 def test_killed_at_every_step_it_loses_nothing(tmp_path, monkeypatch):
-    """Steps: what changes the state, the ring or the journal."""
-
-    class Killed(BaseException):
-        pass
-
     for steps in range(60):
-        left = [steps]
-
-        def step():
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-
-        folder = tmp_path / str(steps)
-        folder.mkdir()
-        unit = Unit(folder)
-        advance, replace, popleft = unit.ring.advance, os.replace, unit.journal.deliver
-
-        def deliver(lines):
-            while lines:
-                step()
-                one = collections.deque([lines[0]])
-                popleft(one)
-                step()
-                lines.popleft()
-
-        unit.journal.deliver = deliver
-        unit.ring.advance = lambda position: (step(), advance(position), step())
-        monkeypatch.setattr(collector.os, "replace", lambda *paths: (step(), replace(*paths), step()))
-        killed = False
-        for turn in range(4):
-            unit.ring.put(denial(2 * turn, port=turn % 2), denial(2 * turn + 1, port=turn % 2))
-            try:
-                unit.turn(3)
-            except Killed:
-                killed = True
-                left[0] = 1000
-                unit.start()
-        left[0] = 1000
-        unit.turn(11)
-        unit.turn(0, ending=True)
-        spans = {(line.sequence, line.last_sequence): line.count for line in unit.journal.lines}
-        assert sum(spans.values()) == 8, (steps, unit.journal.lines)  # delivered twice: the same numbers
-        assert unit.state().collected == 8 == unit.ring.consumer
-        monkeypatch.undo()
-        if not killed:
+        if not killed_after(steps, tmp_path / str(steps), monkeypatch):
             break
-    assert not killed and steps > 15
+    else:
+        pytest.fail("it was killed at the last step, too")
+    assert steps > 15
 
 
 def test_a_full_disk_under_the_state_takes_nothing_from_the_ring(unit, monkeypatch):

@@ -144,7 +144,7 @@ def test_taking_is_left_to_the_unit_while_it_runs(tmp_path, monkeypatch):
     enforcer.ensure(kernel, b"object")
     kernel.buffer.put(record(verdict=2))
     with lock.hold(events.COLLECTOR, events.LOCK):
-        with pytest.raises(EnforcerError, match="exfil-guard-audit.service takes the events. Read them there"):
+        with pytest.raises(EnforcerError, match=r"exfil-guard-audit\.service takes the events\. Read them there"):
             events.read(kernel, FakeSystem(), take=True)
         assert len(events.read(kernel, FakeSystem())) == 1
     assert lock.holder(events.LOCK) == ""

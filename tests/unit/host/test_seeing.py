@@ -201,7 +201,7 @@ def journalctl(folder, monkeypatch, entries, status=0):
         f'#!/bin/sh\nfor each; do echo "$each"; done >{folder}/asked\ncat {folder}/entries\necho no >&2\nexit {status}\n'
     )
     path.chmod(0o755)
-    monkeypatch.setenv("PATH", "{0}:{1}".format(folder / "bin", os.environ["PATH"]))
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
 
 
 def entry(record):
@@ -235,7 +235,7 @@ def test_watch_follows_the_journal_while_the_unit_collects(host, tmp_path, monke
 
 def test_a_journal_that_cannot_be_read(tmp_path, monkeypatch):
     journalctl(tmp_path, monkeypatch, [], status=1)
-    with pytest.raises(EnforcerError, match="journalctl ended with status 1: no. Check systemctl"):
+    with pytest.raises(EnforcerError, match=r"journalctl ended with status 1: no\. Check systemctl"):
         journal.read(journal.matches(), 3)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnforcerError, match="journalctl cannot be run"):
