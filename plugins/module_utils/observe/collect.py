@@ -21,7 +21,7 @@ from typing import Any, Callable, Iterable, NamedTuple, Protocol
 from .._guard.errors import EnforcerError, PolicyErrors, Problem
 from .._guard.host import atomic, lock
 from .._guard.host.mountinfo import Mount, parse_mounts, visible
-from .._guard.kernel.bpf import Kernel
+from .._guard.kernel.protocol import Kernel
 from .._guard.kernel.types import BTF
 from . import compiled, lines, records
 

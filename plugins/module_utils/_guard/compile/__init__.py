@@ -1,4 +1,4 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A resolved policy becomes map entries, and the list of the BPF programs that it needs. Pure."""
+"""Compiles a resolved policy to map entries, and lists the BPF programs that it needs. No I/O."""

@@ -1,4 +1,4 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kernel: bpf(2), libbpf, the ring buffer, and the generations that are pinned."""
+"""Access to the kernel: bpf(2), libbpf, the ring buffer, and the pinned generations of the policy."""

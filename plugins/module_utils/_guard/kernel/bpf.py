@@ -345,7 +345,7 @@ class Kernel:
         return LinkInfo(number, program, *(struct.unpack_from("=III", raw, 16) if kind == _TRACING else ()))
 
     def links(self) -> list[LinkInfo]:
-        """Every link in the kernel, whoever created it."""
+        """Every link in the kernel, also those of other programs."""
         links: list[LinkInfo] = []
         number = 0
         while True:

@@ -8,7 +8,7 @@ raise OSError with the name of the call that the kernel refused."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Protocol
+from typing import Callable, Mapping, Protocol
 
 from .ring import Batch
 from .types import Environment, LinkInfo, Loaded, MapInfo, MapSpec, ObjectInfo, ProgramInfo, Relocated
@@ -19,7 +19,10 @@ class Ring(Protocol):
 
     def __enter__(self) -> Ring: ...
 
-    def __exit__(self, *_unused: Any) -> None: ...
+    def __exit__(self, *_unused: object) -> None: ...
+
+    def close(self) -> None:
+        """Unmaps the ring."""
 
     def positions(self) -> tuple[int, int]:
         """The consumer's and the producer's position."""
@@ -156,4 +159,4 @@ class Kernel(Protocol):
         """Loads an object file. ``reuse``: maps by name that exist already."""
 
     def relocate(self, data: bytes, btf: str = "") -> list[Relocated]:
-        """The programs as they would be loaded, without loading them. ``btf``: a file with the types of another kernel."""
+        """The programs as they would be loaded, without loading them. ``btf``: a file with another kernel's BTF."""

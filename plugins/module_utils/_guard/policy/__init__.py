@@ -1,4 +1,4 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a policy says and means: its records, its actions, the reference decision, the difference between two. Pure."""
+"""The policy: its records, its actions, the reference decision, and the difference between two policies. No I/O."""
