@@ -151,7 +151,7 @@ def _no_selecting_key(violation: _Violation) -> Iterable[Problem]:
 def _not_in_enum(violation: _Violation) -> Iterable[Problem]:
     found, allowed = violation.found, violation.required
     shown = repr(found) if isinstance(found, str) else _short(found)
-    expected = _either(allowed) if len(allowed) <= 20 else f"one of the {len(allowed)} documented values"
+    expected = _either(allowed) if len(allowed) <= 20 else "one of the documented values"
     yield violation.problem(f"found {shown}", expected, did_you_mean(found, map(str, allowed)))
 
 

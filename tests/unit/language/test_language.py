@@ -81,7 +81,7 @@ BAD = {
     ),
     "unknown action": (
         BASE + "  - name: x\n    deny: [raed]\n    resources: [exports]\n",
-        "policies/a.yml.j2:14: $.rules[1].deny[0]: found 'raed'; expected one of the 101 documented values. "
+        "policies/a.yml.j2:14: $.rules[1].deny[0]: found 'raed'; expected one of the documented values. "
         "Did you mean 'read'?",
     ),
     "no resources": (
