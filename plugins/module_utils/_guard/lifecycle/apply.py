@@ -39,7 +39,7 @@ def run(context: Context, document: dict[str, Any]) -> dict[str, Any]:
     if context.options.check:
         change = plan(context, document)
         attached = change.state.available if change.state else frozenset()
-        return dict(change.result(), **change.coverage(attached))
+        return dict(change.result(), **change.coverage(attached).to_json())
     enforcer.require_installed(context.kernel)
     canary.prepare(context.options.paths.canary)  # the plan compiles rules about these files
     return execute(plan(context, document))
@@ -66,7 +66,7 @@ def _finish(change: Change, state: State, canary_warnings: list[str] | None) -> 
         *change.lockout,
         *_certify(change, state, canary_warnings),
     ]
-    return dict(result, **change.coverage(attached))
+    return dict(result, **change.coverage(attached).to_json())
 
 
 def _certify(change: Change, state: State, canary_warnings: list[str] | None) -> list[str]:

@@ -91,7 +91,7 @@ def _boot(context: Context, data: bytes) -> str:
     )
     if renewed != stored:
         store.save(renewed)
-    warnings = canary.try_it(kernel, target.rules, resolved, context.now, target.places, context.options.paths.canary)
+    warnings = canary.run(kernel, target.rules, resolved, context.now, target.places, context.options.paths.canary)
     warnings.extend(certificate.issue(kernel, store, version, list(warnings)))
     return "; ".join([f"generation {generation} is in force", *warnings])
 

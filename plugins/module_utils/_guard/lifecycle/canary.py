@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Seen to work: an operation that must be denied and one that must pass, really tried on this host. Loaded, attached
-and `bpf` in the list of active LSMs are no evidence that the programs run."""
+"""Self-test: performs one operation that must be denied and one that must be allowed. That programs are loaded and
+attached, and that `bpf` is an active LSM, does not show that they run."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _REMEDY = "The old policy is in force. Look for another security module in the w
 
 
 class Places(NamedTuple):
-    """Where the canary's files are inside their superblock; None: they are not there yet."""
+    """The two files of the self-test, as patterns inside their superblock; None if they do not exist."""
 
     denied: PathPattern | None
     allowed: PathPattern | None
 
 
 def prepare(folder: str = FOLDER) -> None:
-    """The two files, for everyone to read, unless they are there."""
+    """Creates the two files, which everyone may read, unless they exist."""
     try:
         os.makedirs(folder, mode=0o755, exist_ok=True)
         for name in (CANARY_DENIED, CANARY_ALLOWED):
@@ -53,11 +53,12 @@ def prepare(folder: str = FOLDER) -> None:
 
 
 def find(system: System, folder: str = FOLDER) -> Places:
+    """Finds the two files."""
     return Places(*(place(system, os.path.join(folder, name)) for name in (CANARY_DENIED, CANARY_ALLOWED)))
 
 
 def place(system: System, path: str) -> PathPattern | None:
-    """Asked the way a policy asks, so that the canary shares the policy's idea of a path."""
+    """Resolves a path like the path of a policy. None if it does not exist."""
     document = {
         "policy": 1,
         "mode": "enforce",
@@ -75,11 +76,11 @@ def place(system: System, path: str) -> PathPattern | None:
     return found[0] if found else None
 
 
-def try_it(
+def run(
     kernel: Kernel, rules: Iterable[str], resolved: Resolved, now: datetime.date, places: Places, folder: str = FOLDER
 ) -> list[str]:
-    """Tries what the image's canary ``rules`` deny, and what passes unless the operator's rules deny it too. Gives
-    warnings about what could not be tried; raises when the kernel does not do as the policy says."""
+    """Attempts what the self-test's ``rules`` deny, and what is allowed unless the operator's rules deny it. Gives
+    warnings about what was not tested. Raises EnforcerError if the kernel does not decide as the policy says."""
     warnings: list[str] = []
     names = set(rules)
     task = _task(places)
@@ -117,8 +118,8 @@ def try_it(
 
 
 def _outcomes(resolved: Resolved, task: Task, event: Callable[[Task], Any], now: datetime.date) -> set[str]:
-    """How it may end. The canary has what this session has read, which only the kernel knows: nothing, or anything that
-    a rule asks for. More labels only ever deny more."""
+    """The possible decisions. The self-test has the labels of this session, which only the kernel knows: this tries
+    none and all. More labels never allow more."""
     labels = frozenset(name for who in resolved.subjects.values() for name in who.has_read or ())
     whoever = (task, task._replace(labels=labels))
     return {semantics.decide(resolved, event(who), now).outcome for who in whoever}
@@ -161,8 +162,7 @@ def _connector(address: str) -> Callable[[], None]:
 
 
 def _task(places: Places) -> Task:
-    """The canary as the kernel will see it but for its labels: a user of its own, in this process's unit and login
-    session."""
+    """The task of the self-test without labels: its own user, in this process's unit and login session."""
     service = None
     login = NO_ID
     try:

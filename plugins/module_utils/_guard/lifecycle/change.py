@@ -62,7 +62,7 @@ class Change:
     warnings: list[str]
     steps: list[Step] = field(default_factory=list)
     lockout: list[str] = field(default_factory=list)
-    drift: dict[str, Any] = field(default_factory=dict)
+    differences: drift.Differences = field(default_factory=drift.Differences)
     soaked: list[str] = field(default_factory=list)
 
     @property
@@ -86,15 +86,15 @@ class Change:
             "diff": {"prepared": "".join(line + "\n" for line in self.lines)},
             "hooks": sorted(self.target.hooks),
             "soaked": self.soaked,
-            **self.drift,
+            **self.differences.to_json(),
         }
 
-    def coverage(self, attached: frozenset[str]) -> dict[str, Any]:
+    def coverage(self, attached: frozenset[str]) -> coverage.Coverage:
         """Which rules are enforced if the programs of the hooks in ``attached`` are attached."""
         kernel, now = self.context.kernel, self.context.now
         if self.state is None:
             return coverage.before_install(self.target.resolved, now, kernel)
-        return coverage.told(self.target.resolved, now, kernel.environment(), self.state.available, attached)
+        return coverage.coverage(self.target.resolved, now, kernel.environment(), self.state.available, attached)
 
 
 def plan(context: Context, document: dict[str, Any]) -> Change:
@@ -108,7 +108,7 @@ def plan(context: Context, document: dict[str, Any]) -> Change:
     locked_out = lockout.locked_out(target.resolved, context.system, context.now)
     live = state.live
     differing = generations.differences(target.image.tables, live.tables) if live.generation else {"policy": 1}
-    differences = drift.apart(
+    differences = drift.classify(
         context, live, state.before, target.stored(live.generation, True), state.attached, bool(differing)
     )
     # the kernel clears its caches of credentials by this hook; without it only a new generation makes them invalid
@@ -117,7 +117,7 @@ def plan(context: Context, document: dict[str, Any]) -> Change:
         change = _plan_new_generation(context, target, state, differing)
     else:
         change = _plan_repair(context, target, state)
-    return replace(change, lockout=locked_out, drift=differences, soaked=soaked)
+    return replace(change, lockout=locked_out, differences=differences, soaked=soaked)
 
 
 def _read_state(context: Context, version: str) -> State:
@@ -179,7 +179,7 @@ def _plan_without_enforcer(context: Context, document: dict[str, Any]) -> Change
         details=_attach_lines(target.hooks),
         deadline_seconds=context.options.confirm_seconds,
         warnings=warnings,
-        drift=drift.nowhere(context.store),
+        differences=drift.not_installed(context.store),
         soaked=soaked,
     )
 
@@ -251,7 +251,7 @@ def _put_in_force(context: Context, target: Target, state: State, generation: in
 
 
 def _self_test(context: Context, target: Target) -> list[str]:
-    return canary.try_it(
+    return canary.run(
         context.kernel, target.rules, target.resolved, context.now, target.places, context.options.paths.canary
     )
 

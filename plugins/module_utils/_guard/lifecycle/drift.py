@@ -1,12 +1,13 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the differences come from that a run finds: the kernel has drifted from the host's own document, a change of
-the policy is pending, the host itself has changed, or a trial was left unsettled."""
+"""Classifies differences: drift of the kernel, a pending change of the policy, a change of the host, or a trial that
+was not confirmed."""
 
 from __future__ import annotations
 
 import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..compile import tables
@@ -20,21 +21,40 @@ from . import canary
 from .context import Context
 
 
-def nowhere(store: Store) -> dict[str, Any]:
-    """Without an enforcer: whatever is stored as confirmed is not in force."""
-    lost = store.last_confirmed()
-    drift = [f"the enforcer is not in the kernel, generation {lost.generation} is stored as in force"] if lost else []
-    return {"drift": drift, "pending": True, "renewal": [], "unsettled": [], "document_before": None}
+@dataclass(frozen=True)
+class Differences:
+    """What differs between a document and what is in force, by its cause.
+
+    ``drift``: lines about changes of the kernel that no run made. ``pending``: whether the document is another one than
+    the stored one, ``document_before``, which is None if it is not. ``renewal``: lines about another meaning of the
+    same document. ``unsettled``: lines about a trial that was not confirmed."""
+
+    drift: list[str] = field(default_factory=list)
+    pending: bool = True
+    renewal: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
+    document_before: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The part of a result that describes the differences."""
+        return dict(vars(self))
 
 
-def apart(
+def not_installed(store: Store) -> Differences:
+    """The differences on a host without an enforcer, where the confirmed generation is not in force."""
+    confirmed = store.last_confirmed()
+    if confirmed is None:
+        return Differences()
+    return Differences([f"the enforcer is not in the kernel, generation {confirmed.generation} is stored as in force"])
+
+
+def classify(
     context: Context, live: Live, before: Stored | None, after: Stored, attached: frozenset[str], differing: bool
-) -> dict[str, Any]:
+) -> Differences:
     """Classifies the differences.
 
     ``before``: the stored generation in force; ``after``: the wanted one, as it would be stored; ``attached``: the
-    hooks; ``differing``: whether the kernel's tables differ from ``after``. Gives `drift`, `renewal` and `unsettled`,
-    each a list of lines, `pending`, and the document before if it is another one."""
+    hooks; ``differing``: whether the kernel's tables differ from ``after``."""
     pending = before is None or before.digest != after.digest if live.generation else True
     drift: list[str] = []
     if live.generation and (differing or pending):
@@ -63,13 +83,13 @@ def apart(
         unsettled.append(f"generation {live.generation} is on trial")
     if live.expired and live.record:
         unsettled.append(f"generation {live.record.generation} was not confirmed in time")
-    return {
-        "drift": drift,
-        "pending": pending and not (before is None and live.generation),
-        "renewal": renewal,
-        "unsettled": unsettled,
-        "document_before": before.document if before and pending else None,
-    }
+    return Differences(
+        drift=drift,
+        pending=pending and not (before is None and live.generation),
+        renewal=renewal,
+        unsettled=unsettled,
+        document_before=before.document if before and pending else None,
+    )
 
 
 def difference_lines(
@@ -80,23 +100,24 @@ def difference_lines(
     now: datetime.date,
     canary_folder: str = canary.FOLDER,
 ) -> list[str]:
-    """How the kernel differs from the document of the generation that it says is in force. A rule that has expired
-    since then and is still there is planned, not drift."""
+    """How the kernel differs from the stored generation that is in force. A rule in the tables that has expired since
+    the apply is no drift: the next refresh removes it."""
     if not live.generation:
         return []
     if stored is None:
         return [f"the document of generation {live.generation} is missing"]
     resolved = encoding.from_json(stored.resolved)
     places = canary.find(system, canary_folder)
-    wrong: dict[str, int] = {}
-    for day in (now, datetime.date(*(int(part) for part in stored.applied_at[:10].split("-")))):
+    applied_on = datetime.date(*(int(part) for part in stored.applied_at[:10].split("-")))
+    differing: dict[str, int] = {}
+    for day in (now, applied_on):
         image = tables.compile_policy(resolved, day, canary=places.denied, labels=tables.labels_of(live.tables))
-        differing = generations.differences(image.tables, live.tables)
-        wrong = wrong or differing
-        if not differing:
-            wrong = {}
+        differing_that_day = generations.differences(image.tables, live.tables)
+        if not differing_that_day:
+            differing = {}
             break
-    lines = ["table {}: {} entries differ".format(*each) for each in sorted(wrong.items())]
+        differing = differing or differing_that_day
+    lines = [f"table {name}: {count} entries differ" for name, count in sorted(differing.items())]
     needed = set(stored.hooks or links.IDENTITY_HOOKS)
     lines.extend(f"hook {hook} is not attached" for hook in sorted(needed - set(attached)))
     return lines

@@ -197,7 +197,7 @@ def _run_canary(
 ) -> list[Difference]:
     rules = tables.rule_bits(tables.Image({"rules": {}, **running.live.tables}))
     try:
-        canary.try_it(kernel, rules, encoding.from_json(stored.resolved), now, canary.find(system, folder), folder)
+        canary.run(kernel, rules, encoding.from_json(stored.resolved), now, canary.find(system, folder), folder)
     except EnforcerError as error:
         return [Difference(error.message, _INSTALL)]
     except PolicyErrors as error:
