@@ -140,8 +140,11 @@ class FakeRing:
     def __enter__(self) -> FakeRing:
         return self
 
-    def __exit__(self, *_unused: Any) -> None:
-        pass
+    def __exit__(self, *_unused: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing to unmap: the records stay for the next reader."""
 
 
 class FakeKernel:

@@ -70,10 +70,10 @@ def place(system: System, path: str) -> PathPattern | None:
         "rules": [{"name": "canary", "deny": ["read"], "resources": ["canary"]}],
     }
     try:
-        found = sorted(resolver.resolve(document, system).resources["canary"].paths)
+        patterns = sorted(resolver.resolve(document, system).resources["canary"].paths)
     except PolicyErrors:
         return None
-    return found[0] if found else None
+    return patterns[0] if patterns else None
 
 
 def run(

@@ -381,8 +381,8 @@ def _outdated_certificate(context: Context, state: State, stored: Stored) -> lis
     package = evidence.package(context.store)
     if package is None:
         return []  # in check mode, before the package is installed
-    found = evidence.read(context.kernel, state.version, state.live)
-    reason = certificate.outdated(context.store.certificate(), found, stored, package)
+    running = evidence.read(context.kernel, state.version, state.live)
+    reason = certificate.outdated(context.store.certificate(), running, stored, package)
     return [f"~ certificate of generation {state.live.generation} (it was {reason})"] if reason else []
 
 

@@ -25,69 +25,63 @@ _RUN_ROLE = "Run the role exfil.guard.enforcer"
 # ---- what the host must offer -------------------------------------------------------------------------------------
 
 
-def prerequisites(found: Environment) -> list[tuple[str, str]]:
+def prerequisites(environment: Environment) -> list[tuple[str, str]]:
     """The prerequisites that a host does not meet, each with its remedy."""
-    lacking = []
-    if not found.root:
-        lacking.append(("not running as root", "Run with become: true"))
-    if found.machine not in OLDEST:
-        lacking.append((f"the architecture {found.machine} is not supported", "Use x86_64 or aarch64"))
-    release = re.match(r"(\d+)\.(\d+)", found.release)
-    oldest = OLDEST.get(found.machine, (6, 1))
+    missing = []
+    if not environment.root:
+        missing.append(("not running as root", "Run with become: true"))
+    if environment.machine not in OLDEST:
+        missing.append((f"the architecture {environment.machine} is not supported", "Use x86_64 or aarch64"))
+    release = re.match(r"(\d+)\.(\d+)", environment.release)
+    oldest = OLDEST.get(environment.machine, (6, 1))
     if not release or (int(release.group(1)), int(release.group(2))) < oldest:
-        lacking.append((f"Linux {found.release} is too old", "Boot Linux {}.{} or newer".format(*oldest)))
-    if not found.libbpf:
-        lacking.append(("libbpf.so.1 is not there", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
-    elif found.libbpf.startswith("0"):
-        lacking.append(("libbpf is older than 1.0", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
-    if not found.bpffs:
-        lacking.append(
+        missing.append((f"Linux {environment.release} is too old", "Boot Linux {}.{} or newer".format(*oldest)))
+    if not environment.libbpf:
+        missing.append(("libbpf.so.1 is not there", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
+    elif environment.libbpf.startswith("0"):
+        missing.append(("libbpf is older than 1.0", "Install libbpf 1.0 or newer (Debian: libbpf1)"))
+    if not environment.bpffs:
+        missing.append(
             ("no bpf filesystem is mounted at /sys/fs/bpf", "Start sys-fs-bpf.mount, or: mount -t bpf bpf /sys/fs/bpf")
         )
-    if not found.cgroup2:
-        lacking.append(("/sys/fs/cgroup is not cgroup v2", "Boot with systemd.unified_cgroup_hierarchy=1"))
-    if "bpf" not in found.lsms:
-        active = ",".join(found.lsms)
-        lacking.append(
+    if not environment.cgroup2:
+        missing.append(("/sys/fs/cgroup is not cgroup v2", "Boot with systemd.unified_cgroup_hierarchy=1"))
+    if "bpf" not in environment.lsms:
+        active = ",".join(environment.lsms)
+        missing.append(
             (
                 "bpf is not among the active Linux Security Modules ({})".format(active or "the list cannot be read"),
                 "Boot with lsm={} on the kernel command line".format(
-                    ",".join([name for name in found.lsms if name != "capability"] + ["bpf"])
+                    ",".join([name for name in environment.lsms if name != "capability"] + ["bpf"])
                 )
                 if active
                 else "Mount securityfs at /sys/kernel/security and run again",
             )
         )
-    return lacking
+    return missing
 
 
-def _as_error(lacking: list[tuple[str, str]]) -> EnforcerError:
-    if len(lacking) == 1:
-        return EnforcerError(*lacking[0])
+def _as_error(missing: list[tuple[str, str]]) -> EnforcerError:
+    if len(missing) == 1:
+        return EnforcerError(*missing[0])
     return EnforcerError(
-        "this host cannot be guarded yet: " + "; ".join(found for found, _ in lacking),
-        "; ".join(remedy for _, remedy in lacking),
+        "this host cannot be guarded yet: " + "; ".join(text for text, _ in missing),
+        "; ".join(remedy for _, remedy in missing),
     )
-
-
-def require(kernel: Kernel) -> None:
-    lacking = prerequisites(kernel.environment())
-    if lacking:
-        raise _as_error(lacking)
 
 
 def check_layout(info: ObjectInfo) -> None:
     """Raises EnforcerError unless the object's maps are those that this package reads and writes."""
     remedy = "Install the package and the object of one release"
-    wanted: list[tuple[str, Any, Any]] = [(name, spec, info.maps.get(name)) for name, spec in mapspecs.MAPS.items()]
+    expected: list[tuple[str, Any, Any]] = [(name, spec, info.maps.get(name)) for name, spec in mapspecs.MAPS.items()]
     inner = dict(mapspecs.TABLES, control=mapspecs.RECORD)
-    wanted += [("entries of " + name, spec, info.inner.get(name)) for name, spec in inner.items()]
-    for name, spec, found in wanted:
-        if found is None:
+    expected += [("entries of " + name, spec, info.inner.get(name)) for name, spec in inner.items()]
+    for name, spec, actual in expected:
+        if actual is None:
             raise EnforcerError(f"the object is built for another layout: it has no map {name}", remedy)
-        if found != spec:
+        if actual != spec:
             raise EnforcerError(
-                f"the object is built for another layout: map {name} is {_sizes(found)}, expected {_sizes(spec)}",
+                f"the object is built for another layout: map {name} is {_sizes(actual)}, expected {_sizes(spec)}",
                 remedy,
             )
     for name in mapspecs.STORAGES:
@@ -114,15 +108,15 @@ def missing_maps(kernel: Kernel) -> list[str]:
 
 def installed(kernel: Kernel) -> str | None:
     """The version of the enforcer in place; None if there is none. Raises EnforcerError if it is incomplete."""
-    found = pins.versions(kernel)
+    versions = pins.versions(kernel)
     missing = missing_maps(kernel)
-    if not found and not kernel.names(pins.base(kernel) + "/maps"):
+    if not versions and not kernel.names(pins.base(kernel) + "/maps"):
         return None
     if missing:
         raise EnforcerError("the enforcer is incomplete: no pin for the maps {}".format(", ".join(missing)), _RUN_ROLE)
-    if len(found) != 1:
+    if len(versions) != 1:
         raise EnforcerError("loading the enforcer was interrupted", _RUN_ROLE)
-    return found[0]
+    return versions[0]
 
 
 def require_installed(kernel: Kernel) -> str:
@@ -136,17 +130,17 @@ def require_installed(kernel: Kernel) -> str:
 def foreign_programs(kernel: Kernel, version: str) -> list[str]:
     """Hooks as whose program something is pinned that uses none of our maps: each of our programs uses some. Only
     `exfil-guard verify`, which takes seconds, compares programs with the object."""
-    ours = set()
+    own_maps = set()
     for name in list(mapspecs.MAPS) + list(mapspecs.STORAGES):
         if kernel.exists(pins.map_path(kernel, name)):
             with pins.opened(kernel, pins.map_path(kernel, name), readonly=True) as fd:
-                ours.add(kernel.map_info(fd).id)
-    found = []
+                own_maps.add(kernel.map_info(fd).id)
+    foreign = []
     for hook in sorted(pins.available_hooks(kernel, version)):
         with pins.opened(kernel, pins.program_path(kernel, version, hook)) as fd:
-            if not ours.intersection(kernel.program_info(fd).maps):
-                found.append(hook)
-    return found
+            if not own_maps.intersection(kernel.program_info(fd).maps):
+                foreign.append(hook)
+    return foreign
 
 
 def _link_versions(kernel: Kernel) -> list[str]:
@@ -279,34 +273,34 @@ def _recover_maps(kernel: Kernel, missing: list[str]) -> None:
     """Pins maps again that lost their pin. A map exists, with its entries, while a program uses it."""
     if not missing:
         return
-    wanted = set(missing)
+    names = set(missing)
     for fd in _programs(kernel):
         try:
-            ids = kernel.program_info(fd).maps if wanted else ()
+            map_ids = kernel.program_info(fd).maps if names else ()
         finally:
             kernel.close(fd)
-        for number in ids:
-            found = kernel.map_by_id(number)
+        for number in map_ids:
+            map_fd = kernel.map_by_id(number)
             try:
-                name = kernel.map_info(found).name
-                if name in wanted:
-                    kernel.pin(found, pins.map_path(kernel, name))
-                    wanted.discard(name)
+                name = kernel.map_info(map_fd).name
+                if name in names:
+                    kernel.pin(map_fd, pins.map_path(kernel, name))
+                    names.discard(name)
             finally:
-                kernel.close(found)
+                kernel.close(map_fd)
 
 
 def _programs(kernel: Kernel) -> list[int]:
     """Descriptors of all our programs: the pinned ones and those that pinned links run."""
-    found = []
+    descriptors = []
     for version in pins.versions(kernel):
         for hook in sorted(pins.available_hooks(kernel, version)):
-            found.append(kernel.get(pins.program_path(kernel, version, hook)))
+            descriptors.append(kernel.get(pins.program_path(kernel, version, hook)))
     for version in _link_versions(kernel):
         for hook in kernel.names(pins.links_path(kernel, version)):
             with pins.opened(kernel, pins.links_path(kernel, version) + "/" + hook) as link:
-                found.append(kernel.program_by_id(kernel.link_info(link).program))
-    return found
+                descriptors.append(kernel.program_by_id(kernel.link_info(link).program))
+    return descriptors
 
 
 def _load(kernel: Kernel, data: bytes, version: str, absent: list[str]) -> None:
