@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 import traceback
-from typing import Any, Callable, Iterable, Protocol, cast
+from typing import Any, Callable, Iterable, Protocol, Sequence, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -54,6 +54,12 @@ def locate(module: AnsibleModule) -> str:
     return path + LIBRARY
 
 
+class Event(Protocol):
+    """An event that the kernel wrote."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
 class Host(Protocol):
     """The operations of ``exfil_guard.host_api.Host`` that modules call."""
 
@@ -88,7 +94,7 @@ class Host(Protocol):
 
     def status(self) -> dict[str, Any]: ...
 
-    def events(self, *, take: bool = False, limit: int | None = None) -> list[dict[str, Any]]: ...
+    def events(self, *, take: bool = False, limit: int | None = None) -> Sequence[Event]: ...
 
     def audit_records(self, *, since: str, limit: int) -> list[dict[str, Any]]: ...
 
