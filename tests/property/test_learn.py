@@ -40,7 +40,7 @@ PARTS = st.one_of(
     st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=6),
 ).filter(lambda name: name not in (".", ".."))
 PATHS = st.lists(PARTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts)) | st.builds(
-    lambda number: "/srv/data/%d" % number, st.integers(0, 60)
+    lambda number: f"/srv/data/{number}", st.integers(0, 60)
 )
 ADDRESSES = st.sampled_from(
     ["10.0.0.1", "10.0.0.2", "10.0.1.1", "127.0.0.1", "::1", "fd00::1", "::ffff:10.0.0.1", "224.0.0.251", "203.0.113.9"]
@@ -140,7 +140,7 @@ def sources_of(hosts):
 
 
 OBSERVED = st.lists(st.lists(lines(), min_size=1, max_size=25), min_size=1, max_size=3).map(
-    lambda hosts: [("host%d" % number, seen) for number, seen in enumerate(hosts)]
+    lambda hosts: [(f"host{number}", seen) for number, seen in enumerate(hosts)]
 )
 OPTIONS = st.builds(
     proposer.Options,

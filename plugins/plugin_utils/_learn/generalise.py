@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Few patterns in place of many paths and ports. Pure. Private to this collection."""
+"""Replaces many paths and ports by few patterns and ranges. Private to this collection."""
 
 from __future__ import annotations
 
@@ -9,48 +9,52 @@ from typing import Iterable, Tuple
 
 Components = Tuple[str, ...]
 
-# Too much hangs below these to be said in one pattern, unless the operator says so.
+# Folders of the system: too wide for one pattern, unless option `roots` names them.
 SYSTEM_ROOTS = frozenset((
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/media", "/mnt", "/opt", "/proc",
     "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/libexec",
     "/usr/local", "/usr/local/bin", "/usr/local/lib", "/usr/sbin", "/usr/share", "/usr/src", "/var", "/var/backups",
     "/var/cache", "/var/lib", "/var/local", "/var/log", "/var/mail", "/var/opt", "/var/spool", "/var/tmp",
 ))  # fmt: skip
-HOMES = ("home",)  # whose folders are users'
-_NUMBERED = ("proc",)  # whose folders are processes'
-EPHEMERAL = 32768  # where Linux chooses ports of its own from
+HOMES = ("home",)  # with a folder for each user
+_NUMBERED = ("proc",)  # with a folder for each process
+EPHEMERAL = 32768  # first port that Linux assigns by itself
 
 
 def split(path: str) -> Components:
+    """The names of a path."""
     return tuple(part for part in path.split("/") if part)
 
 
 def sayable(path: str) -> bool:
-    """The language has no way to say a `*` that is one, and a policy is UTF-8 text."""
+    """Whether a policy can name the path: a literal `*` cannot be escaped, and a policy is UTF-8 text."""
     return "*" not in path and not any("\ud800" <= char <= "\udfff" for char in path)
 
 
 def patterns(paths: Iterable[str], most: int, roots: Iterable[str] = ()) -> dict[str, frozenset[str]]:
-    """A pattern in place of the paths it covers -> these paths. More than ``most`` paths in one folder become the
-    folder, but never one of SYSTEM_ROOTS or a user's home unless ``roots`` names it. What is alike in several homes,
-    or of several processes, becomes one with `*`. The paths have to be sayable."""
-    allowed = frozenset("/" + "/".join(split(each)) for each in roots)
+    """Patterns in place of paths, each with the paths that it covers. More than ``most`` paths in one folder become a
+    pattern of the folder, except in SYSTEM_ROOTS and homes that ``roots`` does not name. Equal paths of several users
+    or processes become one pattern with `*`. All paths must be sayable."""
+    allowed = frozenset("/" + "/".join(split(root)) for root in roots)
     tree = _Node(())
     for path in sorted(set(paths)):
         tree.add(split(path), path)
-    found: dict[str, frozenset[str]] = {}
+    merged: dict[str, frozenset[str]] = {}
     for pattern, covered in _collapsed(tree, most, allowed):
-        found[pattern] = found.get(pattern, frozenset()) | covered
-    return _alike(found)
+        merged[pattern] = merged.get(pattern, frozenset()) | covered
+    return _alike(merged)
 
 
 class _Node:
+    """A folder or file in a tree of paths. ``here``: its path if it is one of the paths, else empty."""
+
     def __init__(self, place: Components) -> None:
         self.place = place
-        self.here: str = ""  # the path itself, when it is among them
+        self.here: str = ""
         self.below: dict[str, _Node] = {}
 
     def add(self, rest: Components, path: str) -> None:
+        """Adds a path. ``rest``: its names below this node."""
         node = self
         for name in rest:
             node = node.below.setdefault(name, _Node((*node.place, name)))
@@ -58,7 +62,7 @@ class _Node:
 
 
 def _collapsed(top: _Node, most: int, allowed: frozenset[str]) -> list[tuple[str, frozenset[str]]]:
-    """Bottom-up, without recursion: a path may be deep."""
+    """Patterns with their covered paths, bottom-up. Not recursive, because paths can be deep."""
     order, stack = [], [top]
     while stack:
         node = stack.pop()
@@ -71,7 +75,7 @@ def _collapsed(top: _Node, most: int, allowed: frozenset[str]) -> list[tuple[str
         for name in sorted(node.below):
             found += done.pop(id(node.below[name]))
         if len(found) > most and (path in allowed or not _is_root(node.place)):
-            covered = frozenset(each for _pattern, paths in found for each in paths)
+            covered = frozenset(path_ for _pattern, paths in found for path_ in paths)
             found = [(path.rstrip("/") + "/**", covered)]
         done[id(node)] = found
     return done[id(top)]
@@ -82,7 +86,7 @@ def _is_root(place: Components) -> bool:
 
 
 def _alike(found: dict[str, frozenset[str]]) -> dict[str, frozenset[str]]:
-    """What two homes or two processes have in common."""
+    """Merges equal patterns of several homes or processes."""
     groups: dict[tuple[str, Components], list[str]] = {}
     for pattern in found:
         parts = split(pattern)
@@ -100,7 +104,7 @@ def _alike(found: dict[str, frozenset[str]]) -> dict[str, frozenset[str]]:
 
 
 def ports(found: Iterable[int], most: int) -> list[int | str]:
-    """Each port, or, of more than ``most`` that no service is known by, the range that such ports are from."""
+    """The ports. More than ``most`` unprivileged ports become a range."""
     numbers = sorted(set(found))
     if len(numbers) <= most or numbers[0] < 1024:
         return list(numbers)

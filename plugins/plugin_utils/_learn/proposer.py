@@ -398,17 +398,19 @@ class _Proposer:
         group = self._group(by_identity)
         names = set()
         if group:
-            of_group = [each for each in by_identity if not each.unit and not each.login and len(each.users) == 1]
-            together = [event for each in of_group for event in by_identity.pop(each)]
+            of_group = [
+                subject for subject in by_identity if not subject.unit and not subject.login and len(subject.users) == 1
+            ]
+            together = [event for subject in of_group for event in by_identity.pop(subject)]
             names.add(self._subject(f"group {group}", {"groups": [group]}, together, resource))
         if self.coarse:
-            units = sorted(each.unit for each in by_identity if each.unit)
+            units = sorted(subject.unit for subject in by_identity if subject.unit)
             for unit in units:
                 del by_identity[Identity(unit)]
             if units:
                 names.add(self._subject("services", {"services": units}, events, resource))
-        for each in sorted(by_identity, key=str):
-            names.add(self._subject(str(each), each.body(), by_identity[each], resource))
+        for subject in sorted(by_identity, key=str):
+            names.add(self._subject(str(subject), subject.body(), by_identity[subject], resource))
         return names
 
     def _was_observed(self, action: str, otherwise: str) -> bool:
@@ -423,7 +425,7 @@ class _Proposer:
         reporting: dict[tuple[str, str], tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {}
         for host, name in sorted({(host, seen.rule) for host, seen in found if seen.rule}):
             document = self.todays.get(host) or {}
-            rule = next((each for each in document.get("rules") or () if each["name"] == name), None)
+            rule = next((candidate for candidate in document.get("rules") or () if candidate["name"] == name), None)
             if rule is None:
                 self._note(f"{host} no longer has rule '{name}', which reported some of the events")
             else:
@@ -463,7 +465,11 @@ class _Proposer:
 
     def _group(self, by_identity: Mapping[Identity, Any]) -> str | None:
         """A group that has exactly the users of ``by_identity``, if they are more than Options.users."""
-        users = {each.users[0] for each in by_identity if not each.unit and not each.login and len(each.users) == 1}
+        users = {
+            subject.users[0]
+            for subject in by_identity
+            if not subject.unit and not subject.login and len(subject.users) == 1
+        }
         if len(users) <= self.options.users:
             return None
         having: dict[str, set[Id]] = {}
@@ -486,7 +492,7 @@ class _Proposer:
             pass
         elif None in programs:
             why = "one is unknown"
-        elif not all(generalise.sayable(str(each)) for each in programs):
+        elif not all(generalise.sayable(str(program)) for program in programs):
             why = "the name of one is not possible in a policy"
         elif len(programs) > self.options.executables:
             why = f"there are {len(programs)}"
@@ -505,51 +511,51 @@ class _Proposer:
         audit = {source.host for source in self.sources if source.audit}
         who = sorted(
             {
-                each
-                for each in (
+                subject
+                for subject in (
                     bound(seen.actor, self.options.unbound)
                     for host, seen in self.events
                     if host not in audit or (seen.action in REACHING and seen.address is not None)
                 )
-                if each is not None
+                if subject is not None
             }
             | (
                 {
-                    each
-                    for each in (outside(seen.actor, self.options.unbound) for _host, seen in self.events)
-                    if each is not None
+                    subject
+                    for subject in (outside(seen.actor, self.options.unbound) for _host, seen in self.events)
+                    if subject is not None
                 }
                 if not audit
                 else set()
             ),
             key=str,
         )
-        units = [each for each in who if each.unit] + [
+        units = [subject for subject in who if subject.unit] + [
             Identity(name) for name in self.options.unbound if name.endswith(".service")
         ]
         reached = self._reached(who, units)
         groups: dict[tuple[bool, str], list[Identity]] = {}
         allowed: dict[str, list[dict[str, Any]]] = {}
-        for each in who:
-            bodies = self._endpoints(reached[each])
-            bodies += [{"set": name} for name in self._let_pass_today(reached[each])]
-            groups.setdefault((bool(each.unit), repr(bodies)), []).append(each)
+        for subject in who:
+            bodies = self._endpoints(reached[subject])
+            bodies += [{"set": name} for name in self._let_pass_today(reached[subject])]
+            groups.setdefault((bool(subject.unit), repr(bodies)), []).append(subject)
             allowed[repr(bodies)] = bodies
         by_unit = {key: members for key, members in groups.items() if key[0]}
         unit_sets = []
-        for (_is_unit, key), members in sorted(by_unit.items(), key=lambda each: _together(each[1])):
+        for (_is_unit, key), members in sorted(by_unit.items(), key=lambda group: _together(group[1])):
             unit_sets.append(self._reach(members, allowed[key], reached, ()))
         free = sorted(name for name in self.options.unbound if name.endswith(".service"))
         by_user = [(key, members) for key, members in groups.items() if not key[0]]
         if free and by_user:
             unit_sets.append(self._named("subjects", "unbound", {"services": free, "optional": True}))
-        for (_is_unit, key), members in sorted(by_user, key=lambda each: _together(each[1])):
+        for (_is_unit, key), members in sorted(by_user, key=lambda group: _together(group[1])):
             self._reach(members, allowed[key], reached, unit_sets)
 
     def _reached(self, who: list[Identity], units: list[Identity]) -> dict[Identity, list[Event]]:
         """The events to which each subject's rule would apply, by the semantics. The rule of a unit applies to its
         processes, the rule of its user does not."""
-        subjects = {str(number): each.body() for number, each in enumerate([*who, *units])}
+        subjects = {str(number): subject.body() for number, subject in enumerate([*who, *units])}
         excepted = [str(number) for number in range(len(who), len(subjects))]
         rules = [
             {
@@ -557,12 +563,12 @@ class _Proposer:
                 "deny": list(REACHING),
                 "subjects": [str(number)],
                 "destinations": {"not": []},
-                **({} if each.unit else {"except": excepted}),
+                **({} if subject.unit else {"except": excepted}),
             }
-            for number, each in enumerate(who)
+            for number, subject in enumerate(who)
         ]
         document = {"mode": "enforce", "subjects": subjects, "rules": rules}
-        found: dict[Identity, list[Event]] = {each: [] for each in who}
+        found: dict[Identity, list[Event]] = {subject: [] for subject in who}
         for source in self.sources:
             host = self.hosts[source.host]
             policy = resolver.resolve(document, host.system)
@@ -576,8 +582,8 @@ class _Proposer:
             }
             for seen in source.seen:
                 if seen.action in REACHING and host.event(seen) is not None:
-                    for each in binding[seen.actor]:
-                        found[each].append((source.host, seen))
+                    for subject in binding[seen.actor]:
+                        found[subject].append((source.host, seen))
         return found
 
     def _endpoints(self, events: Iterable[Event]) -> list[dict[str, Any]]:
@@ -586,7 +592,7 @@ class _Proposer:
         local = False
         for _host, seen in events:
             address = ipaddress.ip_address(str(seen.address))
-            if any(address.version == each.version and address in each for each in _LOOPBACK):
+            if any(address.version == loopback.version and address in loopback for loopback in _LOOPBACK):
                 local = True
                 continue
             prefix = self.options.ipv4_prefix if address.version == 4 else self.options.ipv6_prefix
@@ -596,7 +602,7 @@ class _Proposer:
             key: tuple(generalise.ports(found, self.options.ports)) for key, found in numbers.items()
         }
         if self.coarse:
-            every = tuple(generalise.ports({each for found in numbers.values() for each in found}, self.options.ports))
+            every = tuple(generalise.ports({port for found in numbers.values() for port in found}, self.options.ports))
             ports = {key: every for key in ports}
         networks: dict[tuple[str, tuple[int | str, ...]], set[str]] = {}
         for (protocol, network), found_ports in ports.items():
@@ -630,9 +636,9 @@ class _Proposer:
     ) -> str:
         """Adds a rule on subjects with the same destinations. Returns the name of their set."""
         first, units = members[0], bool(members[0].unit)
-        events = [event for each in members for event in reached[each]]
+        events = [event for member in members for event in reached[member]]
         key = "services" if units else "users"
-        values = sorted({value for each in members for value in each.body()[key]}, key=_id_order)
+        values = sorted({value for member in members for value in member.body()[key]}, key=_id_order)
         about = str(first) if len(members) == 1 else _crowd(members, bool(bodies))
         name = self._named("subjects", about, {key: values})
         destinations = []
@@ -688,7 +694,7 @@ class _Proposer:
             self._known: dict[str, dict[str, set[Any]]] = {}
         if source.host not in self._known:
             actors = {seen.actor for seen in source.seen}
-            users = {each for actor in actors for each in _ids(actor)} | {0, "root"}
+            users = {user for actor in actors for user in _ids(actor)} | {0, "root"}
             users |= {_id(actor.login_user, actor.login_uid) for actor in actors if actor.login_uid is not None}
             self._known[source.host] = {
                 "users": users,
@@ -739,7 +745,8 @@ class _Proposer:
             by.setdefault(_what(seen) if seen.path is None else seen.path, []).append((host, seen))
         found: dict[tuple[str, str, str], list[Event]] = {}
         for (who, action), objects in groups.items():
-            paths = {str(seen.path) for each in objects.values() for _host, seen in each if seen.path is not None}
+            same = objects.values()
+            paths = {str(seen.path) for events in same for _host, seen in events if seen.path is not None}
             sayable = {path for path in paths if generalise.sayable(path)}
             patterns = generalise.patterns(sayable, self.options.files, self.options.roots)
             for pattern, covered in patterns.items():
@@ -779,38 +786,38 @@ class _Proposer:
         document["destinations"] = {**BUILT_IN, **self.sets["destinations"]}
         policies = [resolver.resolve(document, system)]
         policies += [
-            resolver.resolve(dict(each, mode="enforce"), system)
-            for _host, each in sorted(self.todays.items())
-            if each is not None
+            resolver.resolve(dict(document, mode="enforce"), system)
+            for _host, document in sorted(self.todays.items())
+            if document is not None
         ]
 
         def holds(assertion: dict[str, Any], policies: Sequence[model.Resolved], outcome: str) -> bool:
             event = _assert.event(assertion, system)
             return all(
-                (semantics.decide(each, event, self.today).outcome == "deny") == (outcome == "deny")
-                for each in policies
+                (semantics.decide(policy, event, self.today).outcome == "deny") == (outcome == "deny")
+                for policy in policies
             )
 
         named = frozenset(
             name
-            for each in self.todays.values()
-            if each
-            for body in each["subjects"].values()
+            for current in self.todays.values()
+            if current
+            for body in current["subjects"].values()
             for name in body.get("groups", ())
         ) | frozenset(name for body in self.sets["subjects"].values() for name in body.get("groups", ()))
         counts: Counter[tuple[tuple[str, Any], ...]] = collections.Counter()
-        for _host, seen in {event for each in self.of_rule.values() for event in each}:
+        for _host, seen in {event for allowed in self.of_rule.values() for event in allowed}:
             counts[_frozen(_assertion(seen, named))] += seen.times
         counts.pop((), None)
         taken: Counter[Any] = collections.Counter()
         order = []
-        for key, count in sorted(counts.items(), key=lambda each: (-each[1], repr(each[0]))):
-            subject = tuple(each for each in key if each[0] in ("user", "service", "action"))
+        for key, count in sorted(counts.items(), key=lambda item: (-item[1], repr(item[0]))):
+            subject = tuple(part for part in key if part[0] in ("user", "service", "action"))
             if taken[subject] >= MAX_ASSERTIONS:
                 continue
             order.append((taken[subject], -count, key))  # the first of each subject before the second of any
             taken[subject] += 1
-        for _place, _count, key in sorted(order, key=lambda each: (each[0], each[1], repr(each[2]))):
+        for _place, _count, key in sorted(order, key=lambda entry: (entry[0], entry[1], repr(entry[2]))):
             if len(self.assertions) >= self.options.assertions:
                 break
             assertion = {name: list(value) if isinstance(value, tuple) else value for name, value in key}
@@ -824,7 +831,7 @@ class _Proposer:
     def _elsewhere(self, rule: Mapping[str, Any]) -> dict[str, Any] | None:
         """An event that the rule denies: its subject with an object that was not used."""
         if "resources" in rule:
-            path = next((each for each in self.sets["resources"][rule["resources"][0]]["paths"]), "")
+            path = next(iter(self.sets["resources"][rule["resources"][0]]["paths"]), "")
             literal = path[: -len("/**")] if path.endswith("/**") else path
             return None if "*" in literal or not literal else {"action": rule["deny"][0], "path": literal}
         body = self.sets["subjects"][rule["subjects"][0]]

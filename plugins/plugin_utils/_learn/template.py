@@ -79,7 +79,7 @@ def to_text(proposal: Proposal, options: Options, sources: Iterable[Source], aud
             lines += _rule(rule, proposal.lines[rule["name"]], options.listed, audit_by_rule)
     if proposal.assertions:
         lines += ["", "# Observed events are allowed, and other events are denied.", "assertions:"]
-        lines += [_assertion(each, audit_by_rule) for each in proposal.assertions]
+        lines += [_assertion(assertion, audit_by_rule) for assertion in proposal.assertions]
     lines += _tail(proposal)
     return "\n".join(lines) + "\n"
 

@@ -234,7 +234,7 @@ def test_a_policy_under_which_the_repository_can_not_be_reached_is_not_confirmed
     wrapper = puller.folder / "bin"
     wrapper.mkdir()
     (wrapper / "git").write_text(
-        '#!/bin/sh\n[ "$1 $2" != "ls-remote --quiet" ] || exit 128\nexec {0} "$@"\n'.format(shutil.which("git"))
+        '#!/bin/sh\n[ "$1 $2" != "ls-remote --quiet" ] || exit 128\nexec {} "$@"\n'.format(shutil.which("git"))
     )
     (wrapper / "git").chmod(0o755)
     puller.repository.commit("alice", policies__all_yml_j2=POLICY.format(name="cuts off"))

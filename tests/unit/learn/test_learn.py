@@ -53,7 +53,7 @@ def seen(who, action, what, count=1, **parts):
     line.setdefault("euid", line["uid"])
     if isinstance(what, tuple):
         line.update(zip(("address", "port", "protocol"), what))
-        line["object"] = "{0}:{1}/{2}".format(*what)
+        line["object"] = "{}:{}/{}".format(*what)
     else:
         line["path"] = line["object"] = what
     if "effective_user" not in line and "user" in line and line["euid"] == line["uid"]:
@@ -112,7 +112,7 @@ def rules(proposal):
     return {rule["name"]: rule for rule in proposal.rules}
 
 
-WORKLOAD = [seen(POSTGRES, "read", "/var/lib/postgresql/15/main/base/%d" % number, 3) for number in range(30)] + [
+WORKLOAD = [seen(POSTGRES, "read", f"/var/lib/postgresql/15/main/base/{number}", 3) for number in range(30)] + [
     seen(POSTGRES, "write", "/var/lib/postgresql/15/main/base/1"),
     seen(DUMPER, "read", "/srv/dumps/shop.sql"),
     seen(DUMPER, "connect", ("192.168.157.11", 22, "tcp"), 2),
@@ -204,7 +204,7 @@ def test_what_is_in_no_rule_is_told():
     source = read(
         [
             *WORKLOAD,
-            *[seen(DUMPER, "read", "/opt/app/%d" % number) for number in range(30)],
+            *[seen(DUMPER, "read", f"/opt/app/{number}") for number in range(30)],
             seen(DUMPER, "bind", ("0.0.0.0", 80, "tcp")),
         ]
     )
@@ -234,7 +234,7 @@ def test_what_a_host_may_lack_is_optional():
 def test_users_that_have_a_group_for_themselves_become_the_group():
     users = [
         seen(
-            {"uid": 2000 + number, "user": "u%d" % number, "executable": "/usr/bin/psql"},
+            {"uid": 2000 + number, "user": f"u{number}", "executable": "/usr/bin/psql"},
             "read",
             "/srv/dumps/a",
             gid=50,
@@ -250,14 +250,14 @@ def test_users_that_have_a_group_for_themselves_become_the_group():
 
 
 def test_a_network_only_when_told_so():
-    source = read([seen(DUMPER, "connect", ("10.0.0.%d" % number, 22, "tcp")) for number in (1, 2)])
+    source = read([seen(DUMPER, "connect", (f"10.0.0.{number}", 22, "tcp")) for number in (1, 2)])
     assert propose(source).destinations["db-to-tcp-22"]["cidrs"] == ["10.0.0.1/32", "10.0.0.2/32"]
     assert propose(source, ipv4_prefix=24).destinations["db-to-tcp-22"]["cidrs"] == ["10.0.0.0/24"]
 
 
 def test_units_of_the_enforcer_and_what_is_left_out_are_not_bound():
     events = [
-        seen({"uid": 0, "cgroup": "/system.slice/%s.service" % name}, "connect", ("10.0.0.1", 22, "tcp"))
+        seen({"uid": 0, "cgroup": f"/system.slice/{name}.service"}, "connect", ("10.0.0.1", 22, "tcp"))
         for name in ("exfil-guard-audit", "networkd", "web")
     ]
     proposal = propose(read(events), unbound=["networkd.service"])
@@ -317,7 +317,7 @@ def test_assertions_are_bounded_and_everybody_s_first_comes_first():
 def test_more_sets_than_a_host_takes_are_made_coarser_or_refused():
     many = [
         seen(
-            {"uid": 0, "cgroup": "/system.slice/s%d.service" % number, "executable": "/usr/bin/e%d" % number},
+            {"uid": 0, "cgroup": f"/system.slice/s{number}.service", "executable": f"/usr/bin/e{number}"},
             "read",
             "/srv/dumps/a",
         )
@@ -328,7 +328,7 @@ def test_more_sets_than_a_host_takes_are_made_coarser_or_refused():
     assert proposal.problems == [] and any("too many subjects" in note for note in proposal.notes)
     assert proposer.replay(document_of(text_of(proposal, source)), [source], TODAY)[1] == []
     apart = [
-        seen({"uid": 0, "cgroup": "/system.slice/s%d.service" % number}, "connect", ("10.0.0.%d" % number, 22, "tcp"))
+        seen({"uid": 0, "cgroup": f"/system.slice/s{number}.service"}, "connect", (f"10.0.0.{number}", 22, "tcp"))
         for number in range(70)
     ]
     assert "the proposal needs 70 sets of destinations" in propose(read(apart)).problems[1]
@@ -488,15 +488,15 @@ def test_a_name_that_is_not_utf8():
 @pytest.mark.parametrize(
     "paths, roots, found",
     [
-        (["/a/b/%d" % n for n in range(4)], (), ["/a/b/**"]),
-        (["/etc/%d" % n for n in range(4)], (), ["/etc/0", "/etc/1", "/etc/2", "/etc/3"]),
-        (["/etc/%d" % n for n in range(4)], ("/etc",), ["/etc/**"]),
-        (["/%d" % n for n in range(4)], (), ["/0", "/1", "/2", "/3"]),
-        (["/home/a1/%d" % n for n in range(4)], (), ["/home/a1/0", "/home/a1/1", "/home/a1/2", "/home/a1/3"]),
-        (["/home/a1/.cache/%d" % n for n in range(4)], (), ["/home/a1/.cache/**"]),
-        (["/home/%s/.cache/%d" % (user, n) for user in ("al", "bo") for n in range(4)], (), ["/home/*/.cache/**"]),
-        (["/proc/%d/stat" % n for n in range(9)], (), ["/proc/*/stat"]),
-        (["/a/b/%d/c" % n for n in range(4)] + ["/a/x"], (), ["/a/b/**", "/a/x"]),
+        ([f"/a/b/{n}" for n in range(4)], (), ["/a/b/**"]),
+        ([f"/etc/{n}" for n in range(4)], (), ["/etc/0", "/etc/1", "/etc/2", "/etc/3"]),
+        ([f"/etc/{n}" for n in range(4)], ("/etc",), ["/etc/**"]),
+        ([f"/{n}" for n in range(4)], (), ["/0", "/1", "/2", "/3"]),
+        ([f"/home/a1/{n}" for n in range(4)], (), ["/home/a1/0", "/home/a1/1", "/home/a1/2", "/home/a1/3"]),
+        ([f"/home/a1/.cache/{n}" for n in range(4)], (), ["/home/a1/.cache/**"]),
+        ([f"/home/{user}/.cache/{n}" for user in ("al", "bo") for n in range(4)], (), ["/home/*/.cache/**"]),
+        ([f"/proc/{n}/stat" for n in range(9)], (), ["/proc/*/stat"]),
+        ([f"/a/b/{n}/c" for n in range(4)] + ["/a/x"], (), ["/a/b/**", "/a/x"]),
     ],
 )
 def test_patterns(paths, roots, found):
@@ -721,7 +721,7 @@ def fixture_site(tmp_path_factory):
         )
         tasks.append(
             {
-                "ansible.builtin.copy": {"dest": f"{site}/{name}.json", "content": "{{ got_%s | to_json }}" % name},
+                "ansible.builtin.copy": {"dest": f"{site}/{name}.json", "content": f"{{{{ got_{name} | to_json }}}}"},
                 "run_once": True,
             }
         )
@@ -785,7 +785,7 @@ def test_it_is_written_once_and_for_nobody_else(site):
 
 
 def test_it_is_valid_beside_the_policy_of_today(site):
-    folder, results, _there = site
+    folder, _results, _there = site
     text = (folder / "out" / "db.yml.j2").read_text()
     assert (
         '{% set learned_mode = "audit" %}' in text and "mode: {{ learned_mode }}" in text
@@ -868,7 +868,7 @@ def test_the_playbook_stops_at_a_file_that_was_cut_off(tmp_path, left, line):
 
 
 def test_from_the_audit_trail(site):
-    folder, results, there = site
+    _folder, results, there = site
     assert not results["trail"].get("failed") and there["trail"]["exists"]
     assert "db1 no longer has rule 'gone', which reported some of the events" in results["trail"]["notes"]
     assert results["no_trail"]["msg"].count("audit trail of db") == 2
