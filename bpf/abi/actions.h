@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Written by `make generate` from the table of actions in plugins/module_utils/_guard/policy/actions.py. */
+/* Written by `make generate` from the table of actions, plugins/module_utils/_guard/policy/actions.py. */
 #ifndef GUARD_ABI_ACTIONS_H
 #define GUARD_ABI_ACTIONS_H
 

@@ -38,7 +38,7 @@ def inner(name, index):
         "pinned",
         os.path.join(PINS, "maps", name),
         "key",
-        *("%d" % byte for byte in struct.pack("<I", index)),
+        *(str(byte) for byte in struct.pack("<I", index)),
     )
     if "inner_map_id" in found:
         return found["inner_map_id"]
@@ -66,7 +66,7 @@ def main():
     for key, value in entries("pinned", PINS + "/maps/counters"):
         number = struct.unpack("<Q", key)[0]
         denied, audited = struct.unpack("<QQ", value[:16])
-        counts[rules.get(number, "%016x" % number)] = {"denied": denied, "audited": audited}
+        counts[rules.get(number, f"{number:016x}")] = {"denied": denied, "audited": audited}
     links = {}
     for path in sorted(glob.glob(PINS + "/links-*/*")):
         link = bpftool("link", "show", "pinned", path)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The package: the same bytes for the same files, installed into a folder that plays the host, mended and removed."""
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -252,8 +253,8 @@ def test_a_run_killed_at_any_step_is_ended_or_undone_by_the_next(package, tmp_pa
             if began == "remove":
                 install.ensure(few, root=root, control=control)
             work = {
-                "ensure": lambda: install.ensure(few, root=root, control=control),
-                "remove": lambda: install.remove(root=root, control=control),
+                "ensure": functools.partial(install.ensure, few, root=root, control=control),
+                "remove": functools.partial(install.remove, root=root, control=control),
             }[began]
             killed = killed_after(steps, monkeypatch, work)
             if began == "ensure":  # PACKAGE vouches for all the others, so it must not be there before them

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the exfil.guard authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of actions that a rule can deny. `make generate` writes from it the C enum, the lists of the JSON Schema, the
-tables of docs/policy-language.md and the lists of the Coq files; everything else is derived from it here."""
+"""The table of actions that a rule can deny. `make generate` writes from it the C enum, the lists of the JSON Schema,
+the tables of docs/policy-language.md and the lists of the Coq files; everything else is derived from it here."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ NOTHING = "nothing"  # the action has no object
 
 
 class Action(NamedTuple):
-    """``number``: in the kernel, and the index into guard_policy.rules_by_action; below layout.PLAIN for an action on an
-    object. ``object``: a kind of object. ``hooks``: the programs, all of which must be attached for a rule with the action
-    to be complete. ``doc``: the operations, as one cell of a Markdown table. ``optional_hooks``: programs for hooks that
-    some kernels lack; there another hook of the action sees the same operations. ``sendpage_hooks``: programs that are
-    needed too where sendfile and splice reach a socket without sendmsg (Linux 6.1)."""
+    """An action that a rule can deny.
+
+    ``number``: in the kernel, and the index into guard_policy.rules_by_action; below layout.PLAIN for an action on an
+    object. ``object``: a kind of object. ``hooks``: the programs, all of which must be attached for a rule with the
+    action to be complete. ``doc``: the operations, as one cell of a Markdown table. ``optional_hooks``: programs for
+    hooks that some kernels lack; there another hook of the action sees the same operations. ``sendpage_hooks``:
+    programs that are needed too where sendfile and splice reach a socket without sendmsg (Linux 6.1)."""
 
     name: str
     number: int
