@@ -19,7 +19,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Runs the task."""
         super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        _unused, arguments = self.validate_argument_spec(
             argument_spec={"state": {"type": "str", "choices": ["present", "absent"], "default": "present"}}
         )
         arguments["package_digest"] = _package.digest()

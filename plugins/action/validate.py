@@ -32,7 +32,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Runs the task."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec=OPTIONS)
+        _unused, options = self.validate_argument_spec(argument_spec=OPTIONS)
         if LACKING:
             raise AnsibleError(LACKING)
         variables = task_vars or {}

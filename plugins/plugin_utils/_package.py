@@ -27,7 +27,7 @@ def files(collection: str = COLLECTION) -> dict[str, bytes]:
     """The content of each file by its path on the host, without the file PACKAGE."""
     contents = {}
     source = os.path.join(collection, PYTHON)
-    for folder, _, names in os.walk(source):
+    for folder, _unused, names in os.walk(source):
         for name in names:
             if name.endswith(".py"):
                 path = os.path.relpath(os.path.join(folder, name), source)

@@ -295,7 +295,7 @@ def _gather(sources: list[tuple[Source, bool]], observation: Observation, action
     for source, listed in sources:
         entries += source.entries()
         units.update(source.units())
-        for _ in range(_FINAL_READS):
+        for _unused in range(_FINAL_READS):
             observation.poll(source, listed)
             if not source.waits():
                 break
@@ -382,7 +382,7 @@ def run(
             ended = time.time()
             seen = _gather(sources, observation, actions)
         finally:
-            for source, _ in sources:
+            for source, _unused in sources:
                 source.close()
                 source.release()
             signals.restore()

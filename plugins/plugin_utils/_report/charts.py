@@ -39,14 +39,14 @@ def by_name(name: str, names: Sequence[str], series: Series) -> str:
 
 
 def _draw(name: str, chart: pygal.graph.graph.Graph, labels: Sequence[str], series: Series) -> str:
-    most = max((sum(at) for at in zip(*(values for _, values in series))), default=0)
+    most = max((sum(at) for at in zip(*(values for _unused, values in series))), default=0)
     if most < 5:  # otherwise pygal labels the axis with rounded halves
         chart.y_labels = range(max(most, 1) + 1)
     chart.value_formatter = lambda value: f"{value:,.0f}"
     for kind, values in series:
         chart.add(kind, [{"value": value, "label": f"{label}: {value:,} {kind}"} if value else None
                          for label, value in zip(labels, values)])  # fmt: skip
-    kinds = {f"color-{at}": kind.replace(" ", "-") for at, (kind, _) in enumerate(series)}
+    kinds = {f"color-{at}": kind.replace(" ", "-") for at, (kind, _unused) in enumerate(series)}
     return _markup(chart.render_tree(), kinds, f' role="img" aria-label="{html.escape(name)}"')
 
 

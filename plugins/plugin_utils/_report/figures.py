@@ -129,7 +129,7 @@ def report(answers: Mapping[str, Mapping[str, Any]], now: str, plan: Mapping[str
         "groups": [dataclasses.asdict(group) for group in _groups(hosts)],
         "states": dict(collections.Counter(host.state for host in hosts)),
         "plan": plan,
-        "told": sum(record["count"] for _, record in records),
+        "told": sum(record["count"] for _unused, record in records),
         "timeline": dataclasses.asdict(_timeline(records)),
         "top": {verdict: _tops([pair for pair in records if pair[1]["verdict"] == verdict]) for verdict in VERDICTS},
         "rows": rows[:ROWS],
@@ -279,7 +279,7 @@ def _tops(records: Records) -> dict[str, list[dict[str, Any]]]:
 def _top(records: Records, key: Callable[[Record], str | None]) -> list[dict[str, Any]]:
     """The most frequent values of ``key``, with their counts of events."""
     counts: Counter[str] = collections.Counter()
-    for _, record in records:
+    for _unused, record in records:
         name = key(record)
         if name:
             counts[name] += record["count"]
@@ -291,7 +291,7 @@ def _timeline(records: Records) -> Timeline:
     """At most BUCKETS counts, from the first record to the last."""
     if not records:
         return Timeline(None, None, [], [])
-    times = [_seconds(record["time"]) or 0 for _, record in records]
+    times = [_seconds(record["time"]) or 0 for _unused, record in records]
     first, last = min(times), max(times)
     width = next(
         (seconds for seconds in _BUCKET_SECONDS if last // seconds - first // seconds < BUCKETS),
@@ -299,7 +299,7 @@ def _timeline(records: Records) -> Timeline:
     )
     start = first // width * width
     counts = {verdict: [0] * ((last - start) // width + 1) for verdict in VERDICTS}
-    for at, (_, record) in zip(times, records):
+    for at, (_unused, record) in zip(times, records):
         counts[record["verdict"]][(at - start) // width] += record["count"]
     begin = datetime.datetime.fromtimestamp(start, datetime.timezone.utc)
     return Timeline(begin.isoformat(), width, **counts)

@@ -130,7 +130,7 @@ def package(store: Store) -> Package | None:
     edited: list[str] = []
     paths: set[str] = set()
     for line in listed.decode("utf-8", "replace").splitlines():
-        digest, _, path = line.partition("  ")
+        digest, _unused, path = line.partition("  ")
         content = _content(path)
         paths.add(path)
         if content is None or hashlib.sha256(content).hexdigest() != digest:
@@ -143,7 +143,7 @@ def package(store: Store) -> Package | None:
 def _code(store: Store) -> list[str]:
     """Every file below the package's folder, sub-packages included; Python's compiled files excluded."""
     files: list[str] = []
-    for folder, _, names in os.walk(os.path.join(store.library, "exfil_guard")):
+    for folder, _unused, names in os.walk(os.path.join(store.library, "exfil_guard")):
         if os.path.basename(folder) != "__pycache__":
             files.extend(os.path.join(folder, name) for name in names)
     return sorted(files)

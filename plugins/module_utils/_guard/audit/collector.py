@@ -158,7 +158,7 @@ def status(path: str = STATE, lock_path: str = events.LOCK, unit_file: str = UNI
         held=sum(entry.line.count for entry in state.held.values() if entry.line),
         undelivered={name: len(records) for name, records in sorted(state.outbox.items()) if records},
         file_lost=state.file_lost,
-        failing=[text for _, text in sorted(state.failing.items())],
+        failing=[text for _unused, text in sorted(state.failing.items())],
     )
 
 

@@ -230,7 +230,7 @@ def instant(seconds: float) -> str:
 def decode(record: bytes, mounts: Sequence[mountinfo.Mount], names: Names, started: float = 0.0) -> Event:
     """``started``: when the host was booted, in seconds since 1970."""
     raw = layout.EVENT.unpack(record)
-    cgroup, _ = _components(raw.cgroup, raw.cgroup_size, 16)
+    cgroup, _unused = _components(raw.cgroup, raw.cgroup_size, 16)
     unit = next((part for part in reversed(cgroup) if part.endswith((b".service", b".scope", b".socket"))), b"")
     executable = None
     if raw.executable_size:

@@ -143,7 +143,7 @@ def _groups(sets: Sequence[SubjectSet], _superblocks: frozenset[int], limit: int
     closed, whole = _closed(single, lambda first, second: (first[0] | second[0], first[1] | second[1]), limit)
     return {
         masks: {
-            "groups": frozenset(group for group, _ in groups),
+            "groups": frozenset(group for group, _unused in groups),
             "memberships": frozenset(group for group, member in groups if member),
         }
         for masks, groups in closed.items()
@@ -407,8 +407,12 @@ def _distinguished(values: Iterable[int], tests: Sequence[Callable[[int], bool] 
 def contexts(sets: Sequence[DestinationSet]) -> list[tuple[int, int, int]]:
     """Returns context ids and ports of vsock, and the masks of the sets that have them."""
     listed = [body.vsock or frozenset() for body in sets]
-    cids = list(_CIDS) + sorted({cid for pairs in listed for cid, _ in pairs if cid is not None})
-    ports = [*_PORTS, _HIGH_VSOCK_PORT, *sorted({port for pairs in listed for _, port in pairs if port is not None})]
+    cids = list(_CIDS) + sorted({cid for pairs in listed for cid, _unused in pairs if cid is not None})
+    ports = [
+        *_PORTS,
+        _HIGH_VSOCK_PORT,
+        *sorted({port for pairs in listed for _unused, port in pairs if port is not None}),
+    ]
     examples: dict[int, tuple[int, int, int]] = {}
     for cid in cids:
         for port in ports:

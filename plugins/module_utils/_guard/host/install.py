@@ -149,7 +149,7 @@ def _write(root: str, path: str, content: bytes, mode: int) -> None:
 def _unlisted_files(root: str, package: dict[str, bytes]) -> list[str]:
     """Files in the package's directory that are not in the package: code of another release must not be imported."""
     unlisted = []
-    for folder, _, names in os.walk(_below(root, LIBRARY)):
+    for folder, _unused, names in os.walk(_below(root, LIBRARY)):
         for name in names:
             path = "/" + os.path.relpath(os.path.join(folder, name), root)
             if path not in package:

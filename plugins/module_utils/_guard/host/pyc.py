@@ -30,7 +30,7 @@ def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
             code = marshal.dumps(compile(source, path, "exec", dont_inherit=True), _VERSION)
         except (SyntaxError, ValueError):  # Python 3.14 has constants that this version of the format does not support
             continue
-        folder, _, name = path[: -len(".py")].rpartition("/")
+        folder, _unused, name = path[: -len(".py")].rpartition("/")
         result[f"{folder}/__pycache__/{name}.{sys.implementation.cache_tag}.pyc"] = (
             importlib.util.MAGIC_NUMBER + _CHECKED.to_bytes(4, "little") + importlib.util.source_hash(source) + code
         )

@@ -158,7 +158,7 @@ class Kernel:
                     status = error.errno or 255
             finally:
                 os._exit(status)
-        _, exit_status = os.waitpid(child, 0)
+        _unused, exit_status = os.waitpid(child, 0)
         return os.WEXITSTATUS(exit_status) if os.WIFEXITED(exit_status) else 255
 
     # ---- bpffs ------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class Kernel:
                 0,
             )
             try:
-                _, out = self._bpf(_LOOKUP_BATCH, attr, "read map", (errno.ENOENT,))
+                _unused, out = self._bpf(_LOOKUP_BATCH, attr, "read map", (errno.ENOENT,))
             except OSError as error:
                 if error.errno not in (_ENOTSUPP, errno.EINVAL) or start:
                     raise
@@ -350,7 +350,7 @@ class Kernel:
         number = 0
         while True:
             try:
-                _, out = self._bpf(_LINK_NEXT_ID, struct.pack("=III", number, 0, 0), "next link")
+                _unused, out = self._bpf(_LINK_NEXT_ID, struct.pack("=III", number, 0, 0), "next link")
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise
@@ -442,7 +442,7 @@ class Kernel:
         key_buffer = ctypes.create_string_buffer(key, len(key))
         address = ctypes.addressof(value) if value is not None else 0
         attr = struct.pack("=I4xQQQ", fd, ctypes.addressof(key_buffer), address, 0)
-        result, _ = self._bpf(command, attr, what + " map entry", tolerated)
+        result, _unused = self._bpf(command, attr, what + " map entry", tolerated)
         return None if result < 0 else result
 
     def _read_singly(self, fd: int, spec: MapSpec) -> dict[bytes, bytes]:
@@ -453,7 +453,7 @@ class Kernel:
             attr = struct.pack(
                 "=I4xQQQ", fd, ctypes.addressof(key) if key is not None else 0, ctypes.addressof(after), 0
             )
-            result, _ = self._bpf(_NEXT_KEY, attr, "iterate map", (errno.ENOENT,))
+            result, _unused = self._bpf(_NEXT_KEY, attr, "iterate map", (errno.ENOENT,))
             if result < 0 or after.raw in entries:
                 return entries
             value = self.lookup(fd, after.raw)

@@ -174,7 +174,7 @@ def clear_slots(kernel: Kernel) -> None:
 
 def rule_ids(tables: Mapping[str, Mapping[bytes, bytes]]) -> list[bytes]:
     """The keys of a generation's rules in the map counters."""
-    return [value[:8] for _, value in sorted(tables.get("rules", {}).items()) if any(value[8:])]
+    return [value[:8] for _unused, value in sorted(tables.get("rules", {}).items()) if any(value[8:])]
 
 
 def missing_counters(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) -> list[bytes]:

@@ -134,7 +134,7 @@ class Libbpf:
 
     def _attach_point(self, program: int) -> tuple[str, str]:
         """The kind of program and its hook or function, from the name of its section."""
-        kind, _, name = self._lib.bpf_program__section_name(program).decode().partition("/")
+        kind, _unused, name = self._lib.bpf_program__section_name(program).decode().partition("/")
         return kind, name
 
     def _spec(self, handle: int) -> MapSpec:
@@ -174,7 +174,7 @@ class Libbpf:
 
     def _has_hook(self, types: int, program: str) -> bool:
         lib = self._lib
-        hook, _, arguments = program.partition("__")
+        hook, _unused, arguments = program.partition("__")
         function = self._function_id(types, "bpf_lsm_" + hook)
         if function <= 0 or not arguments.isdigit():
             return function > 0

@@ -70,7 +70,7 @@ class Ring:
 
     def peek(self, limit: int | None = None) -> Batch:
         """The records that were not consumed, oldest first, at most ``limit``."""
-        consumer, producer = start, _ = self.positions()
+        consumer, producer = start, _unused = self.positions()
         result: list[bytes] = []
         with memoryview(self._producer) as mapped, mapped[mmap.PAGESIZE :] as data:
             for record, after in records(data, self.size, consumer, producer):

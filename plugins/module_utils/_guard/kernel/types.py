@@ -107,5 +107,5 @@ def hook_of(program: str) -> str:
     """The name under which a program is loaded: for ``HOOK__N``, a variant for N arguments, the hook.
 
     ``HOOK__PURPOSE``, a second program for the hook, keeps its name."""
-    hook, _, rest = program.partition("__")
+    hook, _unused, rest = program.partition("__")
     return hook if rest.isdigit() else program

@@ -65,8 +65,8 @@ def _as_error(missing: list[tuple[str, str]]) -> EnforcerError:
     if len(missing) == 1:
         return EnforcerError(*missing[0])
     return EnforcerError(
-        "this host cannot be guarded yet: " + "; ".join(text for text, _ in missing),
-        "; ".join(remedy for _, remedy in missing),
+        "this host cannot be guarded yet: " + "; ".join(text for text, _unused in missing),
+        "; ".join(remedy for _unused, remedy in missing),
     )
 
 

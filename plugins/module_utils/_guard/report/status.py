@@ -225,7 +225,7 @@ def _rules(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) -> list[
     with pins.opened(kernel, pins.map_path(kernel, "counters"), readonly=True) as counters:
         counts = kernel.read_all(counters)
     rules = []
-    for _, value in sorted(tables.get("rules", {}).items()):
+    for _unused, value in sorted(tables.get("rules", {}).items()):
         name = layout.RULE.unpack(value).name.split(b"\0")[0].decode("utf-8", "replace")
         key = value[layout.RULE.span("id")]
         if name:
@@ -293,7 +293,7 @@ def _totals(kernel: Kernel) -> Totals:
 def _accounted(kernel: Kernel) -> tuple[Totals, EventAccount]:
     """Reads the totals and accounts for every event. The kernel counts a decision before it writes the event; while one
     is being written, the numbers are read again."""
-    for _ in range(_READS):
+    for _unused in range(_READS):
         totals = _totals(kernel)
         decided = totals.denied + totals.audited
         written, lost = totals.events_written, totals.events_lost

@@ -73,7 +73,7 @@ def verify(
     ]
     if stored:
         differences.extend(_run_canary(kernel, running, stored, system, now, canary_folder))
-    _, proofs = certificate.check_proofs(kernel, store, package.object if package else "", expected)
+    _unused, proofs = certificate.check_proofs(kernel, store, package.object if package else "", expected)
     return Verification(differences, proofs.lines, _foreign(kernel, running), content)
 
 

@@ -90,7 +90,7 @@ def _serial(text: str) -> frozenset[int]:
             continue
         name, major, minors, kind = fields[-4], int(fields[-3]), fields[-2], fields[-1]
         if kind == "serial" or _LINES.match(name.rpartition("/")[2]):
-            first, _, last = minors.partition("-")
+            first, _unused, last = minors.partition("-")
             ranges.setdefault(major, set()).update(range(int(first), int(last or first) + 1))
         else:
             shared.add(major)
@@ -104,7 +104,7 @@ def _serial(text: str) -> frozenset[int]:
 def _consoles(text: str) -> Iterator[int]:
     """The device numbers of the consoles. The last field of a line is the number, if the console is a device."""
     for line in text.splitlines():
-        major, _, minor = line.split()[-1].partition(":") if line.strip() else ("", "", "")
+        major, _unused, minor = line.split()[-1].partition(":") if line.strip() else ("", "", "")
         if major.isdigit() and minor.isdigit():
             yield int(major) << 20 | int(minor)
 

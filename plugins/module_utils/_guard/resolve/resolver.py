@@ -439,7 +439,7 @@ def parse_cidr(value: object) -> str:
 
 def parse_port(value: object) -> tuple[int, int]:
     """The first and last port of a range, or of one port. Raises ValueError."""
-    first, _, last = str(value).partition("-")
+    first, _unused, last = str(value).partition("-")
     ends = (int(first), int(last or first))
     if not 0 <= ends[0] <= ends[1] <= 65535:
         raise ValueError(value)
@@ -461,7 +461,7 @@ def parse_vsock(value: object) -> tuple[int | None, int | None]:
     """A context id and a port, None for any. Raises ValueError."""
     if value == "any":
         return None, None
-    cid, _, port = str(value).partition(":")
+    cid, _unused, port = str(value).partition(":")
     numbers = int(cid), int(port) if port else None
     if not all(number is None or 0 <= number <= 0xFFFFFFFF for number in numbers):
         raise ValueError(value)
