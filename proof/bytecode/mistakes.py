@@ -63,8 +63,8 @@ MISTAKES = (
         "a missing state is allowed",
         "inode_readlink",
         "decision/file.h",
-        "			o.reason = GUARD_BROKEN_MAP;\n	}\n	for",
-        "			return 0;\n	}\n	for",
+        "			o.reason = GUARD_BROKEN_MAP;\n	}\n#pragma unroll\n	for",
+        "			return 0;\n	}\n#pragma unroll\n	for",
     ),
     Mistake(
         "closed",
