@@ -15,8 +15,12 @@ To add a function: add its entry, with one sentence about what the function is f
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Callable, Iterable, Literal, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions
 from marks import (
     ALL_ACTIONS,
     ALLOW,
@@ -47,6 +51,11 @@ from state import State, Value
 FILE = "proof/bytecode/effects.py"
 # the functions that exact.py and step.py compare with a reference
 VERDICT, STEP = "guard_verdict", "guard_step"
+# the actions on files and on other objects, as sets of bits
+PATH_ACTIONS = sum(1 << action.number for action in actions.TABLE if action.object == actions.FILE)
+ENDPOINT_ACTIONS = sum(
+    1 << action.number for action in actions.TABLE if action.object not in (actions.FILE, actions.NOTHING)
+)
 
 
 class Return(NamedTuple):
@@ -254,11 +263,11 @@ EFFECTS: dict[str, Effect] = {
     "allowed_endpoint": Effect(
         "Decides about one action on an endpoint.", after=_endpoint, decides_object=Object(3, (12,)), exact_inputs=True
     ),
-    "guard_refuse": Effect("Decides about each action on an endpoint.", decides_actions=Actions(4, 0x7F8)),
+    "guard_refuse": Effect("Decides about each action on an endpoint.", decides_actions=Actions(4, ENDPOINT_ACTIONS)),
     "refuse_place": Effect(
         "Decides about each action on a file.",
         decides_object=Object(3, (4,)),
-        decides_actions=Actions(4, 0x7),
+        decides_actions=Actions(4, PATH_ACTIONS),
         discards_on_zero=True,
         exact_inputs=True,
     ),

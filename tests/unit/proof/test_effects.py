@@ -4,8 +4,10 @@
 """The prover assumes about functions and maps what effects.py lists, and nothing else."""
 
 import pytest
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import actions
 from arithmetic import fresh
-from effects import EFFECTS, TABLES, TableError, check_functions, check_maps
+from effects import EFFECTS, ENDPOINT_ACTIONS, PATH_ACTIONS, TABLES, TableError, check_functions, check_maps
 from marks import ASKED, DENIED, EMITTED, ERROR, LOST, MISPLACED, TAMPER, UNBOUND
 from properties import EPERM, Rules, violations
 from state import Pointer, State
@@ -80,6 +82,14 @@ def test_the_verdict_is_a_ground_to_deny():
     assert DENIED in returned("guard_verdict", 2, ())
     assert DENIED in returned("guard_verdict", fresh("verdict"), ())
     assert returned("guard_verdict", 0, ()) == returned("guard_verdict", 1, ()) == frozenset()
+
+
+def test_no_action_on_an_object_is_overlooked():
+    """An error is resolved where no action of the set is requested, so that each action has to be in its set."""
+    for action in actions.TABLE:
+        on_object = action.number < layout.PLAIN
+        assert bool(PATH_ACTIONS >> action.number & 1) == (on_object and action.object == actions.FILE)
+        assert bool(ENDPOINT_ACTIONS >> action.number & 1) == (on_object and action.object != actions.FILE)
 
 
 def test_a_map_that_is_not_listed_has_no_assumed_effect():
