@@ -188,7 +188,7 @@ def test_what_they_are_made_from_is_accepted(number):
 def test_an_answer_without_a_place_would_be_found(monkeypatch):
     bad = ["policy: 1\nmode: x\n"]
     assert wrong(bad) == []
-    monkeypatch.setattr(pipeline._schema, "validate", lambda fragment: [pipeline.Problem("", None, "", "no")])
+    monkeypatch.setattr(pipeline.schema, "validate", lambda fragment: [pipeline.Problem("", None, "", "no")])
     assert wrong(bad) != []
 
 
