@@ -202,7 +202,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
     def _document(
         self, templates: Iterable[pipeline.Template], folder: str, variables: dict[str, Any]
     ) -> dict[str, Any]:
-        renderer = self._templar.copy_with_new_env(searchpath=[folder], available_variables=variables)
+        renderer = self._templar.copy_with_new_env(searchpath=site.searchpath(folder), available_variables=variables)
         document: dict[str, Any] = pipeline.document(
             templates,
             lambda source: _document.plain(renderer.template(site.trust_as_template(source), escape_backslashes=False)),

@@ -39,6 +39,12 @@ def folder(loader: DataLoader, given: str | None, variables: dict[str, Any]) -> 
     return os.path.normpath(str(loader.path_dwim(given)))
 
 
+def searchpath(templates: str) -> list[str]:
+    """Where `include` looks: the folder of the templates, then the fragments of this collection."""
+    here = os.path.abspath(__file__)  # not resolved: the folder of links has `policies` as well
+    return [templates, os.path.join(os.path.dirname(here), "..", "..", "..", "policies")]
+
+
 def document(templar: Templar, templates: str, variables: dict[str, Any]) -> dict[str, Any]:
     """The document of the host with these variables. ``templates``: the templates' folder. Raises FragmentError, and
     AnsibleError if the host has no template."""
@@ -49,7 +55,7 @@ def document(templar: Templar, templates: str, variables: dict[str, Any]) -> dic
             f"no policy template for {host} in {templates}: searched for all.yml.j2, a template for each of its groups "
             f"and hosts/{host}.yml.j2. Add one, or set `policies`"
         )
-    renderer = templar.copy_with_new_env(searchpath=[templates], available_variables=variables)
+    renderer = templar.copy_with_new_env(searchpath=searchpath(templates), available_variables=variables)
     return pipeline.document(
         [pipeline.read(templates, path) for path in paths],
         lambda source: _document.plain(renderer.template(trust_as_template(source), escape_backslashes=False)),

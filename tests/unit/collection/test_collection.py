@@ -34,6 +34,7 @@ SHIPPED = (
     "meta",
     "playbooks",
     "plugins",
+    "policies",
     "roles",
     "schemas",
     "site.yml",
@@ -125,6 +126,7 @@ def test_the_archive_holds_what_the_collection_needs(archive):
         "plugins/module_utils/observe/collect.py",
         "roles/audit/templates/exfil-guard-audit.service.j2",
         "roles/enforcer/files/exfil-guard-boot.service",
+        "policies/exfil.guard/locked-down-root.yml.j2",
     ):
         assert name in archive
 

@@ -75,7 +75,9 @@ def outcome(tmp_path_factory):
         "networks": ["10.0.0.0/8"],
         "ansible_python_interpreter": sys.executable,
     }
+    (folder / "hosts" / "locked.yml.j2").write_text("{% include 'exfil.guard/locked-down-root.yml.j2' %}\n")
     hosts = {name: {} for name in [*HOSTS, "good"]}
+    hosts["locked"] = {"locked_down_root": {"users": ["root"]}}
     (site / "hosts.json").write_text(json.dumps({"all": {"vars": unreachable, "children": {"web": {"hosts": hosts}}}}))
     task = {"exfil.guard.policy": None, "register": "tried", "ignore_errors": True, "ignore_unreachable": True}
     kept = {"ansible.builtin.copy": {"dest": f"{site}/{{{{ inventory_hostname }}}}", "content": "{{ tried | to_json }}"},
@@ -105,6 +107,10 @@ def test_what_is_wrong_is_told_before_a_host_is_reached(outcome, name):
 
 def test_what_is_right_is_sent(outcome):
     assert outcome.results["good"]["unreachable"]
+
+
+def test_a_template_may_include_a_fragment_of_the_collection(outcome):
+    assert outcome.results["locked"]["unreachable"], outcome.results["locked"]["msg"]
 
 
 def test_no_traceback_reaches_the_operator(outcome):
