@@ -382,10 +382,12 @@ struct guard_cmsghdr {
 #define SOCK_CLOSE 7
 #define SOCK_LISTEN 10
 #define IPPROTO_IP 0
+#define IPPROTO_IGMP 2
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define IPPROTO_DCCP 33
 #define IPPROTO_IPV6 41
+#define IPPROTO_ICMPV6 58
 #define IPPROTO_SCTP 132
 #define IPPROTO_UDPLITE 136
 #define IPPROTO_SMC 256

@@ -61,7 +61,18 @@ enum guard_id_kind {
 	GUARD_ID_GROUP = 2,
 	GUARD_ID_PROTOCOL = 3,
 	GUARD_ID_LABEL = 4,
-	GUARD_ID_KINDS = 5,
+	GUARD_ID_RANGE = 5,
+	GUARD_ID_KINDS = 6,
+};
+
+/* What a join announces, since its hook does not see the values. Numbers of the kind GUARD_ID_RANGE in the map ids:
+ * the destination sets that hold some address of the range. */
+enum guard_range {
+	GUARD_NO_RANGE = 0, /* one address */
+	GUARD_GROUPS_IPV4 = 1,
+	GUARD_GROUPS_IPV6 = 2,
+	GUARD_ALL_IPV4 = 3,
+	GUARD_ALL_IPV6 = 4,
 };
 
 typedef unsigned long long guard_u64;
@@ -115,7 +126,7 @@ struct guard_destination {
 	struct guard_vector exempts; /* rules that name it under `not` */
 };
 
-/* map "ids": {kind, number} -> sets: subject sets, or destination sets for protocols */
+/* map "ids": {kind, number} -> sets: subject sets, or destination sets for protocols and ranges */
 struct guard_id_key {
 	guard_u32 kind, number;
 };

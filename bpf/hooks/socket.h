@@ -139,23 +139,30 @@ SEC("lsm/socket_setsockopt")
 int BPF_PROG(socket_setsockopt, struct socket *sock, int level, int name, int ret)
 {
 	struct endpoint e = { .reason = GUARD_NO_ADDRESS };
+	__u32 range = announced_range(level, name), actions = OUTBOUND_ACTIONS;
 	struct sock *sk = sock->sk;
 	const struct subject_rules *subject;
 	struct generation_ref gen;
 
 	if (ret)
 		return ret;
-	if (!sets_route(level, name) || !active_generation(&gen))
+	if ((!range && !sets_route(level, name)) || !active_generation(&gen))
 		return 0;
 	subject = subject_rules(&gen);
 	if (!subject)
 		return -EPERM;
-	if (!(subject->actions & OUTBOUND_ACTIONS) || !sk ||
-	    (!is_ip_socket(sk) && sk->__sk_common.skc_family != AF_SMC))
+	if (range)
+		actions = 1U << GUARD_SEND;
+	actions &= subject->actions;
+	if (!actions || !sk || (!is_ip_socket(sk) && sk->__sk_common.skc_family != AF_SMC))
 		return 0;
-	e.family = sk->__sk_common.skc_family;
-	e.protocol = protocol_of(sk);
-	return deny_if(guard_refuse(&gen, subject, &e, subject->actions & OUTBOUND_ACTIONS));
+	if (range) {
+		range_endpoint(range, &e);
+	} else {
+		e.family = sk->__sk_common.skc_family;
+		e.protocol = protocol_of(sk);
+	}
+	return deny_if(guard_refuse(&gen, subject, &e, actions));
 }
 
 /* ---- creating sockets ---- */

@@ -14,9 +14,9 @@ struct endpoint {
 	__u32 family;
 	__u32 port; /* host order; 0 if the protocol has none */
 	__u32 protocol;
-	__u32 reason; /* GUARD_BY_RULE, or why the endpoint is unknown */
-	__u32 own;    /* 1: a socket's own address; the unspecified address stands for every address */
-	__u32 pad;
+	__u32 reason;     /* GUARD_BY_RULE, or why the endpoint is unknown */
+	__u32 own;        /* 1: a socket's own address; the unspecified address stands for every address */
+	__u32 range;      /* not GUARD_NO_RANGE: some address of the range, which `address` begins */
 	__u8 address[16]; /* for vsock: the context id, big endian */
 } __attribute__((aligned(8)));
 
@@ -39,7 +39,7 @@ static __always_inline bool is_unspecified(const struct endpoint *e)
 	return !(words[0] | words[1] | words[2] | words[3]);
 }
 
-/* The sets that contain an address; for length 0, those that contain every address of the family. */
+/* The sets that contain every address of a prefix. */
 static __always_inline int sets_of_address(__u32 slot, const struct endpoint *e, __u32 family, __u32 length,
 					   guard_u64 *sets)
 {
@@ -64,6 +64,17 @@ static __always_inline int sets_of_address(__u32 slot, const struct endpoint *e,
 		entry = bpf_map_lookup_elem(table, &key);
 	}
 	*sets = entry ? *entry : 0;
+	return 0;
+}
+
+static __always_inline __u32 range_length(__u32 range)
+{
+	switch (range) {
+	case GUARD_GROUPS_IPV4:
+		return 4;
+	case GUARD_GROUPS_IPV6:
+		return 8;
+	}
 	return 0;
 }
 
@@ -158,6 +169,15 @@ int guard_match_endpoint(__u32 slot, const struct endpoint *e, struct matched_se
 				return -1;
 			negated &= other;
 		}
+	} else if (e->range) {
+		/* A rule covers the range if it names any address of it, and a rule with `not` exempts it only if it
+		 * names every address of it. */
+		if (sets_of_address(slot, e, e->family, range_length(e->range), &negated))
+			return -1;
+		table = INNER_OF(ids, slot);
+		if (!table)
+			return -1;
+		plain = sets_of(table, GUARD_ID_RANGE, e->range);
 	} else {
 		if (sets_of_address(slot, e, e->family, e->family == AF_INET ? 32 : 128, &plain))
 			return -1;

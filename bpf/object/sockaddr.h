@@ -200,6 +200,54 @@ static __always_inline bool sets_route(int level, int name)
 	return 0;
 }
 
+/* Options by which a socket joins a multicast group or names sources. The kernel announces the addresses to the
+ * routers. The hook does not see the value, so that it may be any group, or any address if the option names sources.
+ * An option that leaves a group or drops a source repeats an address that was announced before. */
+static __always_inline __u32 announced_range(int level, int name)
+{
+	if (level == IPPROTO_IP) {
+		switch (name) {
+		case 35: /* IP_ADD_MEMBERSHIP */
+		case 42: /* MCAST_JOIN_GROUP */
+			return GUARD_GROUPS_IPV4;
+		case 38: /* IP_BLOCK_SOURCE */
+		case 39: /* IP_ADD_SOURCE_MEMBERSHIP */
+		case 41: /* IP_MSFILTER */
+		case 43: /* MCAST_BLOCK_SOURCE */
+		case 46: /* MCAST_JOIN_SOURCE_GROUP */
+		case 48: /* MCAST_MSFILTER */
+			return GUARD_ALL_IPV4;
+		}
+	} else if (level == IPPROTO_IPV6) {
+		switch (name) {
+		case 20: /* IPV6_ADD_MEMBERSHIP */
+		case 42: /* MCAST_JOIN_GROUP */
+			return GUARD_GROUPS_IPV6;
+		case 27: /* IPV6_JOIN_ANYCAST */
+		case 43: /* MCAST_BLOCK_SOURCE */
+		case 46: /* MCAST_JOIN_SOURCE_GROUP */
+		case 48: /* MCAST_MSFILTER */
+			return GUARD_ALL_IPV6;
+		}
+	}
+	return GUARD_NO_RANGE;
+}
+
+/* The packets that announce are of IGMP or ICMPv6, which have no ports. */
+static __always_inline void range_endpoint(__u32 range, struct endpoint *e)
+{
+	bool ipv4 = range == GUARD_GROUPS_IPV4 || range == GUARD_ALL_IPV4;
+
+	e->reason = GUARD_BY_RULE;
+	e->range = range;
+	e->family = ipv4 ? AF_INET : AF_INET6;
+	e->protocol = ipv4 ? IPPROTO_IGMP : IPPROTO_ICMPV6;
+	if (range == GUARD_GROUPS_IPV4)
+		e->address[0] = 224;
+	if (range == GUARD_GROUPS_IPV6)
+		e->address[0] = 0xff;
+}
+
 #define MAX_CONTROL_MESSAGES 16
 
 /* The same for control messages. More of them than MAX_CONTROL_MESSAGES count as a route. */

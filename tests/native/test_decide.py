@@ -137,7 +137,8 @@ def test_numbers_are_those_of_the_layout():
     defined = {name: int(value, 0) for name, value in re.findall(r"(?:#define )?\bGUARD_(\w+)(?: =)? (\d+)\b", text)}
     for name in ("LAYOUT", "RULES", "WORDS", "SETS", "CANARY_SET", "SLOTS", "DEPTH", "COMPONENT", "NAME", "PATH", "PLAIN",
                  "LINK", "RENAME", "SOCKET", "OTHER_SOCKET", "RAW_SOCKET", "CAPABILITY", "ACTIONS", "LABELS", "LABEL_NAME",
-                 "ID_USER", "ID_LOGIN", "ID_GROUP", "ID_PROTOCOL", "ID_LABEL",
+                 "ID_USER", "ID_LOGIN", "ID_GROUP", "ID_PROTOCOL", "ID_LABEL", "ID_RANGE",
+                 "GROUPS_IPV4", "GROUPS_IPV6", "ALL_IPV4", "ALL_IPV6",
                  "USES_GROUPS", "USES_SERVICES", "USES_EXECUTABLES", "USES_LOGIN", "USES_LABELS",
                  "DENIES_LABELS"):  # fmt: skip
         assert getattr(layout, name) == defined[name], name

@@ -88,6 +88,8 @@ class Model:
         if isinstance(event, model.NetworkEvent):
             covers = None if event.trouble else self.reach(event)
             return self._verdict(bound, covers, actions.NUMBERS[event.action], event.trouble)
+        if isinstance(event, model.JoinEvent):
+            return self._verdict(bound, self.reach_range(event.range), actions.NUMBERS["send"], None)
         if isinstance(event, model.VsockEvent):
             return self._verdict(bound, self.reach_vsock(event), actions.NUMBERS["vsock"], None)
         if isinstance(event, model.AliasEvent):
@@ -228,6 +230,20 @@ class Model:
             _longest(self.tables["ports"], _port_key, event.port.to_bytes(2, "big")),
             self.ids(layout.ID_PROTOCOL, event.protocol),
         )
+        return self._covering(
+            self.core.destination_sets(self.policy, plain, *more),
+            self.core.destination_sets(self.policy, spared, *more),
+        )
+
+    def reach_range(self, number: int) -> int:
+        network = ipaddress.ip_network(layout.RANGES[number])
+        name, key = ("ipv4", _ipv4_key) if network.version == 4 else ("ipv6", _ipv6_key)
+        more = (
+            _longest(self.tables["ports"], _port_key, bytes(2)),
+            self.ids(layout.ID_PROTOCOL, 2 if network.version == 4 else 58),
+        )
+        plain = self.ids(layout.ID_RANGE, number)
+        spared = _longest(self.tables[name], key, network.network_address.packed, network.prefixlen)
         return self._covering(
             self.core.destination_sets(self.policy, plain, *more),
             self.core.destination_sets(self.policy, spared, *more),

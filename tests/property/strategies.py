@@ -26,7 +26,20 @@ CIDS, VSOCK_PORTS = [1, 2, 0xFFFFFFFF], [0, 1024, 0xFFFFFFFF]
 LONG = "x" * 40
 NAMES = ["a", "b", "ab", "aab", "c.csv", ".csv", LONG, LONG + "y", "é"]
 HEADS = ["a", "b", "ab", "*", "a*", "*.csv", "*a*", LONG, "é"]
-CIDRS = ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9", "10.0.0.1/32", "::/0", "fd00::/8", "fd00::1/128"]
+CIDRS = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.0.0.0/9",
+    "10.128.0.0/9",
+    "10.0.0.1/32",
+    "224.0.0.0/4",
+    "239.1.0.0/16",
+    "::/0",
+    "fd00::/8",
+    "fd00::1/128",
+    "ff00::/8",
+    "ff02::/16",
+]
 ADDRESSES = [
     "10.0.0.1",
     "10.0.0.2",
@@ -158,8 +171,9 @@ network_events = st.builds(
     st.sampled_from([1, 6, 17]),
     st.sampled_from([None, None, None, "no-address"]),
 )
+join_events = st.builds(model.JoinEvent, tasks(), st.sampled_from(sorted(layout.RANGES)))
 vsock_events = st.builds(model.VsockEvent, tasks(), st.sampled_from(CIDS), st.sampled_from(VSOCK_PORTS))
 plain_events = st.builds(model.PlainEvent, tasks(), st.sampled_from([a for a in ACTIONS if a in all_actions.PLAIN]))
 tamper_events = st.builds(model.TamperEvent, tasks(), st.booleans(), maybe(locations), st.booleans())
-decided_by_rules = st.one_of(file_events, alias_events, network_events, vsock_events, plain_events)
+decided_by_rules = st.one_of(file_events, alias_events, network_events, join_events, vsock_events, plain_events)
 events = st.one_of(decided_by_rules, tamper_events)  # the last are decided without a rule, too

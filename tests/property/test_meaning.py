@@ -10,6 +10,7 @@ import itertools
 
 import kernel_model
 import pytest
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import tables
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model as records
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics
@@ -113,6 +114,36 @@ def test_what_a_label_says_of_tampering(rules, has_read, expected):
         verdict = found(records.TamperEvent(task, True, None, False))
         assert (verdict.outcome, verdict.rule) == expected
         assert found(records.TamperEvent(task, False, None, False)).outcome == "deny"
+
+
+def sending(negated, **body):
+    destinations = {"set": records.DestinationSet(**{"cidrs": None, "ports": None, "protocols": None, **body})}
+    rule = records.Rule("on sending", frozenset(["send"]), destinations=records.Selection(frozenset(["set"]), negated))
+    return records.Resolved((rule,), {}, {}, destinations, frozenset([1]))
+
+
+@pytest.mark.parametrize(
+    "policy, denied",
+    [
+        (sending(False, cidrs=frozenset(["10.0.0.0/8"])), {layout.ALL_IPV4}),
+        (sending(False, cidrs=frozenset(["239.0.0.0/8"])), {layout.GROUPS_IPV4, layout.ALL_IPV4}),
+        (sending(False, cidrs=frozenset(["239.0.0.0/8"]), ports=frozenset([(53, 53)])), set()),
+        (sending(False, cidrs=frozenset(["fd00::/8"]), protocols=frozenset([58])), {layout.ALL_IPV6}),
+        (sending(False, cidrs=frozenset(["::/0"])), {layout.GROUPS_IPV6, layout.ALL_IPV6}),
+        (sending(False), set(layout.RANGES)),
+        (sending(True), set()),
+        (sending(True, cidrs=frozenset(["224.0.0.251/32"])), set(layout.RANGES)),
+        (sending(True, cidrs=frozenset(["224.0.0.0/4", "ff00::/8"])), {layout.ALL_IPV4, layout.ALL_IPV6}),
+        (sending(True, cidrs=frozenset(["224.0.0.0/4"]), ports=frozenset([(5353, 5353)])), set(layout.RANGES)),
+        (sending(True, cidrs=frozenset(["224.0.0.0/3"]), protocols=frozenset([2])), set(layout.RANGES) - {1}),
+        (sending(True, cidrs=frozenset(["0.0.0.0/0", "::/0"])), set()),
+    ],
+)
+def test_a_join_counts_as_sending_to_some_address(policy, denied):
+    task = records.Task(frozenset([0]), frozenset([0]), frozenset([0]))
+    for decide in (model(policy).decide, lambda event: semantics.decide(policy, event, TODAY)):
+        found = {each for each in layout.RANGES if decide(records.JoinEvent(task, each)).outcome == "deny"}
+        assert found == denied
 
 
 @given(policies(), decided_by_rules)

@@ -28,6 +28,7 @@ from harness.checks import (
     denied_techniques,
     enforcer,
     passes,
+    passes_technique,
     story,
 )
 from harness.process import ALICE, BOB, in_child, write
@@ -43,6 +44,10 @@ from checks.policy import POLICY, SENDS, alice, expect, rule
 DORA, ERIC, BEN, UMA, VERA = 1101, 1102, 1103, 1104, 1105
 ODD = 2101  # a group of root's that makes no odd sockets
 DORAS, ERICS, BENS, UMAS = "dora sends nothing", "eric answers nobody", "ben serves nothing", "uma talks to no agent"
+MIRA = 1106
+MIRAS = "mira sends to the vault and to groups"
+NINA = 1107
+NINAS = "nina sends to the vault alone"
 ODDS, VERAS = "no odd sockets", "vera talks to no other machine"
 CLOSED_PORT = 8081
 
@@ -52,6 +57,8 @@ POLICY["subjects"].update(
     ben={"users": [BEN]},
     uma={"users": [UMA]},
     vera={"users": [VERA]},
+    mira={"users": [MIRA]},
+    nina={"users": [NINA]},
     odd={"groups": [ODD]},
 )
 POLICY["resources"]["agents"] = {
@@ -64,6 +71,8 @@ POLICY["rules"] += [
     rule(DORAS, ["send"], subjects=["dora"], destinations=["vault"]),
     rule(ERICS, ["reply"], subjects=["eric"], destinations=["vault"]),
     rule(BENS, ["bind", "listen", "accept"], subjects=["ben"], destinations=["closed"]),
+    rule(MIRAS, ["send"], subjects=["mira"], destinations={"not": ["vault", "multicast"]}),
+    rule(NINAS, ["send"], subjects=["nina"], destinations={"not": ["vault"]}),
     rule(VERAS, ["vsock"], subjects=["vera"], destinations=["machine"]),
     rule(UMAS, ["unix-connect"], subjects=["uma"], resources=["agents"]),
     rule(
@@ -103,6 +112,30 @@ denied_techniques(
     sctp_send="sctp",
     uring_send="held_uring_send",
 )
+GROUPS = (
+    "join_group_ipv4",
+    "join_group_ipv6",
+    "join_group_request",
+    "join_group_request_ipv6",
+    "join_ipv4_group_by_ipv6",
+)
+SOURCES = (
+    "join_source_ipv4",
+    "join_source_request_ipv4",
+    "join_source_request_ipv6",
+    "block_source_ipv4",
+    "block_source_ipv6",
+    "source_filter_ipv4",
+    "source_filter_ipv6",
+)
+# whose rule leaves the vault out; whose rule leaves all groups out; whose rule names another machine alone
+denied_techniques(
+    __name__, NINAS, as_user(NINA), **{name: name for name in (*GROUPS, *SOURCES, "join_group_by_32_bits")}
+)
+denied_techniques(__name__, MIRAS, as_user(MIRA), **{name + "_of_one_who_joins": name for name in SOURCES})
+for name in GROUPS:
+    passes_technique(__name__, as_user(MIRA), name + "_allowed", name)
+    passes_technique(__name__, as_user(DORA), name + "_elsewhere", name)
 denied_techniques(__name__, ERICS, as_user(ERIC), answer="reply", answer_by_splice="reply_by_splice")
 denied_techniques(
     __name__,

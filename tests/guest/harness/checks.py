@@ -75,6 +75,11 @@ def denied_techniques(module, rule, who, places=None, ends=EPERM, **techniques):
         _add(Check(name, module, _trying(TECHNIQUES[technique], who, places or Places()), rule, ends))
 
 
+def passes_technique(module, who, name, technique):
+    """Registers a check that no policy hinders ``technique``, tried as ``who``."""
+    _add(Check(name, module, _trying(TECHNIQUES[technique], who, Places()), None, 0))
+
+
 def _trying(technique, who, places):
     return lambda: Trial(technique, places).errno(who)
 

@@ -23,6 +23,7 @@ class Receiver:
     def __init__(self, folder, addresses, vaults, ports):
         self.folder, self.addresses, self.vaults, self.ports = folder, addresses, vaults, ports
         self.ready = []
+        self.carried = {0x0800: {}, 0x86DD: {}}  # by the groups of joins, see announced
 
     def note(self, data, where=""):
         for mark in MARK.findall(data):
@@ -93,6 +94,7 @@ class Receiver:
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         while True:
             data, where = wire.recvfrom(65535)
+            self.announced(data, where[1])
             if not MARK.search(data):
                 continue
             kind = where[1]
@@ -105,6 +107,30 @@ class Receiver:
                 if to in self.vaults or to == "::1":
                     continue
             self.note(data)
+
+    def announced(self, frame, kind):
+        """What the groups and sources in a report of IGMPv3 or MLDv2 carry, put together in the order of the groups."""
+        if kind == 0x0800 and len(frame) > 42 and frame[23] == 2:
+            at, size, type_, first = 14 + 4 * (frame[14] & 15), 4, 0x22, b"\xef"
+        elif kind == 0x86DD and len(frame) > 70 and frame[20] == 0:
+            at, size, type_, first = 62, 16, 143, b"\xff\x1e\x45\x47"
+        else:
+            return
+        if frame[at] != type_:
+            return
+        count = int.from_bytes(frame[at + 6 : at + 8], "big")
+        at += 8
+        for _ in range(count):
+            listed = int.from_bytes(frame[at + 2 : at + 4], "big")
+            group, rest = frame[at + 4 : at + 4 + size], frame[at + 4 + size : at + 4 + size * (1 + listed)]
+            at += 4 + size * (1 + listed)
+            parts = [rest[n : n + size] for n in range(0, len(rest), size)]
+            self.note(rest)
+            self.note(b"".join(reversed(parts)))
+            if group.startswith(first):
+                place = group[len(first)]
+                self.carried[kind][place] = group[len(first) + 1 :]
+                self.note(b"".join(self.carried[kind].get(n, b"") for n in range(32)))
 
     def come_and_get(self):
         """Whoever offers something on one of these ports is connected to, again and again."""

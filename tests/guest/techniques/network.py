@@ -16,7 +16,7 @@ from harness.testbed import OTHER_PORT, address_of
 
 from techniques.registry import Absent, appears, arrives, technique
 from techniques.steps import gone, hand_out, handed_out, own_namespaces, put, spawn
-from techniques.syscalls import Ring, Vector, call, message, system
+from techniques.syscalls import Calls32, Ring, Vector, call, message, system
 
 FAST_OPEN, FAST_OPEN_CONNECT = 0x20000000, 30
 INET, INET6, STREAM, DGRAM = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -541,6 +541,174 @@ def multicast_ipv6(t):
     with new(INET6, DGRAM) as one:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, struct.pack("=I", socket.if_nametoindex("lo")))
         one.sendto(t.data, ("ff02::1", t.port, 0, socket.if_nametoindex("lo")))
+
+
+# ---- joins: the kernel announces groups and sources to the routers --------------------------------------------------
+
+# what a report carries is put together by the receiver: see Receiver.announced
+GROUP4, GROUP6 = b"\xef", b"\xff\x1e\x45\x47"
+ADD_MEMBERSHIP, BLOCK_SOURCE, ADD_SOURCE, FILTER = 35, 38, 39, 41  # of IPPROTO_IP
+JOIN6, JOIN, BLOCK, JOIN_SOURCE, GROUP_FILTER = 20, 42, 43, 46, 48
+INCLUDE = 1
+LO4 = socket.inet_aton("127.0.0.1")
+
+
+def lo():
+    return socket.if_nametoindex("lo")
+
+
+def storage(family, packed):
+    """A struct sockaddr_storage."""
+    head = struct.pack("=HH", family, 0)
+    return (head + (packed if family == INET else bytes(4) + packed)).ljust(128, b"\0")
+
+
+def groups(family, data):
+    """Groups whose addresses carry the data, in order."""
+    head, size = (GROUP4, 2) if family == INET else (GROUP6, 11)
+    return [
+        head + bytes([n]) + data[at : at + size].ljust(size, b"\0") for n, at in enumerate(range(0, len(data), size))
+    ]
+
+
+def sources(family, data):
+    size = 4 if family == INET else 16
+    return [data[at : at + size].ljust(size, b"\0") for at in range(0, len(data), size)]
+
+
+def group_request(family, group, *more):
+    return struct.pack("=II", lo(), 0) + b"".join(storage(family, each) for each in (group, *more))
+
+
+def settle(t):
+    if t.phase != "check":
+        time.sleep(1.2)  # a report goes out a moment after the join, and its socket must live as long
+
+
+def join(t, family, level, option, values, setting=None):
+    with contextlib.ExitStack() as open_:
+        for value in values:
+            one = open_.enter_context(new(family, DGRAM))
+            (setting or one.setsockopt)(*([one] if setting else []), level, option, value)
+        settle(t)
+
+
+@sends("multicast joins: a group")
+def join_group_ipv4(t):
+    requests = (group + LO4 + struct.pack("=I", lo()) for group in groups(INET, t.data))
+    join(t, INET, 0, ADD_MEMBERSHIP, requests)
+
+
+@sends("multicast joins: a group")
+def join_group_ipv6(t):
+    join(t, INET6, 41, JOIN6, (group + struct.pack("=I", lo()) for group in groups(INET6, t.data)))
+
+
+@sends("multicast joins: a group")
+def join_group_request(t):
+    join(t, INET, 0, JOIN, (group_request(INET, group) for group in groups(INET, t.data)))
+
+
+@sends("multicast joins: a group")
+def join_group_request_ipv6(t):
+    join(t, INET6, 41, JOIN, (group_request(INET6, group) for group in groups(INET6, t.data)))
+
+
+@sends("multicast joins: a group")
+def join_ipv4_group_by_ipv6(t):
+    requests = (group + LO4 + struct.pack("=I", lo()) for group in groups(INET, t.data))
+    join(t, INET6, 0, ADD_MEMBERSHIP, requests)
+
+
+@sends("multicast joins: a group", who="network.service")
+def join_group_of_a_unit(t):
+    join(t, INET6, 41, JOIN6, (group + struct.pack("=I", lo()) for group in groups(INET6, t.data)))
+
+
+@sends("multicast joins: by io_uring")
+def join_group_by_uring(t):
+    def setting(one, level, option, value):
+        kept = ctypes.create_string_buffer(value, len(value))
+        try:
+            Ring().set_option(one.fileno(), level, option, ctypes.addressof(kept), len(value))
+        except OSError as error:
+            if error.errno in (22, 95):
+                raise Absent("no such request") from error
+            raise
+
+    join(t, INET6, 41, JOIN6, (group + struct.pack("=I", lo()) for group in groups(INET6, t.data)), setting)
+
+
+@sends("multicast joins: by a 32-bit system call")
+def join_group_by_32_bits(t):
+    def setting(one, level, option, value):
+        calls = Calls32()
+        calls(366, one.fileno(), level, option, calls.low(value), len(value))  # setsockopt
+
+    join(t, INET6, 41, JOIN6, (group + struct.pack("=I", lo()) for group in groups(INET6, t.data)), setting)
+
+
+@sends("multicast joins: sources")
+def join_source_ipv4(t):
+    with new(INET, DGRAM) as one:
+        for source in sources(INET, t.data):
+            one.setsockopt(0, ADD_SOURCE, GROUP4 + b"\1\1\1" + LO4 + source)
+        settle(t)
+
+
+@sends("multicast joins: sources")
+def join_source_request_ipv4(t):
+    with new(INET, DGRAM) as one:
+        for source in sources(INET, t.data):
+            one.setsockopt(0, JOIN_SOURCE, group_request(INET, GROUP4 + b"\1\1\2", source))
+        settle(t)
+
+
+@sends("multicast joins: sources")
+def join_source_request_ipv6(t):
+    with new(INET6, DGRAM) as one:
+        for source in sources(INET6, t.data):
+            one.setsockopt(41, JOIN_SOURCE, group_request(INET6, GROUP6 + bytes(12), source))
+        settle(t)
+
+
+def joined(family):
+    """Joined before the policy."""
+    one = new(family, DGRAM)
+    if family == INET:
+        one.setsockopt(0, ADD_MEMBERSHIP, GROUP4 + b"\1\1\3" + LO4)
+    else:
+        one.setsockopt(41, JOIN6, GROUP6 + bytes(11) + b"\3" + struct.pack("=I", lo()))
+    return one
+
+
+@sends("multicast joins: sources of a group joined before", held=lambda t: joined(INET))
+def block_source_ipv4(t, one):
+    for source in sources(INET, t.data):
+        one.setsockopt(0, BLOCK_SOURCE, GROUP4 + b"\1\1\3" + LO4 + source)
+    settle(t)
+
+
+@sends("multicast joins: sources of a group joined before", held=lambda t: joined(INET6))
+def block_source_ipv6(t, one):
+    for source in sources(INET6, t.data):
+        one.setsockopt(41, BLOCK, group_request(INET6, GROUP6 + bytes(11) + b"\3", source))
+    settle(t)
+
+
+@sends("multicast joins: sources of a group joined before", held=lambda t: joined(INET))
+def source_filter_ipv4(t, one):
+    listed = sources(INET, t.data)
+    one.setsockopt(0, FILTER, GROUP4 + b"\1\1\3" + LO4 + struct.pack("=II", INCLUDE, len(listed)) + b"".join(listed))
+    settle(t)
+
+
+@sends("multicast joins: sources of a group joined before", held=lambda t: joined(INET6))
+def source_filter_ipv6(t, one):
+    listed = sources(INET6, t.data)
+    head = group_request(INET6, GROUP6 + bytes(11) + b"\3") + struct.pack("=II", INCLUDE, len(listed))
+    one.setsockopt(41, GROUP_FILTER, head + b"".join(storage(INET6, each) for each in listed))
+    settle(t)
 
 
 @sends("ICMP echo, without a raw socket")

@@ -126,11 +126,41 @@ def open_handle(mount_path, handle, flags=os.O_RDONLY):
     return system("open_by_handle_at", where, handle, flags)
 
 
+class Calls32:
+    """System calls of 32 bits, which a program of 64 bits can make as well. ``low``: puts bytes where 32 bits reach."""
+
+    # push rbx; mov eax, edi; mov ebx, esi; xchg ecx, edx; mov esi, r8d; mov edi, r9d; int 0x80; pop rbx; ret
+    CODE = bytes.fromhex("53 89f8 89f3 87d1 4489c6 4489cf cd80 5b c3")
+    BELOW_4G = 0x40
+
+    def __init__(self):
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | self.BELOW_4G
+        every = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+        self.place = libc.mmap(None, 8192, every, private, -1, 0)
+        assert self.place not in (None, ctypes.c_void_p(-1).value)
+        ctypes.memmove(self.place, self.CODE, len(self.CODE))
+        self.function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint32] * 6)(self.place)
+
+    def low(self, data):
+        ctypes.memmove(self.place + 4096, data, len(data))
+        return self.place + 4096
+
+    def __call__(self, number, *arguments):
+        result = self.function(number, *arguments, *[0] * (5 - len(arguments)))
+        if result < 0:
+            raise OSError(-result, "32 bits: " + os.strerror(-result))
+        return result
+
+
 class Ring:
     """An io_uring, as small as it can be: one request at a time."""
 
     NOP, READV, WRITEV, CONNECT, SENDMSG, OPENAT, READ, WRITE = 0, 1, 2, 16, 9, 18, 22, 23
-    SEND, RENAMEAT, LINKAT, SOCKET, SEND_ZC = 26, 35, 39, 45, 47
+    SEND, RENAMEAT, LINKAT, SOCKET, COMMAND, SEND_ZC = 26, 35, 39, 45, 46, 47
+    SET_OPTION = 3  # a command of sockets
     SQPOLL = 2
     ASYNC = 16  # of an entry: by a worker of the kernel's
 
@@ -148,7 +178,7 @@ class Ring:
         )
         self.mask = struct.unpack_from("=I", self.ring, self.sq[2])[0]
 
-    def do(self, operation, fd=-1, address=0, length=0, offset=0, flags=0, entry_flags=0, more=0):
+    def do(self, operation, fd=-1, address=0, length=0, offset=0, flags=0, entry_flags=0, more=0, last=0):
         """The result of one request; OSError when it is negative."""
         keep = address
         if isinstance(address, (bytes, bytearray)):
@@ -158,7 +188,7 @@ class Ring:
         tail = struct.unpack_from("=I", self.ring, self.sq[1])[0]
         place = tail & self.mask
         self.entries[place * 64 : place * 64 + 64] = struct.pack(
-            "=BBHiQQIIQQQQ", operation, entry_flags, 0, fd, offset, address, length, flags, 1, more, 0, 0
+            "=BBHiQQIIQQQQ", operation, entry_flags, 0, fd, offset, address, length, flags, 1, more, last, 0
         )
         struct.pack_into("=I", self.ring, self.sq[6] + 4 * place, place)
         struct.pack_into("=I", self.ring, self.sq[1], tail + 1)
@@ -171,6 +201,10 @@ class Ring:
         if result < 0:
             raise OSError(-result, "io_uring: " + os.strerror(-result))
         return result
+
+    def set_option(self, fd, level, option, value, length):
+        """setsockopt(2); ``value``: an address."""
+        self.do(self.COMMAND, fd, level | option << 32, 0, self.SET_OPTION, more=length << 32, last=value)
 
     def register_files(self, *descriptors):
         table = (ctypes.c_int * len(descriptors))(*descriptors)

@@ -17,6 +17,7 @@ from . import automaton
 Table = Dict[bytes, bytes]
 _Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 _Key = TypeVar("_Key")
+_RANGES: dict[int, _Network] = {number: ipaddress.ip_network(text) for number, text in layout.RANGES.items()}
 # What a state of the path automaton accepts: bits for executables by subject set, services by subject set, resource
 # sets, and after the last resource set the paths that self-protection covers.
 _SERVICES_SHIFT, _RESOURCES_SHIFT = layout.SETS, 2 * layout.SETS
@@ -324,7 +325,14 @@ def _id_table(sets: _Sets) -> Table:
     for bit, destination in _destinations_by_bit(sets):
         for number in destination.protocols or ():
             _add(ids, layout.IdKey(layout.ID_PROTOCOL, number), bit)
+        for number, announced in _RANGES.items():
+            if any(_overlaps(announced, ipaddress.ip_network(cidr)) for cidr in destination.cidrs or ()):
+                _add(ids, layout.IdKey(layout.ID_RANGE, number), bit)
     return {layout.ID_KEY.pack(key): _set_vector(value) for key, value in ids.items()}
+
+
+def _overlaps(one: _Network, other: _Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
 
 
 def _network_tables(sets: _Sets) -> dict[str, Table]:

@@ -31,6 +31,7 @@ from ..policy.model import (
     Components,
     DestinationSet,
     FileEvent,
+    JoinEvent,
     Location,
     NetworkEvent,
     PathPattern,
@@ -45,7 +46,14 @@ from ..policy.model import (
 from ..resolve import encoding, resolver
 from . import decision
 
-Event = Union[FileEvent, NetworkEvent, PlainEvent, VsockEvent]
+Event = Union[FileEvent, JoinEvent, NetworkEvent, PlainEvent, VsockEvent]
+# a join, by the address and the protocol of its record: see bpf/object/sockaddr.h
+_ANNOUNCED = {
+    ("224.0.0.0", 2): layout.GROUPS_IPV4,
+    ("ff00::", 58): layout.GROUPS_IPV6,
+    ("0.0.0.0", 2): layout.ALL_IPV4,
+    ("::", 58): layout.ALL_IPV6,
+}
 
 _MAX_GROUPS = 3  # that are suggested
 BUILT_IN = ("link-local", "loopback", "metadata", "multicast")  # destinations that no policy can change
@@ -175,17 +183,24 @@ def _location(system: System, path: str | None) -> Location | None:
         return None
 
 
+def _address_event(who: Task, record: Decision, address: str) -> Event | None:
+    try:
+        protocol = resolver.parse_protocol(record.protocol or "")
+    except ValueError:
+        return None
+    announced = _ANNOUNCED.get((address, protocol)) if record.action == "send" else None
+    if announced is not None:
+        return JoinEvent(who, announced)
+    return NetworkEvent(who, record.action, address, record.port or 0, protocol)
+
+
 def _event(system: System, record: Decision, rule: Rule) -> Event | None:
     """None: the record lacks something of the object."""
     who, action, address, path = task(system, record), record.action, record.address or "", record.path or ""
     if address.startswith("vsock:"):
         return VsockEvent(who, int(address[len("vsock:") :]), record.port or 0)
     if address:
-        try:
-            protocol = resolver.parse_protocol(record.protocol or "")
-        except ValueError:
-            return None
-        return NetworkEvent(who, action, address, record.port or 0, protocol)
+        return _address_event(who, record, address)
     if path.startswith("@"):
         return FileEvent(who, "unix-connect", Location(layout.ABSTRACT, (path[1:],)))
     if path:
@@ -375,6 +390,8 @@ def _object_changes(
         if rule.destinations.negated:
             return _address_added(policy, rule.destinations, event)
         return _address_removed(policy, rule.destinations, event)
+    if isinstance(event, JoinEvent) and rule.destinations and rule.destinations.negated:
+        return _range_added(policy, rule.destinations, layout.RANGES[event.range])
     return []
 
 
@@ -458,6 +475,16 @@ def _address_added(policy: Resolved, selection: Selection, event: NetworkEvent) 
         text = f"destinations {name!r}: {' and '.join(texts)}"
         changes.append(Change(text, _with_destination(policy, name, body)))
     return changes
+
+
+def _range_added(policy: Resolved, selection: Selection, announced: str) -> list[Change]:
+    return [
+        Change(
+            f"destinations {name!r}: `cidrs` with {announced}",
+            _with_destination(policy, name, body._replace(cidrs=(body.cidrs or frozenset()) | {announced})),
+        )
+        for name, body in _destinations(policy, selection)
+    ]
 
 
 def _address_removed(policy: Resolved, selection: Selection, event: NetworkEvent) -> list[Change]:

@@ -140,6 +140,16 @@ class NetworkEvent(NamedTuple):
     trouble: str | None = None  # a member of layout.REASONS if the destination could not be determined
 
 
+class JoinEvent(NamedTuple):
+    """A socket joins a multicast group, or names sources, which the kernel announces to the routers.
+
+    It counts as sending to what it announces. ``range``: a key of layout.RANGES; the programs do not see the
+    addresses."""
+
+    task: Task
+    range: int
+
+
 class VsockEvent(NamedTuple):
     """A connection to, or a message for, a vsock endpoint."""
 
@@ -168,7 +178,7 @@ class TamperEvent(NamedTuple):
     below: bool = False
 
 
-Event = Union[FileEvent, AliasEvent, NetworkEvent, VsockEvent, PlainEvent, TamperEvent]
+Event = Union[FileEvent, AliasEvent, NetworkEvent, JoinEvent, VsockEvent, PlainEvent, TamperEvent]
 
 
 class Verdict(NamedTuple):

@@ -19,6 +19,8 @@ Covers = Callable[[model.Rule], bool]
 CoversLocation = Callable[[model.Resolved, model.Rule, model.Location], bool]
 CoversTree = Callable[[Sequence[model.Components], model.Components], bool]
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+_IGMP, _ICMPV6 = 2, 58  # what the kernel announces groups by
 
 
 def decide(policy: model.Resolved, event: model.Event, now: datetime.date) -> model.Verdict:
@@ -48,13 +50,20 @@ def decide(policy: model.Resolved, event: model.Event, now: datetime.date) -> mo
 
 def _object_of(
     policy: model.Resolved,
-    event: model.FileEvent | model.AliasEvent | model.NetworkEvent | model.VsockEvent | model.PlainEvent,
+    event: model.FileEvent
+    | model.AliasEvent
+    | model.NetworkEvent
+    | model.JoinEvent
+    | model.VsockEvent
+    | model.PlainEvent,
 ) -> tuple[str | None, Covers, tuple[str, ...]]:
     """Why the object is unknown (None: it is known), whether a rule covers the object, and the actions attempted."""
     if isinstance(event, model.PlainEvent):
         return None, lambda _rule: True, (event.action,)
     if isinstance(event, model.NetworkEvent):
         return event.trouble, _covers_endpoint(policy, event), (event.action,)
+    if isinstance(event, model.JoinEvent):
+        return None, _covers_join(policy, event), ("send",)
     if isinstance(event, model.VsockEvent):
         return None, _covers_vsock(policy, event), ("vsock",)
     if isinstance(event, model.AliasEvent):
@@ -281,13 +290,38 @@ def _covers_endpoint(policy: model.Resolved, event: model.NetworkEvent) -> Cover
         # selection holds every address. :: also accepts IPv4.
         return not negated or ("0.0.0.0/0" in cidrs and (address.version == 4 or "::/0" in cidrs))
 
+    return _covers_destination(policy, holds, event.port, event.protocol)
+
+
+def _covers_join(policy: model.Resolved, event: model.JoinEvent) -> Covers:
+    """A rule covers a range of addresses if it names any of them; `not` exempts it only if one network has them all."""
+    announced = ipaddress.ip_network(layout.RANGES[event.range])
+
+    def holds(cidrs: frozenset[str], negated: bool) -> bool:
+        networks = [network for network in map(ipaddress.ip_network, cidrs) if network.version == announced.version]
+        if negated:
+            return any(_contains(network, announced) for network in networks)
+        return any(network.overlaps(announced) for network in networks)
+
+    return _covers_destination(policy, holds, 0, _IGMP if announced.version == 4 else _ICMPV6)
+
+
+def _contains(network: Network, part: Network) -> bool:
+    return network.prefixlen <= part.prefixlen and network.overlaps(part)
+
+
+def _covers_destination(
+    policy: model.Resolved, holds: Callable[[frozenset[str], bool], bool], port: int, protocol: int
+) -> Covers:
+    """``holds``: whether networks of a set, negated or not, have the address."""
+
     def satisfied(name: str, negated: bool) -> bool:
         where = policy.destinations[name]
         return (
             where.vsock is None
             and (where.cidrs is None or holds(where.cidrs, negated))
-            and (where.ports is None or any(first <= event.port <= last for first, last in where.ports))
-            and (where.protocols is None or event.protocol in where.protocols)
+            and (where.ports is None or any(first <= port <= last for first, last in where.ports))
+            and (where.protocols is None or protocol in where.protocols)
         )
 
     def covers(rule: model.Rule) -> bool:
