@@ -233,6 +233,10 @@ status:
       description: Covered files that had a hard link outside of every rule's paths when the policy was applied.
       type: list
       elements: str
+    paths:
+      description: Paths of the policy that are missing or not followed, and filesystems covered without a mount.
+      type: list
+      elements: str
     problems:
       description: Reasons why this host is not protected.
       type: list
@@ -264,6 +268,7 @@ def main() -> None:
                 "totals": {},
                 "drift": None,
                 "hardlinks": [],
+                "paths": [],
                 "labels": [],
                 "unenforced": [],
                 "revision": None,

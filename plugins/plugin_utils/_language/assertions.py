@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Iterable, NamedTuple
+from typing import Any, Container, Iterable, NamedTuple
 
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import Step
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model, semantics
 from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import resolver
 
@@ -68,6 +69,14 @@ class SymbolicSystem:
     def names(self, folder: str) -> list[str]:
         """The names in a folder: none."""
         return []
+
+    def step(self, path: str, mounts: Container[int]) -> Step | None:
+        """A file that root alone can change."""
+        return Step(None, True)
+
+    def below(self, folder: str, names: Iterable[str]) -> bool | None:
+        """True for every path."""
+        return True
 
     def device_tables(self) -> dict[str, str]:
         """Empty tables: there are no devices."""

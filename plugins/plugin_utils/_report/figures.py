@@ -246,6 +246,7 @@ def _attention(status: dict[str, Any], answer: dict[str, Any]) -> list[str]:
     if status.get("soak"):
         lines.append("new and changed rules are in audit mode")
     lines += [f"hard link: {line}" for line in status.get("hardlinks") or ()]
+    lines += [f"path: {line}" for line in status.get("paths") or ()]
     lines += [f"not proved: {line}" for line in (status.get("certificate") or {}).get("not_proved") or ()]
     if answer.get("message"):
         lines.append(f"no audit trail: {answer['message']}")

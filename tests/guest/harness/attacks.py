@@ -213,6 +213,9 @@ class Run:
         for number, technique in enumerate(order, 1):
             report = self.report(technique)
             started = held.get(technique.name, [None])[0]
+            if technique.refreshed and not technique.open:
+                started = Attempt(technique, self.place, "enforce", self.refresh)
+                started.start()
             out, code, hooks, denied, said = self.attempt(technique, "enforce", started)
             report["through"] = out
             report["hooks"] = self.decided(technique, hooks)
@@ -227,6 +230,10 @@ class Run:
         self.still_free(order[-1].name if order else "nothing")
         self.late()
         self.closing(held, running)
+
+    def refresh(self):
+        """As the host does it by itself, every minute."""
+        self.enforcer.refresh()
 
     def decided(self, technique, hooks):
         """Of the hooks that said no, those where it was the policy: capabilities are lacking anyway."""
@@ -264,9 +271,8 @@ class Run:
             report = self.report(technique)
             started = held.get(technique.name, [None, None])[-1]
             if technique.refreshed:
-                started = Attempt(technique, self.place, "closed")
+                started = Attempt(technique, self.place, "closed", self.refresh)
                 started.start()
-                self.enforcer.apply(self.policy(rules))
             out, code, _hooks, denied, said = self.attempt(technique, "closed", started)
             report["closed"] = not out and denied > 0
             if not report["closed"]:

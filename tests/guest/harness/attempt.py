@@ -27,8 +27,11 @@ ATTEMPT_SECONDS = 30
 class Attempt:
     """One try of one technique: its own mark, and the place where it happens."""
 
-    def __init__(self, technique: Technique, place: Any, phase: str) -> None:
-        self.technique, self.place, self.phase = technique, place, phase
+    def __init__(
+        self, technique: Technique, place: Any, phase: str, refresh: Optional[Callable[[], Any]] = None
+    ) -> None:
+        """``refresh``: applies the policy once more."""
+        self.technique, self.place, self.phase, self.refresh = technique, place, phase, refresh
         self.mark = "mark-" + secrets.token_hex(12)
         self.data = (self.mark + "\n").encode()
         self.helpers: List[int] = []
@@ -114,6 +117,8 @@ class Attempt:
             self.place.fresh(self)
             if technique.ready:
                 technique.ready(self)
+            if technique.covered and self.refresh:
+                self.refresh()
         except Absent as error:
             self.failure = "absent: " + str(error)
             return
@@ -153,6 +158,8 @@ class Attempt:
 
     def go(self) -> None:
         if self.child:
+            if self.technique.refreshed and self.refresh:
+                self.refresh()
             if self.technique.held:  # others have been at the same files since
                 self.place.fresh(self)
                 if self.technique.ready:

@@ -153,6 +153,18 @@ class Enforcer:
         self.generation = result["generation"]
         return result
 
+    def refresh(self):
+        """What the host's timer does; the line that it prints."""
+
+        def operation():
+            from exfil_guard.lifecycle import boot
+            from exfil_guard.lifecycle.context import Context
+
+            now = datetime.datetime.now(datetime.timezone.utc).date()
+            return boot.refresh(Context(*self._parts(), now))
+
+        return self._result(operation)
+
     def confirm(self, generation):
         """The error's text, or None."""
 

@@ -267,6 +267,106 @@ def mounted_below(t):
     return take(t.secret_folder + "/later/data")
 
 
+# ---- a mount that is hidden, or gone from the mount table, when the policy is refreshed -------------------------------
+
+
+def _volume(t):
+    return t.secret_folder + "/volume"
+
+
+def _aside(t):
+    return f"{t.base}/aside"
+
+
+def _mount_volume(t):
+    _unmount_volume(t)
+    os.makedirs(_volume(t), exist_ok=True)
+    mount("tmpfs", _volume(t), "tmpfs")
+    os.chmod(_volume(t), 0o777)
+    spread(t, _volume(t) + "/data")
+
+
+def _bind_volume(t):
+    _unmount_volume(t)
+    os.makedirs(_volume(t), exist_ok=True)
+    os.makedirs(_aside(t), exist_ok=True)
+    mount(_aside(t), _volume(t), None, BIND)
+    spread(t, _volume(t) + "/data")
+
+
+def _unmount_volume(t):
+    for path in (t.secret_folder, _volume(t)):
+        with contextlib.suppress(OSError):
+            while True:  # a bind mount of the same filesystem does not look like a mount
+                call("umount2", path, 2)
+
+
+def _keeping(then):
+    """Root opens the volume, then hides it; what was opened stays with whoever the process becomes."""
+
+    def root(t):
+        t.kept["folder"] = os.open(_volume(t), os.O_PATH)
+        then(t)
+
+    return root
+
+
+def hidden_volume(what, ready, then):
+    """A volume below the covered tree: mounted and covered, then hidden, then the policy is refreshed."""
+    return technique(
+        "files", what, "read", ready=ready, root=_keeping(then), last=_unmount_volume, covered=True, refreshed=True
+    )
+
+
+@hidden_volume("a covered mount under another mount", _mount_volume, lambda t: mount("tmpfs", _volume(t), "tmpfs"))
+def over_mounted(t):
+    return take("data", dir_fd=t.kept["folder"])
+
+
+@hidden_volume("a covered mount under another mount", _mount_volume, lambda t: mount("tmpfs", t.secret_folder, "tmpfs"))
+def over_mounted_above(t):
+    return take("data", dir_fd=t.kept["folder"])
+
+
+@hidden_volume("a covered mount under another mount", _bind_volume, lambda t: mount("tmpfs", _volume(t), "tmpfs"))
+def over_mounted_bind(t):
+    return take("data", dir_fd=t.kept["folder"])
+
+
+@hidden_volume("a covered mount that was detached", _mount_volume, lambda t: call("umount2", _volume(t), 2))
+def detached_mount(t):
+    return take("data", dir_fd=t.kept["folder"])
+
+
+@hidden_volume("a covered mount that was detached", _bind_volume, lambda t: call("umount2", _volume(t), 2))
+def detached_bind_mount(t):
+    return take("data", dir_fd=t.kept["folder"])
+
+
+def _only_in_another_namespace(t):
+    """The host unmounts; this process has the mount in its own namespace."""
+    host = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    private_mounts()
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    call("setns", host, NEWNS)
+    call("umount2", _volume(t), 2)
+    call("setns", own, NEWNS)
+
+
+@technique(
+    "files",
+    "a covered mount that only another mount namespace has",
+    "read",
+    ready=_mount_volume,
+    root=_only_in_another_namespace,
+    last=_unmount_volume,
+    covered=True,
+    refreshed=True,
+)
+def mount_of_another_namespace(t):
+    return take(_volume(t) + "/data")
+
+
 @technique("files", "open_by_handle_at", "read", who="files.service")
 def by_handle(t):
     return os.read(open_handle(t.open, handle_of(t.secret)), 4096)

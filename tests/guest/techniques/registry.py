@@ -33,6 +33,7 @@ class Technique(NamedTuple):
     open: str  # why no hook sees it
     closed_by: Optional[Dict[str, Any]]  # the rule that stops it nevertheless
     refreshed: bool  # the policy has to be applied once more, as the host does it by itself
+    covered: bool  # also once between ``ready`` and ``root``
 
 
 TECHNIQUES: Dict[str, Technique] = {}
@@ -52,12 +53,27 @@ def technique(
     open="",
     closed_by=None,
     refreshed=False,
+    covered=False,
 ):
     def register(function):
         name = function.__name__
         assert name not in TECHNIQUES, name
         TECHNIQUES[name] = Technique(
-            name, group, what, action, function, who, evidence, ready, root, held, last, open, closed_by, refreshed
+            name,
+            group,
+            what,
+            action,
+            function,
+            who,
+            evidence,
+            ready,
+            root,
+            held,
+            last,
+            open,
+            closed_by,
+            refreshed,
+            covered,
         )
         return function
 

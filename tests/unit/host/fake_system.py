@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Iterable, Iterator
+from typing import Container, Iterable, Iterator
 
-from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import Entry
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import Entry, Step
 
 MOUNTS = """\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -38,6 +38,8 @@ class FakeSystem:
             "/usr/lib/exfil-guard/canary/allowed",
         }
         self.links: dict[str, str] = {}
+        self.owners: dict[str, int] = {}  # of files and links; root owns the others
+        self.shared: set[str] = set()  # folders that others can write to
         self.inodes: dict[str, tuple[int, int, int]] = {}  # path: device, inode, link count
         self.hosts: dict[str, list[str]] = {}
         self.known_units: dict[str, dict[str, str]] = {}
@@ -92,6 +94,22 @@ class FakeSystem:
                 return self.realpath(target + path[len(link) :])
         return posixpath.normpath(path)
 
+    def step(self, path: str, mounts: Container[int]) -> Step | None:
+        known = self.files | set(self.links)
+        if not any(each == path or each.startswith(path.rstrip("/") + "/") for each in known):
+            return None
+        return Step(self.links.get(path), not self.owners.get(path) and path not in self.shared)
+
+    def below(self, folder: str, names: Iterable[str]) -> bool | None:
+        path = folder
+        for name in names:
+            path = posixpath.join(path, name)
+            if path in self.links:
+                return None
+            if not self.exists(path):
+                return False
+        return True
+
     def names(self, folder: str) -> list[str]:
         inside = folder.rstrip("/") + "/"
         return sorted({each[len(inside) :].split("/")[0] for each in self.files if each.startswith(inside)})
@@ -115,7 +133,7 @@ class FakeSystem:
         device, inode, links = self.inodes.get(path, (1, sum(path.encode()), 1))
         return Entry(directory, not directory, device, inode, links)
 
-    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
+    def entries(self, folder: str, without: Container[str] = ()) -> Iterator[tuple[str, Entry]]:
         for name in self.names(folder):
             found = self.entry(posixpath.join(folder, name))
             if found:

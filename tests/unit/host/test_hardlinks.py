@@ -9,7 +9,7 @@ import datetime
 import os
 
 import pytest
-from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import Entry, System
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import model
 from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import hardlinks
 from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve.hardlinks import Found, Seen
@@ -94,8 +94,8 @@ def test_no_other_file_system_is_entered(tree, monkeypatch):
     os.link(tree / "in/deep/b", tree / "out/b")
     real = System.entries
 
-    def entries(self, folder):
-        for name, entry in real(self, folder):
+    def entries(self, folder, without=()):
+        for name, entry in real(self, folder, without):
             yield name, entry._replace(device=7) if name == "deep" else entry
 
     monkeypatch.setattr(System, "entries", entries)
@@ -107,6 +107,29 @@ def test_the_look_is_bounded_and_says_so(tree, monkeypatch):
     monkeypatch.setattr(hardlinks, "MAX_ENTRIES", 2)
     stored = look(tree / "in/**")
     assert stored["cut"] == [str(tree / "in/**")] and "did not finish" in hardlinks.lines(stored)[-1]
+
+
+def test_a_folder_of_millions_is_not_read_to_its_end(tree, monkeypatch):
+    asked = []
+
+    def entries(self, folder, without=()):
+        for number in range(10**7):
+            asked.append(number)
+            yield str(number), Entry(False, True, os.stat(folder).st_dev, number, 1)
+
+    monkeypatch.setattr(System, "entries", entries)
+    monkeypatch.setattr(hardlinks, "MAX_ENTRIES", 50)
+    assert look(tree / "in/**")["cut"] and len(asked) < 100
+    monkeypatch.setattr(hardlinks, "MAX_ENTRIES", 10**9)
+    assert look(tree / "in/**", system=Here([0.0, 1.0, 2.0, 3.0, 99.0]))["cut"]
+
+
+def test_a_users_filesystem_is_not_asked(tree, monkeypatch):
+    table = System.mountinfo
+    user = f"9999 1 0:9999 / {tree}/in/deep rw - fuse.x x rw,user_id=1000\n"
+    monkeypatch.setattr(System, "mountinfo", lambda self: table(self) + user)
+    os.link(tree / "in/deep/b", tree / "out/b")
+    assert look(tree / "in/**")["found"] == []
 
 
 @pytest.mark.parametrize(

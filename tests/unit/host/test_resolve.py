@@ -8,8 +8,10 @@ import os
 import re
 
 import pytest
+from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import automaton
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import mountinfo
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import Step, System
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import PathPattern
 from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import encoding, resolver
@@ -72,12 +74,261 @@ def test_a_link_in_the_literal_part_is_followed_and_kept():
     assert (SDA, "var/exports/**") in located(system, "/var/exports/**")
 
 
-def test_a_hidden_mount_is_not_covered_but_known():
+def test_a_hidden_mount_is_covered():
+    """Who opened something there before still reaches it."""
     system = FakeSystem()
     system.mounts += "30 23 8:9 / /srv rw - ext4 /dev/sdd rw\n31 23 8:10 / /srv/exports rw - ext4 /dev/sde rw\n"
-    assert located(system, "/srv/exports/**") == {(8 << 20 | 9, "exports/**"), (SDA, "srv/exports/**")}
+    assert located(system, "/srv/exports/**") == {
+        (SDA, "srv/exports/**"),
+        (SDB, "exports/**"),
+        (8 << 20 | 9, "exports/**"),
+        (8 << 20 | 10, "**"),
+    }
     found = resolver.resolve(document(), system)
     assert {8 << 20 | 9, 8 << 20 | 10, SDB} <= found.superblocks
+    # the canary's file, and the executable of the task that applies, are where a path leads now
+    assert resolver.visible_place(system, "/srv/exports/a") is None
+    system.files.add("/srv/exports/a")
+    assert resolver.visible_place(system, "/srv/exports/a") == PathPattern(8 << 20 | 9, ("exports", "a"))
+
+
+COVERED = document(
+    resources={"r": {"paths": ["/srv/**"]}}, rules=[{"name": "no", "deny": ["read"], "resources": ["r"]}]
+)
+VOLUME = "30 23 0:47 / /srv/volume rw - tmpfs tmpfs rw\n"
+BOUND = "30 23 8:3 /inside /srv/volume rw - ext4 /dev/sdc rw\n"
+
+
+def again(system, last, wanted=COVERED, **more):
+    """Resolved again, stored in between."""
+    stored = encoding.from_json(json.loads(json.dumps(encoding.to_json(last))))
+    assert stored == last
+    return resolver.resolve(wanted, system, resolver.Last(stored, again=True, refresh=True, **more))
+
+
+def covered(found):
+    return {(each.device, "/".join(each.components)) for each in found.resources["r"].paths}
+
+
+def test_a_detached_pseudo_filesystem_stays_covered():
+    """Any other filesystem without a mount is unknown, and so denied."""
+    system = FakeSystem()
+    plain = system.mounts
+    system.mounts = plain + VOLUME
+    first = resolver.resolve(COVERED, system)
+    assert (47, "**") in covered(first) and 47 in first.superblocks
+    system.mounts = plain
+    second = again(system, first)
+    assert (47, "**") in covered(second) and 47 in second.superblocks
+    assert again(system, second) == second
+    # the number as that of another filesystem
+    system.mounts = plain + VOLUME.replace("/srv/volume", "/run/user/1000")
+    assert (47, "**") not in covered(again(system, second))
+    # another document, and another boot
+    system.mounts = plain
+    assert (47, "**") not in covered(resolver.resolve(COVERED, system, resolver.Last(second)))
+    assert resolver.renumber(encoding.to_json(second), system) == resolver.resolve(COVERED, system)
+
+
+def test_a_detached_bind_mount_stays_covered():
+    system = FakeSystem()
+    plain = system.mounts
+    system.mounts = plain + BOUND
+    first = resolver.resolve(COVERED, system)
+    assert (SDC, "inside/**") in covered(first)
+    system.mounts = plain
+    second = again(system, first)
+    assert (SDC, "inside/**") in covered(second) and again(system, second) == second
+    system.mounts = plain.replace("/dev/sdc", "/dev/sdx")  # another disk under that number
+    assert (SDC, "inside/**") not in covered(again(system, second))
+
+
+def test_what_stays_is_limited():
+    system = FakeSystem()
+    plain = system.mounts
+    last = resolver.resolve(COVERED, system)
+    for number in range(resolver._PATTERNS_KEPT + 20):
+        system.mounts = plain + BOUND.replace("/inside", f"/inside{number}")
+        last = again(system, last)
+    assert len(covered(last)) <= resolver._PATTERNS_KEPT + 4
+    many = "".join(VOLUME.replace("0:47", f"0:{number}") for number in range(100, 900))
+    system.mounts = plain + many
+    last = again(system, last)
+    system.mounts = plain
+    assert len(covered(again(system, last))) <= resolver._PATTERNS_KEPT + resolver._DETACHED_KEPT + 4
+
+
+@pytest.mark.parametrize("name", ("*", "**", "a*b", "*" * 40, "plain"))
+def test_the_name_of_a_bind_mounts_source_is_no_pattern(name):
+    """Whoever may rename the folder would choose what the rule covers."""
+    system = FakeSystem()
+    system.files.add("/srv/volume")
+    system.mounts += f"30 23 8:3 /shared/{name} /srv/volume rw - ext4 /dev/sdc rw\n"
+    found = resolver.resolve(document(resources={"r": {"paths": ["/srv/volume/**"]}}, rules=COVERED["rules"]), system)
+    (pattern,) = (each for each in found.resources["r"].paths if each.device == SDC)
+    accepted = automaton.build([{pattern.components: 1}])
+    for path in (
+        ("shared", name),
+        ("shared", name, "a", "b"),
+        ("shared", "other"),
+        ("shared", "axb", "a"),
+        ("shared",),
+    ):
+        wanted = path[:2] == ("shared", name)
+        assert semantics.matches(pattern.components, path) == wanted
+        assert bool(walked(accepted, path)) == wanted
+
+
+def walked(built, path):
+    """What the automaton accepts at a path, as bpf/object/path.h goes through it."""
+    at = built.starts[0]
+    for component in path:
+        state, name = built.states[at], component.encode()
+        if not state.bytes:
+            at = state.edges.get(name, state.otherwise)
+            continue
+        row, following = built.rows[state.bytes - 1], 0
+        for byte in name:
+            following = row.next.get(byte, 0)
+            if not following:
+                break
+            row = built.rows[following - 1]
+        at = row.target if following else state.otherwise
+    return built.states[at].accepts
+
+
+# ---- what a user does to his own paths ------------------------------------------------------------------------------
+
+
+def homes():
+    system = FakeSystem()
+    system.files |= {"/homes/alice/exports/a", "/data/customers"}
+    system.owners["/homes/alice"] = 1000
+    return system
+
+
+HOMES = document(
+    resources={"r": {"paths": ["/homes/alice/exports/**"]}, "other": {"paths": ["/srv/**"]}},
+    subjects={"bob": {"users": ["bob"]}},
+    rules=[{"name": "no", "deny": ["read"], "subjects": ["bob"], "resources": ["r", "other"]}],
+)
+PLAIN = {(SDA, "homes/alice/exports/**")}
+
+
+def test_a_renamed_folder_stops_nothing():
+    system = homes()
+    first = resolver.resolve(HOMES, system)
+    assert covered(first) == PLAIN and resolver.notes(HOMES, system) == []
+    system.files = {path for path in system.files if not path.startswith("/homes/alice/exports")} | {"/homes/alice/x"}
+    assert again(system, first, HOMES) == first
+    assert resolver.resolve(HOMES, system) == first  # a first apply, too
+    (note,) = resolver.notes(HOMES, system)
+    assert "resources 'r', paths (rule 'no'): '/homes/alice/exports/**': /homes/alice/exports does not exist" in note
+
+
+def test_a_users_link_is_not_followed():
+    for link, target in (("/homes/alice/exports", "/"), ("/homes/alice/exports", "/data/customers")):
+        system = homes()
+        first = resolver.resolve(HOMES, system)
+        system.links[link] = target
+        assert covered(again(system, first, HOMES)) == PLAIN
+        assert covered(resolver.resolve(HOMES, system)) == PLAIN
+        (note,) = resolver.notes(HOMES, system)
+        assert "/homes/alice/exports is not followed" in note and "Name the path that it leads to" in note
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        {"owners": {"/data": 1000}},
+        {"owners": {"/data/link": 1000}},
+        {"shared": {"/data"}},
+        {"owners": {"/": 1000}},
+        {"shared": {"/"}},
+    ),
+)
+def test_only_links_that_root_alone_can_change_are_followed(change):
+    policy = document(resources={"r": {"paths": ["/data/link/**"]}})
+    system = homes()
+    system.files.add("/data/link")
+    system.links["/data/link"] = "/srv/exports"
+    assert (SDB, "exports/**") in covered(resolver.resolve(policy, system)) and not resolver.notes(policy, system)
+    before = resolver.resolve(policy, system)
+    for key, value in change.items():
+        setattr(system, key, value)
+    assert covered(resolver.resolve(policy, system)) == {(SDA, "data/link/**")}
+    assert "is not followed" in resolver.notes(policy, system)[0]
+    # what was known stays, also for another document with that path
+    assert (SDB, "exports/**") in covered(again(system, before, policy))
+    other = document(resources={"r": {"paths": ["/data/link/**", "/srv"]}})
+    assert (SDB, "exports/**") in covered(resolver.resolve(other, system, resolver.Last(before)))
+
+
+def test_links_of_root_are_followed_through_their_own_links():
+    system = homes()
+    system.files |= {"/a/b/link", "/c"}
+    system.links = {"/a/b/link": "../../c/d", "/c/d": "e/../exports", "/c/e": "/srv/exports"}
+    policy = document(resources={"r": {"paths": ["/a/b/link/*.csv"]}})
+    assert (SDB, "exports/*.csv") in covered(resolver.resolve(policy, system))
+    system.links["/c/e"] = "/a/b/link"  # a loop
+    assert covered(resolver.resolve(policy, system)) >= {(SDA, "a/b/link/*.csv")}
+    assert resolver.notes(policy, system)
+
+
+def test_a_link_of_root_that_moves_keeps_the_last_places():
+    """A bound service that runs as root could otherwise take its rule off what the link led to."""
+    system = FakeSystem()
+    system.files |= {f"/srv/releases/{number}/x" for number in range(3)}
+    system.links["/srv/current"] = "/srv/releases/0"
+    policy = document(resources={"r": {"paths": ["/srv/current/**"]}})
+    last = resolver.resolve(policy, system)
+    for number in (1, 2):
+        system.links["/srv/current"] = f"/srv/releases/{number}"
+        last = again(system, last, policy)
+    assert {(SDB, f"releases/{number}/**") for number in range(3)} <= covered(last)
+    system.files.remove("/srv/releases/0/x")
+    assert (SDB, "releases/0/**") not in covered(again(system, last, policy))
+    changed = dict(policy, mode="audit")
+    assert (SDB, "releases/1/**") not in covered(resolver.resolve(changed, system, resolver.Last(last)))
+
+
+def test_a_path_of_root_that_is_missing_is_an_error_of_an_apply_and_not_of_a_refresh():
+    system = FakeSystem()
+    last = resolver.resolve(COVERED, system)
+    system.files = {path for path in system.files if not path.startswith("/srv")}
+    with pytest.raises(PolicyErrors, match="no such path '/srv'"):
+        resolver.resolve(COVERED, system)
+    assert again(system, last) == last
+    assert "/srv does not exist" in resolver.notes(COVERED, system)[0]
+
+
+def test_the_steps_of_a_path_on_a_real_filesystem(tmp_path):
+    system = System()
+    mounts = frozenset(mount.number for mount in mountinfo.parse_mounts(system.mountinfo()))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "folder" / "file").write_text("")
+    assert system.step(str(tmp_path / "link"), mounts) == Step("folder", os.getuid() == 0)
+    assert system.step(str(tmp_path / "none"), mounts) is None
+    assert system.step(str(tmp_path / "folder" / "file" / "x"), mounts) is None
+    assert system.step(str(tmp_path), ()) == Step(None, False)  # not asked for anything
+    os.chmod(tmp_path / "folder", 0o777)
+    assert system.step(str(tmp_path / "folder"), mounts) == Step(None, False)
+    os.chmod(tmp_path / "folder", 0o755)
+    assert system.step(str(tmp_path / "folder"), mounts) == Step(None, os.getuid() == 0)
+    assert system.below(str(tmp_path), ["folder", "file"]) is True
+    assert system.below(str(tmp_path), ["folder", "none"]) is False
+    assert system.below(str(tmp_path), ["link", "file"]) is None
+    assert system.below("/", ["proc", "self"]) is None  # another filesystem
+
+
+def test_a_users_filesystem_is_told_by_its_options():
+    text = (
+        "40 21 0:50 / /mnt/a rw,nosuid - fuse.sshfs alice@host: rw,user_id=1000,group_id=1000\n"
+        "41 21 0:51 / /mnt/b rw - fuse.glusterfs vol rw,user_id=0,group_id=0\n"
+        "42 21 0:52 / /mnt/c rw - ext4 user_id=7 rw\n"
+    )
+    assert [mount.user for mount in mountinfo.parse_mounts(text)] == [1000, 0, 0]
 
 
 def test_a_login_changes_nothing():
@@ -197,9 +448,10 @@ def test_host_names():
     system.hosts = {}
     with pytest.raises(PolicyErrors) as caught:
         resolver.resolve(document(destinations=body), system)
+    kept = resolver.Last(refresh=True, addresses=found.host_addresses)
+    assert resolver.resolve(document(destinations=body), system, kept) == found
     assert "destinations 'd', names: host name 'vault' does not resolve" in str(caught.value)
     assert "getent ahosts vault" in str(caught.value)
-    assert resolver.resolve(document(destinations=body), system, found.host_addresses) == found
     body["d"]["optional"] = True
     assert resolver.resolve(document(destinations=body), system).destinations["d"].cidrs == {"192.0.2.0/24"}
     assert (
@@ -246,11 +498,13 @@ patterns = st.tuples(st.lists(st.sampled_from((*NAMES, "*", "a*", "*b")), max_si
 @st.composite
 def tables(draw):
     """Mounts made one after the other, as mount(8) does: each on what its point leads to at that time."""
-    mounts = [mountinfo.Mount(1, 0, 1, (), (), "ext4")]
+    mounts = [mountinfo.Mount(1, 0, 1, (), (), "ext4", "none")]
     for number in range(2, 2 + draw(st.integers(0, 5))):
         point = draw(paths)
         parent = walk(mounts, point)[0]
-        mounts.append(mountinfo.Mount(number, parent.number, draw(st.integers(1, 4)), draw(paths), point, "ext4"))
+        mounts.append(
+            mountinfo.Mount(number, parent.number, draw(st.integers(1, 4)), draw(paths), point, "ext4", "none")
+        )
     return mounts
 
 
@@ -292,19 +546,19 @@ def text_of(mounts):
 def test_translation_equals_walking(mounts, pattern, asked, below):
     assert mountinfo.parse_mounts(text_of(mounts)) == mounts
     shown = mountinfo.visible(mounts)
-    found = resolver.translate(["/" + "/".join(pattern)], shown)
+    found = resolver.translate(["/" + "/".join(pattern)], mounts)
     assert {walk(mounts, path)[0] for path in asked} <= set(shown)
     for path in asked:
         mount, inside = walk(mounts, path)
         if matches(pattern, path):  # what a matching name leads to is covered
             assert any(each.device == mount.device and matches(each.components, inside) for each in found)
-    for mount in shown:  # and nothing is covered that has no matching name on a visible mount
+    for mount in mounts:  # and nothing is covered that has no matching name on any mount, hidden or not
         inside = mount.root + below
-        covered = any(each.device == mount.device and matches(each.components, inside) for each in found)
+        is_covered = any(each.device == mount.device and matches(each.components, inside) for each in found)
         named = any(
             other.device == mount.device
             and inside[: len(other.root)] == other.root
             and matches(pattern, other.point + inside[len(other.root) :])
-            for other in shown
+            for other in mounts
         )
-        assert covered == named
+        assert is_covered == named

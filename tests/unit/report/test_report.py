@@ -102,6 +102,7 @@ def test_what_needs_attention():
         "pending": True,
         "soak": True,
         "hardlinks": ["h"],
+        "paths": ["q"],
         "certificate": {"policy": {"generation": 2}, "not_proved": ["n"]},
         "audit": None,
     }
@@ -113,6 +114,7 @@ def test_what_needs_attention():
         "the policy is on trial and not confirmed",
         "new and changed rules are in audit mode",
         "hard link: h",
+        "path: q",
         "not proved: n",
         "no audit trail: no journal",
     ]

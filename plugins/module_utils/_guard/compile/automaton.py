@@ -18,7 +18,7 @@ from ..policy import model
 Items = FrozenSet[Tuple[Tuple[bytes, ...], int]]
 
 DEAD: Items = frozenset()
-_ANY, _TREE, _STAR = b"*", b"**", ord("*")
+_ANY, _TREE, _STAR = b"*", b"**", -1  # a star among the bytes of a head
 STATES, BYTE_STATES = 1 << 16, (1 << 16) - 2
 
 
@@ -93,8 +93,8 @@ class _Builder:
             if rest and rest[0] not in (_ANY, _TREE):
                 heads.add(rest[0])
         otherwise = self._after(state, frozenset())
-        if all(b"*" not in head and len(head) < layout.COMPONENT for head in heads):
-            edges = {head: self._after(state, frozenset((head,))) for head in sorted(heads)}
+        if all(_STAR not in _bytes(head) and len(_bytes(head)) < layout.COMPONENT for head in heads):
+            edges = {bytes(_bytes(head)): self._after(state, frozenset((head,))) for head in sorted(heads)}
             return State(accepts, otherwise, {h: n for h, n in edges.items() if n != otherwise}, 0)
         return State(accepts, otherwise, {}, self._byte_rows(state, sorted(heads), otherwise))
 
@@ -110,18 +110,19 @@ class _Builder:
                 left[rest[1:]] = left.get(rest[1:], 0) | bits
         return self.number(frozenset(left.items()))
 
-    def _byte_rows(self, state: Items, heads: list[bytes], otherwise: int) -> int:
+    def _byte_rows(self, state: Items, names: list[bytes], otherwise: int) -> int:
         """Adds the byte automaton of a state and returns the number of its first row plus one."""
+        heads = [_bytes(name) for name in names]
         start = _closure({(h, 0) for h in range(len(heads))}, heads)
         numbers = {start: len(self.rows)}
         pending = [start]
         first = len(self.rows)
         alphabet = sorted({byte for head in heads for byte in head if byte != _STAR})
         for positions in pending:
-            ended = frozenset(heads[h] for h, at in positions if at == len(heads[h]))
+            ended = frozenset(names[h] for h, at in positions if at == len(heads[h]))
             row = Row(self._after(state, ended) if ended else otherwise, {})
             self.rows.append(row)
-            has_star = any(heads[h][at : at + 1] == b"*" for h, at in positions)
+            has_star = any(heads[h][at : at + 1] == (_STAR,) for h, at in positions)
             for byte in range(1, 256) if has_star else alphabet:
                 following = _closure(_step(positions, heads, byte), heads)
                 if not following:
@@ -137,23 +138,30 @@ class _Builder:
         return first + 1
 
 
-def _step(positions: Iterable[tuple[int, int]], heads: list[bytes], byte: int) -> set[tuple[int, int]]:
+def _bytes(head: bytes) -> tuple[int, ...]:
+    """The bytes of a component of a pattern. ``*`` is _STAR, unless the component is a name: see model.literal."""
+    if head.startswith(b"/"):
+        return tuple(head[1:])
+    return tuple(_STAR if byte == ord("*") else byte for byte in head)
+
+
+def _step(positions: Iterable[tuple[int, int]], heads: list[tuple[int, ...]], byte: int) -> set[tuple[int, int]]:
     """The positions in the heads after one byte. ``*`` takes any byte."""
     result = set()
     for h, at in positions:
-        if heads[h][at : at + 1] == b"*":
+        if heads[h][at : at + 1] == (_STAR,):
             result.add((h, at))
         elif at < len(heads[h]) and heads[h][at] == byte != _STAR:
             result.add((h, at + 1))
     return result
 
 
-def _closure(positions: Iterable[tuple[int, int]], heads: list[bytes]) -> frozenset[tuple[int, int]]:
+def _closure(positions: Iterable[tuple[int, int]], heads: list[tuple[int, ...]]) -> frozenset[tuple[int, int]]:
     """Adds the positions after each ``*``, which may also match nothing."""
     result = set(positions)
     for h, position in tuple(result):
         at = position
-        while heads[h][at : at + 1] == b"*":
+        while heads[h][at : at + 1] == (_STAR,):
             at += 1
             result.add((h, at))
     return frozenset(result)

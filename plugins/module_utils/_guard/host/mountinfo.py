@@ -11,6 +11,7 @@ from typing import NamedTuple, Sequence
 from ..policy.model import Components
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
+_FUSE_USER = re.compile(r"(?:^|,)user_id=(\d+)")
 
 
 class Mount(NamedTuple):
@@ -22,6 +23,8 @@ class Mount(NamedTuple):
     root: Components | None  # inside the superblock; None: a namespace file, which has no path
     point: Components
     type: str
+    source: str = ""
+    user: int = 0  # who mounted a FUSE filesystem, and so decides what it shows
 
 
 # Filesystems that do not store data: the same as those of is_pseudo_fs() in bpf/object/path.h.
@@ -75,6 +78,7 @@ def parse_mounts(text: str) -> list[Mount]:
             continue
         major, minor = fields[2].split(":")
         root = _unescape(fields[3])
+        type_at = fields.index("-", 6) + 1
         if root.endswith("//deleted"):
             root = root[: -len("//deleted")]
         mounts.append(
@@ -84,14 +88,26 @@ def parse_mounts(text: str) -> list[Mount]:
                 int(major) << 20 | int(minor),
                 split(root) if root.startswith("/") else None,
                 split(_unescape(fields[4])),
-                fields[fields.index("-", 6) + 1],
+                fields[type_at],
+                _unescape(fields[type_at + 1]) if len(fields) > type_at + 1 else "",
+                _user(fields[type_at:]),
             )
         )
     return mounts
 
 
+def _user(described: Sequence[str]) -> int:
+    """``described``: type, source and options of the superblock."""
+    if described[0] != "fuse" and not described[0].startswith(("fuse.", "fuseblk")):
+        return 0
+    found = _FUSE_USER.search(described[2]) if len(described) > 2 else None
+    return int(found.group(1)) if found else 0
+
+
 def visible(mounts: Sequence[Mount]) -> list[Mount]:
-    """The mounts that a path can lead to: those not hidden by another mount at the same mount point or above."""
+    """The mounts that a path can lead to: those not hidden by another mount at the same mount point or above.
+
+    What is hidden can be in use: by a descriptor from before, or in another mount namespace."""
     numbers = {mount.number for mount in mounts}
     children: dict[int, list[Mount]] = {}
     tops = []

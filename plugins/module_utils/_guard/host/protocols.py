@@ -6,10 +6,10 @@ memory."""
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator, Protocol
+from typing import Any, Container, Iterable, Iterator, Protocol
 
 from .stored import Stored
-from .system import Entry
+from .system import Entry, Step
 
 
 class System(Protocol):
@@ -60,10 +60,16 @@ class System(Protocol):
     def realpath(self, path: str) -> str:
         """The path without symbolic links."""
 
+    def step(self, path: str, mounts: Container[int]) -> Step | None:
+        """One file on the way of a path, nothing followed."""
+
+    def below(self, folder: str, names: Iterable[str]) -> bool | None:
+        """Whether there is a file below a folder."""
+
     def entry(self, path: str) -> Entry | None:
         """The file or directory at a path."""
 
-    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
+    def entries(self, folder: str, without: Container[str] = ()) -> Iterator[tuple[str, Entry]]:
         """The names in a folder with what they are."""
 
     def names(self, folder: str) -> list[str]:

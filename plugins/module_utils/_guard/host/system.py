@@ -12,7 +12,7 @@ import pwd
 import socket
 import stat
 import subprocess
-from typing import Iterable, Iterator, NamedTuple
+from typing import Container, Iterable, Iterator, NamedTuple
 
 from ..errors import EnforcerError
 
@@ -35,6 +35,16 @@ class Entry(NamedTuple):
     device: int
     inode: int
     links: int
+
+
+class Step(NamedTuple):
+    """A file on the way of a path, nothing followed.
+
+    ``link``: the target of a symbolic link, None if it is none. ``root_only``: root owns it, nobody else can write to
+    it, and its filesystem is not a user's. Of a link, the owner counts."""
+
+    link: str | None
+    root_only: bool
 
 
 def _entry(status: os.stat_result) -> Entry:
@@ -156,6 +166,46 @@ class System:
         """The path without symbolic links."""
         return os.path.realpath(path)
 
+    def step(self, path: str, mounts: Container[int]) -> Step | None:
+        """One file on the way of a path; None if there is none. ``mounts``: the ids of the mounts that are not a
+        user's. A file of another mount is not asked for anything, since its filesystem may never answer."""
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            return Step(None, False)
+        try:
+            if _mount_of(descriptor) not in mounts:
+                return Step(None, False)
+            status = os.fstat(descriptor)
+            if stat.S_ISLNK(status.st_mode):
+                return Step(os.readlink("", dir_fd=descriptor), status.st_uid == 0)
+            return Step(None, status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+        except OSError:
+            return Step(None, False)
+        finally:
+            os.close(descriptor)
+
+    def below(self, folder: str, names: Iterable[str]) -> bool | None:
+        """Whether there is a file below a folder; None if that depends on a link or on another filesystem."""
+        held = []
+        try:
+            held.append(os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+            mount = _mount_of(held[0])
+            for name in names:
+                held.append(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=held[-1]))
+                if _mount_of(held[-1]) != mount or stat.S_ISLNK(os.fstat(held[-1]).st_mode):
+                    return None
+            return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return None
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+
     def entry(self, path: str) -> Entry | None:
         """The attributes of a file; a link at its end is not followed. None if they cannot be read."""
         try:
@@ -163,11 +213,13 @@ class System:
         except OSError:
             return None
 
-    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
-        """The files of a directory. Files that cannot be read are left out."""
+    def entries(self, folder: str, without: Container[str] = ()) -> Iterator[tuple[str, Entry]]:
+        """The files of a directory. Files that cannot be read, and paths in ``without``, are left out."""
         try:
             with os.scandir(folder) as files:
                 for file in files:
+                    if file.path in without:
+                        continue
                     try:
                         yield file.name, _entry(file.stat(follow_symlinks=False))
                     except OSError:
@@ -224,6 +276,15 @@ class System:
             output = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise _no_units(output[0] if output else f"{len(blocks)} answers for {len(names)} units")
         return dict(zip(names, blocks))
+
+
+def _mount_of(descriptor: int) -> int:
+    """The id of the mount of an open file. Unlike stat(), this does not ask the filesystem."""
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("mnt_id:"):
+                return int(line.split()[1])
+    return -1
 
 
 def _no_units(reason: str) -> EnforcerError:

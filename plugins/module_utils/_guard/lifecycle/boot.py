@@ -115,17 +115,24 @@ def _refresh(context: Context) -> str:
     record = generations.read_record(kernel)
     if record and record.deadline and kernel.boottime() < record.deadline:
         return f"generation {record.generation} is on trial: nothing is refreshed before that is settled"
-    host_addresses = encoding.from_json(stored.resolved).host_addresses
+    last = encoding.from_json(stored.resolved)
+    previous = resolver.Last(last, again=True, refresh=True, addresses=last.host_addresses)
     if record is not None and record.slot != generations.NO_SLOT and not record.deadline:
-        resolved = resolver.resolve(stored.document, context.system, host_addresses)
+        resolved = resolver.resolve(
+            stored.document,
+            context.system,
+            resolver.Last(last, again=True, refresh=True, addresses=last.host_addresses),
+        )
         available = pins.available_hooks(kernel, version)
         target = compile_target(context, stored.document, resolved, stored.labels or {}, available)
         if target.image.digest() == stored.image:
-            return f"generation {stored.generation} is up to date"
-    options = replace(context.options, check=False, confirm_seconds=0, host_addresses=host_addresses)
+            notes = resolver.notes(stored.document, context.system, previous)
+            return "; ".join([f"generation {stored.generation} is up to date", *notes])
+    options = replace(context.options, check=False, confirm_seconds=0, refresh=True)
     # the lock is held already, so that no other run comes in between
     result = apply.run(replace(context, options=options), stored.document)
-    return "generation {} is in force: {}".format(result["generation"], _first(result["diff"]["prepared"]))
+    text = "generation {} is in force: {}".format(result["generation"], _first(result["diff"]["prepared"]))
+    return "; ".join([text, *resolver.notes(stored.document, context.system, previous)])
 
 
 def _first(text: str) -> str:

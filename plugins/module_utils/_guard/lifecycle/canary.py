@@ -13,7 +13,7 @@ import socket
 from typing import Any, Callable, Iterable, NamedTuple
 
 from .. import layout
-from ..errors import EnforcerError, PolicyErrors
+from ..errors import EnforcerError
 from ..host.protocols import System
 from ..kernel.protocol import Kernel
 from ..layout import CANARY_ALLOWED, CANARY_CONTENT, CANARY_DENIED, CANARY_USER
@@ -58,22 +58,8 @@ def find(system: System, folder: str = FOLDER) -> Places:
 
 
 def place(system: System, path: str) -> PathPattern | None:
-    """Resolves a path like the path of a policy. None if it does not exist."""
-    document = {
-        "policy": 1,
-        "mode": "enforce",
-        "boot": "best-effort",
-        "subjects": {},
-        "destinations": {},
-        "assertions": [],
-        "resources": {"canary": {"paths": [path]}},
-        "rules": [{"name": "canary", "deny": ["read"], "resources": ["canary"]}],
-    }
-    try:
-        patterns = sorted(resolver.resolve(document, system).resources["canary"].paths)
-    except PolicyErrors:
-        return None
-    return patterns[0] if patterns else None
+    """Where a path leads now. None if it does not exist."""
+    return resolver.visible_place(system, path)
 
 
 def run(

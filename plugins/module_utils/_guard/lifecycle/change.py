@@ -19,7 +19,7 @@ from ..kernel.generations import NO_SLOT, SECOND, Live
 from ..layout import Record
 from ..policy import diff
 from ..policy import soak as soaking
-from ..resolve import hardlinks, resolver
+from ..resolve import encoding, hardlinks, resolver
 from . import canary, coverage, drift, enforcer, lockout
 from .confirm import fallback_record, settle
 from .context import Context
@@ -117,7 +117,8 @@ def plan(context: Context, document: dict[str, Any]) -> Change:
         change = _plan_new_generation(context, target, state, differing)
     else:
         change = _plan_repair(context, target, state)
-    return replace(change, lockout=locked_out, differences=differences, soaked=soaked)
+    warnings = [*change.warnings, *resolver.notes(target.document, context.system, _last(state.before, document, True))]
+    return replace(change, lockout=locked_out, differences=differences, soaked=soaked, warnings=warnings)
 
 
 def _read_state(context: Context, version: str) -> State:
@@ -141,13 +142,26 @@ def _compile(context: Context, document: dict[str, Any], state: State | None) ->
         replaces = _replaced(state.before if state else None)
         document, soaked = soaking.document(replaces, document)
         soak = document != replaces
-    resolved = resolver.resolve(document, context.system, context.options.host_addresses)
+    last = _last(state.before if state else None, document, context.options.refresh)
+    resolved = resolver.resolve(document, context.system, last)
     labels = tables.labels_of(state.live.tables) if state else {}
     available = state.available if state else programs.before_install(context.kernel.lsm_hooks())
     target = compile_target(context, document, resolved, labels, available)
     return replace(
         target, revision=context.options.revision or None, soak=soak, replaces=replaces if soak else None
     ), soaked
+
+
+def _last(before: Stored | None, document: dict[str, Any], refresh: bool) -> resolver.Last:
+    """What the document in force was resolved to. Of a stored generation that lacks something, nothing is used."""
+    if before is None:
+        return resolver.Last(refresh=refresh)
+    try:
+        resolved = encoding.from_json(before.resolved)
+    except (KeyError, TypeError, ValueError):
+        return resolver.Last(refresh=refresh)
+    addresses = resolved.host_addresses if refresh else {}
+    return resolver.Last(resolved, before.document == document, refresh, addresses)
 
 
 def _replaced(before: Stored | None) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Mapping
 
 from ..host.paths import Paths
 from ..host.protocols import Store, System
@@ -20,13 +19,13 @@ class Options:
 
     ``check``: only report what would change. ``confirm_seconds``: how long the generation is on trial; 0 confirms it
     at once. ``revision``: the commit that the document was made from. ``soak``: what is in force stays, and what is new
-    only reports. ``host_addresses``: the last addresses of host names, used for names that do not resolve now."""
+    only reports. ``refresh``: nobody reviews the result: names and paths that are gone keep their last meaning."""
 
     check: bool = False
     confirm_seconds: float = 60
     revision: str | None = None
     soak: bool = False
-    host_addresses: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    refresh: bool = False
     paths: Paths = field(default_factory=Paths)
 
 

@@ -15,10 +15,15 @@ class PathPattern(NamedTuple):
     """A path inside one superblock.
 
     ``*`` matches any run of bytes within a component. ``**`` as the last component matches any number of components,
-    including none. ``()`` is the root of the superblock."""
+    including none. ``()`` is the root of the superblock. A component that begins with ``/`` is a name: see literal."""
 
     device: int  # the kernel's device number, major << 20 | minor; layout.ABSTRACT: the name of an abstract unix socket
     components: Components
+
+
+def literal(name: str) -> str:
+    """The component of a pattern that matches this name only. A slash, which no name has, marks a name with a star."""
+    return "/" + name if "*" in name else name
 
 
 class SubjectSet(NamedTuple):
@@ -86,6 +91,10 @@ class Resolved(NamedTuple):
     devices: frozenset[tuple[bool, int, str]] = frozenset()
     host_addresses: Mapping[str, frozenset[str]] = {}  # host name of `destinations` -> CIDRs
     tamper_paths: frozenset[PathPattern] = frozenset()  # the enforcer's own files: see TamperEvent
+    # policy path -> the paths that it stands for, if they are several: itself, and where its links led
+    places: Mapping[str, frozenset[str]] = {}
+    # device of a pattern -> type and source of its filesystem; empty if it is gone from the table of mounts
+    mounted: Mapping[int, str] = {}
 
 
 class Location(NamedTuple):

@@ -23,7 +23,7 @@ from ..kernel.types import Environment
 from ..lifecycle import coverage, enforcer, history
 from ..lifecycle.drift import difference_lines
 from ..policy.model import Resolved
-from ..resolve import encoding, hardlinks
+from ..resolve import encoding, hardlinks, resolver
 
 _FIRST_KEY = bytes(4)
 _ADDRESS_SPACE_BASE, _ALL_LABELS = 1 << 63, (1 << 64) - 1  # see bpf/subject/task_label.h
@@ -83,7 +83,8 @@ class EventAccount(NamedTuple):
 @dataclass
 class Status:
     """The status of a host. Most fields are empty when the enforcer is not installed. ``drift``: None when it was not
-    computed; ``rename_cache``: whether the kernel side caches paths."""
+    computed; ``rename_cache``: whether the kernel side caches paths; ``paths``: paths of the policy that are missing or
+    not followed, and filesystems that are covered although they are not mounted."""
 
     kernel: str
     lsms: list[str]
@@ -115,6 +116,7 @@ class Status:
     digest: str | None = None
     drift: list[str] | None = None
     hardlinks: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     labels: list[LabelStatus] = field(default_factory=list)
     unenforced: list[str] = field(default_factory=list)
     revision: str | None = None
@@ -219,6 +221,10 @@ def _read_generation(
     result.rename_cache = layout.FACTS.unpack(value).rename_lock == 1
     if system is not None and now is not None:
         result.drift = difference_lines(live, stored, result.hooks, system, now)
+        if stored:
+            resolved = encoding.from_json(stored.resolved)
+            last = resolver.Last(resolved, again=True, refresh=True)
+            result.paths = resolver.notes(stored.document, system, last) + resolver.detached(resolved)
 
 
 def _rules(kernel: Kernel, tables: Mapping[str, Mapping[bytes, bytes]]) -> list[RuleStatus]:
@@ -321,6 +327,7 @@ def to_text(result: Status) -> str:
             *_host_lines(result),
             *_count_lines(result),
             *_lines("HARD LINK", result.hardlinks),
+            *_lines("PATH", result.paths),
             *_lines("NOT ENFORCED", result.unenforced),
             *_lines("NOT PROVED", not_proved),
             *_lines("DRIFT", result.drift or ()),

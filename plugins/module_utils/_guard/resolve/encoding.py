@@ -68,6 +68,8 @@ def to_json(resolved: Resolved) -> dict[str, Any]:
         "devices": [list(device) for device in sorted(resolved.devices)],
         "names": {name: sorted(addresses) for name, addresses in resolved.host_addresses.items()},
         "protected": _patterns(resolved.tamper_paths),
+        "places": {path: sorted(places) for path, places in resolved.places.items()},
+        "mounted": [[device, described] for device, described in sorted(resolved.mounted.items())],
     }
 
 
@@ -120,4 +122,6 @@ def from_json(stored: dict[str, Any]) -> Resolved:
         frozenset((bool(block), device, action) for block, device, action in stored["devices"]),
         {name: frozenset(addresses) for name, addresses in stored["names"].items()},
         _located(stored.get("protected")) or frozenset(),
+        {path: frozenset(places) for path, places in stored.get("places", {}).items()},
+        {device: described for device, described in stored.get("mounted", ())},
     )

@@ -11,11 +11,12 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from typing import Any, Callable, Iterator, NamedTuple, Protocol
+from typing import Any, Callable, Container, Iterable, Iterator, NamedTuple, Protocol
 
 from ..host import mountinfo
+from ..host.system import Step
 from ..policy import actions, model, semantics
-from . import resolver
+from . import places, resolver
 
 MAX_ENTRIES, MAX_SECONDS = 200_000, 10.0  # limits of the search; it reports what it did not reach
 SHOWN = 10  # files named in warnings; the others are counted
@@ -51,8 +52,17 @@ class Files(Protocol):
     def entry(self, path: str) -> Entry | None:
         """The attributes of a file, or None."""
 
-    def entries(self, folder: str) -> Iterator[tuple[str, Entry]]:
-        """The names in a directory, with their attributes."""
+    def entries(self, folder: str, without: Container[str] = ()) -> Iterator[tuple[str, Entry]]:
+        """The names in a directory, with their attributes. ``without``: paths that are left out."""
+
+    def mountinfo(self) -> str:
+        """The text of /proc/self/mountinfo."""
+
+    def step(self, path: str, mounts: Container[int]) -> Step | None:
+        """One file on the way of a path, nothing followed."""
+
+    def below(self, folder: str, names: Iterable[str]) -> bool | None:
+        """Whether there is a file below a folder."""
 
 
 class Found(NamedTuple):
@@ -94,10 +104,16 @@ class _Search:
         self.system, self.clock = system, clock
         self.left, self.ends = MAX_ENTRIES, clock() + MAX_SECONDS
         self.incomplete: set[str] = set()  # policy paths that were not searched completely
+        mounts = mountinfo.parse_mounts(system.mountinfo())
+        self.roots_own = frozenset(mount.number for mount in mounts if not mount.user)
+        # a user's filesystem may never answer
+        self.users_own = frozenset("/" + "/".join(mount.point) for mount in mounts if mount.user)
 
     def under(self, pattern: str) -> list[Seen]:
         components = mountinfo.split(pattern)
         top = resolver.literal_prefix(components)
+        if places.find(self.system, top, self.roots_own).state != places.FOUND:
+            return []
         return [
             Seen(path, (entry.device, entry.inode), entry.links)
             for path, entry in self._walk("/" + "/".join(top), components[len(top) :], pattern)
@@ -120,7 +136,10 @@ class _Search:
             if not rest or rest == ("**",):
                 yield path, entry
             if rest and entry.directory:
-                for name, below in self.system.entries(path):
+                for name, below in self.system.entries(path, self.users_own):
+                    if len(pending) > self.left or self.clock() > self.ends:  # one folder may hold millions
+                        self.incomplete.add(pattern)
+                        return
                     if rest == ("**",):
                         pending.append((os.path.join(path, name), below, rest))
                     elif semantics.component_matches(rest[0], name):

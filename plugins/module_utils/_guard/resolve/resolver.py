@@ -4,8 +4,11 @@
 """Resolves a policy document on one host: users and groups to ids, services to cgroup paths, paths to patterns inside
 superblocks, host names to addresses.
 
-A policy path is translated for each mount that it can lead to. Files hidden under a mount point are covered if their
-superblock is, because a pattern cannot exclude them. A mount that is hidden by another one is not covered."""
+A policy path is translated for each mount that it can lead to, also for one that is hidden by another mount: who opened
+something there before, or is in another mount namespace, still reaches its files.
+
+What users do to their own paths must not stop a policy nor change what it covers elsewhere: see places. The places of a
+policy that is resolved again stay until the document changes, and a path that is missing keeps its last places."""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ import difflib
 import functools
 import ipaddress
 import re
-from typing import Any, Callable, Iterable, Mapping, Protocol, TypeVar
+from typing import AbstractSet, Any, Callable, Container, Iterable, Mapping, NamedTuple, Protocol, TypeVar
 
 from .. import layout
 from ..errors import PolicyErrors, Problem
 from ..host.mountinfo import PSEUDO, Mount, parse_mounts, split, visible
+from ..host.system import Step
 from ..policy.model import (
     NO_ID,
     Components,
@@ -28,9 +32,10 @@ from ..policy.model import (
     Rule,
     Selection,
     SubjectSet,
+    literal,
 )
 from ..policy.semantics import component_matches
-from . import devices
+from . import devices, places
 from .encoding import from_json
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 132, "udplite": 136, "mptcp": 6}
@@ -49,6 +54,9 @@ PROTECTED = (
     "/run/systemd/system.control/exfil-guard*/**",
 )
 _PROTECTED = "built in/protected"  # among Resolved.source_paths
+# Limits for what stays of an earlier resolution, so that it cannot fill the tables.
+_PLACES_KEPT, _PATTERNS_KEPT, _DETACHED_KEPT = 64, 64, 256
+_DETACHED = ""  # in Resolved.mounted: the filesystem was gone from the table of mounts
 _UNIT_TYPES = (".service", ".slice", ".scope", ".socket", ".mount", ".swap")
 _SETS_OF = (  # key of a rule -> kind of the sets that it names
     ("subjects", "subjects"),
@@ -89,6 +97,12 @@ class HostNames(Protocol):
     def names(self, folder: str) -> list[str]:
         """The names in a directory, for suggestions."""
 
+    def step(self, path: str, mounts: Container[int]) -> Step | None:
+        """One file on the way of a path, nothing followed."""
+
+    def below(self, folder: str, names: Iterable[str]) -> bool | None:
+        """Whether there is a file below a folder."""
+
     def device_tables(self) -> dict[str, str]:
         """The kernel's tables of device numbers."""
 
@@ -110,7 +124,7 @@ def residual(pattern: Components, point: Components) -> Components | None:
 
 
 def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> frozenset[PathPattern]:
-    """The patterns for policy paths. ``mounts``: the visible ones."""
+    """The patterns for policy paths on ``mounts``."""
     result: set[PathPattern] = set()
     patterns = [split(path) for path in paths]
     for mount in mounts:
@@ -118,7 +132,7 @@ def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> frozenset[PathPa
             for pattern in patterns:
                 rest = residual(pattern, mount.point)
                 if rest is not None:
-                    result.add(PathPattern(mount.device, mount.root + rest))
+                    result.add(PathPattern(mount.device, tuple(map(literal, mount.root)) + rest))
     return frozenset(result)
 
 
@@ -132,10 +146,44 @@ def superblocks(
 
     Of pseudo filesystems, only those with a pattern are needed. Others are mounted at every login, and objects on them
     are allowed anyway."""
+    named = _named(subjects, resources) | {pattern.device for pattern in protected}
+    return frozenset(named | {mount.device for mount in mounts if mount.type not in PSEUDO})
+
+
+def _named(subjects: Mapping[str, SubjectSet], resources: Mapping[str, ResourceSet]) -> set[int]:
+    """The devices of all patterns, but for abstract sockets."""
     named = {pattern.device for body in resources.values() for pattern in body.paths}
     named.update(pattern.device for body in subjects.values() for pattern in body.executables or ())
-    named.update(pattern.device for pattern in protected)
-    return frozenset(mount.device for mount in mounts if mount.type not in PSEUDO or mount.device in named)
+    return named - {layout.ABSTRACT}
+
+
+def identities(mounts: Iterable[Mount]) -> dict[int, str]:
+    """The type and source of each filesystem in the table of mounts, by its device number."""
+    result: dict[int, str] = {}
+    for mount in mounts:
+        result.setdefault(mount.device, f"{mount.type} {mount.source}")
+    return result
+
+
+def _kept(
+    before: Iterable[PathPattern], now: AbstractSet[PathPattern], last: Resolved, present: Mapping[int, str]
+) -> frozenset[PathPattern]:
+    """The patterns of the last resolution that stay although no mount leads to them now.
+
+    The filesystem may be in use: by a descriptor from before, or in another mount namespace. One that is gone from the
+    table of mounts is denied as unknown anyway, unless it is a pseudo filesystem. Once it is gone, its number may come
+    back as that of another one."""
+    still_mounted, gone = [], []
+    for pattern in sorted(set(before) - now):
+        known = last.mounted.get(pattern.device)
+        if known is None:
+            continue
+        if pattern.device in present:
+            if present[pattern.device] == known:
+                still_mounted.append(pattern)
+        elif known == _DETACHED or known.split(" ")[0] in PSEUDO:
+            gone.append(pattern)
+    return frozenset(still_mounted[:_PATTERNS_KEPT] + gone[:_DETACHED_KEPT])
 
 
 # ---- names --------------------------------------------------------------------------------------------------------
@@ -167,17 +215,43 @@ def slice_path(name: str) -> Components:
     return tuple("-".join(parts[: i + 1]) + ".slice" for i in range(len(parts)))
 
 
+_NOTHING = Resolved((), {}, {}, {}, frozenset())
+
+
+class Last(NamedTuple):
+    """The last resolution.
+
+    ``again``: it was of the same document. ``refresh``: nobody reviews the result, so a missing path is no error.
+    ``addresses``: the addresses that host names keep if they do not resolve now."""
+
+    resolved: Resolved = _NOTHING
+    again: bool = False
+    refresh: bool = False
+    addresses: Mapping[str, frozenset[str]] = {}
+
+    def patterns(self, key: str) -> frozenset[PathPattern]:
+        """The patterns of a set. ``key``: as in Resolved.source_paths."""
+        kind, _unused, name = key.partition("/")
+        if kind == "resources" and name in self.resolved.resources:
+            return frozenset(p for p in self.resolved.resources[name].paths if p.device != layout.ABSTRACT)
+        if kind == "subjects" and name in self.resolved.subjects:
+            return self.resolved.subjects[name].executables or frozenset()
+        return frozenset()
+
+
 class _Resolver:
     """Resolves one document, and collects all of its problems."""
 
-    def __init__(self, document: dict[str, Any], system: HostNames, last: Mapping[str, frozenset[str]]) -> None:
+    def __init__(self, document: dict[str, Any], system: HostNames, last: Last) -> None:
         self.document, self.system, self.last = document, system, last
         self.addresses: dict[str, frozenset[str]] = {}
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self.mounts = parse_mounts(system.mountinfo())
-        self.visible = visible(self.mounts)
+        self.present = identities(self.mounts)
+        self.roots_own = frozenset(mount.number for mount in self.mounts if not mount.user)
         self.paths: dict[str, frozenset[str]] = {}
-        self.units = self._query_units()
+        self.places: dict[str, frozenset[str]] = {}
 
     def _problem(self, where: str, problem: str, expected: str, remedy: str = "") -> None:
         self.problems.append(Problem(where, problem, expected, remedy))
@@ -197,7 +271,8 @@ class _Resolver:
             text += f" (rule {', '.join(repr(rule) for rule in rules[:3])}{' …' if rules[3:] else ''})"
         return text
 
-    def _query_units(self) -> dict[str, dict[str, str]]:
+    @functools.cached_property
+    def units(self) -> dict[str, dict[str, str]]:
         names = {
             unit_name(name)
             for body in (self.document.get("subjects") or {}).values()
@@ -237,38 +312,78 @@ class _Resolver:
         return frozenset(ids)
 
     def located(self, values: Iterable[str], key: str, where: str, optional: bool) -> frozenset[PathPattern]:
-        paths = set()
+        paths: set[str] = set()
         for path in values:
             components = split(path)
-            prefix = literal_prefix(components)
-            literal = "/" + "/".join(prefix)
             if not path.startswith("/") or ".." in components or "**" in components[:-1]:
                 expected = "an absolute path without `..`, with `**` only at its end"
                 self._problem(where, f"path {path!r} cannot be guarded", expected)
                 continue
-            if self.system.exists(literal):
-                real = split(self.system.realpath(literal))
-                if real != prefix:
-                    paths.add("/" + "/".join(real + components[len(prefix) :]))
-            elif not optional:
-                self._problem(
-                    where,
-                    f"no such path {literal!r}",
-                    "a path of this host",
-                    f"{self._close_path(prefix)}Create it, or set `optional: true`",
-                )
-                continue
-            paths.add("/" + "/".join(components))
+            found = self._places(path, components, where, optional)
+            paths.update(found)
+            if len(found) > 1:
+                self.places[path] = found
+        dropped: frozenset[PathPattern] = frozenset()
+        if self.last.again:
+            before = self.last.resolved.source_paths.get(key, frozenset())
+            stay = sorted(other for other in before - paths if self._may_exist(other))[:_PLACES_KEPT]
+            paths.update(stay)
+            dropped = translate(before - paths, self.mounts)
         self.paths[key] = frozenset(paths)
-        return translate(paths, self.visible)
+        now = translate(paths, self.mounts)
+        if not self.last.again:
+            return now
+        return now | _kept(self.last.patterns(key) - dropped, now, self.last.resolved, self.present)
 
-    def _close_path(self, prefix: Components) -> str:
-        for i in range(len(prefix)):
-            folder = "/" + "/".join(prefix[:i])
-            if not self.system.exists("/" + "/".join(prefix[: i + 1])):
-                matches = difflib.get_close_matches(prefix[i], self.system.names(folder), 1, 0.7)
-                return f"Did you mean {folder.rstrip('/') + '/' + matches[0]!r}? " if matches else ""
-        return ""
+    def _places(self, path: str, components: Components, where: str, optional: bool) -> frozenset[str]:
+        """The paths that a policy path stands for: itself, and where its links lead."""
+        prefix = literal_prefix(components)
+        found = places.find(self.system, prefix, self.roots_own)
+        own = "/" + "/".join(components)
+        if found.state == places.MISSING and not (optional or found.users or self.last.refresh):
+            self._problem(
+                where,
+                f"no such path {'/' + '/'.join(prefix)!r}",
+                "a path of this host",
+                f"{self._close_path(found.at)}Create it, or set `optional: true`",
+            )
+            return frozenset()
+        result = {own, "/" + "/".join(found.components + components[len(prefix) :])}
+        if found.state != places.FOUND:
+            before = self.last.resolved.places.get(path, frozenset())
+            result |= before
+            self._note(path, where, found, optional, before - {own})
+        return frozenset(result)
+
+    def _note(self, path: str, where: str, found: places.Place, optional: bool, kept: frozenset[str]) -> None:
+        if found.state == places.MISSING and optional and not kept:
+            return
+        if found.state == places.MISSING:
+            close = "" if found.users else self._close_path(found.at)  # his folder may be large, or never answer
+            text = f"{found.at} does not exist; the path itself stays covered. {close}"
+            remedy = "Create it, name another path, or set `optional: true`"
+        else:
+            text = f"{found.at} is not followed, because a user can change it or a link on its way. "
+            remedy = "Name the path that it leads to"
+        also = f" The last known places also stay in force: {', '.join(sorted(kept))}." if kept else ""
+        self.notes.append(f"{where}: {path!r}: {text}{remedy}.{also}")
+
+    def _may_exist(self, path: str) -> bool:
+        place = places.find(self.system, literal_prefix(split(path)), self.roots_own)
+        return place.users or place.state != places.MISSING
+
+    def _close_path(self, missing: str) -> str:
+        folder, _unused, name = missing.rpartition("/")
+        matches = difflib.get_close_matches(name, self.system.names(folder or "/"), 1, 0.7)
+        return f"Did you mean {folder + '/' + matches[0]!r}? " if matches else ""
+
+    def path_notes(self) -> list[str]:
+        """What a user may have done to the paths of the policy, without an error."""
+        for kind, key in (("subjects", "executables"), ("resources", "paths")):
+            for name, body in sorted((self.document.get(kind) or {}).items()):
+                where = self._where(kind, name, key)
+                self.located(body.get(key) or (), f"{kind}/{name}", where, bool(body.get("optional")))
+        return self.notes
 
     def services(self, values: Iterable[str], where: str, optional: bool) -> frozenset[Components]:
         paths = set()
@@ -351,12 +466,12 @@ class _Resolver:
         return DestinationSet(cidrs, ports, protocols, vsock)
 
     def hosts(self, values: Iterable[str], where: str, optional: bool) -> frozenset[str]:
-        """The addresses of host names. A name that does not resolve keeps the addresses in ``last``."""
+        """The addresses of host names. A name that does not resolve keeps its last addresses."""
         addresses: set[str] = set()
         for value in values:
             if value not in self.addresses:
                 current = frozenset(parse_cidr(address) for address in self.system.addresses(value))
-                self.addresses[value] = current or frozenset(self.last.get(value, ()))
+                self.addresses[value] = current or frozenset(self.last.addresses.get(value, ()))
             addresses |= self.addresses[value]
             if not self.addresses[value] and not optional:
                 self._problem(
@@ -402,7 +517,7 @@ class _Resolver:
         rules = tuple(sorted((self.rule(body) for body in document.get("rules") or ()), key=lambda rule: rule.name))
         if self.problems:
             raise PolicyErrors(self.problems)
-        protected = self.located(PROTECTED, _PROTECTED, "", True) | translate(PROTECTED, self.visible)
+        protected = self.located(PROTECTED, _PROTECTED, "", True)
         return Resolved(
             rules,
             subjects,
@@ -413,7 +528,12 @@ class _Resolver:
             _devices(rules, self.system),
             self.addresses,
             protected,
+            self.places,
+            self._mounted(subjects, resources),
         )
+
+    def _mounted(self, subjects: Mapping[str, SubjectSet], resources: Mapping[str, ResourceSet]) -> Mapping[int, str]:
+        return {device: self.present.get(device, _DETACHED) for device in sorted(_named(subjects, resources))}
 
 
 def _devices(rules: Iterable[Rule], system: HostNames) -> frozenset[devices.Device]:
@@ -473,11 +593,26 @@ def abstract(names: Iterable[str]) -> frozenset[PathPattern]:
     return frozenset(PathPattern(layout.ABSTRACT, (name,)) for name in names)
 
 
-def resolve(document: dict[str, Any], system: HostNames, last: Mapping[str, frozenset[str]] = {}) -> Resolved:
-    """Resolves a document. Raises errors.PolicyErrors with all of its problems.
+def resolve(document: dict[str, Any], system: HostNames, last: Last | None = None) -> Resolved:
+    """Resolves a document. Raises errors.PolicyErrors with all of its problems."""
+    return _Resolver(document, system, last or Last()).run()
 
-    ``last``: the addresses that host names keep if they do not resolve now (see model.Resolved.host_addresses)."""
-    return _Resolver(document, system, last).run()
+
+def notes(document: dict[str, Any], system: HostNames, last: Last | None = None) -> list[str]:
+    """A line for each path that is missing or not followed, as far as that is no error."""
+    return _Resolver(document, system, (last or Last())._replace(refresh=True)).path_notes()
+
+
+def detached(resolved: Resolved) -> list[str]:
+    """A line about the filesystems that are covered although they are gone from the table of mounts."""
+    gone = [device for device, described in sorted(resolved.mounted.items()) if described == _DETACHED]
+    if not gone:
+        return []
+    numbers = ", ".join(f"{device >> 20}:{device & 0xFFFFF}" for device in gone[:5]) + (" …" if gone[5:] else "")
+    return [
+        f"{len(gone)} filesystem(s) without a mount stay covered, for who has them open or in another mount namespace "
+        f"({numbers}), until the document changes or the host boots"
+    ]
 
 
 # ---- stored -------------------------------------------------------------------------------------------------------
@@ -487,26 +622,43 @@ def renumber(stored: dict[str, Any], system: HostNames) -> Resolved:
     """The stored policy with the devices and mounts of this boot. Ids, units and addresses stay as stored."""
     resolved = from_json(stored)
     mounts = parse_mounts(system.mountinfo())
-    visible_mounts = visible(mounts)
+    present = identities(mounts)
     subjects = {
         name: body
         if body.executables is None
-        else body._replace(executables=translate(resolved.source_paths["subjects/" + name], visible_mounts))
+        else body._replace(executables=translate(resolved.source_paths["subjects/" + name], mounts))
         for name, body in resolved.subjects.items()
     }
     resources = {
         name: ResourceSet(
-            translate(resolved.source_paths["resources/" + name], visible_mounts)
+            translate(resolved.source_paths["resources/" + name], mounts)
             | {path for path in body.paths if path.device == layout.ABSTRACT}
         )
         for name, body in resolved.resources.items()
     }
     tamper_sources = resolved.source_paths.get(_PROTECTED, frozenset()) | frozenset(PROTECTED)
-    protected = translate(tamper_sources, visible_mounts)
+    protected = translate(tamper_sources, mounts)
     return resolved._replace(
         subjects=subjects,
         resources=resources,
         superblocks=superblocks(mounts, subjects, resources, protected),
         tamper_paths=protected,
         devices=_devices(resolved.rules, system),
+        mounted={device: present.get(device, _DETACHED) for device in sorted(_named(subjects, resources))},
     )
+
+
+def visible_place(system: HostNames, path: str) -> PathPattern | None:
+    """Where a path leads now, all links followed; None if it does not exist."""
+    if not system.exists(path):
+        return None
+    components = split(system.realpath(path))
+    candidates = [
+        mount
+        for mount in visible(parse_mounts(system.mountinfo()))
+        if mount.root is not None and components[: len(mount.point)] == mount.point
+    ]
+    if not candidates:
+        return None
+    mount = max(candidates, key=lambda mount: len(mount.point))
+    return PathPattern(mount.device, (mount.root or ()) + components[len(mount.point) :])
