@@ -15,7 +15,7 @@ from ansible_collections.exfil.guard.plugins.plugin_utils._language import once
 
 try:
     from ansible_collections.exfil.guard.plugins.plugin_utils._language import document, site
-    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError
+    from ansible_collections.exfil.guard.plugins.plugin_utils._language.problems import FragmentError, Problem
 except ImportError as error:  # jsonschema is not a dependency of ansible-core
     LACKING = f"this controller cannot read policies: {error}. Install jsonschema for Ansible's Python"
 else:
@@ -62,13 +62,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         arguments.update((name, options[name]) for name in SENT[options["state"]] if options[name] is not None)
         variables = task_vars or {}
         warnings: list[str] = []
+        advice: list[Problem] = []
         if options["state"] == "present":
             if LACKING:
                 raise AnsibleError(LACKING)
             try:
                 folder = site.folder(self._loader, options["policies"], variables)
                 warnings.extend(site.stray(folder, variables))
-                arguments["document"] = site.document(self._templar, folder, variables)
+                arguments["document"], advice = site.checked(self._templar, folder, variables)
             except FragmentError as error:
                 return {
                     "failed": True,
@@ -85,6 +86,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         result["settled"] = not (result.get("failed") or result["enforcer_needed"] or result.get("unenforced"))
         if self._task.check_mode and result.get("pending"):
             result["document_after"] = arguments["document"]  # for callback exfil.guard.plan
+        if advice and self._task.check_mode:
+            result["advice"] = [*map(str, advice), *result.get("advice", ())]
         if warnings:
             result["warnings"] = [*result.get("warnings", ()), *warnings]
         return result

@@ -57,6 +57,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             "report": text,
             "invalid": wrong,
             "digests": {host: result.digest for host, result in checked.items() if result.digest},
+            "advice": {host: list(result.advice) for host, result in checked.items() if result.advice},
             "warnings": warnings,
         }
 
@@ -66,7 +67,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         try:
             folder = site.folder(self._loader, policies, variables)
             warnings.extend(line for line in site.stray(folder, variables) if line not in warnings)
-            document = site.document(self._templar, folder, variables)
+            document, advice = site.checked(self._templar, folder, variables)
         except assertions.FailedAssertionsError as error:
             cases = [
                 validation.Case(outcome.assertion, (str(outcome.problem),) if outcome.problem else ())
@@ -78,7 +79,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         except AnsibleError as error:  # no template, no folder
             return validation.Checked("", (validation.Case(valid, (error.message,)),))
         held = [validation.Case(assertions.describe(assertion)) for assertion in document["assertions"]]
-        return validation.Checked(_document.digest(document), (validation.Case(valid), *held))
+        return validation.Checked(_document.digest(document), (validation.Case(valid), *held), tuple(map(str, advice)))
 
     def _write(self, path: str, content: bytes) -> None:
         path = self._loader.path_dwim(path)

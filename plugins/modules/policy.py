@@ -202,6 +202,11 @@ document_after:
   description: The templates' document, in check mode if it differs from the host's.
   returned: O(state=present)
   type: dict
+advice:
+  description: Advice about the policy, in check mode. It is no error.
+  returned: O(state=present)
+  type: list
+  elements: str
 confirm_needed:
   description: The policy is on trial and must be confirmed. The action plugin does this unless O(confirm=false).
   returned: O(state=present)

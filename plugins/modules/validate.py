@@ -81,4 +81,8 @@ digests:
   description: The digest of each valid host's document. Equal documents have equal digests.
   returned: always
   type: dict
+advice:
+  description: Advice about the valid policies, a list for each host that has some. It is no error.
+  returned: always
+  type: dict
 """

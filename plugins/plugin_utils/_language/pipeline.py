@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterable, NamedTuple
 
 from ansible_collections.exfil.guard.plugins.module_utils._guard import errors
 
-from . import assertions, merge, render, schema
+from . import advice, assertions, merge, render, schema
 from . import document as _document
 from .problems import FragmentError, Problem, did_you_mean
 
@@ -65,11 +65,25 @@ def _uncached(_key: object, compute: Callable[[], dict[str, Any]]) -> dict[str, 
     return compute()
 
 
+class Checked(NamedTuple):
+    """The document of one host, and the advice about it."""
+
+    document: dict[str, Any]
+    advice: list[Problem]
+
+
 def document(
     templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date, cached: Cache = _uncached
 ) -> dict[str, Any]:
-    """The document of one host. ``cached``: shares results between hosts whose templates render to the same text.
-    Raises FragmentError with all problems that can be found in one pass."""
+    """The document of one host: see checked."""
+    return checked(templates, renderer, today, cached).document
+
+
+def checked(
+    templates: Iterable[Template], renderer: Callable[[str], Any], today: datetime.date, cached: Cache = _uncached
+) -> Checked:
+    """The document of one host, and advice. ``cached``: shares results between hosts whose templates render to the same
+    text. Raises FragmentError with all problems that can be found in one pass."""
     rendered, problems = [], []
     for template in templates:
         if template.problem:
@@ -80,12 +94,15 @@ def document(
         except FragmentError as error:
             problems.extend(error.problems)
     if problems:
-        return _document_of(rendered, problems, today)
-    return cached(["document", rendered, today.isoformat()], lambda: _document_of(rendered, [], today))
+        result = _document_of(rendered, problems, today)
+    else:
+        result = cached(["document", rendered, today.isoformat()], lambda: _document_of(rendered, [], today))
+    return Checked(result["document"], [Problem(*values) for values in result["advice"]])
 
 
 def _document_of(rendered: list[tuple[str, str, str]], problems: list[Problem], today: datetime.date) -> dict[str, Any]:
-    """``rendered``: file, template source and rendered text of each template. ``problems``: found while rendering."""
+    """The fields of Checked as JSON. ``rendered``: file, template source and rendered text of each template.
+    ``problems``: found while rendering."""
     fragments, problems = [], list(problems)
     for file, source, text in rendered:
         try:
@@ -112,4 +129,4 @@ def _document_of(rendered: list[tuple[str, str, str]], problems: list[Problem], 
             Problem(files, None, problem.where, problem.found, problem.expected, problem.remedy)
             for problem in error.problems
         ) from error
-    return result
+    return {"document": result, "advice": [list(each) for each in advice.find(result, fragments, today)]}

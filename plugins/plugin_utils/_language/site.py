@@ -46,8 +46,13 @@ def searchpath(templates: str) -> list[str]:
 
 
 def document(templar: Templar, templates: str, variables: dict[str, Any]) -> dict[str, Any]:
-    """The document of the host with these variables. ``templates``: the templates' folder. Raises FragmentError, and
-    AnsibleError if the host has no template."""
+    """The document of the host with these variables: see checked."""
+    return checked(templar, templates, variables).document
+
+
+def checked(templar: Templar, templates: str, variables: dict[str, Any]) -> pipeline.Checked:
+    """The document of the host with these variables, and the advice about it. ``templates``: the templates' folder.
+    Raises FragmentError, and AnsibleError if the host has no template."""
     host = variables["inventory_hostname"]
     paths = pipeline.find(templates, variables.get("group_names", []), host)
     if not paths:
@@ -56,7 +61,7 @@ def document(templar: Templar, templates: str, variables: dict[str, Any]) -> dic
             f"and hosts/{host}.yml.j2. Add one, or set `policies`"
         )
     renderer = templar.copy_with_new_env(searchpath=searchpath(templates), available_variables=variables)
-    return pipeline.document(
+    return pipeline.checked(
         [pipeline.read(templates, path) for path in paths],
         lambda source: _document.plain(renderer.template(trust_as_template(source), escape_backslashes=False)),
         today(),

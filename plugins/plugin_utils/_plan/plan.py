@@ -27,7 +27,7 @@ _FINDINGS = (("drift", "DRIFT"), ("renewal", "RENEWAL"), ("unsettled", "TRIAL"),
 
 class HostResult(NamedTuple):
     """The results of one host's tasks. ``error``: why the host failed or was not reached; ``lines``: the changes;
-    ``compared``: the comparison of the documents before and after, if they differ."""
+    ``compared``: the comparison of the documents before and after, if they differ; ``advice``: about the policy."""
 
     changed: bool = False
     error: str = ""
@@ -38,6 +38,7 @@ class HostResult(NamedTuple):
     unsettled: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
     compared: Compared | None = None
+    advice: tuple[str, ...] = ()
 
 
 class Compared(NamedTuple):
@@ -96,6 +97,7 @@ def host_result(results: Iterable[Mapping[str, Any]], comparer: Comparer) -> Hos
             changed=total.changed or bool(result.get("changed")),
             pending=total.pending or bool(result.get("pending")),
             lines=total.lines + tuple(line for line in diff + lacking if not line.startswith(_POLICY)),
+            advice=total.advice + tuple(result.get("advice") or ()),
             **{key: getattr(total, key) + tuple(result.get(key) or ()) for key, _word in _FINDINGS},
         )
         removed = result.get("document_before") if "pending" not in result else None
@@ -151,7 +153,7 @@ def text(kind: str, entries: list[Entry]) -> str:
     """The entries with changes or errors as text. ``kind``: plan or drift."""
     lines = [summary(kind, entries)]
     for entry in entries:
-        if entry.result.changed or entry.result.error:
+        if entry.result.changed or entry.result.error or (kind == "plan" and entry.result.advice):
             lines += ["", _hosts(entry)] + ["  " + line for line in _body(kind, entry.result)]
     return "\n".join(lines)
 
@@ -169,6 +171,7 @@ def _body(kind: str, result: HostResult) -> list[str]:
     if kind == "drift":
         pending = ["PENDING  the templates' policy differs from the host's: see playbooks/plan.yml"]
         return lines + (pending if result.pending else [])
+    lines += [f"ADVICE  {line}" for line in result.advice]
     lines += _decisions(result.compared) if result.compared else []
     return lines + _cut(list(result.lines), LINES)
 
@@ -197,13 +200,15 @@ def markdown(kind: str, entries: list[Entry]) -> str:
     lines = [f"### {summary(kind, entries)}", ""]
     for entry in entries:
         result = entry.result
-        if not (result.changed or result.error):
+        if not (result.changed or result.error or (kind == "plan" and result.advice)):
             continue
         lines += [f"**{_escaped(_hosts(entry))}**", ""]
         if result.error:
             lines += [*_fenced("text", result.error.splitlines()), ""]
             continue
         lines += [f"* {word}: {_escaped(line)}" for key, word in _FINDINGS for line in getattr(result, key)]
+        if kind == "plan":
+            lines += [f"* ADVICE: {_escaped(line)}" for line in result.advice]
         if result.compared and kind == "plan":
             lines += _marked_decisions(result.compared)
         if result.lines:
@@ -257,6 +262,7 @@ def _entry_data(entry: Entry) -> dict[str, Any]:
         "error": result.error or None,
         "pending": result.pending,
         "lines": list(result.lines),
+        "advice": list(result.advice),
         **{key: list(getattr(result, key)) for key, _word in _FINDINGS},
         "decisions": None if compared is None else _decisions_data(compared),
     }

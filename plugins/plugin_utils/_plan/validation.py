@@ -24,10 +24,11 @@ class Case(NamedTuple):
 
 class Checked(NamedTuple):
     """The checks of one host: of its policy and of each assertion. ``digest``: of its document, empty if it is not
-    valid."""
+    valid. ``advice``: about a valid policy."""
 
     digest: str
     cases: tuple[Case, ...]
+    advice: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -60,6 +61,12 @@ def report(checked: dict[str, Checked]) -> str:
     for problems, hosts in sorted(wrong.items(), key=lambda item: sorted(item[1])):
         lines.append(f"NOT VALID  {hosts_text(hosts)}")
         lines.extend(f"  - {problem}" for problem in problems)
+    advised: dict[str, list[str]] = {}
+    for host, result in checked.items():
+        for line in result.advice:
+            advised.setdefault(line, []).append(host)
+    for line, hosts in sorted(advised.items()):
+        lines.append(f"ADVICE  {hosts_text(hosts)}: {line}")
     return "\n".join(lines)
 
 

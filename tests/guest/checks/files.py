@@ -540,3 +540,29 @@ def strange_names_in_events():
     strange, long = enforcer.told()
     expect(strange["path"], r"/srv/hidden/\xff\xfe\x0a\x01 \xc3", "strange")
     assert long["path"].endswith("/" + LONG), long
+
+
+@story
+def a_set_uid_program_reads_the_passwords():
+    """The exception that the advice about /etc/shadow names: a program of everybody's, whoever starts it."""
+    password = "/var/lib/shadow"
+    write(password, "x")
+    os.chmod(password, 0o600)
+    shutil.copy("/srv/bin/hand", "/var/lib/su")
+    os.chmod("/var/lib/su", 0o4755)
+    policy = {
+        "subjects": {"passwords": {"services": ["-.slice"], "executables": ["/var/lib/su"]}},
+        "resources": {"shadow": {"paths": [password]}},
+        "rules": [{"name": "no passwords", "deny": ["read"], "resources": ["shadow"], "except": ["passwords"]}],
+    }
+
+    def reads(program, user):
+        return in_child(lambda: execute(program, "open", password), user=user)
+
+    enforcer.drop()
+    assert (reads("/var/lib/su", ALICE), reads("/srv/bin/hand", None)) == (0, 0)
+    enforcer.apply({**policy, "rules": [{**policy["rules"][0], "except": []}]})
+    assert (reads("/var/lib/su", ALICE), reads("/srv/bin/hand", None)) == (EPERM, EPERM)
+    enforcer.apply(policy)
+    assert (reads("/var/lib/su", ALICE), reads("/srv/bin/hand", None)) == (0, EPERM)
+    enforcer.drop()

@@ -7,7 +7,7 @@ import datetime
 
 from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
-from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import lockout
+from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import administration, lockout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import Location
 from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import resolver
 from fake_system import FakeSystem
@@ -57,3 +57,35 @@ def test_this_process():
     task = lockout.task(System())
     assert task.users and task.groups >= task.memberships
     assert isinstance(task.executable, Location) and task.executable.device != layout.ABSTRACT
+
+
+# ---- a user whom a rule on files binds, and who is an administrator -------------------------------------------------
+
+
+class Members(FakeSystem):
+    def memberships(self, number):
+        return frozenset({number, 27} if number == 1000 else {number})
+
+
+def advised(*rules, **subjects):
+    system = Members()
+    system.teams["sudo"] = 27
+    document = {
+        "policy": 1,
+        "mode": "enforce",
+        "subjects": {name: {"users": users} for name, users in subjects.items()},
+        "resources": {"r": {"paths": ["/srv/**"]}},
+        "destinations": {"d": {"cidrs": ["10.0.0.0/8"]}},
+        "rules": list(rules),
+    }
+    return administration.advice(resolver.resolve(document, system), system, NOW)
+
+
+def test_an_administrator_gets_at_the_files_as_root():
+    reads = rule("read", resources=["r"], subjects=["s"])
+    (line,) = advised(reads, s=["alice", "bob"])
+    assert line.startswith("rule 'one' binds alice, who is a member of sudo and gets at the files as root")
+    assert advised(reads, s=["bob"]) == []
+    assert advised({**reads, "subjects": ["s", "t"]}, s=["alice"], t=["root"]) == []
+    assert advised({**reads, "expires": "2026-06-01"}, s=["alice"]) == []
+    assert advised(rule("connect", destinations=["d"], subjects=["s"]), s=["alice"]) == []

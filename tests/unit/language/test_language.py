@@ -38,9 +38,13 @@ environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
 environment.filters["to_json"] = json.dumps
 
 
-def document(*sources, **variables):
+def checked(*sources, **variables):
     templates = [pipeline.Template(f"policies/{chr(97 + n)}.yml.j2", source) for n, source in enumerate(sources)]
-    return pipeline.document(templates, lambda source: environment.from_string(source).render(**variables), TODAY)
+    return pipeline.checked(templates, lambda source: environment.from_string(source).render(**variables), TODAY)
+
+
+def document(*sources, **variables):
+    return checked(*sources, **variables).document
 
 
 def refused(*sources):
@@ -464,7 +468,8 @@ def examples(file):
     "example", examples("docs/policy-language.md") + [each for each in examples("README.md") if "policy: 1" in each]
 )
 def test_every_policy_in_the_documentation_is_valid(example):
-    assert document(example, **VARIABLES)["rules"]
+    found = checked(example, **VARIABLES)
+    assert found.document["rules"] and found.advice == []
 
 
 def test_the_messages_in_the_documentation():
@@ -493,4 +498,5 @@ def test_policies_of_the_inventories_hold(inventory, groups):
     folder = ROOT / "inventories" / inventory / "policies"
     paths = pipeline.find(str(folder), groups[1:], "nobody")
     assert [Path(path).name for path in paths] == [f"{group}.yml.j2" for group in groups]
-    assert document(*[Path(path).read_text() for path in paths], **VARIABLES)["rules"]
+    found = checked(*[Path(path).read_text() for path in paths], **VARIABLES)
+    assert found.document["rules"] and found.advice == []

@@ -20,7 +20,7 @@ from ..layout import Record
 from ..policy import diff
 from ..policy import soak as soaking
 from ..resolve import encoding, hardlinks, resolver
-from . import canary, coverage, drift, enforcer, lockout
+from . import administration, canary, coverage, drift, enforcer, lockout
 from .confirm import fallback_record, settle
 from .context import Context
 from .target import Target, check_capability, compile_target
@@ -49,7 +49,8 @@ class Change:
 
     ``state``: None if the enforcer is not installed; such a change cannot be executed. ``policy``: how the document
     differs from the one in force; ``details``: the other lines of the diff. ``deadline_seconds``: how long the
-    generation is on trial. ``lockout``: warnings about a policy that binds the process that applies it."""
+    generation is on trial. ``lockout``: warnings about a policy that binds the process that applies it; ``advice``: see
+    administration, in check mode only."""
 
     context: Context
     target: Target
@@ -64,6 +65,7 @@ class Change:
     lockout: list[str] = field(default_factory=list)
     differences: drift.Differences = field(default_factory=drift.Differences)
     soaked: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
 
     @property
     def lines(self) -> list[str]:
@@ -86,6 +88,7 @@ class Change:
             "diff": {"prepared": "".join(line + "\n" for line in self.lines)},
             "hooks": sorted(self.target.hooks),
             "soaked": self.soaked,
+            "advice": self.advice,
             **self.differences.to_json(),
         }
 
@@ -118,7 +121,8 @@ def plan(context: Context, document: dict[str, Any]) -> Change:
     else:
         change = _plan_repair(context, target, state)
     warnings = [*change.warnings, *resolver.notes(target.document, context.system, _last(state.before, document, True))]
-    return replace(change, lockout=locked_out, differences=differences, soaked=soaked, warnings=warnings)
+    advice = administration.advice(target.resolved, context.system, context.now) if context.options.check else []
+    return replace(change, lockout=locked_out, differences=differences, soaked=soaked, warnings=warnings, advice=advice)
 
 
 def _read_state(context: Context, version: str) -> State:
