@@ -247,8 +247,12 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
+struct sk_buff_head {
+	__u32 qlen;
+};
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_write_queue;
 	__u16 sk_protocol;
 	__u16 sk_type;
 	__u8 sk_kern_sock : 1;
@@ -296,8 +300,12 @@ struct ipv6_txoptions {
 struct ipv6_pinfo {
 	struct ipv6_txoptions *opt;
 };
+struct ipv6_pinfo___612 {
+	void *ipv6_fl_list;
+};
 struct inet_sock {
 	struct ipv6_pinfo *pinet6;
+	void *ipv6_fl_list;
 	struct ip_options_rcu *inet_opt;
 	unsigned long inet_flags;
 };

@@ -69,7 +69,7 @@ static __noinline bool refuse_message(const struct generation_ref *gen, const st
 		return guard_refuse(gen, subject, &e, actions & (1U << GUARD_SEND | 1U << GUARD_REPLY));
 	}
 	connects = m && (m->flags & MSG_FASTOPEN);
-	source_routed = is_source_routed(sock) ||
+	source_routed = is_source_routed(sock) || has_open_datagram(sock, sk) ||
 			(m && (guard_control_sets_route(m->control, m->control_size) || batch_follows(sock, sk, m)));
 	if (m && m->name && (!is_connection_oriented(sock) || connects || sk->sk_protocol == IPPROTO_SCTP))
 		named = read_address(sock, m->name, 1, &e);

@@ -158,6 +158,14 @@ static __noinline void read_own(struct socket *sock, struct endpoint *e)
 	unmap_ipv4(e);
 }
 
+/* A flow label may come with a routing header, and the address of a message may name the label. */
+static __always_inline bool has_flow_labels(const struct inet_sock *inet, const struct ipv6_pinfo___612 *older)
+{
+	if (bpf_core_field_exists(inet->ipv6_fl_list))
+		return BPF_CORE_READ(inet, ipv6_fl_list);
+	return BPF_CORE_READ(older, ipv6_fl_list);
+}
+
 /* True if a source route is among the socket's options, or if the task writes the headers itself. */
 static __noinline bool is_source_routed(struct socket *sock)
 {
@@ -185,8 +193,19 @@ static __noinline bool is_source_routed(struct socket *sock)
 	if (sk->__sk_common.skc_family != AF_INET6)
 		return 0;
 	v6 = BPF_CORE_READ(inet, pinet6);
-	more = v6 ? BPF_CORE_READ(v6, opt) : 0;
+	if (!v6)
+		return 0;
+	if (has_flow_labels(inet, (const void *)v6))
+		return 1;
+	more = BPF_CORE_READ(v6, opt);
 	return more && BPF_CORE_READ(more, srcrt);
+}
+
+/* True if a datagram waits to be completed (MSG_MORE, UDP_CORK): further data is appended to it, and the address that
+ * is given with the data is ignored. */
+static __always_inline bool has_open_datagram(const struct socket *sock, const struct sock *sk)
+{
+	return !is_connection_oriented(sock) && is_ip_socket(sk) && BPF_CORE_READ(sk, sk_write_queue.qlen);
 }
 
 static __always_inline bool sets_route(int level, int name)

@@ -133,6 +133,14 @@ MISTAKES = (
     ),
     Mistake(
         "closed",
+        "without its table a join is covered by no rule",
+        "socket_setsockopt",
+        "object/endpoint.h",
+        "			return -1;\n		plain = sets_of(table, GUARD_ID_RANGE, e->range);",
+        "			return 0;\n		plain = sets_of(table, GUARD_ID_RANGE, e->range);",
+    ),
+    Mistake(
+        "closed",
         "an endpoint that could not be read is allowed",
         "socket_setsockopt",
         "decision/endpoint.h",

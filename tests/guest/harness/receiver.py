@@ -23,7 +23,7 @@ class Receiver:
     def __init__(self, folder, addresses, vaults, ports):
         self.folder, self.addresses, self.vaults, self.ports = folder, addresses, vaults, ports
         self.ready = []
-        self.carried = {0x0800: {}, 0x86DD: {}}  # by the groups of joins, see announced
+        self.carried = {}  # by addresses that the kernel announces or asks for, see announced
 
     def note(self, data, where=""):
         for mark in MARK.findall(data):
@@ -109,7 +109,12 @@ class Receiver:
             self.note(data)
 
     def announced(self, frame, kind):
-        """What the groups and sources in a report of IGMPv3 or MLDv2 carry, put together in the order of the groups."""
+        """What the groups and sources in a report of IGMPv3 or MLDv2 carry, put together in the order of the groups; and
+        the addresses that the kernel asks for."""
+        if kind == 0x0806 and frame[38:40] == b"\x0a\x5c":
+            self.carry(kind, frame[40], frame[41:42])
+        if kind == 0x86DD and len(frame) > 77 and frame[20] == 58 and frame[54] == 135 and frame[62:64] == b"\xfd\x92":
+            self.carry((kind, 135), frame[70], frame[71:78])
         if kind == 0x0800 and len(frame) > 42 and frame[23] == 2:
             at, size, type_, first = 14 + 4 * (frame[14] & 15), 4, 0x22, b"\xef"
         elif kind == 0x86DD and len(frame) > 70 and frame[20] == 0:
@@ -128,9 +133,12 @@ class Receiver:
             self.note(rest)
             self.note(b"".join(reversed(parts)))
             if group.startswith(first):
-                place = group[len(first)]
-                self.carried[kind][place] = group[len(first) + 1 :]
-                self.note(b"".join(self.carried[kind].get(n, b"") for n in range(32)))
+                self.carry(kind, group[len(first)], group[len(first) + 1 :])
+
+    def carry(self, kind, place, data):
+        carried = self.carried.setdefault(kind, {})
+        carried[place] = data
+        self.note(b"".join(carried.get(n, b"") for n in range(32)))
 
     def come_and_get(self):
         """Whoever offers something on one of these ports is connected to, again and again."""

@@ -25,12 +25,16 @@ from techniques import channels
 from techniques.network import (
     DGRAM,
     FAST_OPEN,
+    FLOW_LABEL,
     INET,
     INET6,
     STREAM,
+    begun,
     broker,
     connected,
     connection,
+    flow_label_leased,
+    join_data,
     listening,
     new,
     splice_from_pipe,
@@ -882,6 +886,23 @@ def _listening_reader(t):
 def reply_after_reading(t):
     peer = _listening_reader(t)
     peer.sendall(take(t.customers))
+
+
+@flows("begin a datagram, read, then append to it")
+def append_after_reading(t):
+    one = begun(t)
+    one.sendto(take(t.customers), (t.vault4, t.port))
+
+
+@flows("lease a flow label with a routing header, read, then send by it")
+def flow_label_after_reading(t):
+    one = flow_label_leased(t)
+    one.sendto(take(t.customers), (t.vault6, t.port, FLOW_LABEL, 0))
+
+
+@flows("read, then join a multicast group")
+def join_after_reading(t):
+    join_data(t, take(t.customers))
 
 
 # ---- somebody else, who is bound by no name ----------------------------------------------------------------------------

@@ -5,6 +5,8 @@
 
 import contextlib
 import ctypes
+import fcntl
+import functools
 import os
 import socket
 import struct
@@ -543,6 +545,69 @@ def multicast_ipv6(t):
         one.sendto(t.data, ("ff02::1", t.port, 0, socket.if_nametoindex("lo")))
 
 
+# ---- datagrams that were begun before: what follows is appended, whatever its address -------------------------------
+
+MORE, UDP_CORK = 0x8000, 1
+
+
+def begun(t):
+    one = new(INET, DGRAM)
+    one.sendto(b"begun ", MORE, (t.outside4, t.port))
+    return one
+
+
+def begun_ipv6(t):
+    one = new(INET6, DGRAM)
+    one.sendto(b"begun ", MORE, (t.outside6, t.port))
+    return one
+
+
+def begun_corked(t):
+    one = new(INET, DGRAM)
+    one.setsockopt(17, UDP_CORK, 1)
+    one.sendto(b"begun ", (t.outside4, t.port))
+    return one
+
+
+@sends("UDP: data appended to a datagram begun before", held=begun)
+def append(t, one):
+    one.sendto(t.data, (t.vault4, t.port))
+
+
+@sends("UDP: data appended to a datagram begun before", held=begun_ipv6)
+def append_ipv6(t, one):
+    one.sendto(t.data, (t.vault6, t.port))
+
+
+@sends("UDP: data appended to a datagram begun before", held=begun_corked)
+def append_corked(t, one):
+    one.sendto(t.data, (t.vault4, t.port))
+    one.setsockopt(17, UDP_CORK, 0)
+
+
+FLOW_LABEL = 0x12345
+
+
+def flow_label_leased(t):
+    """A flow label that comes with a routing header."""
+    one = new(INET6, DGRAM)
+    header = _mobility(t)
+    control = struct.pack("=Qii", 16 + len(header), 41, 57) + header
+    address = socket.inet_pton(INET6, t.vault6)
+    request = address + socket.htonl(FLOW_LABEL).to_bytes(4, "little") + struct.pack("=BBHHHI", 0, 255, 1, 0, 0, 0)
+    try:
+        one.setsockopt(41, 32, request + control)  # IPV6_FLOWLABEL_MGR
+    except OSError as error:
+        raise Absent(f"no such routing header: {error}") from error
+    one.setsockopt(41, 33, 1)  # IPV6_FLOWINFO_SEND
+    return one
+
+
+@sends("source routing by a flow label leased before", held=flow_label_leased)
+def flow_label(t, one):
+    one.sendto(t.data, (t.vault6, t.port, FLOW_LABEL, 0))
+
+
 # ---- joins: the kernel announces groups and sources to the routers --------------------------------------------------
 
 # what a report carries is put together by the receiver: see Receiver.announced
@@ -599,9 +664,13 @@ def join_group_ipv4(t):
     join(t, INET, 0, ADD_MEMBERSHIP, requests)
 
 
+def join_data(t, data):
+    join(t, INET6, 41, JOIN6, (group + struct.pack("=I", lo()) for group in groups(INET6, data)))
+
+
 @sends("multicast joins: a group")
 def join_group_ipv6(t):
-    join(t, INET6, 41, JOIN6, (group + struct.pack("=I", lo()) for group in groups(INET6, t.data)))
+    join_data(t, t.data)
 
 
 @sends("multicast joins: a group")
@@ -709,6 +778,62 @@ def source_filter_ipv6(t, one):
     head = group_request(INET6, GROUP6 + bytes(11) + b"\3") + struct.pack("=II", INCLUDE, len(listed))
     one.setsockopt(41, GROUP_FILTER, head + b"".join(storage(INET6, each) for each in listed))
     settle(t)
+
+
+# ---- the kernel asks who has an address -------------------------------------------------------------------------------
+
+
+def wire(t):
+    """A network of our own, whose frames the receiver sees: IPv4 10.92.0.0/16, IPv6 fd92::/64."""
+    if not os.path.exists("/dev/net/tun"):
+        raise Absent("no tap device")
+    t.kept["wire"] = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(t.kept["wire"], 0x400454CA, struct.pack("16sH22x", b"wire0", 0x1002))  # TUNSETIFF, a tap
+    for arguments in ("link set wire0 up", "addr add 10.92.255.1/16 dev wire0", "-6 route add fd92::/64 dev wire0"):
+        os.system("ip " + arguments)
+    time.sleep(0.2)
+
+
+def cut_wire(t):
+    if "wire" in t.kept:
+        os.close(t.kept.pop("wire"))
+
+
+def ask_for(family, addresses, port):
+    """Tries everything that could make the kernel ask for the addresses; raises the last error."""
+    failed = None
+    for address in addresses:
+        at = (address, port)
+        with new(family, DGRAM) as datagrams, new(family, STREAM) as stream:
+            stream.setblocking(False)
+            for way in (
+                functools.partial(datagrams.sendto, b"", at),
+                functools.partial(datagrams.sendto, b"", socket.MSG_DONTROUTE, at),
+                functools.partial(datagrams.connect, at),
+                functools.partial(datagrams.send, b""),
+                functools.partial(stream.connect, at),
+            ):
+                try:
+                    way()
+                except BlockingIOError:
+                    pass
+                except OSError as error:
+                    failed = error
+    time.sleep(0.5)
+    if failed:
+        raise failed
+
+
+@sends("neighbour discovery for an address of the task's", ready=wire, last=cut_wire)
+def neighbour_ipv4(t):
+    ask_for(INET, [f"10.92.{n}.{byte}" for n, byte in enumerate(t.data)], t.port)
+
+
+@sends("neighbour discovery for an address of the task's", ready=wire, last=cut_wire)
+def neighbour_ipv6(t):
+    parts = [t.data[at : at + 7].ljust(7, b"\0") for at in range(0, len(t.data), 7)]
+    packed = [b"\xfd\x92" + bytes(6) + bytes([n]) + part for n, part in enumerate(parts, 1)]
+    ask_for(INET6, [socket.inet_ntop(INET6, each) for each in packed], t.port)
 
 
 @sends("ICMP echo, without a raw socket")
