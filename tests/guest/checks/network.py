@@ -66,12 +66,13 @@ POLICY["resources"]["agents"] = {
     "abstract_sockets": ["adversary-*", "agent-*", "/run/bus"],
 }
 POLICY["destinations"]["closed"] = {"ports": [CLOSED_PORT], "protocols": ["tcp", "udp", "sctp"]}
+POLICY["destinations"]["groups"] = {"cidrs": ["224.0.0.0/4", "ff00::/8"]}
 POLICY["destinations"]["machine"] = {"vsock": [f"1:{PORT}", f"1:{PORT + 2}"]}  # context id 1 is this machine itself
 POLICY["rules"] += [
     rule(DORAS, ["send"], subjects=["dora"], destinations=["vault"]),
     rule(ERICS, ["reply"], subjects=["eric"], destinations=["vault"]),
     rule(BENS, ["bind", "listen", "accept"], subjects=["ben"], destinations=["closed"]),
-    rule(MIRAS, ["send"], subjects=["mira"], destinations={"not": ["vault", "multicast"]}),
+    rule(MIRAS, ["send"], subjects=["mira"], destinations={"not": ["vault", "groups"]}),
     rule(NINAS, ["send"], subjects=["nina"], destinations={"not": ["vault"]}),
     rule(VERAS, ["vsock"], subjects=["vera"], destinations=["machine"]),
     rule(UMAS, ["unix-connect"], subjects=["uma"], resources=["agents"]),
