@@ -124,6 +124,8 @@ adversary: build
 	$(STEP) "attacks on Debian's kernels, emulated (several minutes)"
 	@started=$$SECONDS; UPDATE=$(UPDATE) pytest -q -s -p no:cacheprovider tests/guest/test_attacks.py && \
 	    echo "attacks: $$((SECONDS - started)) seconds"
+	$(STEP) "random programs of bound tasks, ten minutes for each kernel"
+	@GENERATE=600 pytest -q -s -p no:cacheprovider tests/guest/test_generator.py
 
 test: test-fast verify test-kernels test-lab
 	$(STEP) "make test: everything passed"
@@ -138,6 +140,7 @@ test-all: test test-sanity adversary test-report test-fleet
 	@POLICIES=100000 proof/run correspondence
 	@HYPOTHESIS_PROFILE=long MUTANTS=10000 pytest -q -n auto tests/property tests/native
 	@LONG=1 pytest -q -s -p no:cacheprovider tests/guest/test_attacks.py -k storms
+	@GENERATE=3600 pytest -q -s -p no:cacheprovider tests/guest/test_generator.py
 	@HOOKS=all pytest -q tests/guest --ignore tests/guest/test_attacks.py
 	@$(MAKE) --no-print-directory scale
 

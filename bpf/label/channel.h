@@ -142,7 +142,8 @@ static __always_inline bool is_memory_fs(const struct inode *inode)
 {
 	unsigned long magic = inode->i_sb->s_magic;
 
-	return magic == TMPFS_MAGIC || magic == RAMFS_MAGIC || magic == HUGETLBFS_MAGIC || magic == MQUEUE_MAGIC;
+	return magic == TMPFS_MAGIC || magic == RAMFS_MAGIC || magic == HUGETLBFS_MAGIC || magic == MQUEUE_MAGIC ||
+	       magic == SECRETMEM_MAGIC;
 }
 
 #define PTMX_DEV (5U << 20 | 2) /* /dev/ptmx: the other side of a pseudo terminal */

@@ -16,14 +16,14 @@ import time
 import traceback
 
 from checks import storms
-from techniques import descriptors, files, flows, identity, machine, network, stories, tamper
+from techniques import descriptors, files, flows, identity, machine, network, stories, tamper, uncommon
 from techniques.registry import TECHNIQUES, part_of
 
 from harness.attempt import ABSENT, MISTAKE, Attempt
 from harness.enforcer import Enforcer
 from harness.testbed import Testbed
 
-assert descriptors and files and flows and identity and machine and network and stories and tamper
+assert uncommon and descriptors and files and flows and identity and machine and network and stories and tamper
 TRACING = "/sys/kernel/tracing"
 FUNCTIONS = {"userns_create": "create_user_ns"}  # where the kernel's function has another name than its hook
 

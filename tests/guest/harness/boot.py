@@ -73,7 +73,7 @@ def boot(
             "-initrd",
             str(folder / "initrd"),
             "-append",
-            f"console=ttyS0 loglevel=4 panic=-1 nokaslr mitigations=off random.trust_cpu=on {arguments}".strip(),
+            f"console=ttyS0 loglevel=4 panic=-1 nokaslr mitigations=off no_timer_check random.trust_cpu=on {arguments}".strip(),
             *("-device", "virtio-serial-pci", "-chardev", "null,id=port", "-device", "virtserialport,chardev=port"),
             "-serial",
             f"file:{folder}/console",

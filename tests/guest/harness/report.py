@@ -119,10 +119,10 @@ def summary(report: Report) -> str:
 
 def names(mixes: str = "0/1", share: str = "0/1") -> list[str]:
     """Every technique there is, by reading the registry itself, or a part of them, as the guest takes it."""
-    from techniques import descriptors, files, flows, identity, machine, network, registry, stories, tamper
+    from techniques import descriptors, files, flows, identity, machine, network, registry, stories, tamper, uncommon
 
     assert (
-        descriptors and files and flows and identity and machine and network and stories and tamper
+        uncommon and descriptors and files and flows and identity and machine and network and stories and tamper
     )  # they fill the registry
     return registry.part_of(registry.part_of(list(registry.TECHNIQUES), mixes, "mix__"), share)
 

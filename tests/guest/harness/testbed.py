@@ -311,6 +311,11 @@ CAPABILITIES = tuple(
         "sys-resource",
         "sys-ptrace",
         "setpcap",
+        "sys-boot",
+        "sys-tty-config",
+        "sys-nice",
+        "ipc-lock",
+        "linux-immutable",
     )
 )
 

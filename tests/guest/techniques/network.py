@@ -18,7 +18,7 @@ from harness.testbed import OTHER_PORT, address_of
 
 from techniques.registry import Absent, appears, arrives, technique
 from techniques.steps import gone, hand_out, handed_out, own_namespaces, put, spawn
-from techniques.syscalls import Calls32, Ring, Vector, call, message, system
+from techniques.syscalls import Compat, Ring, Vector, call, message, system
 
 FAST_OPEN, FAST_OPEN_CONNECT = 0x20000000, 30
 INET, INET6, STREAM, DGRAM = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -711,8 +711,7 @@ def join_group_by_uring(t):
 @sends("multicast joins: by a 32-bit system call")
 def join_group_by_32_bits(t):
     def setting(one, level, option, value):
-        calls = Calls32()
-        calls(366, one.fileno(), level, option, calls.low(value), len(value))  # setsockopt
+        Compat().call(366, one.fileno(), level, option, value, len(value))  # setsockopt
 
     join(t, INET6, 41, JOIN6, (group + struct.pack("=I", lo()) for group in groups(INET6, t.data)), setting)
 

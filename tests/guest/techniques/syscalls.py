@@ -8,13 +8,21 @@ import mmap
 import os
 import struct
 
+from techniques.registry import Absent
+
 NUMBERS = {
+    "open": 2,
     "shmget": 29,
     "shmat": 30,
     "msgget": 68,
     "msgsnd": 69,
     "msgrcv": 70,
+    "getdents": 78,
+    "creat": 85,
     "ptrace": 101,
+    "rt_sigtimedwait": 128,
+    "rt_sigqueueinfo": 129,
+    "utime": 132,
     "pivot_root": 155,
     "init_module": 175,
     "delete_module": 176,
@@ -28,9 +36,14 @@ NUMBERS = {
     "add_key": 248,
     "keyctl": 250,
     "kexec_load": 246,
+    "epoll_wait": 232,
+    "epoll_ctl": 233,
     "unshare": 272,
     "tee": 276,
     "vmsplice": 278,
+    "timerfd_create": 283,
+    "timerfd_settime": 286,
+    "timerfd_gettime": 287,
     "eventfd2": 290,
     "epoll_create1": 291,
     "perf_event_open": 298,
@@ -42,6 +55,7 @@ NUMBERS = {
     "process_vm_readv": 310,
     "process_vm_writev": 311,
     "finit_module": 313,
+    "seccomp": 317,
     "memfd_create": 319,
     "bpf": 321,
     "execveat": 322,
@@ -55,12 +69,19 @@ NUMBERS = {
     "fsopen": 430,
     "fsconfig": 431,
     "fsmount": 432,
+    "fspick": 433,
     "pidfd_open": 434,
     "clone3": 435,
     "openat2": 437,
     "pidfd_getfd": 438,
     "mount_setattr": 442,
+    "memfd_secret": 447,
     "cachestat": 451,
+    "fchmodat2": 452,
+    "setxattrat": 463,
+    "getxattrat": 464,
+    "removexattrat": 466,
+    "open_tree_attr": 467,
 }
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 O_PATH = os.O_PATH
@@ -126,33 +147,44 @@ def open_handle(mount_path, handle, flags=os.O_RDONLY):
     return system("open_by_handle_at", where, handle, flags)
 
 
-class Calls32:
-    """System calls of 32 bits, which a program of 64 bits can make as well. ``low``: puts bytes where 32 bits reach."""
+LOW = 0x40  # MAP_32BIT: 32-bit calls reach addresses below 4 GiB only
+# push rbx; push rbp; mov r11, rdi; eax, ebx, ecx, edx, esi, edi, ebp from r11; int 0x80; pop rbp; pop rbx; cdqe; ret
+CODE = bytes.fromhex("53 55 4989fb 418b03 418b5b04 418b4b08 418b530c 418b7310 418b7b14 418b6b18 cd80 5d 5b 4898 c3")
 
-    # push rbx; mov eax, edi; mov ebx, esi; xchg ecx, edx; mov esi, r8d; mov edi, r9d; int 0x80; pop rbx; ret
-    CODE = bytes.fromhex("53 89f8 89f3 87d1 4489c6 4489cf cd80 5b c3")
-    BELOW_4G = 0x40
+
+class Compat:
+    """Makes the system calls of 32-bit programs, as a 64-bit program can, too."""
 
     def __init__(self):
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | self.BELOW_4G
-        every = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
-        self.place = libc.mmap(None, 8192, every, private, -1, 0)
-        assert self.place not in (None, ctypes.c_void_p(-1).value)
-        ctypes.memmove(self.place, self.CODE, len(self.CODE))
-        self.function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_uint32] * 6)(self.place)
+        self.page = map_memory(65536, 7, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | LOW)
+        ctypes.memmove(self.page, CODE, len(CODE))
+        self.function = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_void_p)(self.page)
+        self.free = self.page + 256
 
-    def low(self, data):
-        ctypes.memmove(self.place + 4096, data, len(data))
-        return self.place + 4096
+    def place(self, data):
+        """The address of a copy of the bytes, below 4 GiB."""
+        address, self.free = self.free, self.free + (len(data) + 1 + 15) // 16 * 16
+        ctypes.memmove(address, bytes(data) + b"\0", len(data) + 1)
+        return address
 
-    def __call__(self, number, *arguments):
-        result = self.function(number, *arguments, *[0] * (5 - len(arguments)))
-        if result < 0:
-            raise OSError(-result, "32 bits: " + os.strerror(-result))
+    def call(self, number, *arguments):
+        words = [self.place(os.fsencode(one)) if isinstance(one, (bytes, str)) else one for one in arguments]
+        words = [word & 0xFFFFFFFF for word in [number, *words, *[0] * (6 - len(words))]]
+        result = self.function(self.place(struct.pack("=7I", *words)))
+        if -4096 < result < 0:
+            if result == -38:
+                raise Absent("this kernel runs no 32-bit programs")
+            raise OSError(-result, f"32-bit call {number}: {os.strerror(-result)}")
         return result
+
+    def read(self, descriptor, number=3):
+        buffer = self.place(bytes(4096))
+        size = self.call(number, descriptor, buffer, 4096)
+        return ctypes.string_at(buffer, size)
+
+    def socket_call(self, which, *arguments):
+        words = [self.place(one) if isinstance(one, bytes) else one for one in arguments]
+        return self.call(102, which, self.place(struct.pack(f"={len(words)}I", *words)))
 
 
 class Ring:
