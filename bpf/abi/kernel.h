@@ -62,7 +62,22 @@ struct group_info {
 	kgid_t gid[];
 };
 
+#define UID_GID_MAP_MAX_BASE_EXTENTS 5
+
+struct uid_gid_extent {
+	__u32 first;
+	__u32 lower_first; /* as a kernel id */
+	__u32 count;
+};
+
+/* The extents are here only while there are at most UID_GID_MAP_MAX_BASE_EXTENTS of them. */
+struct uid_gid_map {
+	__u32 nr_extents;
+	struct uid_gid_extent extent[UID_GID_MAP_MAX_BASE_EXTENTS];
+};
+
 struct user_namespace {
+	struct uid_gid_map uid_map;
 	struct user_namespace *parent;
 	int level;
 	kuid_t owner;

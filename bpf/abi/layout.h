@@ -171,10 +171,30 @@ struct guard_label {
 	char name[GUARD_LABEL_NAME];
 };
 
-/* map "superblocks": device number as in mountinfo -> automaton start state */
+/* map "superblocks": device number as in mountinfo, or GUARD_KIND plus an enum guard_kind -> automaton start state */
 struct guard_superblock_key {
 	guard_u32 device;
 }; /* as the kernel encodes it: major << 20 | minor */
+
+/* A major number that no device has. */
+#define GUARD_KIND 0xffe00000U
+
+/* Kinds of filesystems through which the kernel shows the same objects, however often they are mounted. */
+enum guard_kind {
+	GUARD_PROC = 0,
+	GUARD_SYSFS = 1,
+	GUARD_CGROUP = 2,
+	GUARD_CGROUP2 = 3,
+	GUARD_DEBUGFS = 4,
+	GUARD_TRACEFS = 5,
+	GUARD_SECURITYFS = 6,
+	GUARD_CONFIGFS = 7,
+	GUARD_BINFMTFS = 8,
+	GUARD_EFIVARFS = 9,
+	GUARD_PSTOREFS = 10,
+	GUARD_SELINUXFS = 11,
+	GUARD_KINDS = 12,
+};
 
 /* map "states", index: automaton state. State 0 is the dead state: no pattern can match below it. */
 struct guard_state {

@@ -27,14 +27,39 @@ static __always_inline __u64 capabilities(const struct cred *cred)
 	return held;
 }
 
-/* Tasks that permissions and owners do not already keep out. */
+/* True if a capability in the current task's user namespace gives rights over files of kernel id 0: the namespace maps
+ * that id. A namespace with more extents than the structure holds counts as mapping it. */
+static __noinline bool namespace_maps_root(void)
+{
+	const struct user_namespace *ns = bpf_get_current_task_btf()->cred->user_ns;
+	struct uid_gid_extent extent[UID_GID_MAP_MAX_BASE_EXTENTS] = {};
+	__u32 used = BPF_CORE_READ(ns, uid_map.nr_extents), i;
+
+	if (used > UID_GID_MAP_MAX_BASE_EXTENTS || bpf_core_read(&extent, sizeof(extent), &ns->uid_map.extent))
+		return 1;
+	GUARD_UNROLL
+	for (i = 0; i < UID_GID_MAP_MAX_BASE_EXTENTS; i++)
+		if (i < used && !extent[i].lower_first)
+			return 1;
+	return 0;
+}
+
+/* Tasks that permissions and owners do not already keep out. Kernel ids decide, in every user namespace: kernel id 0
+ * has its owner's rights in each of them. */
 static __always_inline bool is_privileged(void)
 {
 	const struct cred *cred = bpf_get_current_task_btf()->cred;
 
-	if (cred->user_ns->level)
-		return 0;
-	return !cred->fsuid.val || !cred->euid.val || capabilities(cred);
+	if (!cred->fsuid.val || !cred->euid.val)
+		return 1;
+	return capabilities(cred) && (!cred->user_ns->level || namespace_maps_root());
+}
+
+/* Tasks that may change the host's mounts. The mounts of another user namespace are its own: none of its changes
+ * propagates to the host. */
+static __always_inline bool may_mount_on_host(void)
+{
+	return !bpf_get_current_task_btf()->cred->user_ns->level && is_privileged();
 }
 
 static __always_inline bool is_initial_root(const struct cred *cred)

@@ -64,7 +64,16 @@ int BPF_PROG(inode_remove_acl, void *idmap, struct dentry *dentry, const char *n
 	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
 }
 
-/* A link target or a directory name can hold data. A regular file is created by opening it. */
+/* A name can hold data, as a link target does. So the name of a regular file is decided about before it exists, by
+ * open(2) or mknod(2). */
+SEC("lsm/inode_create")
+int BPF_PROG(inode_create, struct inode *folder, struct dentry *dentry, umode_t mode, int ret)
+{
+	if (ret)
+		return ret;
+	return deny_if(refuse_dentry(dentry, 1U << GUARD_WRITE));
+}
+
 SEC("lsm/inode_symlink")
 int BPF_PROG(inode_symlink, struct inode *folder, struct dentry *dentry, const char *target, int ret)
 {

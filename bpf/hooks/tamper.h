@@ -151,7 +151,7 @@ int BPF_PROG(sb_mount__tamper, const char *source, const struct path *target, co
 		return ret;
 	if (flags & (MS_REMOUNT | MS_PROPAGATION))
 		return 0;
-	if (!is_privileged() || !active_generation(&gen))
+	if (!may_mount_on_host() || !active_generation(&gen))
 		return 0;
 	if (flags & MS_MOVE) {
 		/* the hook does not get the mount that is moved */
@@ -169,7 +169,7 @@ int BPF_PROG(move_mount__tamper, const struct path *from, const struct path *to,
 
 	if (ret)
 		return ret;
-	if (!is_privileged() || !active_generation(&gen))
+	if (!may_mount_on_host() || !active_generation(&gen))
 		return 0;
 	return deny_if(refuse_tamper_mount(&gen, from->mnt, from->dentry) ||
 		       refuse_tamper_mount(&gen, to->mnt, to->dentry));
@@ -182,7 +182,7 @@ int BPF_PROG(sb_pivotroot__tamper, const struct path *put_old, const struct path
 
 	if (ret)
 		return ret;
-	return deny_if(is_privileged() && !is_private_mount(new_root->mnt) && active_generation(&gen) &&
+	return deny_if(may_mount_on_host() && !is_private_mount(new_root->mnt) && active_generation(&gen) &&
 		       refuse_tamper_object(&gen, GUARD_MOUNT, 0));
 }
 
@@ -231,7 +231,7 @@ int BPF_PROG(sb_umount__tamper, struct vfsmount *mnt, int flags, int ret)
 
 	if (ret)
 		return ret;
-	if (!is_privileged() || !active_generation(&gen))
+	if (!may_mount_on_host() || !active_generation(&gen))
 		return 0;
 	if (refuse_tamper_mount(&gen, mnt, mnt->mnt_root))
 		return -EPERM;

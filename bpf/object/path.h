@@ -67,6 +67,50 @@ int guard_step(__u32 slot, __u32 state, __u64 name)
 	return -1;
 }
 
+/* The kind of a filesystem, or GUARD_KINDS. Its magic number decides: another mount is another superblock, with another
+ * device number, for example that of procfs in each pid namespace. */
+static __always_inline __u32 filesystem_kind(const struct super_block *sb)
+{
+	switch (BPF_CORE_READ(sb, s_magic)) {
+	case PROC_MAGIC:
+		return GUARD_PROC;
+	case SYSFS_MAGIC:
+		return GUARD_SYSFS;
+	case CGROUP_MAGIC:
+		return GUARD_CGROUP;
+	case CGROUP2_MAGIC:
+		return GUARD_CGROUP2;
+	case DEBUGFS_MAGIC:
+		return GUARD_DEBUGFS;
+	case TRACEFS_MAGIC:
+		return GUARD_TRACEFS;
+	case SECURITYFS_MAGIC:
+		return GUARD_SECURITYFS;
+	case CONFIGFS_MAGIC:
+		return GUARD_CONFIGFS;
+	case BINFMTFS_MAGIC:
+		return GUARD_BINFMTFS;
+	case EFIVARFS_MAGIC:
+		return GUARD_EFIVARFS;
+	case PSTOREFS_MAGIC:
+		return GUARD_PSTOREFS;
+	case SELINUX_MAGIC:
+		return GUARD_SELINUXFS;
+	}
+	return GUARD_KINDS;
+}
+
+/* The key of a superblock in the map superblocks. All filesystems with a kind have an anonymous device. */
+static __always_inline __u32 superblock_number(const struct super_block *sb)
+{
+	__u32 device = BPF_CORE_READ(sb, s_dev), kind;
+
+	if (device >> 20)
+		return device;
+	kind = filesystem_kind(sb);
+	return kind < GUARD_KINDS ? GUARD_KIND + kind : device;
+}
+
 static __always_inline bool is_pseudo_fs(const struct super_block *sb)
 {
 	if (BPF_CORE_READ(sb, s_flags) & SB_NOUSER)
@@ -74,15 +118,8 @@ static __always_inline bool is_pseudo_fs(const struct super_block *sb)
 	switch (BPF_CORE_READ(sb, s_magic)) {
 	case TMPFS_MAGIC:
 	case RAMFS_MAGIC:
-	case PROC_MAGIC:
-	case SYSFS_MAGIC:
 	case DEVPTS_MAGIC:
-	case CGROUP_MAGIC:
-	case CGROUP2_MAGIC:
 	case BPFFS_MAGIC:
-	case DEBUGFS_MAGIC:
-	case TRACEFS_MAGIC:
-	case SECURITYFS_MAGIC:
 	case PIPEFS_MAGIC:
 	case SOCKFS_MAGIC:
 	case ANON_INODE_MAGIC:
@@ -90,16 +127,11 @@ static __always_inline bool is_pseudo_fs(const struct super_block *sb)
 	case PIDFS_MAGIC:
 	case MQUEUE_MAGIC:
 	case HUGETLBFS_MAGIC:
-	case CONFIGFS_MAGIC:
-	case BINFMTFS_MAGIC:
-	case EFIVARFS_MAGIC:
-	case PSTOREFS_MAGIC:
 	case AUTOFS_MAGIC:
-	case SELINUX_MAGIC:
 	case RPCPIPEFS_MAGIC:
 		return 1;
 	}
-	return 0;
+	return filesystem_kind(sb) < GUARD_KINDS;
 }
 
 static __always_inline int read_rename_sequence(__u32 *sequence)
@@ -162,7 +194,7 @@ __noinline int guard_chain(__u64 leaf, int left, struct chain *chain)
 int guard_walk(__u32 slot, __u64 leaf, struct place *at)
 {
 	const struct super_block *sb = BPF_CORE_READ((const struct dentry *)leaf, d_sb);
-	struct guard_superblock_key device = { .device = BPF_CORE_READ(sb, s_dev) };
+	struct guard_superblock_key device = { .device = superblock_number(sb) };
 	struct chain chain = {};
 	const struct dentry *d;
 	__u32 *start, pass, i;

@@ -268,6 +268,9 @@ class FakeKernel:
         forbidden = any(name.endswith("/denied") or name == "192.0.2.1" or name in self.labelled for name in names)
         return errno.EPERM if forbidden and self.runs and live.generation and self.attached() else 0
 
+    def records_new_task(self, storage: int) -> bool:
+        return self.runs and bool(self.attached())
+
     # ---- bpffs ------------------------------------------------------------------------------------------------
 
     def path(self, *parts: str) -> str:

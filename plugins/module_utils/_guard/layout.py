@@ -26,6 +26,21 @@ LABELS = 64
 LABEL_NAME = 64
 TASK_LABELS, LABEL_GROUPS, CHANNELS, READERS, PERSISTENT_LABELS = 131072, 65536, 65536, 16, 262144
 ABSTRACT = 0xFFFFFFFF
+KIND = 0xFFE00000
+KINDS = (  # by number, the filesystem's type as in mountinfo
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "binfmt_misc",
+    "efivarfs",
+    "pstore",
+    "selinuxfs",
+)
 CANARY_USER = 4294967293
 CANARY_FILE_RULE, CANARY_NETWORK_RULE = "exfil-guard canary: file", "exfil-guard canary: network"
 CANARY_ADDRESS = "192.0.2.1"

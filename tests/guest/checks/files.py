@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import struct
 
 from harness.attempt import NOTHING
@@ -317,6 +318,27 @@ def make_a_folder():
 @denied(KEEPS)
 def make_a_named_pipe():
     return made("fifo", os.mkfifo)
+
+
+def without_a_name(make):
+    """Nothing may be left of a denied attempt, not even an empty file."""
+    number = made("regular", make)
+    return NOTHING if number and os.path.lexists("/srv/kept/regular") else number
+
+
+@denied(KEEPS)
+def make_a_regular_file():
+    return without_a_name(lambda path: os.mknod(path, stat.S_IFREG | 0o666))
+
+
+@denied(KEEPS)
+def create_a_file_for_writing():
+    return without_a_name(lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)))
+
+
+@denied(KEEPS)
+def create_a_file_for_reading():
+    return without_a_name(lambda path: os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)))
 
 
 @denied(KEEPS)

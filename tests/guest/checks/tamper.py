@@ -4,6 +4,7 @@
 """Root against what enforces, tried for real: by a service that a rule names, and by root that none does."""
 
 import contextlib
+import datetime
 import errno
 import functools
 import os
@@ -12,14 +13,17 @@ import socket
 import struct
 import time
 
-from harness.checks import enforcer, story
-from harness.process import in_child, wait_until, write
+from harness.checks import Places, Trial, as_user, enforcer, story
+from harness.process import ALICE, in_child, wait_until, write
+from techniques import tamper
 from techniques.machine import PTRACE_SEIZE
+from techniques.registry import TECHNIQUES, Absent
 from techniques.steps import NEWNS
 from techniques.syscalls import call, mount, system
 
 from checks.flows import beside
 
+assert tamper  # it fills the registry of techniques
 UNIT = "/sys/fs/cgroup/system.slice/kept.service"
 PINS, PACKAGE, STATE = "/sys/fs/bpf/exfil_guard", "/usr/lib/exfil-guard", "/var/lib/exfil-guard"
 UNITS = "/etc/systemd/system"
@@ -494,6 +498,141 @@ def root_without_its_powers_is_not_real_root():
 
     found = in_child(opened(OBJECT, os.O_WRONLY), before=without_sys_admin)
     assert found == errno.EPERM, found
+
+
+def tried(each, who):
+    """How a technique ended, and whether self-protection told of it; None: this kernel does not have what it needs."""
+    before = enforcer.totals()["reasons"][TAMPER]
+    try:
+        found = Trial(each, Places()).errno(who)
+    except Absent:
+        return None
+    return found, enforcer.totals()["reasons"][TAMPER] > before
+
+
+def the_service():
+    write(UNIT + "/cgroup.procs", str(os.getpid()))
+
+
+@story
+def no_user_namespace_gives_a_right_over_what_enforces():
+    """Kernel ids decide. The control: without a policy the same techniques work."""
+    prepare()
+    os.makedirs(UNIT, exist_ok=True)
+    techniques = [each for each in TECHNIQUES.values() if each.group == "tamper" and "user_namespace" in each.name]
+    wrong = []
+    for bound, wanted in ((True, (errno.EPERM, True)), (False, (0, False))):
+        if bound:
+            enforcer.apply(policy())
+        else:
+            enforcer.drop()
+        for each in techniques:
+            found = tried(each, the_service)
+            if found != wanted:
+                wrong.append(f"{each.name}, {'a' if bound else 'no'} policy: {found}, expected {wanted}")
+    assert len(techniques) > 10 and not wrong, "\n".join(wrong)
+
+
+@story
+def no_switch_of_the_kernel_is_moved_by_who_is_bound():
+    """The control: root that no rule names moves each of them."""
+    prepare()
+    os.makedirs(UNIT, exist_ok=True)
+    enforcer.apply(policy())
+    techniques = [each for each in TECHNIQUES.values() if each.group == "tamper" and each.name.startswith("switch_")]
+    techniques = [each for each in techniques if "user_namespace" not in each.name]
+    wrong, there = [], 0
+    for each in techniques:
+        found = tried(each, the_service)
+        if found is None:
+            continue
+        there += 1
+        if found != (errno.EPERM, True):
+            wrong.append(f"the service, {each.name}: {found}")
+        found = tried(each, lambda: None)
+        if found != (0, False):
+            wrong.append(f"root, {each.name}: {found}")
+    assert there >= 15, there
+    assert not wrong, "\n".join(wrong)
+
+
+@story
+def a_rule_on_procfs_holds_on_every_procfs():
+    """In audit mode the same attempts succeed."""
+    techniques = [TECHNIQUES[name] for name in ("procfs", "another_procfs", "another_procfs_of_root")]
+    os.makedirs(UNIT, exist_ok=True)
+    wrong = []
+    for mode, wanted in (("enforce", errno.EPERM), ("audit", 0)):
+        document = policy()
+        document["resources"] = {"switches": {"paths": ["/proc/sys/kernel/*"]}}
+        document["subjects"]["alice"] = {"users": ["alice"]}
+        document["rules"].append(
+            {
+                "name": "nobody reads it",
+                "deny": ["read"],
+                "subjects": ["alice", "kept"],
+                "resources": ["switches"],
+                "mode": mode,
+            }
+        )
+        enforcer.apply(document)
+        for each in techniques:
+            who = the_service if each.who.endswith(".service") else as_user(ALICE)
+            found = Trial(each, Places()).errno(who)
+            if found != wanted:
+                wrong.append(f"{each.name}, {mode}: ended with {found}, not {wanted}")
+    assert not wrong, "\n".join(wrong)
+
+
+def problems():
+    """What status, verify, drift and refresh say of programs that have stopped, and how an apply ends."""
+
+    def operation():
+        from exfil_guard.kernel import running
+        from exfil_guard.lifecycle import boot
+        from exfil_guard.lifecycle.context import Context, Options
+        from exfil_guard.report import status, verify
+
+        parts = enforcer._parts()
+        today = datetime.datetime.now(datetime.timezone.utc).date()
+        said = {
+            "running": running.line(parts[0], True),
+            "status": status.status(parts[0], parts[2]).problems,
+            "verify": [str(one) for one in verify.verify(*_in_order(parts), today).differences],
+        }
+        try:
+            said["refresh"] = [boot.refresh(Context(*parts, today, Options(check=False)))]
+        except Exception as error:
+            said["refresh"] = [f"failed: {error}"]
+        return said
+
+    def _in_order(parts):
+        return parts[0], parts[2], parts[1]
+
+    return enforcer._result(operation)
+
+
+@story
+def a_switch_that_stops_the_programs_is_seen():
+    prepare()
+    enforcer.apply(policy())
+    before = problems()
+    write("/proc/sys/kernel/ftrace_enabled", "0")
+    try:
+        stopped = problems()
+        again = enforcer._report(lambda: enforcer.apply(policy(deny=["mount"])))
+    finally:
+        write("/proc/sys/kernel/ftrace_enabled", "1")
+    after = problems()
+    for who, lines in stopped.items():
+        assert any("ftrace_enabled" in line for line in lines), (who, lines)
+    assert stopped["refresh"][0].startswith("failed: "), stopped
+    assert "ftrace_enabled" in again.get("error", ""), again
+    for said in (before, after):
+        assert not any("ftrace_enabled" in line or "do not run" in line for lines in said.values() for line in lines), (
+            said
+        )
+    assert not before["running"] + after["running"], (before, after)
 
 
 @story

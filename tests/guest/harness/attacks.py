@@ -282,21 +282,32 @@ class Run:
         known = [t for t in self.techniques if t.group == "tamper"]
         for technique in known:
             report = self.report(technique)
-            out, code, hooks, denied, said = self.attempt(technique, "enforce")
+            out, _code, hooks, denied, _said = self.attempt(technique, "enforce")
             report.update(through=out, hooks=self.decided(technique, hooks), denied=denied)
         self.guarded = False
         # real root, bound by nothing, may: last of all, since little is left afterwards
         ends_it = ("unlink_pin", "move_pins", "unmount_pins", "unmount_pins_from_elsewhere")
-        for technique in sorted(known, key=lambda t: ends_it.index(t.name) if t.name in ends_it else -1):
-            if self.place.systemd and technique.name in ends_it:
+        missing = [t for t in known if t.name not in ends_it and not self.controlled(t)]
+        if missing:  # nobody may in another user namespace; without a policy everybody may
+            self.enforcer.drop()
+            for technique in missing:
+                self.report(technique)["detail"].clear()
+                self.controlled(technique)
+            self.enforcer.apply(self.place.policy())
+        for technique in sorted((t for t in known if t.name in ends_it), key=lambda t: ends_it.index(t.name)):
+            if self.place.systemd:
                 self.report(technique)["absent"] = (
                     "its control would take away more than the guard of a machine that goes on"
                 )
                 continue
-            out, code, hooks, denied, said = self.attempt(technique._replace(who="root"), "without")
-            self.report(technique)["control"] = out
-            if not out:
-                self.report(technique)["detail"].append((f"without: status {code}: ", said))
+            self.controlled(technique)
+
+    def controlled(self, technique):
+        out, code, _hooks, _denied, said = self.attempt(technique._replace(who="root"), "without")
+        self.report(technique)["control"] = out
+        if not out:
+            self.report(technique)["detail"].append((f"without: status {code}: ", said))
+        return out
 
 
 def told(text):

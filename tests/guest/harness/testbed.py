@@ -216,7 +216,14 @@ class Testbed:
             "readers": {"has_read": ["customers"]},
         }
         resources: Dict[str, Any] = {
-            "secret": {"paths": [self.secret_folder + "/**", self.exports + "/*.csv", self.deep + "/**"]},
+            "secret": {
+                "paths": [
+                    self.secret_folder + "/**",
+                    self.exports + "/*.csv",
+                    self.deep + "/**",
+                    "/proc/sys/kernel/domainname",
+                ]
+            },
             "customers": {"paths": [self.customers_folder + "/**"]},
             "tool": {"paths": [self.tool]},
             "programs": {

@@ -6,13 +6,28 @@
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
+import signal
 import stat
 import struct
 import time
 
 from techniques.registry import Absent, in_child, technique
-from techniques.steps import BIND, NEWNS, gone, link_followed, own_namespaces, private_mounts, put, run, spread, take
+from techniques.steps import (
+    BIND,
+    NEWNS,
+    NEWPID,
+    gone,
+    link_followed,
+    own_namespaces,
+    piped_child,
+    private_mounts,
+    put,
+    run,
+    spread,
+    take,
+)
 from techniques.syscalls import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -221,6 +236,39 @@ def overlay_with_an_upper_folder(t):
 
 def _hers(t):
     os.chown(t.secret, t.users["alice"], t.users["alice"])
+
+
+def _domain(t):
+    """The mark in a file of procfs that the rule covers."""
+    put("/proc/sys/kernel/domainname", t.mark.encode())
+
+
+def _another_procfs():
+    """Mounted by the first process of another pid namespace."""
+
+    def mounted():
+        mount("proc", "/mnt", "proc")
+        return take("/mnt/sys/kernel/domainname")
+
+    return piped_child(mounted)
+
+
+@technique("files", "procfs mounted once more", "read", ready=_domain)
+def procfs(t):
+    return take("/proc/sys/kernel/domainname")
+
+
+@technique("files", "procfs mounted once more", "read", ready=_domain)
+def another_procfs(t):
+    own_namespaces(NEWNS, NEWPID)
+    return _another_procfs()
+
+
+@technique("files", "procfs mounted once more", "read", who="files.service", ready=_domain)
+def another_procfs_of_root(t):
+    private_mounts()
+    call("unshare", NEWPID)
+    return _another_procfs()
 
 
 def _own_overlay(t, options):
@@ -604,14 +652,69 @@ def truncate(t):
 
 
 def made(t):
-    """An empty file with a name is no more than its name."""
-    path = f"{t.secret_folder}/{t.mark}"
-    return os.path.exists(path) and os.path.getsize(path) > 0
+    """A name says something, even that of an empty file."""
+    return os.path.lexists(f"{t.secret_folder}/{t.mark}")
 
 
 @attempt_write("create a file in the tree", evidence=made)
 def create(t):
     put(f"{t.secret_folder}/{t.mark}", b"x", os.O_WRONLY | os.O_CREAT)
+
+
+@attempt_write("create an empty file in the tree", evidence=made)
+def create_for_reading(t):
+    """Nothing is opened for writing: the name is all there is."""
+    os.close(os.open(f"{t.secret_folder}/{t.mark}", os.O_RDONLY | os.O_CREAT, 0o666))
+
+
+@attempt_write("create an empty file in the tree", evidence=made)
+def create_with_path_descriptor(t):
+    os.close(os.open(t.mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=os.open(t.secret_folder, os.O_PATH)))
+
+
+@attempt_write("create an empty file in the tree", evidence=made)
+def create_with_a_ring(t):
+    os.close(Ring().open(f"{t.secret_folder}/{t.mark}", os.O_WRONLY | os.O_CREAT))
+
+
+@attempt_write("mknod of a regular file in the tree", evidence=made)
+def mknod_file(t):
+    os.mknod(f"{t.secret_folder}/{t.mark}", stat.S_IFREG | 0o666)
+
+
+@attempt_write("create an empty file in the tree", evidence=made)
+def create_by_overlay(t):
+    """The tree is the upper layer of an overlay of one's own."""
+    own_namespaces(NEWNS)
+    mount("tmpfs", "/mnt", "tmpfs")
+    for name in ("lower", "merged"):
+        os.mkdir("/mnt/" + name)
+    gone(t.own)
+    os.mkdir(t.own)
+    options = f"lowerdir=/mnt/lower,upperdir={t.secret_folder},workdir={t.own},userxattr"
+    mount("overlay", "/mnt/merged", "overlay", 0, options)
+    os.close(os.open(f"/mnt/merged/{t.mark}", os.O_WRONLY | os.O_CREAT, 0o666))
+
+
+def dumped(t):
+    return any(name.startswith("core") for name in os.listdir(t.secret_folder))
+
+
+@attempt_write(
+    "a core dump in the tree",
+    evidence=dumped,
+    last=lambda t: gone(*(f"{t.secret_folder}/{name}" for name in os.listdir(t.secret_folder) if "core" in name)),
+)
+def core_dump(t):
+    with open("/proc/sys/kernel/core_pattern", encoding="ascii") as file:
+        if not file.read().startswith("core"):
+            raise Absent("this machine does not write core dumps into the working directory")
+    os.chdir(t.secret_folder)
+    resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    os.waitpid(child, 0)
 
 
 def overwriting(t):

@@ -38,6 +38,34 @@ def own_namespaces(*more):
     put("/proc/self/gid_map", f"0 {group} 1".encode())
 
 
+def mapping_root(*more):
+    """Into a user namespace where the kernel's ids 0 to 65535 are themselves. Root outside has to do it."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        status = 1
+        try:
+            os.read(reader, 1)
+            for name in ("uid_map", "gid_map"):
+                put(f"/proc/{os.getppid()}/{name}", b"0 0 65536")
+            status = 0
+        finally:
+            os._exit(status)
+    call("unshare", NEWUSER | sum(more))
+    os.write(writer, b"x")
+    os.close(reader)
+    os.close(writer)
+    if os.waitpid(child, 0)[1]:
+        raise PermissionError(1, "no identity mapping")
+
+
+def another_id():
+    """In a user namespace that maps root: another id, with every capability there."""
+    call("prctl", 28, 4, 0, 0, 0)  # PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP
+    os.setresuid(1001, 1001, 1001)
+
+
 def put(path, data, flags=os.O_WRONLY):
     descriptor = os.open(path, flags, 0o666)
     try:
@@ -76,6 +104,28 @@ def piped(run):
     run(writer)
     os.close(writer)
     return os.read(reader, 65536)
+
+
+def piped_child(operation):
+    """What ``operation`` gives in a child, for example the first process of a pid namespace."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writer, operation())
+            status = 0
+        except OSError as error:
+            status = error.errno or 1
+        finally:
+            os._exit(status)
+    os.close(writer)
+    data = os.read(reader, 65536)
+    os.close(reader)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise OSError(status, os.strerror(status) + " (in a child)")
+    return data
 
 
 def spawn(t, arguments, descriptors=None, program="hand"):

@@ -149,6 +149,21 @@ def test_refresh_follows_mounts_groups_and_dates(host):
     assert host.refresh() == "generation 4 is up to date" and drift_of(host) == []
 
 
+def test_refresh_and_status_find_programs_that_have_stopped(host, capsys):
+    host.apply()
+    host.kernel.found = host.kernel.found._replace(ftrace=False)
+    assert host.run("refresh") == 1
+    assert "kernel.ftrace_enabled is 0" in capsys.readouterr().err
+    assert host.run("status") == 1
+    said = capsys.readouterr().out
+    assert "kernel.ftrace_enabled is 0" in said and "NOT ENFORCED" in said
+    host.kernel.found = host.kernel.found._replace(ftrace=True)
+    assert host.refresh() == "generation 1 is up to date"
+    host.kernel.runs = False
+    assert host.run("refresh") == 1
+    assert "do not run" in capsys.readouterr().err
+
+
 def test_refresh_keeps_the_old_policy_when_a_name_is_gone(host, capsys):
     host.apply()
     del host.system.teams["dba"]

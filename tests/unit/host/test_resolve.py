@@ -8,11 +8,12 @@ import os
 import re
 
 import pytest
+from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import automaton
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import PolicyErrors
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host import mountinfo
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import Step, System
-from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics
+from ansible_collections.exfil.guard.plugins.module_utils._guard.policy import semantics, switches
 from ansible_collections.exfil.guard.plugins.module_utils._guard.policy.model import PathPattern
 from ansible_collections.exfil.guard.plugins.module_utils._guard.resolve import encoding, resolver
 from fake_system import FakeSystem
@@ -60,8 +61,8 @@ def test_paths_go_through_every_mount_that_their_names_lead_to():
         (SDB, "**"),
         (SDC, "**"),
         (SDA, "var/real/**"),
-        (22, "**"),
         (30, "**"),
+        *((layout.KIND + number, "**") for number in range(len(layout.KINDS))),
     }
     assert (SDB, "x") in located(system, "/*/x")
     assert located(system, "/with space/**") == {(SDC, "**"), (SDA, "with space/**")}
@@ -354,6 +355,67 @@ def test_pseudo_filesystems_are_those_of_the_kernel_side():
     }
     told = {names.get(name, name.lower()) for name in known - {"ANON_INODE"}}
     assert told | {"devtmpfs"} == mountinfo.PSEUDO
+
+
+def kind(name):
+    return layout.KIND + layout.KINDS.index(name)
+
+
+def test_what_the_kernel_shows_is_the_same_however_often_it_is_mounted():
+    """A pattern is about the kind of the filesystem, not about one of its mounts."""
+    system = FakeSystem()
+    assert located(system, "/proc/sys/**", optional=True) == {
+        (kind("proc"), "sys/**"),
+        (kind("binfmt_misc"), "**"),
+        (SDA, "proc/sys/**"),
+    }
+    before = resolver.resolve(document(), system)
+    system.mounts += "40 21 0:77 / /var/chroot/proc rw - proc proc rw\n41 21 0:78 / /x rw - tracefs tracefs rw\n"
+    assert resolver.resolve(document(), system) == before
+    assert (kind("proc"), "1/environ") in located(system, "/var/chroot/proc/1/environ", optional=True)
+
+
+def test_a_filesystem_that_is_not_mounted_yet_is_covered_at_its_usual_place():
+    assert located(FakeSystem(), "/sys/kernel/debug/**", optional=True) == {
+        (kind("sysfs"), "kernel/debug/**"),
+        (kind("debugfs"), "**"),
+        (kind("tracefs"), "**"),
+        (SDA, "sys/kernel/debug/**"),
+    }
+    found = resolver.resolve(document(), FakeSystem())
+    assert {kind(name) for name in ("proc", "sysfs", "debugfs", "tracefs", "cgroup")} <= found.superblocks
+
+
+def test_kinds_are_those_of_the_kernel_side():
+    with open(os.path.join(ROOT, "bpf", "abi", "layout.h"), encoding="utf-8") as file:
+        text = file.read()
+    names = {"BINFMTFS": "binfmt_misc", "PSTOREFS": "pstore"}
+    told = re.search(r"enum guard_kind \{(.*?)\};", text, re.S).group(1)
+    numbers = {names.get(name, name.lower()): int(number) for name, number in re.findall(r"GUARD_(\w+) = (\d+)", told)}
+    assert numbers.pop("kinds") == len(layout.KINDS)
+    assert numbers == {name: number for number, name in enumerate(layout.KINDS)}
+    assert int(re.search(r"#define GUARD_KIND (\w+)U", text).group(1), 16) == layout.KIND
+
+
+def test_the_switches_of_the_kernel_are_protected():
+    found = resolver.resolve(document(), FakeSystem()).tamper_paths
+    for pattern in (
+        PathPattern(kind("proc"), ("sys", "kernel", "**")),
+        PathPattern(kind("proc"), ("sysrq-trigger",)),
+        PathPattern(kind("tracefs"), ("**",)),
+        PathPattern(kind("cgroup"), ("release_agent",)),
+        PathPattern(SDA, ("boot", "**")),
+    ):
+        assert pattern in found
+
+
+def test_the_documentation_has_the_table_of_switches():
+    with open(os.path.join(ROOT, "docs", "kernel-switches.md"), encoding="utf-8") as file:
+        rows = [line for line in file.read().splitlines() if line.startswith("| `")]
+    expected = [
+        "| " + ", ".join(f"`{path}`" for path in switch.paths) + f" | {switch.reason} |" for switch in switches.TABLE
+    ]
+    assert rows == expected
 
 
 def test_all_errors_at_once_with_suggestions():

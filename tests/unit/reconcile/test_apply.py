@@ -452,8 +452,8 @@ def test_programs_that_never_run_are_found_out_and_the_old_record_put_back(host)
     with pytest.raises(EnforcerError) as refused:
         host.apply(BOTH)
     assert str(refused.value) == (
-        "the canary was not denied: connecting to 192.0.2.1 passed. "
-        "The old policy is in force. Look for another security module in the way and at `dmesg`, then run again"
+        "the canary was not denied: connecting to 192.0.2.1 passed; the programs are attached and do not run: nothing is "
+        "denied. Look for what stopped them at `dmesg` and in docs/kernel-switches.md"
     )
     assert host.live() == old and host.kernel.attached() == NETWORK_HOOKS
     host.kernel.runs = True
@@ -498,6 +498,20 @@ def test_a_first_policy_that_does_not_work_leaves_none(host):
 
 
 # ---- drift --------------------------------------------------------------------------------------------------------
+
+
+def test_programs_that_have_stopped_are_drift(host):
+    host.put(CORP)
+    host.kernel.runs = False
+    found = host.apply(CORP)
+    assert not found["changed"]
+    assert found["drift"] == [
+        "the programs are attached and do not run: nothing is denied. "
+        "Look for what stopped them at `dmesg` and in docs/kernel-switches.md"
+    ]
+    host.kernel.runs = True
+    host.kernel.found = host.kernel.found._replace(ftrace=False)
+    assert host.apply(CORP)["drift"][0].startswith("kernel.ftrace_enabled is 0")
 
 
 def test_a_deleted_inner_map_is_drift(host):

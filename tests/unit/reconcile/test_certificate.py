@@ -258,6 +258,10 @@ def no_program_runs(host):
     host.kernel.runs = False
 
 
+def switch_ftrace_off(host):
+    host.kernel.found = host.kernel.found._replace(ftrace=False)
+
+
 def detach(host):
     del host.kernel.pins[LINK]
 
@@ -318,8 +322,11 @@ MEDDLING = [
     Meddling("another kernel", other_kernel, ("the kernel is 6.12.1, the certificate is for 6.1.0-40-amd64",)),
     Meddling("another boot", other_boot, ("the host was booted since",)),
     Meddling(
-        "programs that do not run", no_program_runs, ("the canary was not denied: connecting to 192.0.2.1 passed",)
+        "programs that do not run",
+        no_program_runs,
+        ("the canary was not denied: connecting to 192.0.2.1 passed; the programs are attached and do not run",),
     ),
+    Meddling("a switch that stops all programs", switch_ftrace_off, ("kernel.ftrace_enabled is 0",)),
 ]
 
 

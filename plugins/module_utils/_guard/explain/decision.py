@@ -125,7 +125,9 @@ def location(system: Mounts, path: str) -> Location:
     if not candidates:
         raise EnforcerError(f"{path!r} is not on a known mount")
     mount = max(candidates, key=lambda mount: len(mount.point))
-    return Location(mount.device, (mount.root or ()) + components[len(mount.point) :], mount.type in mountinfo.PSEUDO)
+    return Location(
+        mount.superblock, (mount.root or ()) + components[len(mount.point) :], mount.type in mountinfo.PSEUDO
+    )
 
 
 def _number(name: str, look_up: Callable[[str], int | None], kind: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Sequence
 
+from .. import layout
 from ..policy.model import Components
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -25,6 +26,12 @@ class Mount(NamedTuple):
     type: str
     source: str = ""
     user: int = 0  # who mounted a FUSE filesystem, and so decides what it shows
+
+    @property
+    def superblock(self) -> int:
+        """What a pattern of this mount has as its device. The instances of some filesystems show the same objects: they
+        share a number of their kind, as superblock_number() in bpf/object/path.h gives it."""
+        return layout.KIND + layout.KINDS.index(self.type) if self.type in layout.KINDS else self.device
 
 
 # Filesystems that do not store data: the same as those of is_pseudo_fs() in bpf/object/path.h.
@@ -56,6 +63,25 @@ PSEUDO = frozenset(
         "selinuxfs",
         "rpc_pipefs",
     )
+)
+
+
+# Where the filesystems with a kind are usually mounted. Some are mounted by the first use only, which may be long after
+# a policy came into force.
+_USUAL = (
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("cgroup", "/sys/fs/cgroup"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("debugfs", "/sys/kernel/debug"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("tracefs", "/sys/kernel/debug/tracing"),
+    ("securityfs", "/sys/kernel/security"),
+    ("configfs", "/sys/kernel/config"),
+    ("binfmt_misc", "/proc/sys/fs/binfmt_misc"),
+    ("efivarfs", "/sys/firmware/efi/efivars"),
+    ("pstore", "/sys/fs/pstore"),
+    ("selinuxfs", "/sys/fs/selinux"),
 )
 
 
@@ -132,3 +158,8 @@ def visible(mounts: Sequence[Mount]) -> list[Mount]:
             if not any(child.point[:i] in points for i in range(len(mount.point), len(child.point)))
         )
     return sorted(result)
+
+
+def usual() -> list[Mount]:
+    """The usual mounts of the filesystems that have a kind, as if all of them were mounted."""
+    return [Mount(0, 0, 0, (), split(point), kind) for kind, point in _USUAL]

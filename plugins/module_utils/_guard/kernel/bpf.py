@@ -30,6 +30,7 @@ from .types import ARRAY, BTF, Environment, LinkInfo, Loaded, MapInfo, MapSpec, 
 BPFFS = "/sys/fs/bpf"
 CGROUPS = "/sys/fs/cgroup"
 ACTIVE_LSMS = "/sys/kernel/security/lsm"
+FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
 SYSCALL = {"x86_64": 321, "aarch64": 280}  # the number of bpf(2)
 
 # enum bpf_cmd
@@ -38,6 +39,7 @@ _PROG_BY_ID, _MAP_BY_ID, _INFO, _RAW_TRACEPOINT_OPEN, _FREEZE = 13, 14, 15, 17, 
 _LOOKUP_BATCH, _UPDATE_BATCH, _LINK_BY_ID, _LINK_NEXT_ID = 24, 26, 30, 31
 _TRACING = 2  # enum bpf_link_type
 _RDONLY = 1 << 3
+_PIDFD_OPEN = 434  # on every architecture
 _TCP_LISTEN = "0A"  # in /proc/net/tcp
 _ENOTSUPP = 524  # not in errno: an error that the kernel uses internally
 
@@ -52,6 +54,14 @@ def _mounted(point: str, filesystem: str) -> bool:
             if fields[4] == point:
                 mounted = fields[fields.index("-") + 1]  # the last mount is on top
     return mounted == filesystem
+
+
+def _ftrace_enabled() -> bool:
+    try:
+        with open(FTRACE_ENABLED, encoding="ascii") as file:
+            return file.read().strip() != "0"
+    except OSError:
+        return True  # a kernel without that switch
 
 
 class Kernel:
@@ -87,6 +97,7 @@ class Kernel:
             _mounted(CGROUPS, "cgroup2"),
             lsms,
             version,
+            _ftrace_enabled(),
         )
 
     def lsm_hooks(self) -> frozenset[str]:
@@ -160,6 +171,34 @@ class Kernel:
                 os._exit(status)
         _unused, exit_status = os.waitpid(child, 0)
         return os.WEXITSTATUS(exit_status) if os.WIFEXITED(exit_status) else 255
+
+    def records_new_task(self, storage: int) -> bool:
+        """Whether the programs made an entry for a new task in its storage ``storage``. The task is root's and opens a
+        file for writing, so that a program looks at it even if no rule applies to it."""
+        ready, done = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(os.open(os.devnull, os.O_WRONLY))
+                os.write(ready[1], b"x")
+                os.close(done[1])
+                os.read(done[0], 1)
+            finally:
+                os._exit(0)
+        try:
+            os.close(ready[1])
+            os.read(ready[0], 1)
+            task = self._libc.syscall(ctypes.c_long(_PIDFD_OPEN), child, 0)
+            if task < 0:
+                raise OSError(ctypes.get_errno(), "pidfd_open: " + os.strerror(ctypes.get_errno()))
+            try:
+                return self.lookup(storage, struct.pack("=i", task)) is not None
+            finally:
+                os.close(task)
+        finally:
+            for end in (ready[0], *done):
+                os.close(end)
+            os.waitpid(child, 0)
 
     # ---- bpffs ------------------------------------------------------------------------------------------------
 

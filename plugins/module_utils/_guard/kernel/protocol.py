@@ -63,6 +63,9 @@ class Kernel(Protocol):
     def as_user(self, user: int, operation: Callable[[], None]) -> int:
         """Runs ``operation`` in a child process as ``user``. Gives its errno, 0 if it succeeded."""
 
+    def records_new_task(self, storage: int) -> bool:
+        """Whether the programs made an entry for a new task in its storage ``storage``."""
+
     # ---- bpffs ------------------------------------------------------------------------------------------------
 
     def path(self, *parts: str) -> str:

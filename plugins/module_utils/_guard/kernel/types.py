@@ -95,6 +95,7 @@ class Environment(NamedTuple):
     cgroup2: bool
     lsms: tuple[str, ...]
     libbpf: str  # its version; empty: not installed
+    ftrace: bool = True  # kernel.ftrace_enabled: without it no program of the enforcer runs
 
     @property
     def sendpage(self) -> bool:

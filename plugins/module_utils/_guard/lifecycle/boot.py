@@ -14,7 +14,7 @@ from ..attest import certificate
 from ..errors import EnforcerError
 from ..host import lock
 from ..host.protocols import Store
-from ..kernel import generations, pins
+from ..kernel import generations, pins, running
 from ..resolve import encoding, resolver
 from . import apply, canary, enforcer
 from .context import Context
@@ -125,6 +125,9 @@ def _refresh(context: Context) -> str:
         )
         available = pins.available_hooks(kernel, version)
         target = compile_target(context, stored.document, resolved, stored.labels or {}, available)
+        stopped = running.stopped(kernel, True)
+        if stopped:
+            raise EnforcerError(*stopped)
         if target.image.digest() == stored.image:
             notes = resolver.notes(stored.document, context.system, previous)
             return "; ".join([f"generation {stored.generation} is up to date", *notes])

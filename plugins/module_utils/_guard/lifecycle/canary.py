@@ -15,6 +15,7 @@ from typing import Any, Callable, Iterable, NamedTuple
 from .. import layout
 from ..errors import EnforcerError
 from ..host.protocols import System
+from ..kernel import running
 from ..kernel.protocol import Kernel
 from ..layout import CANARY_ALLOWED, CANARY_CONTENT, CANARY_DENIED, CANARY_USER
 from ..policy import semantics
@@ -100,6 +101,9 @@ def run(
                 ),
             )
         )
+    stopped = running.stopped(kernel, True)  # a policy without rules on files and networks has no operation to test
+    if stopped:
+        raise EnforcerError(*stopped)
     return warnings
 
 
@@ -127,7 +131,8 @@ def _must(kernel: Kernel, be_denied: bool, what: str, operation: Callable[[], No
     number = kernel.as_user(CANARY_USER, operation)
     if be_denied and number != errno.EPERM:
         happened = "passed" if not number else f"failed with {os.strerror(number)}"
-        raise EnforcerError(f"the canary was not denied: {what} {happened}", _REMEDY)
+        cause, remedy = running.stopped(kernel, True) or ("", _REMEDY)
+        raise EnforcerError(f"the canary was not denied: {what} {happened}{cause and '; ' + cause}", remedy)
     if not be_denied and number:
         raise EnforcerError(f"the canary was denied what must pass: {what} failed with {os.strerror(number)}", _REMEDY)
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..compile import tables
 from ..host.protocols import Store, System
 from ..host.stored import Stored
-from ..kernel import generations, links
+from ..kernel import generations, links, running
 from ..kernel.generations import Live
 from ..policy import diff
 from ..resolve import encoding
@@ -56,7 +56,7 @@ def classify(
     ``before``: the stored generation in force; ``after``: the wanted one, as it would be stored; ``attached``: the
     hooks; ``differing``: whether the kernel's tables differ from ``after``."""
     pending = before is None or before.digest != after.digest if live.generation else True
-    drift: list[str] = []
+    drift = running.line(context.kernel, True) if live.generation else []
     if live.generation and (differing or pending):
         drift.extend(
             difference_lines(live, before, sorted(attached), context.system, context.now, context.options.paths.canary)

@@ -172,6 +172,7 @@ TABLE: tuple[Action, ...] = (
             "inode_setattr",
             "inode_setxattr",
             "inode_removexattr",
+            "inode_create",
             "inode_symlink",
             "inode_mkdir",
             "inode_mknod",

@@ -17,7 +17,7 @@ from ..compile import tables as compile
 from ..errors import EnforcerError
 from ..host import pull
 from ..host.protocols import Store, System
-from ..kernel import generations, links, mapspecs, pins
+from ..kernel import generations, links, mapspecs, pins, running
 from ..kernel.protocol import Kernel
 from ..kernel.types import Environment
 from ..lifecycle import coverage, enforcer, history
@@ -192,6 +192,9 @@ def _read_generation(
 ) -> None:
     live = generations.read(kernel)
     stored = store.load(live.generation) if live.generation else None
+    stopped = running.line(kernel, bool(live.generation))
+    result.problems.extend(stopped)
+    result.running = result.running and not stopped
     result.hooks = sorted(links.attached_hooks(kernel, result.enforcer or ""))
     result.hooks_available = sorted(pins.available_hooks(kernel, result.enforcer or ""))
     result.generation, result.in_force = live.generation, bool(live.generation)
@@ -213,7 +216,7 @@ def _read_generation(
     for rule in result.rules:
         rule.enforced = result.running and all(action["enforced"] for action in rule.actions)
     rules = [{"name": rule.name, "actions": rule.actions} for rule in result.rules]
-    result.unenforced = coverage.lines(rules, environment)
+    result.unenforced = coverage.lines(rules, environment) or ["every rule: " + text for text in stopped if rules]
     result.labels = _labels(kernel, compile.labels_of(live.tables))
     result.totals, result.events = _accounted(kernel)
     with pins.opened(kernel, pins.map_path(kernel, "facts"), readonly=True) as facts:

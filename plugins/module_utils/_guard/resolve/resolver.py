@@ -20,8 +20,9 @@ from typing import AbstractSet, Any, Callable, Container, Iterable, Mapping, Nam
 
 from .. import layout
 from ..errors import PolicyErrors, Problem
-from ..host.mountinfo import PSEUDO, Mount, parse_mounts, split, visible
+from ..host.mountinfo import PSEUDO, Mount, parse_mounts, split, usual, visible
 from ..host.system import Step
+from ..policy import switches
 from ..policy.model import (
     NO_ID,
     Components,
@@ -41,7 +42,8 @@ from .encoding import from_json
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 132, "udplite": 136, "mptcp": 6}
 _MPTCP, _TCP = 262, 6
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
-# The enforcer's files and the units that start it at boot, which self-protection covers: see semantics.
+# The enforcer's files, the units that start it at boot, and the kernel's switches, which self-protection covers: see
+# semantics.
 PROTECTED = (
     layout.LIBRARY + "/**",
     "/var/lib/exfil-guard/**",
@@ -52,6 +54,7 @@ PROTECTED = (
     "/etc/systemd/system.control/exfil-guard*/**",
     "/run/systemd/system/exfil-guard*/**",
     "/run/systemd/system.control/exfil-guard*/**",
+    *switches.PATHS,
 )
 _PROTECTED = "built in/protected"  # among Resolved.source_paths
 # Limits for what stays of an earlier resolution, so that it cannot fill the tables.
@@ -127,12 +130,12 @@ def translate(paths: Iterable[str], mounts: Iterable[Mount]) -> frozenset[PathPa
     """The patterns for policy paths on ``mounts``."""
     result: set[PathPattern] = set()
     patterns = [split(path) for path in paths]
-    for mount in mounts:
+    for mount in (*mounts, *usual()):
         if mount.root is not None:
             for pattern in patterns:
                 rest = residual(pattern, mount.point)
                 if rest is not None:
-                    result.add(PathPattern(mount.device, tuple(map(literal, mount.root)) + rest))
+                    result.add(PathPattern(mount.superblock, tuple(map(literal, mount.root)) + rest))
     return frozenset(result)
 
 
@@ -176,7 +179,7 @@ def _kept(
     still_mounted, gone = [], []
     for pattern in sorted(set(before) - now):
         known = last.mounted.get(pattern.device)
-        if known is None:
+        if known is None or pattern.device >= layout.KIND:  # a kind of filesystem is always covered where it is now
             continue
         if pattern.device in present:
             if present[pattern.device] == known:
@@ -661,4 +664,4 @@ def visible_place(system: HostNames, path: str) -> PathPattern | None:
     if not candidates:
         return None
     mount = max(candidates, key=lambda mount: len(mount.point))
-    return PathPattern(mount.device, (mount.root or ()) + components[len(mount.point) :])
+    return PathPattern(mount.superblock, (mount.root or ()) + components[len(mount.point) :])
