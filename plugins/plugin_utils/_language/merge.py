@@ -14,7 +14,7 @@ from .render import Fragment
 from .schema import MERGE_RULES, MERGE_SETS
 
 KINDS = ("subjects", "resources", "destinations")
-WHO = ("users", "login_users", "groups", "services")
+WHO = ("users", "groups", "services")  # one of these must select an exception
 
 
 def merge(fragments: Iterable[Fragment]) -> tuple[dict[str, Any], list[Problem]]:
@@ -203,6 +203,13 @@ def _name(
             f"'{name}' excepts tasks because they have read something",
             "a set without `has_read`",
             "Reading must not lift a rule: select the excepted subjects in another way",
+        )
+    elif key == "except" and "login_users" in sets[name] and not set(WHO) & set(sets[name]):
+        yield rule.problem(
+            path,
+            f"'{name}' excepts every task that has one of its `login_users`",
+            f"also one of {', '.join(WHO)}",
+            "A process without a login user can set any: also select the excepted users, groups or services",
         )
     elif key == "except" and not set(WHO) & set(sets[name]):
         yield rule.problem(

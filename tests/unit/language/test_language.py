@@ -211,8 +211,20 @@ BAD = {
     "except by program alone": (
         BASE.replace("{groups: [dba]}", "{executables: [/usr/bin/psql]}"),
         "policies/a.yml.j2:12: $.rules[0].except: 'dba' excepts every task that runs one of its `executables`; expected "
-        "also one of users, login_users, groups, services. Programs can be misused: also select the excepted users, groups "
+        "also one of users, groups, services. Programs can be misused: also select the excepted users, groups "
         "or services",
+    ),
+    "except by login user alone": (
+        BASE.replace("{groups: [dba]}", "{login_users: [carol]}"),
+        "policies/a.yml.j2:12: $.rules[0].except: 'dba' excepts every task that has one of its `login_users`; expected "
+        "also one of users, groups, services. A process without a login user can set any: also select the excepted "
+        "users, groups or services",
+    ),
+    "except by login user and program": (
+        BASE.replace("{groups: [dba]}", "{login_users: [carol], executables: [/usr/bin/psql]}"),
+        "policies/a.yml.j2:12: $.rules[0].except: 'dba' excepts every task that has one of its `login_users`; expected "
+        "also one of users, groups, services. A process without a login user can set any: also select the excepted "
+        "users, groups or services",
     ),
     "accepts what is not there": (
         BASE + "    accepts_extensible: [dbas]\n",
