@@ -39,7 +39,8 @@ tried, needless = _fill(CALLS)
 
 tried("open creat", "open_by_the_old_call creat")
 tried(
-    "openat", "open_read open_write open_truncate create temporary_file symlink chroot reopen_path_descriptor open_path"
+    "openat",
+    "create_for_reading another_procfs open_read open_write open_truncate create temporary_file symlink chroot reopen_path_descriptor open_path",
 )
 tried("openat2", "openat2 openat2_32_bit")
 tried("name_to_handle_at open_by_handle_at", "by_handle by_handle_uncached cap_dac_read_search")
@@ -47,7 +48,7 @@ tried("read", "held_read received_descriptor read_by_read")
 tried("pread64", "held_pread")
 tried("readv", "held_readv")
 tried("preadv preadv2", "held_preadv read_by_readv")
-tried("write", "held_write held_socket_write")
+tried("write", "switch_core_handler switch_sysrq_trigger switch_ftrace held_write held_socket_write")
 tried("pwrite64", "held_pwrite")
 tried("writev", "held_writev held_socket_writev")
 tried("pwritev pwritev2", "held_pwritev")
@@ -80,11 +81,15 @@ tried("getdents64", "list_folder list_folder_opened_before")
 tried("getdents", "list_by_getdents")
 tried("link linkat", "link_out link_out_by_descriptor link_out_by_empty_path")
 tried("rename renameat renameat2", "rename_out rename_over rename_ancestor exchange exchange_folders rename_pins")
-tried("mkdir mkdirat mknod mknodat", "mkdir_in_the_tree fifo_in_the_tree cap_mknod")
+tried("mkdir mkdirat mknod mknodat", "mknod_file mkdir_in_the_tree fifo_in_the_tree cap_mknod")
 tried("symlink symlinkat", "symlink_in_the_tree make_symlink")
-tried("unlink unlinkat rmdir", "unlink unlink_pin", "deleting brings nothing out; what enforces is protected")
+tried(
+    "unlink unlinkat rmdir",
+    "user_namespace_unlinks_pin unlink unlink_pin",
+    "deleting brings nothing out; what enforces is protected",
+)
 tried("readlink readlinkat", "stat_only proc_fd")
-tried("chmod fchmod fchmodat", "chmod cap_fowner")
+tried("chmod fchmod fchmodat", "user_namespace_chmod chmod cap_fowner")
 tried("fchmodat2", "fchmodat2")
 tried("chown lchown fchown fchownat", "chown cap_chown")
 tried("utime utimes utimensat futimesat", "utimensat old_utime")
@@ -144,8 +149,10 @@ tried("execve", "execute execute_by_symlink execute_proc_descriptor execute_as_i
 tried("execveat", "execute_descriptor execute_held_descriptor memfd")
 tried("fork vfork clone", "child thread carry_a_child carry_a_thread")
 tried("clone3", "user_namespace_by_clone3")
-tried("unshare", "user_namespace every_namespace cgroup_namespace")
-tried("setns", "setns_to_mounts")
+tried(
+    "unshare", "user_namespace_unlinks_pin user_namespace_without_a_map user_namespace every_namespace cgroup_namespace"
+)
+tried("setns", "user_namespace_in_another setns_to_mounts")
 tried("exit exit_group wait4 waitid", "exit_status")
 tried("ptrace", "ptrace_attach ptrace_seize ptrace_child debugger")
 tried("process_vm_readv", "process_vm_readv carry_memory_read_by_another")
@@ -199,7 +206,7 @@ tried("socket", "tcp_ipv4 raw_icmp packet_raw netlink_socket_family alg_socket_f
 tried("socketpair", "carry_a_stream_pair carry_a_datagram_pair make_pair")
 tried("connect", "tcp_ipv4 tcp_ipv6 udp_connected sctp mptcp unix_stream reconnected")
 tried("sendto", "sendto_ipv4 sendto_ipv6 fast_open_ipv4 held_send")
-tried("sendmsg", "sendmsg held_sendmsg fast_open_sendmsg received_descriptor")
+tried("sendmsg", "append sendmsg held_sendmsg fast_open_sendmsg received_descriptor")
 tried("sendmmsg", "sendmmsg fast_open_sendmmsg")
 tried(
     "recvfrom recvmsg recvmmsg",
@@ -211,7 +218,7 @@ tried("listen", "listen listen_without_bind")
 tried("accept accept4", "accept accept_on_held reply")
 tried(
     "setsockopt",
-    "join_group_ipv4 join_source_request_ipv6 join_group_by_32_bits fast_open_connect sctp_connectx source_route_option routing_header_option carry_a_socket_option",
+    "flow_label source_filter_ipv6 join_group_ipv4 join_source_request_ipv6 join_group_by_32_bits fast_open_connect sctp_connectx source_route_option routing_header_option carry_a_socket_option",
 )
 tried(
     "getsockopt",
@@ -220,13 +227,13 @@ tried(
 )
 needless("getsockname getpeername shutdown", "tells, or ends, a connection that is decided when it sends")
 
-tried("mount", "mount_tmpfs mount_bind mount_move second_mount overlay_by_root")
+tried("mount", "over_mounted mount_tmpfs mount_bind mount_move second_mount overlay_by_root")
 tried("umount", "umount unmount_pins", "it opens nothing; what enforces is protected")
 tried("pivot_root", "pivot_root")
 tried("fsopen fsconfig fsmount", "new_mount_calls detached_filesystem")
 tried("fspick", "fspick")
 tried("move_mount", "new_mount_calls cloned_tree")
-tried("open_tree", "open_tree cloned_tree")
+tried("open_tree", "detached_mount open_tree cloned_tree")
 tried("open_tree_attr", "open_tree_attr")
 tried("mount_setattr", "mount_setattr")
 
