@@ -28,16 +28,21 @@ PACKAGE_OPTIONS: dict[str, dict[str, Any]] = {
 def installed(library: str = LIBRARY) -> str | None:
     """The digest of the installed package; None if there is none, or if one of its files was changed."""
     try:
-        with open(os.path.join(library, "PACKAGE"), "rb") as file:
-            listed = file.read()
+        listed = _read(os.path.join(library, "PACKAGE"))
         for line in listed.decode("ascii").splitlines():
             digest, path = line.split("  ", 1)
-            with open(path, "rb") as file:
-                if hashlib.sha256(file.read()).hexdigest() != digest:
-                    return None
+            if hashlib.sha256(_read(path)).hexdigest() != digest:
+                return None
     except (OSError, ValueError):
         return None
     return hashlib.sha256(listed).hexdigest()
+
+
+def _read(path: str) -> bytes:
+    if not os.path.isfile(path):  # opening a pipe would wait
+        raise OSError(f"{path} is not a file")
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def locate(module: AnsibleModule) -> str:

@@ -18,7 +18,6 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIBRARY = layout.LIBRARY
 UNITS = "/etc/systemd/system"
-HELD_BACK = ("sysinit.target", "networking.service", "ifup@.service", "systemd-networkd.service")
 PYTHON = "plugins/module_utils/_guard"
 FILES = "roles/enforcer/files"
 
@@ -39,8 +38,6 @@ def files(collection: str = COLLECTION) -> dict[str, bytes]:
     contents["/usr/sbin/exfil-guard"] = _read(collection, FILES, "exfil-guard")
     for name in ("exfil-guard-boot.service", "exfil-guard-refresh.service", "exfil-guard-refresh.timer"):
         contents[f"{UNITS}/{name}"] = _read(collection, FILES, name)
-    for unit in HELD_BACK:
-        contents[f"{UNITS}/{unit}.d/exfil-guard.conf"] = _read(collection, FILES, "exfil-guard-require.conf")
     return contents
 
 

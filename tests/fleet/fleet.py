@@ -8,13 +8,11 @@ overlayfs, bpffs and BTF; no BPF program is loaded."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
 import time
-import zipfile
 from typing import Any, Iterable, Mapping, NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -35,20 +33,12 @@ done
 echo ready
 exec sleep infinity
 """
-_COMPILE = """
-import glob, os, sys
-library = sys.argv[1] + "/usr/lib/exfil-guard"
-sys.path.insert(0, library)
+_IMAGE = """
+import sys
 sys.dont_write_bytecode = True
-from exfil_guard.host import pyc
-modules = dict()
-for path in glob.glob(library + "/exfil_guard/**/*.py", recursive=True):
-    with open(path, "rb") as file:
-        modules[path[len(sys.argv[1]):]] = file.read()
-for path, content in pyc.compiled(modules).items():
-    os.makedirs(os.path.dirname(sys.argv[1] + path), exist_ok=True)
-    with open(sys.argv[1] + path, "wb") as file:
-        file.write(content)
+sys.path.insert(0, sys.argv[1])
+from exfil_guard.host import install
+install.ensure(install.read_package(sys.argv[1]), root=sys.argv[2], control=lambda arguments: "")
 """
 _INSTALL = """
 import os, sys
@@ -84,11 +74,15 @@ class Fleet:
         self.folder, self.names = folder, list(names)
         for each in ("bpf", "hosts", "image", "tmp"):
             os.makedirs(os.path.join(folder, each))
-        with zipfile.ZipFile(io.BytesIO(_package.build()[1])) as archive:
-            archive.extractall(os.path.join(folder, "image"))
-        subprocess.run([PYTHON, "-I", "-c", _COMPILE, os.path.join(folder, "image")], check=True)
+        package = os.path.join(folder, "package.zip")
+        with open(package, "wb") as archive:
+            archive.write(_package.build()[1])
+        library = package + _package.LIBRARY
+        subprocess.run([PYTHON, "-I", "-c", _IMAGE, library, os.path.join(folder, "image")], check=True)
         os.mkdir(os.path.join(folder, "image", "srv"))
-        for path, text in files.items():
+        with open(os.path.join(ROOT, "tests", "guest", "harness", "systemctl"), encoding="utf-8") as file:
+            systemctl = {"usr/bin/systemctl": file.read()}
+        for path, text in {**systemctl, **files}.items():
             path = os.path.join(folder, "image", path)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w", encoding="utf-8") as file:

@@ -16,14 +16,26 @@ class FakeStore:
     """Keeps generations as they would be read back from their files."""
 
     def __init__(self, folder: str = "/nonexistent/state", library: str = "/nonexistent/library") -> None:
-        self.folder, self.library = folder, library
+        self.folder, self.library, self.root = folder, library, "/nonexistent"
         self.generations: dict[int, str] = {}
         self.certified: str | None = None
 
     def numbers(self) -> list[int]:
         return sorted(self.generations)
 
-    def load(self, generation: int) -> Stored | None:
+    def problem(self, generation: int) -> str:
+        return "" if self.load(generation) else "it is not complete"
+
+    def folder_problems(self) -> list[str]:
+        return []
+
+    def mend_folders(self) -> None:
+        """Nothing can be wrong with them."""
+
+    def delete(self, generation: int) -> None:
+        self.generations.pop(generation, None)
+
+    def load(self, generation: int, *, edited: bool = False) -> Stored | None:
         return stored.from_json(json.loads(self.generations.get(generation, "null")))
 
     def last_confirmed(self) -> Stored | None:

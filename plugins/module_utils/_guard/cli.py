@@ -188,12 +188,18 @@ def _boot(host: Host, _arguments: argparse.Namespace) -> int:
     try:
         print(host.boot())
         return 0
-    except (EnforcerError, PolicyErrors) as error:
+    except Exception as error:
         if host.boot_required():
             raise
-        # the unit must not fail: systemd would not start the units that require it
-        print(f"exfil-guard: NOT GUARDED (boot: best-effort): {error}", file=sys.stderr)
+        # the unit does not fail, whatever happened: nothing may wait for it
+        print(f"exfil-guard: NOT GUARDED (boot: best-effort): {_one_line(error)}", file=sys.stderr)
         return 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, (EnforcerError, PolicyErrors, OSError, ValueError)):
+        return str(error)
+    return f"an error in exfil.guard itself, or a damaged file: {type(error).__name__}: {error}"
 
 
 def _refresh(host: Host, _arguments: argparse.Namespace) -> int:
@@ -236,6 +242,6 @@ def main(argv: list[str] | None = None, host: Host | None = None) -> int:
     except FileNotFoundError as error:
         missing = "enforcer not installed. Run role exfil.guard.enforcer" if "exfil_guard" in str(error) else str(error)
         print("exfil-guard: " + missing, file=sys.stderr)
-    except (EnforcerError, PolicyErrors, OSError, ValueError) as error:
-        print(f"exfil-guard: {error}", file=sys.stderr)
+    except Exception as error:  # no traceback reaches a user
+        print(f"exfil-guard: {_one_line(error)}", file=sys.stderr)
     return PROBLEM

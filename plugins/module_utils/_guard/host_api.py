@@ -82,7 +82,7 @@ class Host:
         PolicyErrors when the host does not meet a prerequisite, except in check mode."""
         from .attest import certificate
         from .host import install, lock
-        from .lifecycle import enforcer, prerequisites
+        from .lifecycle import enforcer, next_boot, prerequisites
 
         missing = prerequisites.missing(self.kernel)
         if missing and not check:
@@ -92,7 +92,11 @@ class Host:
         def work() -> Result:
             # the kernel loads the object first: one that it refuses must not replace the installed one
             loaded = enforcer.ensure(self.kernel, package[LIBRARY + "/guard.bpf.o"], check=check)
-            result = install.result_of(install.ensure(package, check=check), loaded)
+            lines = install.ensure(package, check=check)
+            held_back = next_boot.drop_ins(self.store, unit=True)
+            if held_back and not check:
+                next_boot.hold_back(self.store, bool(next_boot.required(self.store)))
+            result = install.result_of([*lines, *held_back], loaded)
             if result["changed"] and not check:  # other programs enforce the policy now
                 issued = certificate.issue(self.kernel, self.store, loaded["version"])
                 result["warnings"] = result.get("warnings", []) + issued
@@ -127,12 +131,12 @@ class Host:
 
     def enforcer_problem(self) -> str:
         """Why the role enforcer has to run before a policy can be applied; empty when it does not."""
+        from .host import files, install
         from .lifecycle import enforcer
 
         try:
             version = enforcer.installed(self.kernel)
-            with open(self.paths.object, "rb") as file:
-                installed_version = enforcer.version_of(file.read())
+            installed_version = enforcer.version_of(files.read(self.paths.object))
         except EnforcerError as error:
             return error.message
         except OSError:
@@ -144,7 +148,8 @@ class Host:
         foreign = enforcer.foreign_programs(self.kernel, version)
         if foreign:
             return "another program is pinned in place of {}".format(", ".join(foreign))
-        return ""
+        damaged = install.problems(self.store.library, self.store.root)
+        return damaged[0] + (f", and {len(damaged) - 1} more problems" if damaged[1:] else "") if damaged else ""
 
     # ---- the policy --------------------------------------------------------------------------------------------------
 

@@ -218,5 +218,5 @@ def edited_files_are_told():
     with edited(LIBRARY + "/exfil_guard/policy/semantics.py", lambda content: content + b"\n"):
         tells("semantics.py is not as the package has it")
     with edited(STATE + "/certificate.json", lambda content: content.replace(b'"boot":"', b'"boot":"0')):
-        tells("was booted since")
+        tells("there is no certificate")
     well()

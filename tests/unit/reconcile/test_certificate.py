@@ -121,7 +121,9 @@ def test_one_that_is_not_of_what_runs_is_written_again(certified, damage, why):
 
 
 def change(host, **parts):
-    path_of(host).write_text(json.dumps(dict(json.loads(path_of(host).read_text()), **parts)))
+    content = dict(json.loads(path_of(host).read_text()), **parts)
+    del content["checksum"]  # as earlier releases wrote it; with it, a changed certificate counts as missing
+    path_of(host).write_text(json.dumps(content))
 
 
 def test_status_shows_it(certified):

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import dataclasses
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -35,10 +36,11 @@ def test_what_was_saved_is_loaded_and_for_root_only(store):
     store.save(stored(3, True))
     assert store.load(3) == stored(3, True)
     with open(os.path.join(store.generations_folder, "3.json"), encoding="ascii") as file:
-        assert file.read() == (
-            '{"applied_at":"2026-01-01T00:00:00+00:00","confirmed":true,"digest":"d","document":{"rules":[]},'
-            '"generation":3,"resolved":{}}'
-        )
+        text = file.read()
+    rest = '{"applied_at":"2026-01-01T00:00:00+00:00",%s"confirmed":true,"digest":"d","document":{"rules":[]},'
+    rest += '"generation":3,"resolved":{}}'
+    checksum = hashlib.sha256((rest % "").encode()).hexdigest()
+    assert text == rest % f'"checksum":"{checksum}",'
     assert store.numbers() == [3]
     assert stat.S_IMODE(os.stat(store.folder).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(store.generations_folder).st_mode) == 0o700
@@ -65,7 +67,7 @@ def test_a_soak_is_stored_with_the_document_that_it_replaces(store, replaces):
         content = json.load(file)
     assert content["replaces"] == replaces and set(content) == {
         *("generation", "document", "digest", "resolved", "confirmed", "applied_at"),
-        *("replaces", "revision", "labels", "hooks", "hardlinks"),
+        *("replaces", "revision", "labels", "hooks", "hardlinks", "checksum"),
     }
 
 

@@ -23,6 +23,7 @@ import os
 from typing import Any, Mapping, NamedTuple
 
 from ..errors import EnforcerError
+from ..host import files
 from ..host.protocols import Store
 from ..host.stored import Stored
 from ..kernel import instructions
@@ -280,8 +281,7 @@ def _of_records(running: Evidence, stored: Stored, package: Package) -> Certific
 def expect(kernel: Kernel, store: Store, version: str) -> Expected:
     """Returns the object's programs as libbpf relocates them for this kernel, without loading them."""
     try:
-        with open(os.path.join(store.library, "guard.bpf.o"), "rb") as file:
-            data = file.read()
+        data = files.read(os.path.join(store.library, "guard.bpf.o"))
         if not hashlib.sha256(data).hexdigest().startswith(version):
             return Expected({}, ["the object file is not the one whose programs are loaded: they were not compared"])
         return Expected({hook_of(program.name): program for program in kernel.relocate(data)}, [])

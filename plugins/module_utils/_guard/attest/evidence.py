@@ -11,7 +11,7 @@ import os
 import struct
 from typing import NamedTuple
 
-from ..host import pyc
+from ..host import files, pyc
 from ..host.protocols import Store
 from ..kernel import generations, mapspecs, pins
 from ..kernel.generations import Live
@@ -158,8 +158,7 @@ def miscompiled(store: Store) -> list[str]:
 
 def _content(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return files.read(path)
     except OSError:
         return None
 

@@ -12,6 +12,7 @@ import os
 from typing import Any, Iterable, NamedTuple
 
 from ..errors import EnforcerError
+from ..host import files
 from ..kernel import instructions
 from ..kernel.types import Relocated
 
@@ -56,11 +57,10 @@ def load(library: str) -> Proved:
     """Reads the file. Raises EnforcerError when it is missing or has another format."""
     path = os.path.join(library, FILE)
     try:
-        with open(path, encoding="utf-8") as file:
-            return read(json.load(file))
+        return read(json.loads(files.read(path)))
     except OSError as error:
         raise EnforcerError(f"cannot read {path}: {error.strerror}", "Run role exfil.guard.enforcer") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise EnforcerError(
             f"{path} does not have format {VERSION} of the proofs", "Run role exfil.guard.enforcer"
         ) from error
@@ -112,7 +112,9 @@ def check(proofs: Proved, object_digest: str, btf: str, programs: Iterable[Reloc
 
 def _same(kernel: Kernel, program: Relocated) -> bool:
     entry = kernel.programs.get(program.name)
-    return entry is not None and instructions.submitted(program, entry.symbols).digest() == entry.digest
+    if entry is None or any(index * instructions.SIZE >= len(program.code) for index in entry.symbols):
+        return False
+    return instructions.submitted(program, entry.symbols).digest() == entry.digest
 
 
 def _unknown_kernel(proofs: Proved, btf: str, programs: list[Relocated]) -> str:

@@ -25,7 +25,7 @@ from typing import Any, Callable, Iterable, Mapping, NamedTuple, Protocol
 
 from .. import layout
 from ..errors import EnforcerError
-from ..host import atomic, lock
+from ..host import atomic, files, lock
 from ..host.protocols import Store, System
 from ..kernel import pins
 from ..kernel.protocol import Kernel, Ring
@@ -103,8 +103,7 @@ def _from_json(content: Mapping[str, Any]) -> State:
 def load(path: str = STATE) -> State | None:
     """Reads the state file; None when it is missing, damaged or of another version."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return _from_json(json.load(file))
+        return _from_json(json.loads(files.read(path)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

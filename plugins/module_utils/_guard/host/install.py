@@ -4,31 +4,46 @@
 """Installs and removes the files of the package on a host: code, object, canary, command and units.
 
 The changes are computed from the files that exist. Each file is replaced in one step. PACKAGE, which has the digests of
-the others, is written last."""
+the others, is written last; COMPILED has those of the compiled modules, which differ between versions of Python.
+`problems` finds what a run would change without the package that was sent: the drift of an installed host."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import stat
 import subprocess
 import zipfile
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from .. import layout
 from ..errors import EnforcerError
-from . import atomic, pyc
+from . import atomic, dropins, files, pyc
+from .dropins import UNITS, below
 
 LIBRARY = layout.LIBRARY
 STATE = "/var/lib/exfil-guard"
-UNITS = "/etc/systemd/system"
 COMMAND = "/usr/sbin/exfil-guard"
-BOOT, REFRESH, TIMER = "exfil-guard-boot.service", "exfil-guard-refresh.service", "exfil-guard-refresh.timer"
+BOOT, REFRESH, TIMER = dropins.BOOT, "exfil-guard-refresh.service", "exfil-guard-refresh.timer"
+PACKAGE, COMPILED = LIBRARY + "/PACKAGE", LIBRARY + "/COMPILED"
 ENABLED = {  # link -> unit, as `systemctl enable` creates them
     f"{UNITS}/sysinit.target.wants/{BOOT}": f"{UNITS}/{BOOT}",
     f"{UNITS}/timers.target.wants/{TIMER}": f"{UNITS}/{TIMER}",
 }
-_DROP_IN = "exfil-guard.conf"
+_OVERRIDES = (  # directories whose unit files systemd prefers to ours
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+)
+_DROP_IN_FOLDERS = (
+    *_OVERRIDES,
+    UNITS,
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+)
 
 Systemctl = Callable[[Sequence[str]], str]
 
@@ -50,25 +65,28 @@ def read_package(library: str) -> dict[str, bytes]:
     if library.endswith(suffix):
         with zipfile.ZipFile(library[: -len(LIBRARY)]) as archive:
             return {"/" + name: archive.read(name) for name in archive.namelist()}
-    files = {}
-    for path in [LIBRARY + "/PACKAGE", *_listed(library)]:
-        with open(path, "rb") as file:
-            files[path] = file.read()
-    return files
+    listed = _listed(os.path.join(library, "PACKAGE"))
+    return {path: files.read(path) for path in (PACKAGE, *(listed or ()))}
 
 
-def _listed(library: str) -> list[str]:
-    with open(os.path.join(library, "PACKAGE"), encoding="ascii") as file:
-        return [line.split("  ", 1)[1] for line in file.read().splitlines()]
+def _listed(path: str) -> dict[str, str] | None:
+    """Path -> digest of the files that a list names. None if there is no such list."""
+    try:
+        text = files.read(path).decode("ascii", "replace")
+    except OSError:
+        return None
+    pairs = (line.partition("  ") for line in text.splitlines())
+    return {name: digest for digest, _unused, name in pairs if name}
+
+
+def _list(contents: Mapping[str, bytes]) -> bytes:
+    lines = (f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in sorted(contents.items()))
+    return "".join(lines).encode("ascii")
 
 
 def mode_of(path: str) -> int:
     """The mode of a file of the package."""
     return 0o755 if path == COMMAND else 0o644
-
-
-def _below(root: str, path: str) -> str:
-    return os.path.join(root, path.lstrip("/"))
 
 
 # ---- install ------------------------------------------------------------------------------------------------------
@@ -81,26 +99,28 @@ def ensure(
 
     Other files in the package's directory are deleted, the units are enabled and the timer is started. Returns the
     lines of the diff, none if nothing changes. ``check``: changes nothing."""
-    package = dict(package, **pyc.compiled(package))
+    compiled = pyc.compiled(package)
+    package = {**package, **compiled, COMPILED: _list(compiled)}
     lines: list[str] = []
     steps: list[Callable[[], None]] = []
     changed: list[str] = []
-    for path in sorted(package, key=lambda path: (path == LIBRARY + "/PACKAGE", path)):
-        difference = _difference(_below(root, path), package[path], mode_of(path))
+    for path in sorted(package, key=lambda path: (path in (PACKAGE, COMPILED), path)):
+        difference = _difference(below(root, path), hashlib.sha256(package[path]).hexdigest(), mode_of(path))
         if difference:
             lines.append(f"+ {path}" if difference == "missing" else f"~ {path} ({difference})")
             changed.append(path)
             steps.append(functools.partial(_write, root, path, package[path], mode_of(path)))
-    for path in _unlisted_files(root, package):
+    for path in [*_unlisted_files(root, package), *_overriding(root)]:
         lines.append(f"- {path}")
-        steps.append(functools.partial(os.unlink, _below(root, path)))
+        changed.append(path)
+        steps.append(functools.partial(_unlink, below(root, path)))
     for link, unit in sorted(ENABLED.items()):
-        if _target(_below(root, link)) != unit:
+        if _target(below(root, link)) != unit:
             lines.append(f"+ {os.path.basename(unit)} is enabled")
             changed.append(link)
-            steps.append(functools.partial(_enable, _below(root, link), unit))
+            steps.append(functools.partial(_enable, below(root, link), unit))
     shown = control(["show", "-p", "NeedDaemonReload", "-p", "ActiveState", BOOT, REFRESH, TIMER])
-    reload = any(path.startswith(UNITS) for path in changed)
+    reload = any("/systemd/" in path for path in changed)
     if "NeedDaemonReload=yes" in shown and not reload:
         lines.append("~ systemd reloads its units")
         reload = True
@@ -118,39 +138,116 @@ def ensure(
     return lines
 
 
-def _difference(path: str, content: bytes, mode: int) -> str:
+def problems(library: str, root: str) -> list[str]:
+    """A line for each file, unit and timer that is not as it was installed. None if nothing was installed.
+
+    A run of `ensure` puts all of it right."""
+    units = _unit_problems(root) if os.path.lexists(below(root, f"{UNITS}/{BOOT}")) else []
+    return file_problems(library, root) + units
+
+
+def file_problems(library: str, root: str) -> list[str]:
+    """A line for each file that is not as it was installed."""
+    listed = _listed(os.path.join(library, "PACKAGE"))
+    if not listed:
+        left = [
+            path for path in (os.path.join(library, "exfil_guard"), *_installed_units(root)) if os.path.lexists(path)
+        ]
+        return [f"no package is installed in {library}, or not complete"] if left else []
+    listed.update(_listed(os.path.join(library, "COMPILED")) or {})
+    lines = []
+    for path, digest in sorted(listed.items()):
+        difference = _difference(below(root, path), digest, mode_of(path))
+        if difference:
+            detail = "" if difference in ("content", "missing") else f": {difference}"
+            lines.append(f"the file {path} is not as the package has it{detail}")
+    if f"{LIBRARY}/exfil_guard/cli.py" in listed:  # otherwise the package is somewhere else
+        listed.update(dict.fromkeys((PACKAGE, COMPILED), ""))
+        lines.extend(f"the file {path} is not as the package has it" for path in _unlisted_files(root, listed))
+    return lines
+
+
+def _installed_units(root: str) -> list[str]:
+    return [below(root, path) for path in (COMMAND, *ENABLED, *ENABLED.values())]
+
+
+def _unit_problems(root: str) -> list[str]:
+    lines = [
+        f"{os.path.basename(unit)} is not enabled"
+        for link, unit in sorted(ENABLED.items())
+        if _target(below(root, link)) != unit
+    ]
+    lines.extend(f"{path} changes a unit of the package" for path in _overriding(root))
+    try:
+        if "ActiveState=active" not in systemctl(["show", "-p", "ActiveState", TIMER]):
+            lines.append(f"{TIMER} is not started")
+    except EnforcerError as error:
+        lines.append(str(error))
+    return lines
+
+
+def _overriding(root: str) -> list[str]:
+    """Files of others that change our units: a unit of the same name that systemd prefers, and drop-ins."""
+    found: list[str] = []
+    for unit in (BOOT, REFRESH, TIMER):
+        found.extend(f"{folder}/{unit}" for folder in _OVERRIDES if os.path.lexists(below(root, f"{folder}/{unit}")))
+        stem, _unused, suffix = unit.rpartition(".")
+        parts = stem.split("-")
+        names = [unit, *("-".join(parts[:count]) + f"-.{suffix}" for count in range(1, len(parts)))]
+        for folder in (f"{top}/{name}.d" for top in _DROP_IN_FOLDERS for name in names):
+            try:
+                files_there = os.listdir(below(root, folder))
+            except OSError:
+                continue
+            paths = [f"{folder}/{name}" for name in sorted(files_there) if name.endswith(".conf")]
+            found.extend(path for path in paths if path not in dropins.contents())
+    return list(dict.fromkeys(found))
+
+
+def _unlink(path: str) -> None:
+    try:
+        atomic.remove(path)
+        atomic.sync(os.path.dirname(path))
+    except OSError as error:
+        raise EnforcerError(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def _difference(path: str, digest: str, mode: int) -> str:
+    """How a file differs. ``digest``: the SHA-256 that it must have."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
     if not stat.S_ISREG(status.st_mode):
         return "not a file"
-    with open(path, "rb") as file:
-        if file.read() != content:
-            return "content"
+    try:
+        content = files.read(path)
+    except OSError as error:
+        return error.strerror or "not readable"
+    if hashlib.sha256(content).hexdigest() != digest:
+        return "content"
     if stat.S_IMODE(status.st_mode) != mode:
         return f"mode {mode:04o}, was {stat.S_IMODE(status.st_mode):04o}"
-    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-        return "owner"
-    return ""
+    return "" if (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid()) else "owner"
 
 
 def _write(root: str, path: str, content: bytes, mode: int) -> None:
-    where = _below(root, path)
+    where = below(root, path)
     folder = os.path.dirname(where)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
     try:
+        atomic.make_folder(folder)
         atomic.write(where, content, mode, exact=True)
+        atomic.sync(folder)  # PACKAGE is written last, and must not be on the disk before the files that it lists
     except OSError as error:
         raise EnforcerError(f"cannot write {path}: {error.strerror or error}") from error
-    atomic.sync(folder)
 
 
-def _unlisted_files(root: str, package: dict[str, bytes]) -> list[str]:
+def _unlisted_files(root: str, package: Mapping[str, object]) -> list[str]:
     """Files in the package's directory that are not in the package: code of another release must not be imported."""
     unlisted = []
-    for folder, _unused, names in os.walk(_below(root, LIBRARY)):
-        for name in names:
+    for folder, folders, names in os.walk(below(root, LIBRARY)):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in names + links:
             path = "/" + os.path.relpath(os.path.join(folder, name), root)
             if path not in package:
                 unlisted.append(path)
@@ -165,12 +262,18 @@ def _target(link: str) -> str:
 
 
 def _enable(link: str, unit: str) -> None:
-    os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
+    folder = os.path.dirname(link)
     temporary = atomic.beside(link)
-    if os.path.lexists(temporary):
-        os.unlink(temporary)
-    os.symlink(unit, temporary)
-    os.replace(temporary, link)
+    try:
+        atomic.make_folder(folder)
+        atomic.remove(temporary)
+        os.symlink(unit, temporary)
+        if os.path.isdir(link) and not os.path.islink(link):
+            atomic.remove(link)
+        os.replace(temporary, link)
+        atomic.sync(folder)
+    except OSError as error:
+        raise EnforcerError(f"cannot write {link}: {error.strerror or error}") from error
 
 
 # ---- remove -------------------------------------------------------------------------------------------------------
@@ -183,23 +286,23 @@ def traces(root: str = "/") -> list[str]:
     result: list[str] = []
 
     def add(path: str) -> bool:
-        paths = [name for name in (atomic.beside(path), path) if os.path.lexists(_below(root, name))]
+        paths = [name for name in (atomic.beside(path), path) if os.path.lexists(below(root, name))]
         result.extend(paths)
         return bool(paths)
 
     for link in sorted(ENABLED):
         add(link)
-    units = _below(root, UNITS)
+    units = below(root, UNITS)
     for name in sorted(os.listdir(units)) if os.path.isdir(units) else ():
         folder = f"{UNITS}/{name}"
-        if not name.endswith(".d") or not add(f"{folder}/{_DROP_IN}"):
+        if not name.endswith(".d") or not add(f"{folder}/{dropins.NAME}"):
             continue
-        if all(f"{folder}/{file}" in result for file in os.listdir(_below(root, folder))):
+        if all(f"{folder}/{file}" in result for file in os.listdir(below(root, folder))):
             result.append(folder)
     for path in [f"{UNITS}/{unit}" for unit in (BOOT, REFRESH, TIMER)] + [COMMAND]:
         add(path)
     for top in (STATE, LIBRARY):  # the code last: until then another run can finish an interrupted removal
-        for folder, folders, names in os.walk(_below(root, top), topdown=False):
+        for folder, folders, names in os.walk(below(root, top), topdown=False):
             inside = "/" + os.path.relpath(folder, root)
             links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
             result.extend(f"{inside}/{name}" for name in sorted(names + links))
@@ -219,7 +322,7 @@ def remove(
         return lines
     units = [path for path in paths if path.startswith(UNITS)]
     for path in paths:
-        where = _below(root, path)
+        where = below(root, path)
         if os.path.isdir(where) and not os.path.islink(where):
             os.rmdir(where)
         else:
@@ -233,7 +336,7 @@ def remove(
 
 def quiet(*, root: str = "/", control: Systemctl = systemctl) -> None:
     """Stops the timer before a removal: a refresh must not create files again."""
-    if os.path.lexists(_below(root, f"{UNITS}/{TIMER}")):
+    if os.path.lexists(below(root, f"{UNITS}/{TIMER}")):
         control(["stop", TIMER, REFRESH])
 
 

@@ -6,34 +6,45 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import time
 from typing import Iterator
 
 from ..errors import EnforcerError
+from . import atomic
 
 PATH = "/run/lock/exfil-guard.lock"
+_ATTEMPTS = 100  # another user may keep putting something there
 WAIT = 10.0  # seconds; boot and refresh hold the lock for less
 
 
+class UnusableError(EnforcerError):
+    """There is no lock file, and none can be made. Boot goes on without one."""
+
+
 def _open(path: str) -> int:
-    """Opens or creates the lock file. Every user may write to its directory: a file of another user is deleted."""
-    while True:
+    """Opens or creates the lock file. Every user may write to its directory: what another user put there, and what is
+    no file, is deleted."""
+    for _unused in range(_ATTEMPTS):
         try:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             try:
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except FileExistsError:
                 continue
         except OSError:
-            os.unlink(path)  # a symbolic link
+            atomic.remove(path)  # a symbolic link or a directory
             continue
-        if os.fstat(fd).st_uid == os.geteuid():
+        status = os.fstat(fd)
+        if status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode):
             return fd
         os.close(fd)
-        os.unlink(path)
+        atomic.remove(path)
+    raise OSError(errno.EAGAIN, "something else is put in its place again and again")
 
 
 def _description(fd: int) -> str:
@@ -43,7 +54,7 @@ def _description(fd: int) -> str:
 def holder(path: str = PATH) -> str:
     """Describes the process that holds the lock. Empty if no process does."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
@@ -63,7 +74,7 @@ def hold(command: str, path: str = PATH, wait: float = WAIT) -> Iterator[None]:
     try:
         fd = _open(path)
     except OSError as error:
-        raise EnforcerError(f"cannot open the lock {path}: {error.strerror}", "Run as root") from error
+        raise UnusableError(f"cannot open the lock {path}: {error.strerror}", "Run as root") from error
     try:
         deadline = time.monotonic() + wait
         while True:
@@ -76,8 +87,9 @@ def hold(command: str, path: str = PATH, wait: float = WAIT) -> Iterator[None]:
                         f"another run holds the lock {path}: {_description(fd)}", "Wait until it ends and run again"
                     ) from None
                 time.sleep(0.1)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid {os.getpid()}, {command}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full filesystem the lock holds all the same
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"pid {os.getpid()}, {command}\n".encode(), 0)
         yield
     finally:
         os.close(fd)

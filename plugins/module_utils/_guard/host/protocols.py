@@ -83,7 +83,11 @@ class System(Protocol):
 
 
 class Store(Protocol):
-    """The generations and the certificate on disk. ``folder``: where they are; ``library``: the installed package."""
+    """The generations and the certificate on disk. ``folder``: where they are; ``library``: the installed package;
+    ``root``: where the package's other files are."""
+
+    @property
+    def root(self) -> str: ...
 
     @property
     def folder(self) -> str: ...
@@ -94,8 +98,20 @@ class Store(Protocol):
     def numbers(self) -> list[int]:
         """Every stored generation, readable or not, in order."""
 
-    def load(self, generation: int) -> Stored | None:
-        """A stored generation; None if it is missing or damaged."""
+    def load(self, generation: int, *, edited: bool = False) -> Stored | None:
+        """A stored generation; None if it is missing or damaged. ``edited``: also one that is not as it was written."""
+
+    def problem(self, generation: int) -> str:
+        """Why the file of a generation counts as missing; empty if it does not."""
+
+    def folder_problems(self) -> list[str]:
+        """What is wrong with the directories."""
+
+    def mend_folders(self) -> None:
+        """Makes the directories as they must be."""
+
+    def delete(self, generation: int) -> None:
+        """Deletes a stored generation."""
 
     def last_confirmed(self) -> Stored | None:
         """The newest generation that was confirmed."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from . import files
+
 RESULT = "/var/lib/exfil-guard-pull/result.json"
 _KEYS = ("outcome", "message", "revision", "started", "ended")
 
@@ -17,8 +19,7 @@ _KEYS = ("outcome", "message", "revision", "started", "ended")
 def last(path: str = RESULT) -> dict[str, Any] | None:
     """The keys of _KEYS; None if this host does not pull."""
     try:
-        with open(path, encoding="utf-8") as file:
-            result = json.load(file)
+        result = json.loads(files.read(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -21,10 +21,10 @@ def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The compiled modules among ``files``: the path where this Python looks for them -> content.
 
     The same source gives the same bytes. A module that cannot be written in this format is left out; Python compiles it
-    at each import."""
+    at each import. So is the package's first module, which Python itself loads: its loader reads the others."""
     result = {}
     for path, source in files.items():
-        if not path.endswith(".py"):
+        if not path.endswith(".py") or path.endswith("/exfil_guard/__init__.py"):
             continue
         try:
             code = marshal.dumps(compile(source, path, "exec", dont_inherit=True), _VERSION)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..policy import canonical
+
 _REQUIRED = ("generation", "document", "digest", "resolved", "confirmed", "applied_at")
 _OPTIONAL = ("hooks", "image", "labels", "hardlinks", "revision")
 
@@ -45,9 +47,43 @@ class Stored:
         return content
 
 
+CHECKSUM = "checksum"  # of everything else in the file
+_KINDS: dict[str, tuple[type, ...]] = {
+    "generation": (int,),
+    "document": (dict,),
+    "digest": (str,),
+    "resolved": (dict,),
+    "confirmed": (bool,),
+    "applied_at": (str,),
+    "hooks": (list, type(None)),
+    "image": (str, type(None)),
+    "labels": (dict, type(None)),
+    "hardlinks": (dict, type(None)),
+    "revision": (str, type(None)),
+    "replaces": (dict, type(None)),
+}
+
+
+def to_bytes(generation: Stored) -> bytes:
+    """The generation's file. Its checksum shows an edit, and a disk that lost a bit."""
+    content = generation.to_json()
+    return canonical.canonical_json(dict(content, **{CHECKSUM: canonical.digest(content)}))
+
+
 def from_json(content: object) -> Stored | None:
-    """Reads the content of a file; None if a field is missing."""
+    """Reads the content of a file; None if a field is missing or of another type."""
     if not isinstance(content, dict) or any(key not in content for key in _REQUIRED):
         return None
-    fields: dict[str, Any] = {key: content.get(key) for key in (*_REQUIRED, *_OPTIONAL, "replaces")}
+    fields: dict[str, Any] = {key: content.get(key) for key in _KINDS}
+    if not all(isinstance(fields[key], kinds) for key, kinds in _KINDS.items()):
+        return None
     return Stored(soak="replaces" in content, **fields)
+
+
+def edited(content: dict[str, Any]) -> bool:
+    """Whether the content is not what was written. Earlier releases wrote no checksum; what they wrote is compared with
+    the digest of the document."""
+    if CHECKSUM not in content:
+        return bool(content["digest"] != canonical.digest(content["document"]))
+    known = {key: value for key, value in content.items() if key != CHECKSUM}
+    return bool(content[CHECKSUM] != canonical.digest(known))

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 from .. import layout
 from ..errors import EnforcerError
+from ..host import atomic
 from ..host.protocols import System
 from ..kernel import running
 from ..kernel.protocol import Kernel
@@ -42,9 +43,8 @@ def prepare(folder: str = FOLDER) -> None:
         os.makedirs(folder, mode=0o755, exist_ok=True)
         for name in (CANARY_DENIED, CANARY_ALLOWED):
             path = os.path.join(folder, name)
-            if not os.path.exists(path):
-                with open(path, "wb") as file:
-                    file.write(CANARY_CONTENT)
+            if not os.path.isfile(path):
+                atomic.write(path, CANARY_CONTENT, 0o644)
             if os.stat(path).st_mode & 0o777 != 0o644:
                 os.chmod(path, 0o644)
     except OSError as error:
@@ -139,7 +139,7 @@ def _must(kernel: Kernel, be_denied: bool, what: str, operation: Callable[[], No
 
 def _reader(path: str) -> Callable[[], None]:
     def read() -> None:
-        os.close(os.open(path, os.O_RDONLY))
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # it may be a pipe that nobody could replace
 
     return read
 

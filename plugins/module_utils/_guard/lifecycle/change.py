@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Callable, Iterable, List, Optional
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional
 
 from ..attest import certificate, evidence
 from ..compile import programs, tables
 from ..errors import EnforcerError
+from ..host import dropins
 from ..host.stored import Stored
 from ..kernel import generations, links, pins
 from ..kernel.generations import NO_SLOT, SECOND, Live
@@ -20,7 +21,7 @@ from ..layout import Record
 from ..policy import diff
 from ..policy import soak as soaking
 from ..resolve import encoding, hardlinks, resolver
-from . import administration, canary, coverage, drift, enforcer, lockout
+from . import administration, canary, coverage, drift, enforcer, lockout, next_boot
 from .confirm import fallback_record, settle
 from .context import Context
 from .target import Target, check_capability, compile_target
@@ -131,7 +132,7 @@ def _read_state(context: Context, version: str) -> State:
     return State(
         version=version,
         live=live,
-        before=context.store.load(live.generation) if live.generation else None,
+        before=next_boot.document(context.store, live.generation) if live.generation else None,
         attached=links.attached_hooks(kernel, version),
         available=pins.available_hooks(kernel, version),
     )
@@ -214,8 +215,11 @@ def _plan_new_generation(context: Context, target: Target, state: State, differi
     if live.expired:
         details.append(_expired(live))
     details.extend(_attach_lines(target.hooks - state.attached))
+    kept = _damage(context, None)
+    details.extend([*kept.lines, *_drop_in_lines(context, target, options.confirm_seconds)])
     stored = replace(target.stored(generation, False), hardlinks=linked)
     steps: list[Step] = [partial(store.save, stored), partial(_put_in_force, context, target, state, generation)]
+    steps.extend(kept.steps)
     if not options.confirm_seconds:
         steps.append(partial(settle, context.kernel, store, state.version, stored))
     elif live.record:
@@ -308,6 +312,11 @@ def _plan_repair(context: Context, target: Target, state: State) -> Change:
     details.extend(document_lines)
     overdue = [] if live.pending else _overdue(context, live.generation)
     details.extend(f"~ document of generation {item.generation}: not confirmed, after all" for item in overdue)
+    kept = _damage(context, live.generation)
+    details.extend(kept.lines)
+    trial_seconds = options.confirm_seconds if live.pending else 0
+    drop_in_lines = _drop_in_lines(context, target, trial_seconds)
+    details.extend(drop_in_lines)
     if not details and not policy.lines:
         details.extend(_outdated_certificate(context, state, stored))
     changed = bool(details or policy.lines)
@@ -315,6 +324,10 @@ def _plan_repair(context: Context, target: Target, state: State) -> Change:
     if changed:
         steps = _repair_steps(context, target, state, stored, overdue)
         steps.append(partial(_detach, context, state.version, surplus))
+        steps.extend(kept.steps)
+        if drop_in_lines and not live.pending:
+            # never does a unit wait for a policy that is not stored
+            steps.insert(len(steps) if next_boot.requires(target.document) else 0, partial(_hold_back, context, target))
         if live.pending and not options.confirm_seconds:
             steps.append(partial(settle, context.kernel, context.store, state.version, stored))
     return Change(
@@ -325,10 +338,40 @@ def _plan_repair(context: Context, target: Target, state: State) -> Change:
         changed=changed,
         policy=policy,
         details=details,
-        deadline_seconds=options.confirm_seconds if live.pending else 0,
+        deadline_seconds=trial_seconds,
         warnings=[],
         steps=steps,
     )
+
+
+class _Damage(NamedTuple):
+    """Damage of the stored documents: the lines of the diff, and the steps that repair it."""
+
+    lines: list[str]
+    steps: list[Step]
+
+
+def _damage(context: Context, current: int | None) -> _Damage:
+    """``current``: the generation in force, whose document another step writes again."""
+    store = context.store
+    lines = [f"~ {line}" for line in store.folder_problems()]
+    steps: list[Step] = [store.mend_folders] if lines else []
+    # without another document, boot takes one that was edited
+    for number, reason in next_boot.damaged(store).items() if current or store.last_confirmed() else ():
+        if number != current:
+            lines.append(f"- document of generation {number} ({reason})")
+            steps.append(partial(store.delete, number))
+    return _Damage(lines, steps)
+
+
+def _drop_in_lines(context: Context, target: Target, trial_seconds: float) -> list[str]:
+    when = " (when the policy is confirmed)" if trial_seconds else ""
+    required = next_boot.requires(target.document)
+    return [line + when for line in dropins.lines(context.store.root, required)]
+
+
+def _hold_back(context: Context, target: Target) -> None:
+    next_boot.hold_back(context.store, next_boot.requires(target.document))
 
 
 def _counter_and_trial_lines(context: Context, target: Target, live: Live) -> list[str]:

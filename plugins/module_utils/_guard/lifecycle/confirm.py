@@ -10,14 +10,14 @@ from typing import Any
 
 from ..attest import certificate
 from ..errors import EnforcerError
-from ..host import lock
+from ..host import dropins, lock
 from ..host.protocols import Store
 from ..host.stored import Stored
 from ..kernel import generations, links, pins
 from ..kernel.generations import NO_SLOT, SECOND
 from ..kernel.protocol import Kernel
 from ..layout import Record
-from . import enforcer
+from . import enforcer, next_boot
 from .locking import explained, locked
 
 CONFIRM_MARGIN_NS = SECOND  # a confirmation this close to the deadline could take effect after it
@@ -57,9 +57,17 @@ def fallback_record(record: Record) -> Record:
 
 
 def settle(kernel: Kernel, store: Store, version: str, stored: Stored) -> None:
-    """Completes a confirmation: marks the document as confirmed and detaches the hooks that it does not need."""
+    """Completes a confirmation: marks the document as confirmed, makes other units wait for it if it says
+    `boot: require`, and detaches the hooks that it does not need.
+
+    A run that stops in between leaves no unit waiting for a policy that does not require it."""
+    required = next_boot.requires(stored.document)
+    if not required:
+        next_boot.hold_back(store, False)
     if not stored.confirmed:
         store.save(replace(stored, confirmed=True))
+    if required:
+        next_boot.hold_back(store, True)
     needed = stored.hooks
     if needed is not None:
         links.detach(kernel, version, links.attached_hooks(kernel, version) - set(needed))
@@ -127,6 +135,7 @@ def _rollback(kernel: Kernel, store: Store, check: bool) -> dict[str, Any]:
     if target is not None:
         settle(kernel, store, version, target)
     elif back.slot == NO_SLOT:
+        next_boot.hold_back(store, False)
         links.detach(kernel, version, links.attached_hooks(kernel, version))
     else:
         warnings.append(f"the document of generation {back.generation} is missing: apply the policy")
@@ -136,7 +145,7 @@ def _rollback(kernel: Kernel, store: Store, check: bool) -> dict[str, Any]:
 
 def _remove(kernel: Kernel, store: Store, check: bool) -> dict[str, Any]:
     version = enforcer.installed(kernel)
-    lines: list[str] = []
+    lines = dropins.lines(store.root, False)
     record = generations.read_record(kernel) if version else None
     in_force = record is not None and (record.slot != NO_SLOT or bool(record.deadline))
     if record and in_force:
@@ -156,6 +165,7 @@ def _remove(kernel: Kernel, store: Store, check: bool) -> dict[str, Any]:
     }
     if check or not lines:
         return result
+    next_boot.hold_back(store, False)
     if version:
         if record and in_force:
             newest = max(record.generation, record.fallback_generation)

@@ -17,7 +17,7 @@ from ..kernel import generations, links, running
 from ..kernel.generations import Live
 from ..policy import diff
 from ..resolve import encoding
-from . import canary
+from . import canary, next_boot
 from .context import Context
 
 
@@ -43,9 +43,10 @@ class Differences:
 def not_installed(store: Store) -> Differences:
     """The differences on a host without an enforcer, where the confirmed generation is not in force."""
     confirmed = store.last_confirmed()
-    if confirmed is None:
-        return Differences()
-    return Differences([f"the enforcer is not in the kernel, generation {confirmed.generation} is stored as in force"])
+    drift = next_boot.lines(store, Live(None, 0, generations.NO_SLOT, False, False, {}))
+    if confirmed is not None:
+        drift.insert(0, f"the enforcer is not in the kernel, generation {confirmed.generation} is stored as in force")
+    return Differences(drift)
 
 
 def classify(
@@ -71,6 +72,7 @@ def classify(
     uncounted = generations.missing_counters(context.kernel, live.tables) if live.generation else []
     if uncounted:
         drift.append(f"the counters of {len(uncounted)} rules are missing")
+    drift.extend(next_boot.lines(context.store, live))
     renewal = (
         diff.compare(before.to_json(), after.to_json()).lines[:-1]
         if before and not pending and before.resolved != after.resolved

@@ -20,7 +20,7 @@ from ..host.protocols import Store, System
 from ..kernel import generations, links, mapspecs, pins, running
 from ..kernel.protocol import Kernel
 from ..kernel.types import Environment
-from ..lifecycle import coverage, enforcer, history
+from ..lifecycle import coverage, enforcer, history, next_boot
 from ..lifecycle.drift import difference_lines
 from ..policy.model import Resolved
 from ..resolve import encoding, hardlinks, resolver
@@ -191,7 +191,7 @@ def _read_generation(
     now: datetime.date | None,
 ) -> None:
     live = generations.read(kernel)
-    stored = store.load(live.generation) if live.generation else None
+    stored = next_boot.document(store, live.generation) if live.generation else None
     stopped = running.line(kernel, bool(live.generation))
     result.problems.extend(stopped)
     result.running = result.running and not stopped
@@ -223,7 +223,7 @@ def _read_generation(
         value = kernel.lookup(facts, _FIRST_KEY) or bytes(layout.FACTS.size)
     result.rename_cache = layout.FACTS.unpack(value).rename_lock == 1
     if system is not None and now is not None:
-        result.drift = difference_lines(live, stored, result.hooks, system, now)
+        result.drift = difference_lines(live, stored, result.hooks, system, now) + next_boot.lines(store, live)
         if stored:
             resolved = encoding.from_json(stored.resolved)
             last = resolver.Last(resolved, again=True, refresh=True)

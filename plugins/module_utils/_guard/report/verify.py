@@ -19,7 +19,7 @@ from ..host.protocols import Store, System
 from ..host.stored import Stored
 from ..kernel.protocol import Kernel
 from ..kernel.types import LSM_MAC, MODIFY_RETURN, LinkInfo
-from ..lifecycle import canary, drift, enforcer
+from ..lifecycle import canary, drift, enforcer, next_boot
 from ..policy import canonical
 from ..resolve import encoding
 
@@ -62,10 +62,14 @@ def verify(
         raise EnforcerError("the enforcer is not installed", _INSTALL)
     running = evidence.read(kernel, version)
     package = evidence.package(store)
-    stored = store.load(running.live.generation) if running.live.generation else None
+    stored = next_boot.document(store, running.live.generation, edited=True) if running.live.generation else None
     expected = certificate.expect(kernel, store, version)
     differences = [
         *_compare_files(content, package),
+        *(
+            Difference(damage.line, _INSTALL if damage.installation else _APPLY)
+            for damage in next_boot.problems(store, running.live)
+        ),
         *(Difference(f"{path} is not what its source compiles to", _INSTALL) for path in evidence.miscompiled(store)),
         *certificate.unexpected_objects(running, expected),
         *_compare_certificate(content, running, stored),
@@ -74,6 +78,7 @@ def verify(
     if stored:
         differences.extend(_run_canary(kernel, running, stored, system, now, canary_folder))
     _unused, proofs = certificate.check_proofs(kernel, store, package.object if package else "", expected)
+    differences = list(dict.fromkeys(differences))  # a file of the package is compared twice
     return Verification(differences, proofs.lines, _foreign(kernel, running), content)
 
 
