@@ -36,6 +36,9 @@ POLICY = {
 
 def _file(path, owner=0):
     os.makedirs(os.path.dirname(path), exist_ok=True)
+    for folder in ("/", "/var/lib/places", ROOTS, os.path.dirname(path)):
+        if os.path.isdir(folder):
+            os.chmod(folder, 0o755)  # the guest has no umask, and only links in such folders are followed
     write(path, "x")
     os.chmod(path, 0o644)
     for each in (os.path.dirname(path), path):
