@@ -414,6 +414,10 @@ class FakeKernel:
     def links(self) -> list[LinkInfo]:
         return sorted(self._told(thing) for thing in self._alive() if isinstance(thing, _Link))
 
+    def link_exists(self, number: int) -> bool:
+        self._enter("link_exists", False)
+        return any(isinstance(thing, _Link) and thing.number == number for thing in self._alive())
+
     def _told(self, link: _Link) -> LinkInfo:
         return LinkInfo(link.number, link.program.number, link.attach_type, link.target, link.function)
 

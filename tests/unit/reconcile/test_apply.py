@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.exfil.guard.plugins.module_utils._guard import layout
 from ansible_collections.exfil.guard.plugins.module_utils._guard.compile import programs
 from ansible_collections.exfil.guard.plugins.module_utils._guard.errors import EnforcerError, PolicyErrors
+from ansible_collections.exfil.guard.plugins.module_utils._guard.host import lock
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.paths import Paths
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import Store
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
@@ -282,6 +283,54 @@ def test_labels_are_followed_while_a_rule_asks_for_them(host):
     host.kernel.now += SECOND
     host.put(READERS)
     assert facts(host).labels_since == host.kernel.now and list(cells(host)) == [(host.kernel.now, 1)]
+
+
+def test_one_link_at_a_time_goes_and_only_under_the_lock(host, monkeypatch):
+    """The kernel detaches a program some time after the pin of its link is gone."""
+    going, gone = {}, []
+    unlink, attached = host.kernel.unlink, []
+
+    def unlink_and_linger(path):
+        if "/links-" in path:
+            assert not going, "another link is going"
+            attached.append(lock.holder(host.options["lock_path"]))
+            going[host.kernel.pins[path].number] = 3
+        unlink(path)
+
+    def exists(number):
+        going[number] -= 1
+        if not going[number]:
+            gone.append(number)
+            del going[number]
+            return False
+        return True
+
+    monkeypatch.setattr(host.kernel, "unlink", unlink_and_linger)
+    monkeypatch.setattr(host.kernel, "link_exists", exists)
+    host.put(READERS)
+    host.put(CORP)  # needs fewer hooks
+    dropped = len(gone)
+    assert dropped >= len(programs.LABEL_PROGRAMS)
+    host.apply(READERS)
+    confirm.rollback(host.kernel, host.store, **host.options)
+    assert len(gone) > dropped
+    dropped = len(gone)
+    confirm.remove(host.kernel, host.store, **host.options)
+    assert len(gone) > dropped and host.kernel.attached() == [] and all(attached)
+    host.put(CORP)
+    for change in (lambda: enforcer.ensure(host.kernel, b"another object"), lambda: enforcer.remove(host.kernel)):
+        dropped = len(gone)
+        with lock.hold("a module", host.options["lock_path"]):  # as host_api does
+            change()
+        assert len(gone) == dropped + len(NETWORK_HOOKS) and all(attached)
+
+
+def test_a_link_that_somebody_else_holds_does_not_stop_an_apply(host, monkeypatch):
+    host.put(READERS)
+    monkeypatch.setattr(host.kernel, "link_exists", lambda _number: True)
+    monkeypatch.setattr(links, "DETACHED_WITHIN", 0)
+    host.put(CORP)
+    assert host.kernel.attached() == NETWORK_HOOKS
 
 
 # ---- the confirm window -------------------------------------------------------------------------------------------

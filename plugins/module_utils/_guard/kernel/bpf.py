@@ -347,8 +347,9 @@ class Kernel:
                 return self._read_singly(fd, spec)
             count = struct.unpack_from("=I", out, 32)[0]
             ended = self._last_errno == errno.ENOENT
+            all_keys, all_values = keys.raw, values.raw  # each use of .raw copies the whole buffer
             for i in range(count):
-                entries[keys.raw[i * spec.key_size : (i + 1) * spec.key_size]] = values.raw[
+                entries[all_keys[i * spec.key_size : (i + 1) * spec.key_size]] = all_values[
                     i * spec.value_size : (i + 1) * spec.value_size
                 ]
             if ended or not count:
@@ -405,6 +406,16 @@ class Kernel:
                 links.append(self.link_info(link))
             finally:
                 self.close(link)
+
+    def link_exists(self, number: int) -> bool:
+        """Whether the link with this id exists. The kernel removes the id when it begins to detach the program."""
+        try:
+            self.close(self._bpf(_LINK_BY_ID, struct.pack("=III", number, 0, 0), "open link by id")[0])
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EAGAIN):  # EAGAIN: the link is going
+                raise
+            return error.errno == errno.EAGAIN
+        return True
 
     def attach(self, program: int) -> int:
         """Attaches a program to the hook or function it was loaded for. It runs as long as the link exists."""

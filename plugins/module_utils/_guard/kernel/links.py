@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import time
 from typing import Iterable
 
 from .. import layout
@@ -22,6 +24,8 @@ IDENTITY_HOOKS = ("bprm_committed_creds", CREDS_HOOK, "task_alloc")
 
 # Hooks that record which side opened a connection. They are attached before the hooks that use it.
 DIRECTION_HOOKS = ("sctp_sk_clone", "socket_accept", "socket_connect", "socket_listen")
+
+DETACHED_WITHIN = 5.0  # seconds; the kernel needs milliseconds unless somebody else holds the link
 
 # Hooks that pass labels on to new tasks and programs. Labels are valid only while all of these are attached.
 LABEL_HOOKS = ("bprm_committed_creds", "task_alloc", "bprm_creds_for_exec")
@@ -68,7 +72,7 @@ def attach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
             kernel, kernel.attach(program)
         ) as link:
             if kernel.exists(path):
-                kernel.unlink(path)
+                drop(kernel, path)
             kernel.pin(link, path)
     if added and not identity_known:
         _note_start(kernel)
@@ -136,10 +140,24 @@ def detach(kernel: Kernel, version: str, hooks: Iterable[str]) -> list[str]:
     if set(detached) & set(LABEL_HOOKS) and labels_since(kernel):
         _set_facts(kernel, labels_since=0)
     for hook in detached:
-        kernel.unlink(folder + "/" + hook)
+        drop(kernel, folder + "/" + hook)
     if not kernel.names(folder) and kernel.exists(folder):
         kernel.rmdir(folder)
     return detached
+
+
+def drop(kernel: Kernel, path: str) -> None:
+    """Removes the pin of a link and waits until the kernel detaches the program.
+
+    The kernel does that by itself some time after the pin is gone, and would detach several programs at the same time.
+    Who changes the programs holds the lock, so that only one link at a time is going."""
+    number = None
+    with contextlib.suppress(OSError), opened(kernel, path) as link:  # it fails if something else is pinned there
+        number = kernel.link_info(link).id
+    kernel.unlink(path)
+    deadline = time.monotonic() + DETACHED_WITHIN
+    while number is not None and kernel.link_exists(number) and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def claim(kernel: Kernel, *versions_: str) -> None:

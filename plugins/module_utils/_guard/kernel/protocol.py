@@ -147,6 +147,9 @@ class Kernel(Protocol):
     def links(self) -> list[LinkInfo]:
         """Every tracing link in the kernel, of whichever owner."""
 
+    def link_exists(self, number: int) -> bool:
+        """Whether the link with this id exists. The kernel removes the id when it begins to detach the program."""
+
     def attach(self, program: int) -> int:
         """Attaches a program to its hook and gives the link."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from ..errors import EnforcerError, PolicyErrors, Problem
 from ..host.protocols import Store
@@ -259,7 +259,7 @@ def _upgrade(kernel: Kernel, data: bytes, changes: _Changes) -> None:
         hooks = set(changes.moved) | set(links.IDENTITY_HOOKS)
         links.attach(kernel, version, [hook for hook in hooks if hook in available])
     for old in changes.old:
-        _remove_folder(kernel, pins.links_path(kernel, old))
+        _remove_folder(kernel, pins.links_path(kernel, old), links.drop)
         _remove_folder(kernel, f"{pins.base(kernel)}/programs-{old}")
 
 
@@ -380,7 +380,7 @@ def remove(kernel: Kernel, store: Store | None = None, *, check: bool = False) -
         inside = f"{root}/{layout}"
         folders = kernel.names(inside)
         for name in sorted(folders, key=lambda name: not name.startswith("links-")):  # the links first
-            _remove_folder(kernel, f"{inside}/{name}")
+            _remove_folder(kernel, f"{inside}/{name}", links.drop if name.startswith("links-") else None)
         kernel.rmdir(inside)
     if kernel.exists(root):
         kernel.rmdir(root)
@@ -389,8 +389,13 @@ def remove(kernel: Kernel, store: Store | None = None, *, check: bool = False) -
     return result
 
 
-def _remove_folder(kernel: Kernel, folder: str) -> None:
+def _remove_folder(kernel: Kernel, folder: str, drop: Callable[[Kernel, str], None] | None = None) -> None:
+    """``drop``: removes one entry; without it, an entry is only unlinked."""
     if kernel.exists(folder):
         for name in kernel.names(folder):
-            kernel.unlink(folder + "/" + name)
+            path = folder + "/" + name
+            if drop is None:
+                kernel.unlink(path)
+            else:
+                drop(kernel, path)
         kernel.rmdir(folder)
