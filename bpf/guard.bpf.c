@@ -17,3 +17,4 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "hooks/file.h"
 #include "hooks/attributes.h"
 #include "hooks/task.h"
+#include "hooks/identity.h"

@@ -132,6 +132,7 @@ struct inode {
 	unsigned long i_ino;
 	__u32 i_generation;
 	unsigned int i_nlink;
+	void *i_private;
 	struct hlist_head i_dentry;
 };
 
@@ -225,6 +226,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct mm_struct *mm;
 	struct files_struct *files;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 start_boottime;
 	int pid;
@@ -393,6 +395,7 @@ struct guard_cmsghdr {
 #define EPERM 1
 #define CLONE_VM 0x100
 #define CLONE_FILES 0x400
+#define CLONE_INTO_CGROUP 0x200000000UL
 #define AF_UNSPEC 0
 #define AF_UNIX 1
 #define AF_INET 2
@@ -428,7 +431,10 @@ struct guard_cmsghdr {
 #define PROT_EXEC 4
 #define PTRACE_MODE_ATTACH 2
 #define CAP_OPT_NOAUDIT 2
+#define CAP_SETGID 6
 #define CAP_SYS_ADMIN 21
+#define CAP_SYS_TIME 25
+#define CAP_AUDIT_CONTROL 30
 #define SB_KERNMOUNT (1UL << 22)
 #define MAP_SHARED 1 /* also set in MAP_SHARED_VALIDATE, not in MAP_PRIVATE */
 #define VM_SHARED 8

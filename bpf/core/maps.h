@@ -106,16 +106,30 @@ struct subject_rules {
 /* Accumulates the subject sets of several ids. */
 struct id_match {
 	guard_u64 any, all, members;
-	__u32 last;
-	__u32 truncated;
+	union {
+		struct {
+			__u32 last;
+			__u32 truncated;
+		};
+		struct {
+			int service, left; /* automaton states, before ids are matched */
+		};
+	};
 };
 
+#define IDENTITY_EXECUTABLE 1 /* the executable is recorded */
+#define IDENTITY_CGROUP 2     /* `former` has the cgroup that the task was cloned out of */
+#define IDENTITY_GROUPS 4     /* `former` has the groups that it gave up */
+#define IDENTITY_UNKNOWN 8    /* it may have left something, but that could not be recorded */
+#define IDENTITY_FORMER (IDENTITY_CGROUP | IDENTITY_GROUPS | IDENTITY_UNKNOWN)
+#define IDENTITY_INIT_CHILD 16 /* a child of the host's first process that has not left its cgroup */
+
 struct task_cache {
-	/* the executable, as recorded at exec and inherited at fork */
+	/* the executable, as recorded at exec and inherited at fork; not with IDENTITY_EXECUTABLE clear */
 	__u64 inode;
 	__u32 device;
 	__u32 inode_generation;
-	__u32 recorded;
+	__u32 recorded; /* IDENTITY_* */
 	/* what `subject` was computed from, by value, since a pointer may be reused */
 	__u32 login;
 	__u64 generation; /* of the policy; 0: nothing is cached */
@@ -130,8 +144,13 @@ struct task_cache {
 	struct group_list groups;
 	struct subject_rules subject;
 	/* scratch space for the computation, since stack is short; only the task itself writes it */
-	struct guard_task_sets sets;
-	struct guard_vector exempted;
+	union {
+		struct {
+			struct guard_task_sets sets;
+			struct guard_vector exempted;
+		};
+		__u64 chain[GUARD_CGROUP_DEPTH]; /* before them: the cgroup's path, from the last component up */
+	};
 	struct id_match match;
 };
 
@@ -141,6 +160,26 @@ struct {
 	__type(key, int);
 	__type(value, struct task_cache);
 } tasks SEC(".maps");
+
+/* What a task gave up by its own action, which binds it nevertheless: the cgroup that it was cloned out of, and groups.
+ * Names of cgroups, not ids: a cgroup may be removed, and the next policy may name it. */
+#define FORMER_GROUPS (GUARD_GROUPS + 4)
+#define FORMER_NAME 128
+#define FORMER_UNKNOWN (~0U)
+
+struct former_identity {
+	__u32 depth;  /* components of the cgroup's path; FORMER_UNKNOWN: they could not be recorded */
+	__u32 groups; /* FORMER_UNKNOWN: they could not be recorded */
+	__u32 group[FORMER_GROUPS];
+	char name[GUARD_CGROUP_DEPTH][FORMER_NAME]; /* from the last component up */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct former_identity);
+} former SEC(".maps");
 
 /* Replaces task storage that cannot be allocated. Keyed by task, so that no other task writes the entry. */
 struct {

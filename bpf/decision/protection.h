@@ -14,18 +14,10 @@
 #include "core/maps.h"
 #include "object/path.h"
 #include "subject/cache.h"
+#include "subject/former.h"
 #include "subject/task_label.h"
 #include "decision/report.h"
 #include "decision/verdict.h"
-
-static __always_inline __u64 capabilities(const struct cred *cred)
-{
-	__u64 held = 0;
-
-	/* one word or two, in the same 8 bytes */
-	bpf_probe_read_kernel(&held, sizeof(held), __builtin_preserve_access_index(&cred->cap_effective));
-	return held;
-}
 
 /* True if a capability in the current task's user namespace gives rights over files of kernel id 0: the namespace maps
  * that id. A namespace with more extents than the structure holds counts as mapping it. */

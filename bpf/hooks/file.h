@@ -11,6 +11,7 @@
 #include "subject/cache.h"
 #include "subject/task_label.h"
 #include "decision/file.h"
+#include "decision/identity.h"
 #include "decision/protection.h"
 #include "decision/socket.h"
 #include "decision/verdict.h"
@@ -84,6 +85,11 @@ int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 		return ret;
 	if (!peek_generation(&peeked))
 		return 0;
+	if ((mask & (MAY_WRITE | MAY_APPEND)) && may_change_identity(file)) {
+		gen = peeked;
+		if (refuse_identity(&gen, file))
+			return -EPERM;
+	}
 	actions = relevant_actions(&peeked,
 				   1U << GUARD_READ | 1U << GUARD_WRITE | SEND_ACTIONS | GUARD_DEPENDS_ON_LABELS);
 	if (!actions)

@@ -97,7 +97,10 @@ static __noinline struct task_cache *overflow_task(void)
 	fresh = bpf_map_lookup_elem(&blank, &zero);
 	if (fresh)
 		bpf_map_update_elem(&spare, &key, fresh, BPF_ANY);
-	return bpf_map_lookup_elem(&spare, &key);
+	fresh = bpf_map_lookup_elem(&spare, &key);
+	if (fresh)
+		fresh->recorded = IDENTITY_UNKNOWN;
+	return fresh;
 }
 
 static __always_inline struct cred_cache_entry *cred_cache_slot(const struct cred *cred)
@@ -219,8 +222,6 @@ static __noinline int cache_store(const struct generation_ref *gen, struct task_
  * Without an active policy no rule applies. */
 static __noinline struct subject_rules *compute_subject(const struct generation_ref *gen, struct task_cache *t)
 {
-	const struct guard_policy *p;
-	__u32 uses, root;
 	bool stored = t;
 
 	if (!gen)
@@ -231,18 +232,13 @@ static __noinline struct subject_rules *compute_subject(const struct generation_
 		return 0;
 	t->generation = 0;
 	t->cred_version = 0;
-	/* Look the table up once. If guard_bind found one that was added meanwhile, its errors would leave the task
-	 * unbound. */
-	p = policy_of(gen);
-	if (!p) {
+	/* The policy table is looked up once. If guard_bind found one that was added meanwhile, its errors would leave the
+	 * task unbound. */
+	if (!prepare_subject(gen, t)) {
 		__builtin_memset(&t->subject, 0, sizeof(t->subject));
 		return &t->subject;
 	}
-	uses = p->uses;
-	root = p->service_root;
-	t->uses = uses;
-	t->labels = uses & GUARD_USES_LABELS ? current_labels() : 0;
-	if (bind_subject(gen, uses, root, t))
+	if (bind_subject(gen, t))
 		return 0;
 	if (stored)
 		cache_store(gen, t);

@@ -14,7 +14,7 @@ static __always_inline void record_executable(struct task_cache *t, const struct
 	t->inode = BPF_CORE_READ(inode, i_ino);
 	t->inode_generation = BPF_CORE_READ(inode, i_generation);
 	t->device = BPF_CORE_READ(inode, i_sb, s_dev);
-	t->recorded = 1;
+	t->recorded |= IDENTITY_EXECUTABLE;
 }
 
 /* The file that the task executes, or NULL. The record made at exec decides: mm->exe_file can be changed in a user
@@ -33,7 +33,7 @@ static __always_inline const struct file *task_executable(struct task_struct *ta
 	if (!file)
 		return 0;
 	inode = BPF_CORE_READ(file, f_inode);
-	if (!t->recorded) {
+	if (!(t->recorded & IDENTITY_EXECUTABLE)) {
 		f = bpf_map_lookup_elem(&facts, &zero);
 		if (!f || task->start_boottime >= f->loaded)
 			return 0;

@@ -11,6 +11,7 @@
 #include "core/maps.h"
 #include "object/path.h"
 #include "subject/executable.h"
+#include "subject/task_label.h"
 
 static __always_inline void match_user(void *table, struct id_match *t, __u32 id)
 {
@@ -69,20 +70,37 @@ static __always_inline void match_groups(void *table, struct id_match *t, const 
 		t->truncated = 1;
 }
 
-/* The automaton state of the task's cgroup, or -1 if it is unknown. */
-int guard_service(__u32 slot, __u32 root)
+/* The groups that the task gave up bind it and do not exempt it. */
+static __always_inline void match_former_groups(void *table, struct id_match *t, __u32 recorded)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct kernfs_node *node = task->cgroups->dfl_cgrp->kn, *parent;
-	__u64 chain[GUARD_CGROUP_DEPTH];
+	const struct former_identity *f = bpf_task_storage_get(&former, bpf_get_current_task_btf(), 0, 0);
+	__u32 i;
+
+	if (!f || (recorded & IDENTITY_UNKNOWN) || f->groups > FORMER_GROUPS) {
+		t->truncated = 1;
+		return;
+	}
+	for (i = 0; i < FORMER_GROUPS; i++) {
+		if (i >= f->groups)
+			return;
+		t->any |= sets_of(table, GUARD_ID_GROUP, f->group[i]);
+	}
+}
+
+/* The automaton state of a cgroup, or -1 if it is unknown. */
+int guard_service(__u32 slot, __u32 root, __u64 cgroup, struct task_cache *t)
+{
+	struct kernfs_node *node = (struct kernfs_node *)cgroup, *parent;
 	__u32 depth = 0, i;
 	int state = root;
 
+	if (!t)
+		return -1;
 	for (i = 0; i < GUARD_CGROUP_DEPTH; i++) {
 		parent = parent_of(node);
 		if (!parent)
 			break;
-		chain[i & (GUARD_CGROUP_DEPTH - 1)] = (__u64)node;
+		t->chain[i & (GUARD_CGROUP_DEPTH - 1)] = (__u64)node;
 		depth++;
 		node = parent;
 	}
@@ -92,8 +110,36 @@ int guard_service(__u32 slot, __u32 root)
 		if (!depth || state <= 0)
 			break;
 		depth--;
-		node = (struct kernfs_node *)chain[depth & (GUARD_CGROUP_DEPTH - 1)];
+		node = (struct kernfs_node *)t->chain[depth & (GUARD_CGROUP_DEPTH - 1)];
 		state = guard_step(slot, state, (__u64)BPF_CORE_READ(node, name));
+	}
+	return state;
+}
+
+#define NEVER_LEFT (-2)
+
+/* The automaton state of the cgroup that the task was cloned out of; -1 if it is unknown. */
+__noinline int guard_former_service(__u32 slot, __u32 root, struct task_cache *t)
+{
+	const struct former_identity *f;
+	int state = root;
+	__u32 depth, i;
+
+	if (!t || (t->recorded & IDENTITY_UNKNOWN))
+		return -1;
+	if (!(t->recorded & IDENTITY_CGROUP))
+		return NEVER_LEFT;
+	f = bpf_task_storage_get(&former, bpf_get_current_task_btf(), 0, 0);
+	if (!f)
+		return -1;
+	depth = f->depth;
+	if (depth > GUARD_CGROUP_DEPTH)
+		return -1;
+	for (i = 0; i < GUARD_CGROUP_DEPTH; i++) {
+		if (!depth || state <= 0)
+			break;
+		depth--;
+		state = guard_step(slot, state, ptr_to_u64(f->name[depth & (GUARD_CGROUP_DEPTH - 1)]));
 	}
 	return state;
 }
@@ -129,14 +175,60 @@ __noinline int guard_join(__u32 slot, __u32 set, int binds, int exempts, struct 
 	return 0;
 }
 
-/* Computes the rules that apply to the current task into *t. An unknown attribute binds and never exempts. */
-int guard_bind(__u32 slot, int service, int exe, struct task_cache *t)
+/* Which sets bind and which exempt a task, in the scratch space: stack is short. */
+static __always_inline void match_sets(struct task_cache *t, guard_u64 binding, guard_u64 exempting)
+{
+	t->match.any = binding;
+	t->match.all = exempting;
+}
+
+/* Computes the rules of these sets into *t. Returns -1 if it cannot. */
+int guard_select(__u32 slot, struct task_cache *t)
+{
+	const struct guard_policy *p;
+	guard_u64 binding, freeing;
+	__u32 zero = 0, i;
+	void *table;
+
+	if (!t)
+		return -1;
+	t->subject.actions = 0;
+	table = INNER_OF(policy, slot);
+	if (!table)
+		return -1;
+	p = bpf_map_lookup_elem(table, &zero);
+	if (!p)
+		return -1;
+	binding = t->match.any;
+	freeing = t->match.all;
+	__builtin_memset(&t->exempted, 0, sizeof(t->exempted));
+	t->subject.rules = p->always;
+	for (i = 0; i < GUARD_SETS; i++) {
+		guard_u64 sets = binding | freeing;
+
+		if (!sets)
+			break;
+		sets &= -sets;
+		if (guard_join(slot, guard_lowest(sets), !!(binding & sets), !!(freeing & sets), t))
+			return -1;
+		binding &= ~sets;
+		freeing &= ~sets;
+	}
+	guard_remove(&t->subject.rules, &t->exempted);
+	for (i = GUARD_READ; i <= GUARD_PLAIN; i++)
+		if (guard_concerns(&t->subject.rules, &p->rules_by_action[i]))
+			t->subject.actions |= 1U << i;
+	return 0;
+}
+
+/* Computes which sets match the current task into *t; t->match has the states of its service. An unknown attribute binds and never exempts. */
+int guard_bind(__u32 slot, int exe, struct task_cache *t)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct cred *cred = task->cred, *real = task->real_cred;
 	const struct guard_policy *p;
 	const struct guard_state *s;
-	guard_u64 binding, freeing, labels;
+	guard_u64 labels;
 	__u32 zero = 0, i;
 	void *table;
 
@@ -153,7 +245,14 @@ int guard_bind(__u32 slot, int service, int exe, struct task_cache *t)
 	if (!table)
 		return -1;
 	__builtin_memset(&t->sets, 0, sizeof(t->sets));
-	__builtin_memset(&t->exempted, 0, sizeof(t->exempted));
+	s = t->match.service < 0 ? 0 : state_of(slot, t->match.service);
+	t->sets.service_bind = s ? s->services : ~0ULL;
+	t->sets.service_exempt = s ? s->services : 0;
+	if (t->match.left != NEVER_LEFT) {
+		s = t->match.left < 0 ? 0 : state_of(slot, t->match.left);
+		t->sets.service_bind |= s ? s->services : ~0ULL;
+		t->sets.service_exempt &= s ? s->services : 0;
+	}
 	__builtin_memset(&t->match, 0, sizeof(t->match));
 
 	t->match.last = cred->uid.val;
@@ -174,13 +273,12 @@ int guard_bind(__u32 slot, int service, int exe, struct task_cache *t)
 			match_groups(table, &t->match, real);
 			t->match.members = 0; /* Two lists: a group that is in only one of them does not exempt. */
 		}
+		if (t->recorded & (IDENTITY_GROUPS | IDENTITY_UNKNOWN))
+			match_former_groups(table, &t->match, t->recorded);
 		t->sets.group_bind = t->match.truncated ? ~0ULL : t->match.any;
 		t->sets.group_exempt = t->match.truncated ? 0 : t->match.members;
 	}
 
-	s = service < 0 ? 0 : state_of(slot, service);
-	t->sets.service_bind = s ? s->services : ~0ULL;
-	t->sets.service_exempt = s ? s->services : 0;
 	s = exe < 0 ? 0 : state_of(slot, exe);
 	t->sets.executable_bind = s ? s->executables : ~0ULL;
 	t->sets.executable_exempt = s ? s->executables : 0;
@@ -193,34 +291,40 @@ int guard_bind(__u32 slot, int service, int exe, struct task_cache *t)
 		labels &= labels - 1;
 	}
 
-	binding = guard_binding_sets(p, &t->sets);
-	freeing = guard_exempting_sets(p, &t->sets);
-	t->subject.rules = p->always;
-	for (i = 0; i < GUARD_SETS; i++) {
-		guard_u64 sets = binding | freeing;
-
-		if (!sets)
-			break;
-		sets &= -sets;
-		if (guard_join(slot, guard_lowest(sets), !!(binding & sets), !!(freeing & sets), t))
-			return -1;
-		binding &= ~sets;
-		freeing &= ~sets;
-	}
-	guard_remove(&t->subject.rules, &t->exempted);
-	for (i = GUARD_READ; i <= GUARD_PLAIN; i++)
-		if (guard_concerns(&t->subject.rules, &p->rules_by_action[i]))
-			t->subject.actions |= 1U << i;
+	match_sets(t, guard_binding_sets(p, &t->sets), guard_exempting_sets(p, &t->sets));
 	return 0;
 }
 
-static __always_inline int bind_subject(const struct generation_ref *gen, __u32 uses, __u32 service_root,
-					struct task_cache *t)
+/* Finds what the policy uses and the states of the task's service, into *t. Returns false without a policy. */
+static __noinline bool prepare_subject(const struct generation_ref *gen, struct task_cache *t)
 {
-	int service = uses & GUARD_USES_SERVICES ? guard_service(gen->slot, service_root) : -1;
-	int exe = uses & GUARD_USES_EXECUTABLES ? guard_executable(gen->slot) : -1;
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct guard_policy *p;
+	__u32 uses, root;
 
-	return guard_bind(gen->slot, service, exe, t);
+	if (!gen || !t)
+		return 0;
+	p = policy_of(gen);
+	if (!p)
+		return 0;
+	uses = p->uses;
+	root = p->service_root;
+	t->uses = uses;
+	t->labels = uses & GUARD_USES_LABELS ? current_labels() : 0;
+	t->match.service = -1;
+	t->match.left = NEVER_LEFT;
+	if (uses & GUARD_USES_SERVICES) {
+		t->match.left = guard_former_service(gen->slot, root, t);
+		t->match.service = guard_service(gen->slot, root, ptr_to_u64(task->cgroups->dfl_cgrp->kn), t);
+	}
+	return 1;
+}
+
+static __always_inline int bind_subject(const struct generation_ref *gen, struct task_cache *t)
+{
+	int exe = t->uses & GUARD_USES_EXECUTABLES ? guard_executable(gen->slot) : -1;
+
+	return guard_bind(gen->slot, exe, t) || guard_select(gen->slot, t);
 }
 
 #endif

@@ -245,10 +245,12 @@ def _label_store(purpose: str) -> Effect:
 EFFECTS: dict[str, Effect] = {
     # the decision
     VERDICT: Effect("Decides about one action by the rules.", after=_verdict, decides=True, shown="result"),
-    "guard_bind": Effect("Computes which rules bind a task; 0: done.", after=_bind, binds=True, shown="result"),
+    "guard_bind": Effect("Computes which sets match a task; 0: done.", after=_bind, binds=True, shown="result"),
+    "guard_select": Effect("Computes the rules of these sets; 0: done.", after=_bind, binds=True, shown="result"),
     "guard_join": Effect("Adds the rules of one set of subjects.", binds=True),
     "compute_subject": Effect("Computes the current task's rules; 0: it cannot.", after=_compute_subject),
     "guard_service": Effect("Finds the service's state by its cgroup; below 0: it cannot.", after=_attribute),
+    "guard_former_service": Effect("Does so for the cgroup that the task was cloned out of.", after=_attribute),
     "guard_executable": Effect("Finds the executable's state; below 0: it cannot.", after=_attribute),
     # the object
     STEP: Effect("Makes one step of the path automaton; -1: it cannot.", after=_step),
@@ -315,6 +317,10 @@ EFFECTS: dict[str, Effect] = {
     "emit_abstract": _emitter("Emits an event about an abstract socket."),
     "emit_endpoint": _emitter("Emits an event about an endpoint."),
     # refusals
+    "rules_lost": Effect("Computes which rules a change would lift; 0: it cannot.", after=_compute_subject),
+    "refuse_change": _refusal("Denies a task a change that would lift a rule."),
+    "refuse_identity": _refusal("Denies to write a file that changes a cgroup or the login user."),
+    "refuse_named": _refusal("Denies an action to every task that a rule with subjects binds."),
     "refuse_action": _refusal("Denies an action without an object."),
     "refuse_addresses": _refusal("Denies one of several addresses of an SCTP socket."),
     "refuse_aliases": _refusal("Denies a file by any of its inode's names."),

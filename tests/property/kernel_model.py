@@ -149,6 +149,10 @@ class Model:
         memberships = [self.ids(layout.ID_GROUP, group) for group in task.memberships]
         service = None if task.service is None else self.walk(self.policy["service_root"], task.service)
         services = None if service is None else self.state(service).services
+        bind, exempt = (ALL, 0) if services is None else (services, services)
+        if task.left_service is not None:
+            left = self.state(self.walk(self.policy["service_root"], task.left_service)).services
+            bind, exempt = bind | left, exempt & left
         executables = None
         if task.executable is not None:
             state, trouble = self.place(task.executable)
@@ -161,8 +165,8 @@ class Model:
             "label": _any(self.ids(layout.ID_LABEL, bit) for name, bit in self.labels.items() if name in task.labels),
             "group_bind": ALL if task.ids_truncated else _any(groups),
             "group_exempt": 0 if task.ids_truncated else _any(memberships),
-            "service_bind": ALL if services is None else services,
-            "service_exempt": 0 if services is None else services,
+            "service_bind": bind,
+            "service_exempt": exempt,
             "executable_bind": ALL if executables is None else executables,
             "executable_exempt": 0 if executables is None else executables,
         }

@@ -154,6 +154,7 @@ def tasks(draw):
         memberships=frozenset(group for group in groups if draw(st.booleans())),
         login_user=draw(st.sampled_from(IDS)),
         service=draw(maybe(cgroups)),
+        left_service=draw(maybe(cgroups)),
         executable=draw(maybe(locations)),
         labels=draw(some(list("mno"))),
         ids_truncated=draw(st.booleans()),

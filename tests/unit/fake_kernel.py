@@ -51,6 +51,7 @@ HOOKS = tuple(
         | set(links.IDENTITY_HOOKS)
         | set(programs.BUILT_IN)
         | set(programs.LABEL_PROGRAMS)
+        | set(programs.CHANGE_PROGRAMS)
     )
 )
 GOOD = Environment(True, "x86_64", "6.1.0-40-amd64", True, True, ("lockdown", "capability", "apparmor", "bpf"), "1.1.2")
@@ -64,6 +65,7 @@ def good_object() -> ObjectInfo:
     maps = dict(
         mapspecs.MAPS,
         tasks=MapSpec(TASK_STORAGE, 4, 208, 0, 1),
+        former=MapSpec(TASK_STORAGE, 4, 2208, 0, 1),
         inodes=MapSpec(INODE_STORAGE, 4, 80, 0, 1),
         spare=MapSpec(LRU_HASH, 8, 208, 4096),
         blank=MapSpec(generations.ARRAY, 4, 208, 1),

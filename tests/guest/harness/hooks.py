@@ -10,12 +10,12 @@ import sys
 import time
 import traceback
 
-from checks import audit, certificates, files, flows, hooks, machine, network, places, tamper
+from checks import audit, certificates, files, flows, hooks, identity, machine, network, places, tamper
 from checks.policy import POLICY
 
 from harness.checks import ATTEMPTS, STORIES, enforcer
 
-assert audit and certificates and places and tamper  # they fill the registry of checks
+assert audit and certificates and identity and places and tamper  # they fill the registry of checks
 
 
 def report(name, wrong):

@@ -4,10 +4,12 @@
 """Ways to be somebody else: users, namespaces, cgroups, other threads and programs."""
 
 import os
+import signal
+import struct
 
 from techniques.registry import in_child, technique
 from techniques.steps import NEWCGROUP, NEWNET, NEWNS, NEWPID, own_namespaces, piped, put, spawn, take
-from techniques.syscalls import call, libc
+from techniques.syscalls import call, libc, system
 
 # ---- to read: who one is ---------------------------------------------------------------------------------------------
 
@@ -67,18 +69,75 @@ def cgroup_namespace(t):
     return take(t.secret)
 
 
-@technique(
-    "files",
-    "a unit's process that leaves its cgroup",
-    "read",
-    who="files.service",
-    last=lambda t: None,
-    open="root in a unit may move itself to another cgroup; a rule on writing cgroup.procs stops it",
-    closed_by={"deny": ["write"], "subjects": ["u-files"], "resources": {"paths": ["/sys/fs/cgroup/**"]}},
-)
+CGROUPS = "/sys/fs/cgroup"
+CLONE_INTO_CGROUP = 0x200000000
+
+
+def clone_into(folder, operation):
+    """Runs in a child that starts in the cgroup; OSError when it ended with one."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    arguments = struct.pack("=11Q", CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, descriptor)
+    child = system("clone3", arguments, len(arguments))
+    if child == 0:
+        status = 1
+        try:
+            operation()
+            status = 0
+        except OSError as error:
+            status = error.errno or 1
+        finally:
+            os._exit(status)
+    os.close(descriptor)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise OSError(max(status, 1), os.strerror(max(status, 1)) + " (in a child)")
+
+
+@technique("files", "a unit's process that leaves its cgroup", "read", who="files.service")
 def leaves_its_cgroup(t):
-    put("/sys/fs/cgroup/cgroup.procs", str(os.getpid()).encode())
+    put(CGROUPS + "/cgroup.procs", str(os.getpid()).encode())
     return take(t.secret)
+
+
+@technique("files", "a unit's process that leaves its cgroup", "read", who="files.service")
+def moves_its_child(t):
+    """Whoever moves is not whoever leaves."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(reader, 1)
+        status = 1
+        try:
+            status = 0 if t.has(take(t.secret)) else 2
+        finally:
+            os._exit(status)
+    try:
+        put(CGROUPS + "/cgroup.procs", str(child).encode())
+    finally:
+        os.write(writer, b"g")
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return ended == 0
+
+
+@technique("files", "a child that starts in another cgroup", "read", who="files.service")
+def cloned_into_a_cgroup(t):
+    def operation():
+        if not t.has(take(t.secret)):
+            raise OSError(5, "no mark")
+
+    clone_into(CGROUPS, operation)
+    return True
+
+
+@technique("files", "a child that starts in another cgroup", "read", who="files.service")
+def cloned_into_a_cgroup_twice(t):
+    def operation():
+        if not t.has(take(t.secret)):
+            raise OSError(5, "no mark")
+
+    other = t.cgroup("programs")
+    clone_into(other, lambda: clone_into(CGROUPS, operation))
+    return True
 
 
 @technique("files", "a thread, a child", "read")

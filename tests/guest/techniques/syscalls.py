@@ -50,6 +50,7 @@ NUMBERS = {
     "fanotify_init": 300,
     "fanotify_mark": 301,
     "name_to_handle_at": 303,
+    "clock_adjtime": 305,
     "open_by_handle_at": 304,
     "sendmmsg": 307,
     "process_vm_readv": 310,
@@ -303,3 +304,15 @@ def bpf(command, *fields, size=128):
     """bpf(2) with an attribute of numbers: (format, values...)."""
     attribute = ctypes.create_string_buffer(struct.pack(*fields), size)
     return system("bpf", command, attribute, size)
+
+
+ADJ_TICK = 0x4000
+
+
+def clock_adjtime(clock):
+    """Sets the tick of the clock to what it is."""
+    now = ctypes.create_string_buffer(256)
+    system("clock_adjtime", clock, now)
+    tick = now.raw[88:96]  # timex.tick
+    changed = ctypes.create_string_buffer(struct.pack("=I84x", ADJ_TICK) + tick, 256)
+    system("clock_adjtime", clock, changed)

@@ -40,6 +40,11 @@ BUILT_IN = tuple(
         "sb_umount",
     )
 )
+# A task must not get rid of a rule by changing what the rule goes by; see bpf/decision/identity.h
+_CGROUP_AND_LOGIN = ("file_permission__identity",)
+_GROUPS = ("task_fix_setgid", "task_fix_setgroups")
+_CLOCK = ("capable__clock",)
+CHANGE_PROGRAMS = _CGROUP_AND_LOGIN + _GROUPS + _CLOCK
 # whose rules ask what a task has read: how that is remembered
 LABEL_PROGRAMS = (
     "bprm_creds_for_exec",
@@ -67,6 +72,8 @@ LABEL_PROGRAMS = (
     "task_free",
     "unix_may_send",
 )
+# what another program does as well
+_INCLUDED = {"file_open__tamper": "file_open", "file_permission__identity": "file_permission"}
 
 
 def of_action(action: str, sendpage: bool = False) -> tuple[str, ...]:
@@ -82,6 +89,13 @@ def needed(resolved: model.Resolved, now: datetime.date, sendpage: bool = False)
     for rule in resolved.rules:
         if not semantics.in_force(rule, now):
             continue
+        named = [resolved.subjects[name] for name in (*(rule.subjects or ()), *rule.excepts)]
+        if any(subject.services is not None or subject.login_users is not None for subject in named):
+            found.update(_CGROUP_AND_LOGIN)
+        if any(subject.groups is not None for subject in named):
+            found.update(_GROUPS)
+        if rule.expires is not None:
+            found.update(_CLOCK)
         for action in rule.deny:
             found.update(of_action(action, sendpage))
         if any(resolved.subjects[name].has_read is not None for name in rule.subjects or ()):
@@ -101,6 +115,6 @@ def before_install(present: frozenset[str]) -> frozenset[str]:
 
 def attached(wanted: Iterable[str], available: frozenset[str]) -> frozenset[str]:
     """All that is attached for a policy: ``wanted`` and BUILT_IN as far as the kernel has them. The program that
-    decides opens looks after what enforces as well, which saves each open a program."""
+    decides opens looks after what enforces as well, which saves each open a program; so do the others of _INCLUDED."""
     found = here(frozenset(wanted).union(BUILT_IN), available)
-    return found - {"file_open__tamper"} if "file_open" in found else found
+    return found - {name for name, by in _INCLUDED.items() if by in found}

@@ -71,7 +71,8 @@ REASONS = {
     "no-label": "the label of what was read could not be recorded. See the limits of has_read in "
     "docs/policy-language.md",
     "tamper": "the enforcer protects itself, whatever the rules say. Only root in the initial user namespace may "
-    "modify it, or the switches of docs/kernel-switches.md, if no rule with subjects applies to that process",
+    "modify it, or the switches of docs/kernel-switches.md, if no rule with subjects applies to that process. Nor may "
+    "a process lift a rule from itself by its cgroup, its login user or the clock",
 }
 
 

@@ -52,4 +52,16 @@ MAPS: dict[str, MapSpec] = dict(
     ),
 )
 
-STORAGES = ("tasks", "inodes", "spare", "blank", "known", "covered", "readings", "marked_files", "sockets", "marks")
+STORAGES = (
+    "tasks",
+    "former",
+    "inodes",
+    "spare",
+    "blank",
+    "known",
+    "covered",
+    "readings",
+    "marked_files",
+    "sockets",
+    "marks",
+)

@@ -110,7 +110,7 @@ class Task(NamedTuple):
     """The attributes of the process that acts, as far as a policy can refer to them."""
 
     users: frozenset[int]  # real, effective, saved, fs id of both creds, owners of user namespaces above the first
-    groups: frozenset[int]  # real, effective, saved, fs and supplementary groups of both creds: for subjects
+    groups: frozenset[int]  # real, effective, saved, fs, supplementary of both creds, and given up: for subjects
     memberships: frozenset[int]  # real and supplementary groups that both creds have: for exceptions
     login_user: int = NO_ID
     service: Components | None = ()  # cgroup path; None: could not be read
@@ -118,6 +118,8 @@ class Task(NamedTuple):
     labels: frozenset[str] = frozenset()  # resource sets from which it has read
     # it has more groups or user namespaces than are examined: `users` and `groups` match in subjects, not in exceptions
     ids_truncated: bool = False
+    # the cgroup that it was cloned out of, if it was: rules apply by it as well, exceptions apply only if both match
+    left_service: Components | None = None
 
 
 class FileEvent(NamedTuple):

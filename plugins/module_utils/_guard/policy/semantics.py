@@ -150,7 +150,12 @@ def _may_be(policy: model.Resolved, name: str, task: model.Task) -> bool:
         (subject.users is None or task.ids_truncated or bool(subject.users & task.users))
         and (subject.groups is None or task.ids_truncated or bool(subject.groups & task.groups))
         and (subject.login_users is None or task.login_user in subject.login_users)
-        and (subject.services is None or task.service is None or _in_service(subject.services, task.service))
+        and (
+            subject.services is None
+            or task.service is None
+            or _in_service(subject.services, task.service)
+            or (task.left_service is not None and _in_service(subject.services, task.left_service))
+        )
         and (subject.executables is None or executable is None or _matches(subject.executables, executable))
         and (subject.has_read is None or bool(subject.has_read & task.labels))
     )
@@ -162,7 +167,14 @@ def _surely_is(policy: model.Resolved, name: str, task: model.Task) -> bool:
         (subject.users is None or (not task.ids_truncated and task.users <= subject.users))
         and (subject.groups is None or (not task.ids_truncated and bool(subject.groups & task.memberships)))
         and (subject.login_users is None or task.login_user in subject.login_users)
-        and (subject.services is None or (task.service is not None and _in_service(subject.services, task.service)))
+        and (
+            subject.services is None
+            or (
+                task.service is not None
+                and _in_service(subject.services, task.service)
+                and (task.left_service is None or _in_service(subject.services, task.left_service))
+            )
+        )
         and (subject.executables is None or (executable is not None and _matches(subject.executables, executable)))
         and (subject.has_read is None or bool(subject.has_read & task.labels))
     )
