@@ -154,7 +154,9 @@ def test_both_documents_damaged_is_told_and_the_next_run_repairs(template, boote
         for name in DOCUMENTS:
             path = host.folder / name
             faults.damages(path).get(what, Path.unlink)(path)
-        assert host.command(capsys, "boot") == 0 and host.in_force() == 0
+        assert host.command(capsys, "boot") == 0
+        # One changed bit may leave a document that can be read. It is used, since there is no other.
+        assert what == "one bit" or host.in_force() == 0
         host.repaired(BOTH)
 
 
