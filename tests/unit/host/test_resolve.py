@@ -624,3 +624,12 @@ def test_translation_equals_walking(mounts, pattern, asked, below):
             for other in mounts
         )
         assert is_covered == named
+
+
+def test_an_abstract_name_may_begin_with_a_slash():
+    """It is not taken for a component that is a name."""
+    (pattern,) = resolver.abstract(["/run/bus"])
+    accepted = automaton.build([{pattern.components: 1}])
+    for name, wanted in (("/run/bus", True), ("run/bus", False)):
+        assert semantics.matches(pattern.components, (name,)) == wanted
+        assert bool(walked(accepted, (name,))) == wanted

@@ -140,7 +140,7 @@ class _Builder:
 
 def _bytes(head: bytes) -> tuple[int, ...]:
     """The bytes of a component of a pattern. ``*`` is _STAR, unless the component is a name: see model.literal."""
-    if head.startswith(b"/"):
+    if head.startswith(b"\0"):
         return tuple(head[1:])
     return tuple(_STAR if byte == ord("*") else byte for byte in head)
 

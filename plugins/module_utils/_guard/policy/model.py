@@ -15,15 +15,20 @@ class PathPattern(NamedTuple):
     """A path inside one superblock.
 
     ``*`` matches any run of bytes within a component. ``**`` as the last component matches any number of components,
-    including none. ``()`` is the root of the superblock. A component that begins with ``/`` is a name: see literal."""
+    including none. ``()`` is the root of the superblock. A component that begins with NUL is a name: see
+    literal."""
 
     device: int  # the kernel's device number, major << 20 | minor; layout.ABSTRACT: the name of an abstract unix socket
     components: Components
 
 
+LITERAL = "\0"  # begins a component that is a name
+
+
 def literal(name: str) -> str:
-    """The component of a pattern that matches this name only. A slash, which no name has, marks a name with a star."""
-    return "/" + name if "*" in name else name
+    """The component of a pattern that matches this name only. NUL marks a name with a star: neither the name of a file
+    nor a pattern has one. The name of an abstract socket may begin with a slash."""
+    return LITERAL + name if "*" in name else name
 
 
 class SubjectSet(NamedTuple):

@@ -284,7 +284,7 @@ def matches(pattern: model.Components, path: model.Components) -> bool:
 def component_matches(pattern: str, component: str) -> bool:
     """Whether one component of a path matches one of a pattern, where ``*`` stands for any run of bytes, unless the
     pattern is a name: see model.literal."""
-    if pattern.startswith("/"):
+    if pattern.startswith(model.LITERAL):
         return pattern[1:] == component
     if "*" not in pattern:  # most patterns: no regular expression is compiled
         return pattern == component
