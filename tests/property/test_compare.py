@@ -57,7 +57,8 @@ def missed(pair, events, **options):
     for day in DAYS:
         for event in events:
             before, after = (SEVERITY(semantics.decide(policy, event, day).outcome) for policy in pair)
-            action = getattr(event, "action", "vsock")
+            join = isinstance(event, model.JoinEvent)  # decided as a send
+            action = "send" if join else getattr(event, "action", "vsock")
             direction = "stricter" if after > before else "weaker"
             if after != before and (direction, action) not in told(comparison, day):
                 found.append((day, event, direction))

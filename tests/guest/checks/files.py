@@ -568,7 +568,7 @@ def strange_names_in_events():
 def a_set_uid_program_reads_the_passwords():
     """The exception that the advice about /etc/shadow names: a program of everybody's, whoever starts it."""
     password = "/var/lib/shadow"
-    write(password, "x")
+    write(password, "x\n")  # its program prints it before the line of the result
     os.chmod(password, 0o600)
     shutil.copy("/srv/bin/hand", "/var/lib/su")
     os.chmod("/var/lib/su", 0o4755)
