@@ -28,10 +28,22 @@ VARIANTS: dict[str, dict] = {
 }
 
 
+# They switch ftrace off and on as their control. A kernel may refuse to attach a program afterwards (seen on 6.1 and
+# 6.12), so that each needs a boot of its own: on one kernel, and in the long run on all.
+ALONE = {
+    "6.1": "a_switch_that_stops_the_programs_is_seen",
+    "6.12": "no_switch_of_the_kernel_is_moved_by_who_is_bound",
+    "7.2": "no_user_namespace_gives_a_right_over_what_enforces",
+}
+
+
 def checks(module: str | None = None) -> list[str]:
-    """The names in the registry of checks, of one module or of all."""
+    """The names in the registry of checks, of one module or of all, but for those that run alone."""
     return [
-        each.name for registry in (ATTEMPTS, STORIES) for each in registry.values() if module in (None, each.module)
+        each.name
+        for registry in (ATTEMPTS, STORIES)
+        for each in registry.values()
+        if module in (None, each.module) and each.name not in ALONE.values()
     ]
 
 
@@ -43,17 +55,25 @@ PAIRS = [
     if os.environ.get("HOOKS") == "all"
     or variant == "plain"
     or (kernel, variant) in (("6.1", "kptr_restrict=2"), ("6.12", "preempt=full"))
+] + [
+    (kernel, story)
+    for kernel in boot.KERNELS
+    for story in ALONE.values()
+    if os.environ.get("HOOKS") == "all" or ALONE[kernel] == story
 ]
 
 
 def checks_of(variant: str) -> list[str]:
-    """Of the variants those of checks/hooks.py, which the variants are about; all of them in the long run."""
+    """Of the variants those of checks/hooks.py, which the variants are about; all of them in the long run. A check that
+    runs alone is a variant of its own."""
+    if variant in ALONE.values():
+        return [variant]
     every = variant == "plain" or os.environ.get("HOOKS") == "all"
     return checks(None if every else "checks.hooks")
 
 
 def run(kernel: str, variant: str) -> dict[str, dict]:
-    result = boot.boot(kernel, [str(SCRIPT), *checks_of(variant)], seconds=3600, **VARIANTS[variant])
+    result = boot.boot(kernel, [str(SCRIPT), *checks_of(variant)], seconds=3600, **VARIANTS.get(variant, {}))
     found = {}
     for line in result.output.splitlines():
         if line.startswith('{"check"'):
