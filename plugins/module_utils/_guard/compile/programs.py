@@ -117,4 +117,9 @@ def attached(wanted: Iterable[str], available: frozenset[str]) -> frozenset[str]
     """All that is attached for a policy: ``wanted`` and BUILT_IN as far as the kernel has them. The program that
     decides opens looks after what enforces as well, which saves each open a program; so do the others of _INCLUDED."""
     found = here(frozenset(wanted).union(BUILT_IN), available)
-    return found - {name for name, by in _INCLUDED.items() if by in found}
+    return uncovered(found, found)
+
+
+def uncovered(wanted: frozenset[str], running: frozenset[str]) -> frozenset[str]:
+    """``wanted`` without the programs whose work one of ``running`` does as well."""
+    return wanted - {name for name, by in _INCLUDED.items() if by in running}

@@ -46,7 +46,10 @@ def of_rule(
     for action in sorted(rule.deny):
         alone = resolved._replace(rules=(rule._replace(deny=frozenset([action]), expires=None),))
         needed = programs.here(programs.needed(alone, datetime.date.min, environment.sendpage), available)
-        lacking = {hook: "not attached" if hook in available else absent for hook in sorted(needed - attached)}
+        lacking = {
+            hook: "not attached" if hook in available else absent
+            for hook in sorted(programs.uncovered(frozenset(needed), frozenset(attached)) - attached)
+        }
         result.append({"action": action, "lacking": lacking, "enforced": not lacking and "bpf" in environment.lsms})
     return result
 
