@@ -8,6 +8,7 @@ EXFIL_GUARD_FAULTS=all tries every fault; otherwise every STRIDE-th is tried."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import errno
 import json
@@ -187,7 +188,8 @@ def ready(host: Host, what: str) -> None:
     if what == "confirm":
         host.apply(CORP, seconds=60)
     if what == "refresh":
-        shutil.rmtree(host.folder / "canary")  # the same document means something else
+        stored = host.store.last_confirmed()
+        host.store.save(dataclasses.replace(stored, image="another"))  # the same document means something else
     if what == "rollback":
         host.apply(CORP)
     host.kernel.revive()
@@ -200,6 +202,7 @@ def steps(booted, monkeypatch, what) -> int:
     disk = faults.Disk(host.folder)
     with disk.watched(monkeypatch):
         ATTEMPTS[what](host)
+    assert disk.calls, what
     return disk.calls
 
 
