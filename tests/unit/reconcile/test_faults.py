@@ -237,16 +237,22 @@ def test_a_write_that_fails(booted, monkeypatch, capsys, what):
             rebooted(host, capsys, what, (at, error))
 
 
+def killed(booted, monkeypatch, what, at):
+    """A host on which the process was killed at writing call number ``at``, and its disk."""
+    host = booted(f"{what}-{at}")
+    ready(host, what)
+    disk = faults.Disk(host.folder)
+    disk.kill(at)
+    with disk.watched(monkeypatch), pytest.raises(faults.Killed):
+        ATTEMPTS[what](host)
+    return host, disk
+
+
 @pytest.mark.parametrize("what", sorted(ATTEMPTS))
 def test_a_run_killed_at_a_writing_call(booted, monkeypatch, capsys, what):
     count = steps(booted, monkeypatch, what)
     for at in range(1, count + 1, max(1, STRIDE // 2)):
-        host = booted(f"{what}-{at}")
-        ready(host, what)
-        disk = faults.Disk(host.folder)
-        disk.kill(at)
-        with disk.watched(monkeypatch), pytest.raises(faults.Killed):
-            ATTEMPTS[what](host)
+        host, _disk = killed(booted, monkeypatch, what, at)
         host.kernel.revive()
         if at % 2:  # the next run comes in the same boot
             host.repaired(BOTH)
@@ -258,12 +264,7 @@ def test_a_run_killed_at_a_writing_call(booted, monkeypatch, capsys, what):
 def test_a_power_failure(booted, monkeypatch, capsys, what, names):
     count = steps(booted, monkeypatch, what)
     for at in range(1, count + 1, max(1, STRIDE // 2)):
-        host = booted(f"{what}-{at}")
-        ready(host, what)
-        disk = faults.Disk(host.folder)
-        disk.kill(at)
-        with disk.watched(monkeypatch), pytest.raises(faults.Killed):
-            ATTEMPTS[what](host)
+        host, disk = killed(booted, monkeypatch, what, at)
         disk.lose_power(names=names)
         rebooted(host, capsys, what, at)
 
