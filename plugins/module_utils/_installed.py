@@ -72,7 +72,9 @@ class Host(Protocol):
 
     def uninstall(self, *, check: bool = False) -> dict[str, Any]: ...
 
-    def enforcer_problem(self) -> str: ...
+    def installation_problems(self) -> tuple[str, ...]: ...
+
+    def enforcer_problem(self, installation: Sequence[str]) -> str: ...
 
     def apply(
         self,
@@ -82,6 +84,7 @@ class Host(Protocol):
         confirm_seconds: float = 60,
         revision: str | None = None,
         soak: bool = False,
+        installation: tuple[str, ...] | None = None,
     ) -> dict[str, Any]: ...
 
     def restore(
@@ -91,6 +94,7 @@ class Host(Protocol):
         revisions: Iterable[str] = (),
         check: bool = False,
         confirm_seconds: float = 60,
+        installation: tuple[str, ...] | None = None,
     ) -> dict[str, Any]: ...
 
     def confirm(self, generation: int | None, *, check: bool = False) -> dict[str, Any]: ...

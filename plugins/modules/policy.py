@@ -274,7 +274,8 @@ REMEDY = "Run the role exfil.guard.enforcer"
 def put_in_force(api: HostAPI, host: Host, params: dict[str, Any], check: bool, sent: bool) -> dict[str, Any]:
     """Applies the document, or restores an earlier one. ``sent``: the package is of another release than the one that
     is installed."""
-    problem = host.enforcer_problem()
+    installation = host.installation_problems()
+    problem = host.enforcer_problem(installation)
     if (problem or sent) and not check:
         return {
             "changed": False,
@@ -290,6 +291,7 @@ def put_in_force(api: HostAPI, host: Host, params: dict[str, Any], check: bool, 
                 revisions=params["revisions"],
                 check=check,
                 confirm_seconds=params["confirm_seconds"],
+                installation=installation,
             )
         else:
             result = host.apply(
@@ -298,6 +300,7 @@ def put_in_force(api: HostAPI, host: Host, params: dict[str, Any], check: bool, 
                 confirm_seconds=params["confirm_seconds"],
                 revision=params["revision"],
                 soak=params["soak"],
+                installation=installation,
             )
     except api.EnforcerError as error:
         if not (problem and check):

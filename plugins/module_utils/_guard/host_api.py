@@ -13,7 +13,7 @@ import datetime
 import json
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Sequence, TextIO
 
 from .errors import EnforcerError, PolicyErrors, Problem
 from .host.paths import Paths
@@ -61,6 +61,12 @@ class Attempt:
     address: str | None = None
     port: int = 443
     protocol: str = "tcp"
+
+
+def _first(lines: Sequence[str]) -> str:
+    """The first line, and how many more there are; empty if there is none."""
+    more = f", and {len(lines) - 1} more problems" if lines[1:] else ""
+    return "".join(lines[:1]) + more
 
 
 @dataclass(frozen=True)
@@ -129,9 +135,17 @@ class Host:
             os.unlink(self.paths.lock)
             return result
 
-    def enforcer_problem(self) -> str:
-        """Why the role enforcer has to run before a policy can be applied; empty when it does not."""
-        from .host import files, install
+    def installation_problems(self) -> tuple[str, ...]:
+        """A line for each installed file, unit and timer that is not as it was installed."""
+        from .host import install
+
+        return tuple(install.problems(self.store.library, self.store.root))
+
+    def enforcer_problem(self, installation: Sequence[str]) -> str:
+        """Why the role enforcer has to run before a policy can be applied; empty when it does not.
+
+        ``installation``: the result of `installation_problems`."""
+        from .host import files
         from .lifecycle import enforcer
 
         try:
@@ -148,8 +162,7 @@ class Host:
         foreign = enforcer.foreign_programs(self.kernel, version)
         if foreign:
             return "another program is pinned in place of {}".format(", ".join(foreign))
-        damaged = install.problems(self.store.library, self.store.root)
-        return damaged[0] + (f", and {len(damaged) - 1} more problems" if damaged[1:] else "") if damaged else ""
+        return _first(installation)
 
     # ---- the policy --------------------------------------------------------------------------------------------------
 
@@ -161,12 +174,16 @@ class Host:
         confirm_seconds: float = 60,
         revision: str | None = None,
         soak: bool = False,
+        installation: tuple[str, ...] | None = None,
     ) -> Result:
         """Puts ``document`` in force. ``revision``: the commit that it was made from. ``soak``: what is in force stays,
-        and what is new in ``document`` only reports."""
+        and what is new in ``document`` only reports. ``installation``: the result of `installation_problems`, if it was
+        just called."""
         from .lifecycle import apply
 
-        context = self._context(check=check, confirm_seconds=confirm_seconds, revision=revision, soak=soak)
+        context = self._context(
+            check=check, confirm_seconds=confirm_seconds, revision=revision, soak=soak, installation=installation
+        )
         return apply.apply(context, document)
 
     def restore(
@@ -176,11 +193,13 @@ class Host:
         revisions: Iterable[str] = (),
         check: bool = False,
         confirm_seconds: float = 60,
+        installation: tuple[str, ...] | None = None,
     ) -> Result:
-        """Applies the document of an earlier generation again, chosen by its number or by the commit in force then."""
+        """Applies the document of an earlier generation again, chosen by its number or by the commit in force then.
+        ``installation``: as for `apply`."""
         from .lifecycle import apply
 
-        context = self._context(check=check, confirm_seconds=confirm_seconds)
+        context = self._context(check=check, confirm_seconds=confirm_seconds, installation=installation)
         return apply.restore(context, generation=generation, revisions=revisions)
 
     def confirm(self, generation: int | None, *, check: bool = False) -> Result:
@@ -228,11 +247,17 @@ class Host:
         return boot.refresh(self._context())
 
     def _context(
-        self, *, check: bool = False, confirm_seconds: float = 60, revision: str | None = None, soak: bool = False
+        self,
+        *,
+        check: bool = False,
+        confirm_seconds: float = 60,
+        revision: str | None = None,
+        soak: bool = False,
+        installation: tuple[str, ...] | None = None,
     ) -> Context:
         from .lifecycle.context import Context, Options
 
-        options = Options(check=check, confirm_seconds=confirm_seconds, revision=revision, soak=soak, paths=self.paths)
+        options = Options(check, confirm_seconds, revision, soak, installation=installation, paths=self.paths)
         return Context(self.kernel, self.system, self.store, self.now, options)
 
     # ---- reports -----------------------------------------------------------------------------------------------------

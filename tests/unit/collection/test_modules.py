@@ -107,22 +107,24 @@ def test_check_mode_tells_everything_of_a_host_that_lacks_something(host, kernel
 
 def test_an_enforcer_in_order(host, kernel):
     programs.ensure(kernel, b"object")
-    assert host.enforcer_problem() == ""
+    assert host.enforcer_problem(host.installation_problems()) == ""
 
 
 def test_no_enforcer(host):
-    assert host.enforcer_problem() == "the enforcer is not installed"
+    assert host.enforcer_problem(host.installation_problems()) == "the enforcer is not installed"
 
 
 def test_an_enforcer_of_another_release(host, kernel):
     programs.ensure(kernel, b"older")
-    assert host.enforcer_problem() == "the enforcer in the kernel is of another release"
+    assert host.enforcer_problem(host.installation_problems()) == "the enforcer in the kernel is of another release"
 
 
 def test_a_damaged_enforcer(host, kernel):
     programs.ensure(kernel, b"object")
     kernel.unlink(pins.map_path(kernel, "control"))
-    assert host.enforcer_problem().startswith("the enforcer is incomplete: no pin for the maps control")
+    assert host.enforcer_problem(host.installation_problems()).startswith(
+        "the enforcer is incomplete: no pin for the maps control"
+    )
 
 
 def test_a_policy_without_an_enforcer_asks_for_the_role(host, kernel):

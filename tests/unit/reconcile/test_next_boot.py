@@ -232,7 +232,7 @@ DAMAGE = {
 @pytest.mark.parametrize("what", sorted(DAMAGE))
 def test_damage_of_what_is_installed_is_drift_and_the_role_repairs_it(host, package, what):
     host.apply(CORP)
-    assert host.damage() == [] and not host.api.enforcer_problem()
+    assert host.damage() == [] and not host.api.enforcer_problem(host.api.installation_problems())
     damage, line = DAMAGE[what]
     damage(host)
     for lines in (
@@ -241,9 +241,9 @@ def test_damage_of_what_is_installed_is_drift_and_the_role_repairs_it(host, pack
         [str(each) for each in host.api.verify().value["differences"]],
     ):
         assert any(line in found for found in lines), lines
-    assert host.api.enforcer_problem()  # so the role policy runs the role enforcer
+    assert host.api.enforcer_problem(host.api.installation_problems())  # so the role policy runs the role enforcer
     assert install.ensure(package, root=str(host.root), control=lambda arguments: "ActiveState=active\n")
-    assert host.damage() == [] and not host.api.enforcer_problem()
+    assert host.damage() == [] and not host.api.enforcer_problem(host.api.installation_problems())
 
 
 @pytest.mark.parametrize(

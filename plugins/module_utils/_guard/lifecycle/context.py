@@ -19,13 +19,15 @@ class Options:
 
     ``check``: only report what would change. ``confirm_seconds``: how long the generation is on trial; 0 confirms it
     at once. ``revision``: the commit that the document was made from. ``soak``: what is in force stays, and what is new
-    only reports. ``refresh``: nobody reviews the result: names and paths that are gone keep their last meaning."""
+    only reports. ``refresh``: nobody reviews the result: names and paths that are gone keep their last meaning.
+    ``installation``: what was just found wrong with the installed files and units; None: look."""
 
     check: bool = False
     confirm_seconds: float = 60
     revision: str | None = None
     soak: bool = False
     refresh: bool = False
+    installation: tuple[str, ...] | None = None
     paths: Paths = field(default_factory=Paths)
 
 

@@ -72,7 +72,7 @@ def classify(
     uncounted = generations.missing_counters(context.kernel, live.tables) if live.generation else []
     if uncounted:
         drift.append(f"the counters of {len(uncounted)} rules are missing")
-    drift.extend(next_boot.lines(context.store, live))
+    drift.extend(next_boot.lines(context.store, live, context.options.installation))
     renewal = (
         diff.compare(before.to_json(), after.to_json()).lines[:-1]
         if before and not pending and before.resolved != after.resolved

@@ -8,7 +8,7 @@ enforcer the files and units, an apply the rest."""
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from ..errors import EnforcerError
 from ..host import dropins, install
@@ -25,15 +25,18 @@ class Damage(NamedTuple):
     installation: bool
 
 
-def problems(store: Store, live: Live) -> list[Damage]:
-    """Everything that keeps the next boot from putting in force what is in force now."""
-    files = [Damage(line, True) for line in install.problems(store.library, store.root)]
+def problems(store: Store, live: Live, installation: Sequence[str] | None = None) -> list[Damage]:
+    """Everything that keeps the next boot from putting in force what is in force now. ``installation``: the part about
+    installed files and units, if it was just looked for."""
+    if installation is None:
+        installation = install.problems(store.library, store.root)
+    files = [Damage(line, True) for line in installation]
     return files + [Damage(line, False) for line in (*_document_lines(store, live), *_drop_in_lines(store))]
 
 
-def lines(store: Store, live: Live) -> list[str]:
+def lines(store: Store, live: Live, installation: Sequence[str] | None = None) -> list[str]:
     """The same as text."""
-    return [damage.line for damage in problems(store, live)]
+    return [damage.line for damage in problems(store, live, installation)]
 
 
 def damaged(store: Store) -> dict[int, str]:
