@@ -19,7 +19,13 @@ from ansible_collections.exfil.guard.plugins.module_utils._guard.host import loc
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.paths import Paths
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.store import Store
 from ansible_collections.exfil.guard.plugins.module_utils._guard.host.system import System
-from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import generations, links, mapspecs, pins
+from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel import (
+    generations,
+    links,
+    mapspecs,
+    pins,
+    running,
+)
 from ansible_collections.exfil.guard.plugins.module_utils._guard.kernel.generations import SECOND
 from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle import apply, confirm, enforcer
 from ansible_collections.exfil.guard.plugins.module_utils._guard.lifecycle.context import Context, Options
@@ -544,6 +550,19 @@ def test_a_first_policy_that_does_not_work_leaves_none(host):
     assert host.live().generation == 0 and host.kernel.attached() == []
     host.kernel.runs = True
     assert host.put(CORP) == 2
+
+
+def test_a_denial_by_self_protection_shows_that_the_programs_run(host, monkeypatch):
+    """A policy that binds whoever applies it stays on trial, and the kernel goes back by itself."""
+    host.put(CORP)
+    host.kernel.runs = False
+    assert running.stopped(host.kernel, True)
+    monkeypatch.setattr(host.kernel, "get", denied)
+    assert running.stopped(host.kernel, True) is None
+
+
+def denied(path, readonly=False):
+    raise OSError(errno.EPERM, "Operation not permitted", "open " + path)
 
 
 # ---- drift --------------------------------------------------------------------------------------------------------

@@ -17,11 +17,19 @@ def stopped(kernel: Kernel, in_force: bool) -> tuple[str, str] | None:
     programs record tasks."""
     if not kernel.environment().ftrace:
         return _FTRACE, "Run `sysctl kernel.ftrace_enabled=1`, and look for who changed it"
-    if in_force:
-        with opened_map(kernel, "tasks", readonly=True) as storage:
-            if not kernel.records_new_task(storage):
-                return _STOPPED, "Look for what stopped them at `dmesg` and in docs/kernel-switches.md"
+    if in_force and not _recorded(kernel):
+        return _STOPPED, "Look for what stopped them at `dmesg` and in docs/kernel-switches.md"
     return None
+
+
+def _recorded(kernel: Kernel) -> bool:
+    try:
+        with opened_map(kernel, "tasks", readonly=True) as storage:
+            return kernel.records_new_task(storage)
+    except PermissionError:
+        # A program denied it, so the programs run: the policy that was just put in force binds whoever applies it. The
+        # trial must go on, so that the kernel goes back to the fallback at its deadline.
+        return True
 
 
 def line(kernel: Kernel, in_force: bool) -> list[str]:
